@@ -1,0 +1,113 @@
+"""Pretrain a BERT from scratch on your text: masked LM and next-sentence prediction (Devlin et al. 2018).
+
+    make pretrain-bert CONFIG=recipes/configs/bert-tiny-books.yaml
+    accelerate launch --multi_gpu --num_processes 2 recipes/pretrain_bert.py --config …   (ACCELERATE_USE_CPU=true)
+
+Corpus → WordPiece tokenizer → token store → sentence pairs with masks → BertForPreTraining. Run it again to continue
+an interrupted run; a finished one prints its result.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from toolkit import cli, config
+from toolkit.data.bert import MaskingConfig, unigram_entropy
+from toolkit.data.corpus import CorpusConfig
+from toolkit.data.prepare import prepare
+from toolkit.data.word_vectors import word_vectors
+from toolkit.errors import UserError
+from toolkit.models.bert import BertForPreTraining
+from toolkit.models.initialisation import set_positions, set_word_embeddings
+from toolkit.models.presets import model_config
+from toolkit.run import Run
+from toolkit.training.loop import ImplConfig, TrainingConfig, make_accelerator, seed_everything, train
+from toolkit.training.pretraining import BertPretraining
+
+
+@dataclass
+class ModelSection:
+    preset: str = "bert-tiny"
+    """A published size: bert-tiny, -mini, -small, -medium, -base, -large."""
+    max_position_embeddings: int = 512
+    dropout: float = 0.0
+    """Minutes of training never see a text often enough to overfit; raise it for many epochs."""
+    position_amplitude: float = 0.2
+    """Position embeddings start as sinusoids of this amplitude; 0 keeps transformers' random start."""
+    embeddings: Literal["word-vectors", "random"] = "word-vectors"
+    """Word embeddings start as the corpus's own word vectors (PPMI, truncated SVD), or as random values."""
+
+
+@dataclass
+class PretrainBertConfig:
+    output_dir: str
+    """The run directory."""
+    data_dir: str
+    """Where corpus, tokenizer and token store are made once; runs may share it."""
+    corpus: CorpusConfig = field(default_factory=CorpusConfig)
+    tokenizer: str = "tokenizers/wordpiece-8k.yaml"
+    """A spec to train on the train split, or a trained tokenizer's directory or hub id."""
+    model: ModelSection = field(default_factory=ModelSection)
+    masking: MaskingConfig = field(default_factory=MaskingConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    eval_rows: int = 1024
+    """Validation rows drawn, once and for all, for every evaluation."""
+    seed: int = 0
+    impl: ImplConfig = field(default_factory=ImplConfig)
+
+
+def pretrain_bert(settings: PretrainBertConfig, accelerator) -> dict:
+    """Train and evaluate; returns what `result.json` holds."""
+    run = Run(settings.output_dir, accelerator.is_main_process).open(settings)
+    if run.result():
+        accelerator.print(f"{run.directory} is finished; its result is {run.result_path}")
+        return run.result()
+
+    # Data: the first process makes it, the others find it made.
+    with accelerator.main_process_first():
+        data = prepare(settings.corpus, settings.tokenizer, settings.data_dir, end_documents=False,
+                       progress=accelerator.is_main_process)
+    vocab_size = len(data.tokenizer)
+
+    # Model: transformers' class, with initial values from which minutes are enough.
+    if settings.masking.max_seq_length > settings.model.max_position_embeddings:
+        raise UserError(f"masking.max_seq_length is {settings.masking.max_seq_length}, but the model has "
+                        f"{settings.model.max_position_embeddings} positions. Lower the one or raise "
+                        f"model.max_position_embeddings.")
+    seed_everything(settings.seed)
+    model = BertForPreTraining(model_config(
+        settings.model.preset, vocab_size=vocab_size, max_position_embeddings=settings.model.max_position_embeddings,
+        hidden_dropout_prob=settings.model.dropout, attention_probs_dropout_prob=settings.model.dropout,
+        pad_token_id=data.tokenizer.pad_token_id))
+    if settings.model.position_amplitude:
+        set_positions(model, settings.model.position_amplitude)
+    if settings.model.embeddings == "word-vectors" and accelerator.is_main_process:  # others get rank 0's weights
+        set_word_embeddings(model, word_vectors(data.train, vocab_size, model.config.hidden_size, 0.05))
+    if not settings.masking.next_sentence_prediction:
+        for module in (model.bert.pooler, model.cls.seq_relationship):
+            module.requires_grad_(False)
+    entropy = unigram_entropy(data.validation, vocab_size, data.train)
+    run.write_manifest(data=data.facts(), parameters=model.num_parameters())
+    accelerator.print(f"{settings.model.preset}: {model.num_parameters():,} parameters with a vocabulary of "
+                      f"{vocab_size:,}; {data.train.num_tokens:,} training tokens; unigram entropy {entropy:.2f} nats")
+
+    # Train.
+    task = BertPretraining(model, data, settings.masking, settings.training.batch_size, settings.seed,
+                           settings.eval_rows)
+    metrics = train(task, settings.training, settings.impl, run, accelerator, settings.seed, "BERT",
+                    config.to_dict(settings))
+    return run.finish({**metrics, "unigram_entropy": entropy})
+
+
+def main(argv: list[str]) -> None:
+    settings = config.parse(PretrainBertConfig, argv, __doc__)
+    accelerator = make_accelerator()
+    result = pretrain_bert(settings, accelerator)
+    accelerator.print(f"masked LM {result['mlm_loss']:.3f} nats (unigram entropy {result['unigram_entropy']:.3f}), "
+                      f"accuracy {result['mlm_accuracy']:.3f}")
+    if "nsp_accuracy" in result:
+        accelerator.print(f"next sentence: accuracy {result['nsp_accuracy']:.3f}")
+    accelerator.print(f"model: {settings.output_dir}/model")
+
+
+if __name__ == "__main__":
+    cli.run(main)

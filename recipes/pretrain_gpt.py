@@ -1,0 +1,104 @@
+"""Pretrain a GPT from scratch on your text: the next token, in packed blocks (Radford et al. 2019).
+
+    make pretrain-gpt CONFIG=recipes/configs/gpt-tiny-books.yaml
+    accelerate launch --multi_gpu --num_processes 2 recipes/pretrain_gpt.py --config …   (ACCELERATE_USE_CPU=true)
+
+Corpus → byte-level BPE tokenizer → token store → blocks → GPT2LMHeadModel. Run it again to continue an interrupted
+run; a finished one prints its result.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from toolkit import cli, config
+from toolkit.data.corpus import CorpusConfig
+from toolkit.data.prepare import prepare
+from toolkit.data.word_vectors import word_vectors
+from toolkit.errors import UserError
+from toolkit.models.gpt import GPT2LMHeadModel
+from toolkit.models.initialisation import set_positions, set_word_embeddings
+from toolkit.models.presets import model_config
+from toolkit.run import Run
+from toolkit.training.loop import ImplConfig, TrainingConfig, make_accelerator, seed_everything, train
+from toolkit.training.pretraining import GptPretraining
+
+
+@dataclass
+class ModelSection:
+    preset: str = "gpt-tiny"
+    """A published size (gpt2, gpt2-medium, …) or one of ours of BERT's shapes: gpt-tiny, -mini, -small."""
+    max_position_embeddings: int = 256
+    dropout: float = 0.0
+    """Minutes of training never see a text often enough to overfit; raise it for many epochs."""
+    position_amplitude: float = 0.2
+    """Position embeddings start as sinusoids of this amplitude; 0 keeps transformers' random start."""
+    embeddings: Literal["word-vectors", "random"] = "word-vectors"
+    """Token embeddings start as the corpus's own word vectors (PPMI, truncated SVD), or as random values."""
+
+
+@dataclass
+class PretrainGptConfig:
+    output_dir: str
+    """The run directory."""
+    data_dir: str
+    """Where corpus, tokenizer and token store are made once; runs may share it."""
+    corpus: CorpusConfig = field(default_factory=CorpusConfig)
+    tokenizer: str = "tokenizers/byte-level-bpe-4k.yaml"
+    """A spec to train on the train split, or a trained tokenizer's directory or hub id."""
+    model: ModelSection = field(default_factory=ModelSection)
+    block_size: int = 128
+    """Tokens a row sees at once."""
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    seed: int = 0
+    impl: ImplConfig = field(default_factory=ImplConfig)
+
+
+def pretrain_gpt(settings: PretrainGptConfig, accelerator) -> dict:
+    """Train and evaluate; returns what `result.json` holds."""
+    run = Run(settings.output_dir, accelerator.is_main_process).open(settings)
+    if run.result():
+        accelerator.print(f"{run.directory} is finished; its result is {run.result_path}")
+        return run.result()
+
+    # Data: the first process makes it, the others find it made.
+    with accelerator.main_process_first():
+        data = prepare(settings.corpus, settings.tokenizer, settings.data_dir, end_documents=True,
+                       progress=accelerator.is_main_process)
+    vocab_size, end_id = len(data.tokenizer), data.tokenizer.eos_token_id
+
+    # Model: transformers' class, with initial values from which minutes are enough.
+    if settings.block_size > settings.model.max_position_embeddings:
+        raise UserError(f"block_size is {settings.block_size}, but the model has "
+                        f"{settings.model.max_position_embeddings} positions. Lower the one or raise "
+                        f"model.max_position_embeddings.")
+    seed_everything(settings.seed)
+    dropout = settings.model.dropout
+    model = GPT2LMHeadModel(model_config(
+        settings.model.preset, vocab_size=vocab_size, max_position_embeddings=settings.model.max_position_embeddings,
+        resid_pdrop=dropout, embd_pdrop=dropout, attn_pdrop=dropout, bos_token_id=end_id, eos_token_id=end_id))
+    if settings.model.position_amplitude:
+        set_positions(model, settings.model.position_amplitude)
+    if settings.model.embeddings == "word-vectors" and accelerator.is_main_process:  # others get rank 0's weights
+        set_word_embeddings(model, word_vectors(data.train, vocab_size, model.config.hidden_size, 0.05))
+    run.write_manifest(data=data.facts(), parameters=model.num_parameters())
+    accelerator.print(f"{settings.model.preset}: {model.num_parameters():,} parameters with a vocabulary of "
+                      f"{vocab_size:,}; {data.train.num_tokens:,} training tokens")
+
+    # Train.
+    task = GptPretraining(model, data, settings.block_size, settings.training.batch_size, settings.seed)
+    metrics = train(task, settings.training, settings.impl, run, accelerator, settings.seed, "GPT",
+                    config.to_dict(settings))
+    return run.finish(metrics)
+
+
+def main(argv: list[str]) -> None:
+    settings = config.parse(PretrainGptConfig, argv, __doc__)
+    accelerator = make_accelerator()
+    result = pretrain_gpt(settings, accelerator)
+    accelerator.print(f"loss {result['loss']:.3f} nats a token, perplexity {result['perplexity']:.1f}, "
+                      f"{result['bits_per_byte']:.3f} bits per byte")
+    accelerator.print(f"model: {settings.output_dir}/model")
+
+
+if __name__ == "__main__":
+    cli.run(main)

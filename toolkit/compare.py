@@ -1,0 +1,167 @@
+"""Arms × seeds → numbers with intervals and a verdict.
+
+    gain = paired_difference(pretrained, scratch)   # one value per seed, the same seeds in the same order
+    print(table([{"arm": "scratch", "accuracy": mean_interval(scratch)},
+                 {"arm": "pretrained", "accuracy": mean_interval(pretrained)}]))
+    print(verdict(gain))                            # pretraining +4.1 ± 0.9 points: real
+
+Intervals over seeds say how far another set of seeds would move the mean: not how far another test set would
+(`proportion_interval`), and not what the best of several arms is worth.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its 95 % confidence interval, in the units of the values. Prints as `81.3 ± 0.9`."""
+
+    mean: float
+    ci95: float
+    """Half the width; nan for one value, which says nothing about the spread."""
+    n: int
+    sd: float
+    """Sample standard deviation (n - 1); nan for one value."""
+
+    def as_dict(self) -> dict[str, float | int | None]:
+        """Ready for JSON: nan becomes None."""
+        fields = dataclasses.asdict(self)
+        return {name: None if math.isnan(value) else value for name, value in fields.items()}
+
+    def __str__(self) -> str:
+        if math.isnan(self.ci95):
+            return f"{self.mean:.4g} (n={self.n})"
+        digits = _decimals(self)
+        return f"{self.mean:.{digits}f} ± {self.ci95:.{digits}f}"
+
+
+def mean_interval(values: Sequence[float]) -> Interval:
+    """(n,) results of n seeds → their mean with Student's t interval.
+
+    Student (1908), *The probable error of a mean*. With one value `ci95` and `sd` are nan. `ValueError` for
+    no values, or values that are not finite.
+    """
+    values = _vector("values", values)
+    n = len(values)
+    if n == 1:
+        return Interval(float(values[0]), math.nan, 1, math.nan)
+    sd = float(np.std(values, ddof=1))
+    return Interval(float(np.mean(values)), float(stats.t.ppf(0.975, n - 1)) * sd / math.sqrt(n), n, sd)
+
+
+def proportion_interval(successes: int, n: int) -> tuple[float, float, float]:
+    """95 % interval of a share, such as accuracy on n test examples: (low, high, half the width), in [0, 1].
+
+    Wilson (1927), *Probable inference, the law of succession, and statistical inference*. Unlike p ± 1.96·sd
+    it holds for few examples and for shares near 0 and 1; it is not centred on successes / n.
+    """
+    if n < 1 or not 0 <= successes <= n:
+        raise ValueError(f"Given {successes} successes of {n}; expected 0 <= successes <= n and n >= 1. "
+                         "Pass counts, not shares, and check that the test set is not empty.")
+    z = float(stats.norm.ppf(0.975))
+    share = successes / n
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    low = 0.0 if successes == 0 else centre - half  # exact at both ends, where rounding would leave 1e-17
+    high = 1.0 if successes == n else centre + half
+    return low, high, half
+
+
+def paired_difference(values: Sequence[float], reference: Sequence[float]) -> Interval:
+    """(n,) and (n,) results of the same seeds in the same order → mean of values - reference, t interval.
+
+    Pairing takes out what a seed does to both arms alike (split, order), so fewer seeds suffice. For a loss,
+    where less is better, swap the arguments, so that positive still means better. `ValueError` when
+    the lengths differ.
+    """
+    values, reference = _vector("values", values), _vector("reference", reference)
+    if len(values) != len(reference):
+        raise ValueError(f"Given {len(values)} values and {len(reference)} reference values; expected one of "
+                         "each per seed. Run both arms on the same seeds, or compare the seeds they share.")
+    differences = values - reference
+    # Rounding of the subtraction must not become a tiny, perfectly reproducible "effect".
+    differences[np.abs(differences) <= 1e-12 * np.maximum(np.abs(values), np.abs(reference))] = 0.0
+    return mean_interval(differences)
+
+
+def verdict(difference: Interval, what: str = "pretraining", unit: str = "points") -> str:
+    """One sentence: does `what` help? `difference` is in `unit`, positive when `what` is better.
+
+    "real" and "hurts" mean that zero lies outside the 95 % interval. One seed gets no verdict.
+    """
+    if math.isnan(difference.ci95):
+        return f"{what} {difference.mean:+.4g} {unit} on one seed: no verdict, run more seeds"
+    digits = _decimals(difference)
+    if not _excludes_zero(difference):
+        judgement = "not distinguishable from zero"
+    else:
+        judgement = "real" if difference.mean > 0 else "hurts"
+    return f"{what} {difference.mean:+.{digits}f} ± {difference.ci95:.{digits}f} {unit}: {judgement}"
+
+
+def table(rows: Sequence[dict[str, Any]], columns: Sequence[str] | None = None,
+          markdown: bool = False) -> str:
+    """Rows as an aligned plain-text table, or as markdown.
+
+    `columns` are the keys to show, in order; default all keys in the order they first appear. Cells are text,
+    integers, floats (four digits) or Intervals; a missing key, None or nan is shown as –. Columns of numbers
+    are aligned right. `ValueError` when no row has one of the columns, or there are no columns.
+    """
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    columns = keys if columns is None else list(columns)
+    unknown = [column for column in columns if rows and column not in keys]
+    if unknown or not columns:
+        advice = f"Remove {unknown}." if unknown else "Name the columns."
+        raise ValueError(f"Given columns {columns} for {len(rows)} rows with the keys {keys}; "
+                         f"expected at least one column, each a key of some row. {advice}")
+    values = [[row.get(column) for column in columns] for row in rows]
+    right = [all(not isinstance(row[i], str) for row in values) for i in range(len(columns))]
+    cells = [columns, *([_cell(value) for value in row] for row in values)]
+    if markdown:
+        cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in cells]
+    widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(columns))]
+    padded = [[cell.rjust(width) if to_right else cell.ljust(width)
+               for cell, width, to_right in zip(row, widths, right, strict=True)] for row in cells]
+    if markdown:
+        rule = ["-" * (width - 1) + ":" if to_right else "-" * width
+                for width, to_right in zip(widths, right, strict=True)]
+        return "\n".join(f"| {' | '.join(row)} |" for row in [padded[0], rule, *padded[1:]])
+    rule = ["-" * width for width in widths]
+    return "\n".join("  ".join(row).rstrip() for row in [padded[0], rule, *padded[1:]])
+
+
+def _vector(name: str, values: Sequence[float]) -> np.ndarray:
+    vector = np.asarray(values, dtype=np.float64)
+    if vector.ndim != 1 or len(vector) == 0 or not np.isfinite(vector).all():
+        raise ValueError(f"Given {name} {vector.tolist()}; expected a flat list of finite numbers, one per "
+                         "seed. Leave out runs that failed, and say that they did.")
+    return vector
+
+
+def _excludes_zero(interval: Interval) -> bool:
+    return abs(interval.mean) > interval.ci95
+
+
+def _decimals(interval: Interval) -> int:
+    """One significant digit of the half width; more where rounding would hide whether zero is excluded."""
+    # Seeds that agree to the last bit have a half width near 1e-17, which must not ask for 17 digits.
+    scale = max(interval.ci95, 1e-3 * abs(interval.mean)) or 1.0
+    digits = max(1, -math.floor(math.log10(scale)))
+    while digits < 12:
+        if (abs(round(interval.mean, digits)) > round(interval.ci95, digits)) == _excludes_zero(interval):
+            break
+        digits += 1
+    return digits
+
+
+def _cell(value: Any) -> str:
+    if value is None or (isinstance(value, (float, np.floating)) and math.isnan(value)):
+        return "–"
+    return f"{value:.4g}" if isinstance(value, (float, np.floating)) else str(value)

@@ -1,0 +1,206 @@
+"""Typed dataclasses ⇄ YAML ⇄ `--section.key value`.
+
+A recipe's configuration is one dataclass whose fields are values or further dataclasses (sections). Every field
+may carry a docstring on the line below it, which `--help` prints. Unknown keys and wrong types are `UserError`s
+that name the key and suggest the nearest one.
+"""
+
+import ast
+import dataclasses
+import inspect
+import sys
+import textwrap
+import types
+import typing
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union
+
+import yaml
+
+from toolkit.errors import UserError, did_you_mean
+
+Config = TypeVar("Config")
+
+
+def from_dict(cls: type[Config], values: dict, where: str = "config", prefix: str = "") -> Config:
+    """Build `cls` from nested dictionaries; `where` names the source in error messages."""
+    if not isinstance(values, dict):
+        raise UserError(f"{where}: '{prefix.rstrip('.') or 'the top level'}' must be a mapping of keys to values, "
+                        f"not {values!r}.")
+    hints = typing.get_type_hints(cls)
+    names = [field.name for field in dataclasses.fields(cls)]
+    arguments = {}
+    for key, value in values.items():
+        if key not in names:
+            raise UserError(f"{where}: unknown key '{prefix}{key}'.{did_you_mean(str(key), names)}")
+        arguments[key] = _convert(hints[key], value, where, prefix + key)
+    for field in dataclasses.fields(cls):
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and field.name not in arguments:
+            raise UserError(f"{where}: '{prefix}{field.name}' is missing. Set it in the YAML file or with "
+                            f"--{prefix}{field.name}.")
+    return cls(**arguments)
+
+
+def to_dict(config: Any) -> dict:
+    """Nested plain dictionaries, ready for YAML or JSON."""
+    return dataclasses.asdict(config)
+
+
+def dump(config: Any) -> str:
+    """The resolved configuration as YAML, keys in the order of the dataclass."""
+    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
+
+
+def read_yaml(path: str | Path) -> dict:
+    """A YAML mapping from a file, with errors that name the file and line."""
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such config file. The configs that ship are in recipes/configs/.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as a UTF-8 YAML file ({error}).") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: expected a mapping of keys to values, found {type(values).__name__}.")
+    return values
+
+
+def parse(cls: type[Config], argv: list[str], description: str) -> Config:
+    """`[--config FILE.yaml] [--section.key value …]` → `cls`. `--help` prints every key and exits."""
+    if any(argument in ("-h", "--help") for argument in argv):
+        print(_help(cls, description))
+        sys.exit(0)
+    values, where, overrides = {}, "command line", []
+    position = 0
+    while position < len(argv):
+        argument = argv[position]
+        if not argument.startswith("--"):
+            raise UserError(f"command line: unexpected '{argument}'. Options look like --section.key value; "
+                            f"--help lists them.")
+        key, equals, value = argument[2:].partition("=")
+        if not equals:
+            if position + 1 >= len(argv):
+                raise UserError(f"command line: --{key} needs a value.")
+            position += 1
+            value = argv[position]
+        position += 1
+        if key == "config":
+            values, where = read_yaml(value), value
+        else:
+            overrides.append((key, value))
+    from_dict(cls, values, where)  # errors of the file name the file
+    for key, value in overrides:
+        _override(cls, values, key, value)
+    return from_dict(cls, values, "command line")
+
+
+def _override(cls: type, values: dict, dotted: str, text: str) -> None:
+    *sections, last = dotted.split(".")
+    owner, node = cls, values
+    for depth, section in enumerate(sections):
+        hint = typing.get_type_hints(owner).get(section)
+        if hint is None or not dataclasses.is_dataclass(hint):
+            known = [name for name, kind in typing.get_type_hints(owner).items() if dataclasses.is_dataclass(kind)]
+            raise UserError(f"command line: --{dotted}: no section '{'.'.join(sections[:depth + 1])}'."
+                            f"{did_you_mean(section, known)}")
+        owner, node = hint, node.setdefault(section, {})
+    hints = typing.get_type_hints(owner)
+    if last not in hints:
+        close = did_you_mean(dotted, all_keys(cls))
+        raise UserError(f"command line: unknown option --{dotted}.{close}")
+    try:
+        node[last] = text if hints[last] is str else yaml.safe_load(text)
+    except yaml.YAMLError:
+        node[last] = text
+
+
+def all_keys(cls: type, prefix: str = "") -> list[str]:
+    """Every dotted key of a configuration class."""
+    keys = []
+    for name, hint in typing.get_type_hints(cls).items():
+        keys += all_keys(hint, f"{prefix}{name}.") if dataclasses.is_dataclass(hint) else [prefix + name]
+    return keys
+
+
+def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        if dataclasses.is_dataclass(value):
+            return value
+        return from_dict(hint, {} if value is None else value, where, key + ".")
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        for candidate in arguments:
+            if candidate is not type(None):
+                try:
+                    return _convert(candidate, value, where, key)
+                except UserError as error:
+                    last = error
+        raise last
+    if origin is Literal:
+        if value in arguments:
+            return value
+        raise UserError(f"{where}: '{key}' is {value!r}.{did_you_mean(str(value), map(str, arguments))}")
+    if origin is list:
+        items = value if isinstance(value, list) else [value]  # one value is a list of one
+        return [_convert(arguments[0], item, where, f"{key}[{index}]") for index, item in enumerate(items)]
+    if origin is dict:
+        if isinstance(value, dict):
+            return value
+    elif hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    elif hint is float and isinstance(value, str):
+        try:
+            return float(value)  # YAML 1.1 reads 1e-3 as a string
+        except ValueError:
+            pass
+    elif hint is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    elif hint is bool or not isinstance(value, bool):
+        if isinstance(value, hint):
+            return value
+    raise UserError(f"{where}: '{key}' should be {_name(hint)}, got {value!r}.")
+
+
+def _name(hint: Any) -> str:
+    if typing.get_origin(hint) is Literal:
+        return "|".join(map(str, typing.get_args(hint)))
+    return getattr(hint, "__name__", str(hint)) if not typing.get_args(hint) else str(hint).replace("typing.", "")
+
+
+def field_docs(cls: type) -> dict[str, str]:
+    """The string literal below each field of a dataclass."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0].body
+    docs = {}
+    for field, below in zip(body, body[1:], strict=False):
+        if (isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr)
+                and isinstance(below.value, ast.Constant) and isinstance(below.value.value, str)):
+            docs[field.target.id] = " ".join(below.value.value.split())
+    return docs
+
+
+def _help(cls: type, description: str) -> str:
+    lines = [description.strip(), "", "Options (YAML keys by the same names):", "  --config FILE.yaml"]
+
+    def section(owner: type, prefix: str) -> None:
+        hints, docs = typing.get_type_hints(owner), field_docs(owner)
+        for field in dataclasses.fields(owner):
+            hint = hints[field.name]
+            if dataclasses.is_dataclass(hint):
+                section(hint, f"{prefix}{field.name}.")
+                continue
+            default = field.default
+            if default is dataclasses.MISSING and field.default_factory is not dataclasses.MISSING:
+                default = field.default_factory()
+            shown = "required" if default is dataclasses.MISSING else f"default {default}"
+            lines.append(f"  --{prefix}{field.name} {_name(hint)}  ({shown})")
+            if field.name in docs:
+                lines.extend(textwrap.wrap(docs[field.name], 100, initial_indent=" " * 8, subsequent_indent=" " * 8))
+
+    section(cls, "")
+    return "\n".join(lines)

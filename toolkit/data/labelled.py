@@ -1,0 +1,137 @@
+"""Texts with labels: tables from files, and the built-in task (which package does a passage of documentation describe?)."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from transformers import PreTrainedTokenizerBase
+
+from toolkit.data import counter
+from toolkit.data.corpus import read_documents
+from toolkit.data.python_docs import PACKAGES, mask_package_names
+from toolkit.errors import UserError, did_you_mean
+
+
+@dataclass(frozen=True)
+class LabelledText:
+    """`texts` and their `labels` (n,) int64, indices into `label_names`."""
+
+    texts: list[str]
+    labels: np.ndarray
+    label_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def select(self, index: Sequence[int]) -> "LabelledText":
+        return LabelledText([self.texts[i] for i in index], self.labels[np.asarray(index, int)], self.label_names)
+
+
+def read_table(path: str | Path, text_column: str = "text", label_column: str = "label",
+               label_names: tuple[str, ...] | None = None) -> LabelledText:
+    """A .tsv or .csv file with a header. Labels are sorted by name; given `label_names` (those of the training file),
+    a label outside them is an error.
+    """
+    path = Path(path)
+    if path.suffix not in (".tsv", ".csv"):
+        raise UserError(f"{path}: labelled text is read from .tsv or .csv files with a header.")
+    tab = path.suffix == ".tsv"
+    try:
+        # Tab-separated text is seldom quoted, and a lone quotation mark must not swallow the lines after it.
+        table = pd.read_csv(path, sep="\t" if tab else ",", dtype=str, keep_default_na=False,
+                            quoting=csv.QUOTE_NONE if tab else csv.QUOTE_MINIMAL)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file.") from None
+    except pd.errors.EmptyDataError:
+        raise UserError(f"{path}: is empty; a header with '{text_column}' and '{label_column}' was expected.") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not valid UTF-8 at byte {error.start}. Convert it first, for instance with "
+                        f"`iconv -f latin1 -t utf-8`.") from None
+    except (OSError, pd.errors.ParserError) as error:
+        raise UserError(f"{path}: cannot be read as a table ({' '.join(str(error).split())}).") from None
+    for column, key in ((text_column, "text_column"), (label_column, "label_column")):
+        if column not in table:
+            raise UserError(f"{path}: has no column '{column}' (data.{key}).{did_you_mean(column, table.columns)}")
+    if table.empty:
+        raise UserError(f"{path}: has a header but no rows.")
+    for column in (text_column, label_column):
+        blank = np.flatnonzero(table[column].str.strip() == "")
+        if len(blank):
+            raise UserError(f"{path}, line {blank[0] + 2}: '{column}' is empty ({len(blank)} such rows). Fill or remove "
+                            f"them.")
+    names = label_names or tuple(sorted(table[label_column].unique()))
+    position = {name: index for index, name in enumerate(names)}
+    unseen = np.flatnonzero(~table[label_column].isin(names))
+    if len(unseen):
+        raise UserError(f"{path}, line {unseen[0] + 2}: label '{table[label_column].iloc[unseen[0]]}' does not occur in "
+                        f"the training file, which has {', '.join(names)}.")
+    return LabelledText(table[text_column].tolist(), table[label_column].map(position).to_numpy(np.int64), names)
+
+
+def documentation_passages(corpus_file: Path, passage: int = 250, per_document: int = 8) -> LabelledText:
+    """The built-in task on a prepared split: passages of about `passage` characters, labelled by package.
+
+    A passage is whole paragraphs in a row, with every package's names and aliases masked. At most `per_document`
+    come from one module, spread over it. Train on passages of train.jsonl, test on validation.jsonl: no module is in
+    both, and the pretrained models have seen neither text nor label of the latter.
+    """
+    texts, labels = [], []
+    for document in read_documents(corpus_file):
+        if document.source not in PACKAGES:
+            continue
+        passages, current = [], ""
+        for paragraph in document.text.split("\n\n"):
+            current = f"{current} {paragraph}".strip()
+            if len(current) >= passage:
+                passages.append(mask_package_names(current[: 2 * passage]))
+                current = ""
+        for position in np.linspace(0, len(passages) - 1, min(per_document, len(passages))).round().astype(int):
+            texts.append(passages[position])
+            labels.append(PACKAGES.index(document.source))
+    return LabelledText(texts, np.asarray(labels, np.int64), PACKAGES)
+
+
+def few_shot(data: LabelledText, shots: int, seed: int, what: str = "the training set") -> LabelledText:
+    """`shots` examples of each class, drawn by `seed`, in a shuffled order."""
+    chosen = []
+    for label, name in enumerate(data.label_names):
+        members = np.flatnonzero(data.labels == label)
+        if len(members) < shots:
+            raise UserError(f"{what} has {len(members)} examples of class '{name}', fewer than data.shots = {shots}. "
+                            f"Lower shots, or leave it out to use all labels.")
+        order = counter.permute(counter.key(seed, label), np.arange(shots), len(members))
+        chosen.append(members[order])
+    chosen = np.concatenate(chosen)
+    return data.select(chosen[counter.permute(counter.key(seed, -1), np.arange(len(chosen)), len(chosen))])
+
+
+class TextBatches:
+    """Tokenised texts; `batch(step, rows)` draws rows of a global batch, each epoch in a fresh order."""
+
+    def __init__(self, data: LabelledText, tokenizer: PreTrainedTokenizerBase, max_length: int, batch_size: int,
+                 seed: int):
+        self.labels, self.batch_size, self.seed = data.labels, batch_size, seed
+        self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        self.encoded = tokenizer(data.texts, truncation=True, max_length=max_length)
+        self.token_types = "token_type_ids" in self.encoded
+
+    def batch(self, step: int, rows: range) -> dict[str, np.ndarray]:
+        index = step * self.batch_size + np.arange(rows.start, rows.stop)
+        return self.rows(counter.epoch_order(self.seed, index, len(self.labels))[1])
+
+    def rows(self, index: np.ndarray) -> dict[str, np.ndarray]:
+        """Examples `index`, padded to the longest of them: input_ids, attention_mask, (token_type_ids), labels."""
+        ids = [self.encoded["input_ids"][i] for i in index]
+        length = max(map(len, ids))
+        batch = {"input_ids": np.full((len(ids), length), self.pad, np.int64),
+                 "attention_mask": np.zeros((len(ids), length), np.int64)}
+        if self.token_types:
+            batch["token_type_ids"] = np.zeros((len(ids), length), np.int64)
+        for row, tokens in enumerate(ids):
+            batch["input_ids"][row, : len(tokens)] = tokens
+            batch["attention_mask"][row, : len(tokens)] = 1
+        batch["labels"] = self.labels[index]
+        return batch

@@ -1,0 +1,173 @@
+"""The run directory: `runs/<name>/` holds everything a run was and is, and needs no process to be understood.
+
+    config.yaml      the resolved configuration            metrics.jsonl   one line per logged step
+    manifest.json    versions, commit, machine, data       checkpoints/    step-00000100/ …
+    model/           the finished model and tokenizer      plots/          pictures
+    README.md        the model card
+
+Whatever is written appears whole or not at all (temporary name, fsync, rename).
+"""
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from toolkit import config as configuration
+from toolkit.errors import UserError
+
+_LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "evaluate", "numpy", "scikit-learn")
+
+
+def write_atomic(path: str | Path, content: str | bytes) -> None:
+    """Replace `path` by `content` so that a reader, or a crash, sees the old file or the new one, never a part."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = content.encode() if isinstance(content, str) else content
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_directory(path: str | Path, fill: Callable[[Path], Any]) -> None:
+    """Make directory `path` by letting `fill` write into a temporary one beside it; an older `path` is replaced."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        fill(temporary)
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                with open(file, "rb") as handle:
+                    os.fsync(handle.fileno())
+        os.chmod(temporary, 0o755)
+        if path.exists():
+            discarded = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
+            os.replace(path, discarded / "old")
+            os.replace(temporary, path)
+            shutil.rmtree(discarded)
+        else:
+            os.replace(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """`write_atomic` of indented JSON."""
+    write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """JSON from a file, with an error that names it."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as JSON ({error}). Delete it to have it made again.") from None
+
+
+class Run:
+    """One run directory. Rank 0 alone writes (`is_main`); other ranks see the same paths."""
+
+    def __init__(self, directory: str | Path, is_main: bool = True):
+        self.directory = Path(directory)
+        self.is_main = is_main
+        self.model_dir = self.directory / "model"
+        self.checkpoint_dir = self.directory / "checkpoints"
+        self.plot_dir = self.directory / "plots"
+        self.metrics_path = self.directory / "metrics.jsonl"
+        self.result_path = self.directory / "result.json"
+
+    def open(self, config: Any, ignore: tuple[str, ...] = ("impl",)) -> "Run":
+        """Claim the directory for `config`: a new one is made; one made with another configuration is refused.
+
+        Sections or dotted keys in `ignore` say how a run is run, not what it is, and may differ.
+        """
+        path = self.directory / "config.yaml"
+        if self.directory.exists() and not self.directory.is_dir():
+            raise UserError(f"{self.directory}: is a file; output_dir must be a directory.")
+        if path.exists():
+            earlier = _flatten(configuration.read_yaml(path))
+            now = _flatten(configuration.to_dict(config))
+            skip = lambda key: any(key == name or key.startswith(name + ".") for name in ignore)  # noqa: E731
+            differing = [key for key in now | earlier if not skip(key) and now.get(key) != earlier.get(key)]
+            if differing:
+                key = differing[0]
+                more = f" (and {len(differing) - 1} more keys)" if len(differing) > 1 else ""
+                raise UserError(f"{path}: this run was made with {key} = {earlier.get(key)!r}, now it is "
+                                f"{now.get(key)!r}{more}. Choose another --output_dir, or delete {self.directory} to "
+                                f"start over.")
+        elif self.is_main:
+            write_atomic(path, yaml.safe_dump(configuration.to_dict(config), sort_keys=False, allow_unicode=True))
+        return self
+
+    def write_manifest(self, **facts: Any) -> None:
+        """Versions, commit and machine, with whatever else the recipe knows (data fingerprints, parameters)."""
+        if self.is_main:
+            write_json(self.directory / "manifest.json", {**environment(), **facts})
+
+    def result(self) -> dict | None:
+        """What the finished run reported, or None while it is unfinished."""
+        return read_json(self.result_path) if self.result_path.exists() else None
+
+    def finish(self, result: dict) -> dict:
+        """Write the result; its presence marks the run as complete."""
+        if self.is_main:
+            write_json(self.result_path, result)
+        return result
+
+
+def read_metrics(path: str | Path) -> list[dict]:
+    """The lines of a metrics.jsonl; a last line cut short by a crash is left out."""
+    records = []
+    if Path(path).exists():
+        for line in Path(path).read_text(encoding="utf-8").splitlines():
+            try:
+                records.append(json.loads(line))
+            except ValueError:
+                break
+    return records
+
+
+def environment() -> dict:
+    """What a reader needs to know of the machine and the software; no host name, user or path."""
+    import torch
+
+    try:
+        commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, timeout=10,
+                                cwd=Path(__file__).parent, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        commit = None
+    return {
+        "commit": commit,
+        "python": platform.python_version(),
+        "versions": {name: metadata.version(name) for name in _LIBRARIES},
+        "machine": {
+            "processor": platform.machine(),
+            "cores": os.cpu_count(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        },
+    }
+
+
+def _flatten(values: dict, prefix: str = "") -> dict:
+    flat = {}
+    for key, value in values.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat

@@ -1,0 +1,280 @@
+"""The training loop: one for BERT, GPT, text and series; on one core, several processes or a cluster.
+
+A task says what is learned (model, batches, losses, evaluation). The loop says when. Losses are sums over the rows a
+process holds, divided by the *global* number of predicted items, so that processes and accumulation change nothing.
+"""
+
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel
+
+from toolkit.data import counter
+from toolkit.errors import Interrupted, UserError
+from toolkit.run import Run, write_directory
+from toolkit.training import checkpoint
+from toolkit.training.optim import OptimConfig, learning_rate_factor, make_optimizers
+from toolkit.training.precision import ImplConfig, Precision, choose
+from toolkit.training.tracking import Tracker
+
+
+@dataclass
+class TrainingConfig(OptimConfig):
+    max_steps: int = 1000
+    """Optimiser steps: the budget, and the clock of the schedule."""
+    batch_size: int = 32
+    """Rows of the global batch, over all processes and accumulated micro-batches."""
+    logging_steps: int = 20
+    eval_steps: int = 0
+    """Evaluate every so many steps; 0: only at the end."""
+    save_steps: int = 100
+    """Checkpoint every so many steps; 0: only when interrupted."""
+    save_total_limit: int = 2
+    """Checkpoints kept."""
+    report_to: list[str] = field(default_factory=list)
+    """`wandb`, beside metrics.jsonl, which is always written."""
+
+
+class Task(Protocol):
+    """What the loop needs to know of an objective."""
+
+    model: PreTrainedModel
+    best_metric: str
+    """Key of `evaluate`'s result that is minimised; the model with the best value is kept."""
+
+    def batch(self, step: int, rows: range) -> dict[str, np.ndarray]:
+        """Rows of the global batch at `step`: a pure function of its arguments."""
+
+    def counts(self, batch: dict[str, np.ndarray]) -> dict[str, int]:
+        """How many items each objective predicts in a batch; the keys are the objectives."""
+
+    def losses(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Each objective's loss, summed over its items; the objectives' means are added up."""
+
+    def evaluate(self, model: torch.nn.Module, accelerator: Accelerator, precision: Precision) -> dict[str, float]:
+        """Metrics on held-out data, the same on every rank."""
+
+    def save(self, model: PreTrainedModel, directory) -> None:
+        """Write the model, and what it needs to be used, in Hugging Face's format."""
+
+
+def make_accelerator() -> Accelerator:
+    """The process group as it was launched; refuses the launches that silently train several copies or just one."""
+    if not torch.cuda.is_available() and "ACCELERATE_USE_CPU" not in os.environ:
+        os.environ["ACCELERATE_USE_CPU"] = "true"
+    accelerator = Accelerator(cpu=not torch.cuda.is_available() and not torch.backends.mps.is_available())
+    asked = int(os.environ.get("TOOLKIT_NPROC", os.environ.get("WORLD_SIZE", "1")))
+    if asked != accelerator.num_processes:
+        raise UserError(f"{asked} processes were asked for, but the process group has {accelerator.num_processes}. "
+                        f"Launch with `make … NPROC={asked}` or `accelerate launch --multi_gpu --num_processes {asked}` "
+                        f"and ACCELERATE_USE_CPU=true; `--cpu --num_processes` starts one process only.")
+    return accelerator
+
+
+def share(total: int, rank: int, world: int) -> range:
+    """The contiguous part of range(total) that is rank's; parts differ by at most one."""
+    return range(total * rank // world, total * (rank + 1) // world)
+
+
+def reduce_sums(accelerator: Accelerator, sums: dict[str, float]) -> dict[str, float]:
+    """Add up each value over all processes, in float64."""
+    if accelerator.num_processes == 1:
+        return sums
+    values = torch.tensor(list(sums.values()), dtype=torch.float64, device=accelerator.device)
+    return dict(zip(sums, accelerator.reduce(values, "sum").tolist(), strict=True))
+
+
+class _StepDataset(Dataset):
+    """Step → this rank's micro-batches as tensors, with the counts of its rows."""
+
+    def __init__(self, task: Task, rows: range, micro_batch_size: int | None):
+        self.task, self.rows = task, rows
+        self.micro = micro_batch_size or max(1, len(rows))
+
+    def __getitem__(self, step: int) -> tuple[list[dict[str, torch.Tensor]], dict[str, int]]:
+        batch = self.task.batch(step, self.rows)
+        counts = self.task.counts(batch)
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in batch.items()}
+        size = len(self.rows)
+        micro = [{name: tensor[start:start + self.micro] for name, tensor in tensors.items()}
+                 for start in range(0, size, self.micro)]
+        return micro, counts
+
+
+def _steps(dataset: _StepDataset, steps: range, num_workers: int) -> Iterator:
+    # A generator of its own: starting an iterator would otherwise draw from the global one and shift dropout.
+    return iter(DataLoader(dataset, batch_size=None, sampler=steps, num_workers=num_workers,
+                           generator=torch.Generator().manual_seed(0),
+                           persistent_workers=False, prefetch_factor=2 if num_workers else None))
+
+
+def seed_everything(*parts: int) -> None:
+    """Seed every global generator from integers; done each step, so that dropout is a function of (seed, step, rank)."""
+    value = int(counter.key(*parts)) % 2**63
+    random.seed(value)
+    np.random.seed(value % 2**32)
+    torch.manual_seed(value)
+
+
+def train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accelerator: Accelerator, seed: int,
+          name: str = "training", settings: dict | None = None) -> dict[str, float]:
+    """Train to `config.max_steps`, resuming from the newest valid checkpoint; returns the final evaluation.
+
+    The best model by `task.best_metric` is in `run.model_dir` afterwards. Raises `Interrupted` when SIGTERM or SIGINT
+    arrived, after saving.
+    """
+    if config.batch_size < accelerator.num_processes:
+        raise UserError(f"training.batch_size is {config.batch_size}, fewer rows than the {accelerator.num_processes} "
+                        f"processes. Use fewer processes or a larger batch.")
+    precision = choose(impl, accelerator.device)
+    task.model.set_attn_implementation(precision.attention)
+    plain_model = task.model
+    optimizers = make_optimizers(plain_model.to(accelerator.device), config)
+    start, state = 0, {"best": None, "tokens": 0, "seconds": 0.0, "running": {}, "running_steps": 0}
+    path, passed_over = checkpoint.newest_valid(run.checkpoint_dir)
+    for reason in passed_over:
+        accelerator.print(f"passed over {reason}")
+    if path is not None:
+        state = checkpoint.load(path, plain_model, optimizers)
+        start = state.pop("step")
+        accelerator.print(f"{name}: resuming at step {start} of {config.max_steps}")
+    model = accelerator.prepare(plain_model)
+    optimizers = [accelerator.prepare(optimizer) for optimizer in optimizers]
+    rank, world = accelerator.process_index, accelerator.num_processes
+    dataset = _StepDataset(task, share(config.batch_size, rank, world), impl.micro_batch_size)
+    tracker = None
+    if accelerator.is_main_process:
+        run.directory.mkdir(parents=True, exist_ok=True)
+        tracker = Tracker(run.metrics_path, start, config.report_to, run.directory.name, settings or {})
+
+    def save(step: int) -> None:
+        state["running"], state["running_steps"] = {key: float(value) for key, value in running.items()}, running_steps
+        if accelerator.is_main_process:
+            tracker.sync()
+            checkpoint.save(run.checkpoint_dir, step, plain_model, optimizers, state, config.save_total_limit)
+        accelerator.wait_for_everyone()
+
+    def evaluate(step: int) -> dict[str, float]:
+        model.eval()
+        with torch.inference_mode(), precision.autocast():
+            metrics = task.evaluate(plain_model, accelerator, precision)
+        model.train()
+        if tracker is not None:
+            tracker.log({"step": step, **{f"eval_{key}": value for key, value in metrics.items()}})
+        if state["best"] is None or metrics[task.best_metric] < state["best"]:
+            state["best"] = metrics[task.best_metric]
+            if accelerator.is_main_process:
+                write_directory(run.model_dir, lambda directory: task.save(plain_model, directory))
+        return metrics
+
+    metrics: dict[str, float] = {}
+    # Sums since the last logged line; part of a checkpoint, so that a resumed run logs what an unbroken one does.
+    running, running_steps = dict(state["running"]), state["running_steps"]
+    since, logged_tokens = time.perf_counter(), 0
+    bar = tqdm(total=config.max_steps, initial=start, desc=name, unit="step", disable=not accelerator.is_main_process,
+               leave=False, mininterval=0.5)
+    model.train()
+    with _Signals() as signals:
+        for step, (micro_batches, counts) in enumerate(_steps(dataset, range(start, config.max_steps),
+                                                              impl.num_workers), start):
+            factor = learning_rate_factor(config, (step + 1) / config.max_steps)
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = group["initial_lr"] * factor
+            counts = reduce_sums(accelerator, {**counts, "signal": signals.received, "tokens": _tokens(micro_batches)})
+            stop, tokens = int(counts.pop("signal")), counts.pop("tokens")
+            for number, micro in enumerate(micro_batches):
+                seed_everything(seed, step, rank, number)
+                micro = {key: tensor.to(accelerator.device, non_blocking=True) for key, tensor in micro.items()}
+                last = number == len(micro_batches) - 1
+                with accelerator.no_sync(model) if not last else nullcontext():
+                    with precision.autocast():
+                        sums = task.losses(model, micro)
+                    means = {key: value / max(1, counts[key]) for key, value in sums.items()}
+                    loss = sum(means.values())
+                    accelerator.backward(loss * world)  # DistributedDataParallel averages over processes
+                for key, value in means.items():
+                    running[key] = running.get(key, 0) + value.detach()
+            if config.max_grad_norm:
+                gradient_norm = accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
+            done = step + 1
+            running_steps += 1
+            logged_tokens += int(tokens)
+            state["tokens"] += int(tokens)
+            bar.update()
+            if done % config.logging_steps == 0 or done == config.max_steps:
+                means = reduce_sums(accelerator, {key: float(value) / running_steps for key, value in running.items()})
+                seconds = time.perf_counter() - since
+                state["seconds"] += seconds
+                record = {"step": done, "loss": sum(means.values()), **{f"{key}_loss": means[key] for key in means},
+                          "learning_rate": config.learning_rate * factor, "tokens": state["tokens"]}
+                if config.max_grad_norm:
+                    record["grad_norm"] = float(gradient_norm)
+                record["tokens_per_second"] = round(logged_tokens / seconds, 1)
+                if tracker is not None:
+                    tracker.log(record)
+                bar.set_postfix({key: f"{value:.3f}" for key, value in means.items()}, refresh=False)
+                running, running_steps, logged_tokens = {}, 0, 0
+            finished = done == config.max_steps
+            evaluated = finished or (config.eval_steps and done % config.eval_steps == 0)
+            if evaluated:
+                metrics = evaluate(done)
+            if (config.save_steps and (done % config.save_steps == 0 or finished)) or (stop and not finished):
+                save(done)
+            if stop and not finished:
+                bar.close()
+                if tracker is not None:
+                    tracker.close()
+                raise Interrupted(signals.number or signal.SIGTERM, done)
+            if running_steps == 0:
+                since = time.perf_counter()
+    bar.close()
+    if not metrics:  # resumed after the last step
+        metrics = evaluate(config.max_steps)
+    if tracker is not None:
+        tracker.close()
+    accelerator.wait_for_everyone()
+    return {**metrics, "tokens": state["tokens"],
+            "tokens_per_second": round(state["tokens"] / max(state["seconds"], 1e-9), 1)}
+
+
+def _tokens(micro_batches: list[dict[str, torch.Tensor]]) -> int:
+    return sum(next(iter(micro.values())).numel() for micro in micro_batches)
+
+
+class _Signals:
+    """Notes SIGTERM and SIGINT instead of dying of them; a second SIGINT is obeyed at once."""
+
+    def __enter__(self) -> "_Signals":
+        self.number = 0
+        self.earlier = {}
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.earlier[number] = signal.signal(number, self._note)
+        return self
+
+    def _note(self, number: int, frame) -> None:
+        if self.number == signal.SIGINT == number:
+            raise KeyboardInterrupt
+        self.number = number
+
+    @property
+    def received(self) -> int:
+        return int(bool(self.number))
+
+    def __exit__(self, *_) -> None:
+        for number, handler in self.earlier.items():
+            signal.signal(number, handler)

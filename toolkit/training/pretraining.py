@@ -1,0 +1,111 @@
+"""The two pretraining objectives as tasks of the loop: masked LM with next-sentence prediction, and causal LM."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from toolkit.data.bert import IGNORED, BertBatches, MaskingConfig
+from toolkit.data.gpt import GptBatches, evaluation_blocks, num_evaluation_blocks
+from toolkit.data.prepare import PreparedData
+from toolkit.training.loop import reduce_sums, share
+from toolkit.tokenization import token_byte_lengths
+
+_EVALUATION_SEED = 0x5EED  # one fixed draw of pairs and masks for every evaluation of every run
+
+
+class BertPretraining:
+    """Devlin et al. (2018): both losses are means over what they predict, and are added."""
+
+    best_metric = "loss"
+
+    def __init__(self, model: PreTrainedModel, data: PreparedData, masking: MaskingConfig, batch_size: int, seed: int,
+                 eval_rows: int):
+        self.model, self.data, self.masking = model, data, masking
+        self.batches = BertBatches(data.train, data.tokenizer, masking, batch_size, seed)
+        self.evaluation = BertBatches(data.validation, data.tokenizer, masking, eval_rows, _EVALUATION_SEED)
+        self.eval_rows, self.eval_batch = eval_rows, batch_size
+        self.batch = self.batches.batch
+
+    def counts(self, batch: dict[str, np.ndarray]) -> dict[str, int]:
+        counts = {"mlm": int((batch["masked_labels"] != IGNORED).sum())}
+        if self.masking.next_sentence_prediction:
+            counts["nsp"] = len(batch["next_sentence_label"])
+        return counts
+
+    def losses(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        if not self.masking.next_sentence_prediction:
+            batch = {key: value for key, value in batch.items() if key != "next_sentence_label"}
+        return model(**batch)
+
+    def evaluate(self, model, accelerator, precision) -> dict[str, float]:
+        """On `eval_rows` fixed rows of the validation store; accuracies with the counts they stand on."""
+        rows = share(self.eval_rows, accelerator.process_index, accelerator.num_processes)
+        totals: dict[str, float] = {}
+        for start in range(rows.start, rows.stop, self.eval_batch):
+            batch = self.evaluation.batch(0, range(start, min(start + self.eval_batch, rows.stop)))
+            add_to(totals, {f"{key}_count": value for key, value in self.counts(batch).items()})
+            add_to(totals, self.losses(model, to_device(batch, accelerator.device)))
+        totals = reduce_sums(accelerator, totals)
+        metrics = {}
+        for name in ("mlm", "nsp"):
+            if f"{name}_count" in totals:
+                metrics[f"{name}_loss"] = totals[name] / totals[f"{name}_count"]
+                metrics[f"{name}_accuracy"] = totals[f"{name}_correct"] / totals[f"{name}_count"]
+                metrics[f"{name}_count"] = int(totals[f"{name}_count"])
+        metrics["loss"] = metrics["mlm_loss"] + metrics.get("nsp_loss", 0.0)
+        return metrics
+
+    def save(self, model: PreTrainedModel, directory: Path) -> None:
+        model.save_pretrained(directory)
+        self.data.tokenizer.save_pretrained(directory)
+
+
+class GptPretraining:
+    """Radford et al. (2019): the next token, in blocks packed from documents."""
+
+    best_metric = "loss"
+
+    def __init__(self, model: PreTrainedModel, data: PreparedData, block_size: int, batch_size: int, seed: int):
+        self.model, self.data, self.block_size, self.eval_batch = model, data, block_size, batch_size
+        self.batches = GptBatches(data.train, block_size, batch_size, seed)
+        self.batch = self.batches.batch
+        self.byte_lengths = token_byte_lengths(data.tokenizer)
+
+    def counts(self, batch: dict[str, np.ndarray]) -> dict[str, int]:
+        return {"lm": int((batch["labels"] != IGNORED).sum())}
+
+    def losses(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return model(batch["input_ids"], shifted_labels=batch["labels"])
+
+    def evaluate(self, model, accelerator, precision) -> dict[str, float]:
+        """Every token of the validation store once, in blocks; bits per byte are over the bytes of its text."""
+        blocks = share(num_evaluation_blocks(self.data.validation, self.block_size), accelerator.process_index,
+                       accelerator.num_processes)
+        totals: dict[str, float] = {"count": 0, "bytes": 0}
+        for start in range(blocks.start, blocks.stop, self.eval_batch):
+            batch = evaluation_blocks(self.data.validation, self.block_size, self.data.tokenizer.eos_token_id,
+                                      range(start, min(start + self.eval_batch, blocks.stop)))
+            predicted = batch["labels"][batch["labels"] != IGNORED]
+            add_to(totals, {"count": len(predicted), "bytes": int(self.byte_lengths[predicted].sum())})
+            add_to(totals, self.losses(model, to_device(batch, accelerator.device)))
+        totals = reduce_sums(accelerator, totals)
+        loss = totals["lm"] / totals["count"]
+        return {"loss": loss, "perplexity": math.exp(min(loss, 700)), "accuracy": totals["lm_correct"] / totals["count"],
+                "bits_per_byte": totals["lm"] / math.log(2) / totals["bytes"], "count": int(totals["count"]),
+                "bytes": int(totals["bytes"])}
+
+    def save(self, model: PreTrainedModel, directory: Path) -> None:
+        model.save_pretrained(directory)
+        self.data.tokenizer.save_pretrained(directory)
+
+
+def to_device(batch: dict[str, np.ndarray], device: torch.device) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(np.ascontiguousarray(array)).to(device) for name, array in batch.items()}
+
+
+def add_to(totals: dict[str, float], values: dict) -> None:
+    for key, value in values.items():
+        totals[key] = totals.get(key, 0.0) + float(value)
