@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from toolkit.data.docstrings import clean_docstring
 from toolkit.data.python_docs import (
     ModuleDocumentation,
-    clean_docstring,
     iterate_python_documentation,
     mask_package_names,
     read_module,
 )
+from toolkit.errors import UserError
 
 
 def cleaned(text: str) -> list[str]:
@@ -289,7 +290,7 @@ def test_the_standard_library_is_clean_prose():
 
 
 def test_a_package_that_is_not_there_is_refused_at_once():
-    with pytest.raises(ValueError, match="'no_such_package'.*Install it, or leave it out"):
+    with pytest.raises(UserError, match="'no_such_package'.*Install it, or leave it out"):
         iterate_python_documentation(["python", "no_such_package"])
     with pytest.raises(TypeError, match="sequence of names"):
         iterate_python_documentation("torch")

@@ -1,6 +1,8 @@
 """Corpus → tokenizer → token stores, each made once in `data_dir` and shared by every run that names it.
 
-    corpus/{train,validation}.jsonl    tokenizer/    store/{train,validation}/
+    corpus/{train,validation}.jsonl    <tokenizer>/tokenizer/    <tokenizer>/store/{train,validation}/
+
+`<tokenizer>` is the name of its spec or directory, so that a BERT and a GPT can share one corpus.
 """
 
 from dataclasses import dataclass
@@ -16,7 +18,6 @@ from toolkit.tokenization import fingerprint, prepare_tokenizer, texts_in_paragr
 
 @dataclass(frozen=True)
 class PreparedData:
-    directory: Path
     tokenizer: PreTrainedTokenizerBase
     train: TokenStore
     validation: TokenStore
@@ -37,7 +38,8 @@ def prepare(corpus: CorpusConfig, tokenizer: str, data_dir: str | Path, end_docu
     directory = Path(data_dir)
     facts = prepare_corpus(corpus, directory / "corpus", progress)
     train_text = (document.text for document in read_documents(directory / "corpus/train.jsonl"))
-    fitted = prepare_tokenizer(tokenizer, texts_in_paragraphs(train_text), directory / "tokenizer", progress=progress)
+    own = directory / Path(tokenizer).stem
+    fitted = prepare_tokenizer(tokenizer, texts_in_paragraphs(train_text), own / "tokenizer", progress=progress)
     append_id = None
     if end_documents:
         append_id = fitted.eos_token_id
@@ -48,7 +50,7 @@ def prepare(corpus: CorpusConfig, tokenizer: str, data_dir: str | Path, end_docu
     for split in ("train", "validation"):
         summary = facts["splits"][split]
         stores[split] = build_store(
-            read_documents(directory / f"corpus/{split}.jsonl"), fitted, directory / "store" / split, corpus.language,
+            read_documents(directory / f"corpus/{split}.jsonl"), fitted, own / "store" / split, corpus.language,
             append_id=append_id, total_characters=summary["characters"], progress=progress,
             fingerprints={"corpus": summary["sha256"], "tokenizer": fingerprint(fitted)})
-    return PreparedData(directory, fitted, stores["train"], stores["validation"], facts)
+    return PreparedData(fitted, stores["train"], stores["validation"], facts)

@@ -1,7 +1,8 @@
 """Named architectures → transformers configurations, each with the parameter count its authors published.
 
-BERT counts are of the encoder with its pooler (`BertModel`), without the masked-LM head; GPT counts are of the language
-model with tied output (`GPT2Model`: the output layer adds nothing). Every count belongs to the preset's own vocabulary.
+BERT counts are of the encoder with its pooler (`BertModel`), without the masked-LM head; GPT counts are of
+the language model with tied output (`GPT2Model`: the output layer adds nothing). Every count belongs to the
+preset's own vocabulary.
 """
 
 import dataclasses
@@ -40,7 +41,7 @@ def _bert(name: str, layers: int, heads: int, width: int, published: int, source
 
 
 def _gpt2(name: str, layers: int, heads: int, width: int, published: int) -> Preset:
-    # The paper's table 2 says 117M, 345M, 762M and 1542M, which the authors corrected in the released model cards.
+    # The paper's table 2 says 117M, 345M, 762M and 1542M, which the authors corrected in the repository.
     source = "Radford et al. 2019, table 2; counts as corrected in github.com/openai/gpt-2"
     return Preset(name, "gpt", layers, heads, width, _GPT2_VOCABULARY, 1024, published, source)
 
@@ -56,7 +57,7 @@ def _like_bert(name: str, layers: int, heads: int, width: int) -> Preset:
     return Preset(name, "gpt", layers, heads, width, _BERT_VOCABULARY, 512, None, source)
 
 
-_TURC = "Turc et al. 2019, table 1 and github.com/google-research/bert"
+_TURC = "Turc et al. 2019; counts of the encoder with pooler"
 _DEVLIN = "Devlin et al. 2018, section 3"
 
 PRESETS: dict[str, Preset] = {p.name: p for p in (
@@ -71,9 +72,9 @@ PRESETS: dict[str, Preset] = {p.name: p for p in (
     _like_bert("gpt-small", 4, 8, 512),
     _like_bert("gpt-medium", 8, 8, 512),
     Preset("gpt-nano", "gpt", 3, 3, 48, 3, 11, 85_584, "bbycroft.net/llm: sorts the letters A, B, C"),
-    # GPT-1 normalises after each block, GPT-2 before it and once at the end: this is GPT-1's shape in GPT-2's order.
+    # GPT-1 normalises after each block, GPT-2 before it and at the end: this is GPT-1's shape, GPT-2's order.
     Preset("gpt1", "gpt", 12, 12, 768, _GPT1_VOCABULARY, 512, 117_000_000,
-           "Radford et al. 2018, section 4.1; count from Radford et al. 2019, table 2"),
+           "Radford et al. 2018; count from Radford et al. 2019, table 2"),
     _gpt2("gpt2", 12, 12, 768, 124_000_000),
     _gpt2("gpt2-medium", 24, 16, 1024, 355_000_000),
     _gpt2("gpt2-large", 36, 20, 1280, 774_000_000),
@@ -102,9 +103,9 @@ def model_config(name: str, vocab_size: int | None = None, max_position_embeddin
                  dropout: float | None = None, **overrides: Any) -> BertConfig | GPT2Config:
     """The transformers configuration of a preset.
 
-    vocab_size and max_position_embeddings default to the preset's; `dropout` sets all of the family's dropout rates
-    (transformers' default: 0.1); `overrides` are further fields of the configuration, such as `pad_token_id`. Unlike
-    transformers, an unknown field is an error (UserError).
+    vocab_size and max_position_embeddings default to the preset's; `dropout` sets all of the family's dropout
+    rates (transformers' default: 0.1); `overrides` are further fields of the configuration, such as
+    `pad_token_id`. Unlike transformers, an unknown field is an error (UserError).
     """
     shape = preset(name)
     vocab_size = shape.vocab_size if vocab_size is None else vocab_size
@@ -113,8 +114,8 @@ def model_config(name: str, vocab_size: int | None = None, max_position_embeddin
     if shape.family == "bert":
         config_class = BertConfig
         settings = {"num_hidden_layers": shape.layers, "num_attention_heads": shape.heads,
-                    "hidden_size": shape.width, "intermediate_size": 4 * shape.width, "vocab_size": vocab_size,
-                    "max_position_embeddings": positions, "hidden_act": "gelu"}
+                    "hidden_size": shape.width, "intermediate_size": 4 * shape.width,
+                    "vocab_size": vocab_size, "max_position_embeddings": positions, "hidden_act": "gelu"}
         rates = ("hidden_dropout_prob", "attention_probs_dropout_prob")
     else:
         config_class = GPT2Config
@@ -136,7 +137,7 @@ def model_config(name: str, vocab_size: int | None = None, max_position_embeddin
 
 
 def count_parameters(name: str, vocab_size: int | None = None) -> int:
-    """Parameters of a preset as its authors count them (see the module), at `vocab_size` or its own vocabulary.
+    """Parameters of a preset as its authors count them (see the module), at `vocab_size` or at its own.
 
     Built on the meta device: nothing is allocated, and GPT-3's 175 B take seconds.
     """

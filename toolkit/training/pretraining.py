@@ -63,8 +63,18 @@ class BertPretraining:
         self.data.tokenizer.save_pretrained(directory)
 
 
-class GptPretraining:
-    """Radford et al. (2019): the next token, in blocks packed from documents."""
+class CausalLanguageModelling:
+    """The next token (Radford et al. 2019): batches of `input_ids` and `labels`, already shifted."""
+
+    def counts(self, batch: dict[str, np.ndarray]) -> dict[str, int]:
+        return {"lm": int((batch["labels"] != IGNORED).sum())}
+
+    def losses(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return model(batch["input_ids"], shifted_labels=batch["labels"])
+
+
+class GptPretraining(CausalLanguageModelling):
+    """Causal language modelling on blocks packed from documents."""
 
     best_metric = "loss"
 
@@ -73,12 +83,6 @@ class GptPretraining:
         self.batches = GptBatches(data.train, block_size, batch_size, seed)
         self.batch = self.batches.batch
         self.byte_lengths = token_byte_lengths(data.tokenizer)
-
-    def counts(self, batch: dict[str, np.ndarray]) -> dict[str, int]:
-        return {"lm": int((batch["labels"] != IGNORED).sum())}
-
-    def losses(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return model(batch["input_ids"], shifted_labels=batch["labels"])
 
     def evaluate(self, model, accelerator, precision) -> dict[str, float]:
         """Every token of the validation store once, in blocks; bits per byte are over the bytes of its text."""

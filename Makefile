@@ -1,0 +1,62 @@
+# `make` lists the targets. CONFIG= names a YAML file, ARGS= adds --section.key value, NPROC= starts several processes.
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow lint clean \
+        train-tokenizer pretrain-bert pretrain-gpt finetune-text finetune-series nano-gpt
+
+BIN := .venv/bin
+NPROC ?= 1
+CONFIG ?=
+ARGS ?=
+RECIPE_ARGS = $(if $(CONFIG),--config $(CONFIG)) $(ARGS)
+# accelerate's --cpu --num_processes starts one process only; --multi_gpu starts them all, on CPU too.
+ifeq ($(NPROC),1)
+LAUNCH := $(BIN)/python
+else
+LAUNCH := TOOLKIT_NPROC=$(NPROC) $(BIN)/accelerate launch --multi_gpu --num_machines 1 --num_processes $(NPROC) \
+          --mixed_precision no --dynamo_backend no
+endif
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
+
+install: .venv/installed  ## make .venv with everything in it; does nothing when nothing changed
+
+.venv/installed: setup.cfg pyproject.toml constraints.txt
+	test -x $(BIN)/python || python3 -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,lint]'
+	@touch $@
+
+demo: install  ## the whole way in about ten minutes: tokenizers, BERT, GPT, fine-tuning, what it bought
+	@$(BIN)/python recipes/demo.py
+
+test: install  ## the tests, in under ten minutes on two cores
+	$(BIN)/python -m pytest
+
+test-slow: install  ## the tests that take longer
+	$(BIN)/python -m pytest -m slow
+
+lint: install  ## ruff
+	$(BIN)/ruff check --line-length 120 --select E,F,W,I,UP,B \
+	  --config 'lint.isort.known-third-party = ["tokenizers", "wandb"]' toolkit recipes tests
+
+train-tokenizer: install  ## a tokenizer from a spec in tokenizers/: CONFIG=recipes/configs/tokenizer-books.yaml
+	@$(BIN)/python recipes/train_tokenizer.py $(RECIPE_ARGS)
+
+pretrain-bert: install  ## BERT from scratch: CONFIG=recipes/configs/bert-tiny-books.yaml
+	@$(LAUNCH) recipes/pretrain_bert.py $(RECIPE_ARGS)
+
+pretrain-gpt: install  ## GPT from scratch: CONFIG=recipes/configs/gpt-tiny-books.yaml
+	@$(LAUNCH) recipes/pretrain_gpt.py $(RECIPE_ARGS)
+
+finetune-text: install  ## text classification beside its baselines: CONFIG=recipes/configs/authorship.yaml
+	@$(LAUNCH) recipes/finetune_text.py $(RECIPE_ARGS)
+
+finetune-series: install  ## series classification beside its baselines: CONFIG=recipes/configs/gunpoint.yaml
+	@$(LAUNCH) recipes/finetune_series.py $(RECIPE_ARGS)
+
+nano-gpt: install  ## a GPT of exactly 85,584 parameters learns to sort six letters, in about a minute
+	@$(LAUNCH) recipes/nano_gpt.py $(RECIPE_ARGS)
+
+clean:  ## remove caches and build leftovers; runs/ and .venv/ stay
+	rm -rf build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find toolkit recipes tests -name __pycache__ -type d -prune -exec rm -rf {} +

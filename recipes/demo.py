@@ -1,0 +1,165 @@
+"""The whole way, on data every machine has: corpus → tokenizers → BERT and GPT → fine-tuning → what pretraining bought.
+
+    make demo
+
+Everything lies in runs/demo. Each stage is a recipe of its own with a YAML in recipes/configs/demo; a stage that is
+finished is not repeated, one that was interrupted continues.
+"""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before any import of a Hugging Face library: nothing here needs a hub
+
+import sys  # noqa: E402
+import time  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+from finetune_series import FinetuneSeriesConfig, finetune_series  # noqa: E402
+from finetune_text import FinetuneTextConfig, finetune_text  # noqa: E402
+from pretrain_bert import PretrainBertConfig, pretrain_bert  # noqa: E402
+from pretrain_gpt import PretrainGptConfig, pretrain_gpt  # noqa: E402
+
+from toolkit import cli, config  # noqa: E402
+from toolkit.compare import proportion_interval, table  # noqa: E402
+from toolkit.data.corpus import read_documents  # noqa: E402
+from toolkit.data.prepare import prepare  # noqa: E402
+from toolkit.evaluation import compressor_bits_per_byte, primed_xz_bits_per_byte  # noqa: E402
+from toolkit.generation import continue_text, fill_mask  # noqa: E402
+from toolkit.report import plot_arms, plot_confusion, plot_loss  # noqa: E402
+from toolkit.run import read_json, read_metrics, write_json  # noqa: E402
+from toolkit.training.classification import arms_table  # noqa: E402
+from toolkit.training.loop import make_accelerator  # noqa: E402
+
+CONFIGS = Path(__file__).parent / "configs/demo"
+DEMO = Path("runs/demo")
+PROMPTS = ("Returns the", "This function is used to")
+BLANKS = ("returns true if the [MASK] is empty.", "the shape of the input [MASK].")
+
+
+def demo(accelerator) -> dict:
+    seconds = read_json(DEMO / "seconds.json") if (DEMO / "seconds.json").exists() else {}
+
+    def stage(name: str, title: str, work):
+        print(f"\n— {title}", flush=True)
+        start = time.perf_counter()
+        try:
+            return work()
+        finally:  # a stage continued after an interruption keeps the time it had taken before
+            seconds[name] = round(seconds.get(name, 0) + time.perf_counter() - start, 1)
+            write_json(DEMO / "seconds.json", seconds)
+
+    bert_config, gpt_config, text_config, series_config = (
+        config.from_dict(kind, config.read_yaml(CONFIGS / f"{name}.yaml"), str(CONFIGS / f"{name}.yaml"))
+        for kind, name in ((PretrainBertConfig, "bert"), (PretrainGptConfig, "gpt"), (FinetuneTextConfig, "text"),
+                           (FinetuneSeriesConfig, "series")))
+
+    # 1. Data: documents, two tokenizers, two token stores.
+    prepared = stage("data", "corpus, tokenizers, token stores", lambda: [
+        prepare(settings.corpus, settings.tokenizer, settings.data_dir, end_documents=ends)
+        for settings, ends in ((bert_config, False), (gpt_config, True))])
+    splits = prepared[0].corpus["splits"]
+    print(f"{splits['train']['documents']:,} documents, {splits['train']['bytes'] / 1e6:.1f} MB to train on; "
+          f"{splits['validation']['documents']:,}, {splits['validation']['bytes'] / 1e6:.1f} MB held out")
+
+    # 2. Two models from scratch.
+    bert = stage("bert", "pretraining BERT: masked words and next sentences",
+                 lambda: pretrain_bert(bert_config, accelerator))
+    gpt = stage("gpt", "pretraining GPT: the next token", lambda: pretrain_gpt(gpt_config, accelerator))
+
+    # 3. What they are worth: beside random starts, majority classes and classical baselines.
+    text = stage("text", "fine-tuning on text: which package does a passage describe?",
+                 lambda: finetune_text(text_config, accelerator))
+    series = stage("series", "fine-tuning on time series: cylinder, bell or funnel?",
+                   lambda: finetune_series(series_config, accelerator))
+
+    # 4. Reference points, samples, pictures.
+    def report():
+        held_out = "\n\n".join(document.text for document in read_documents(
+            Path(gpt_config.data_dir) / "corpus/validation.jsonl")).encode()
+        read_before = "\n\n".join(document.text for document in read_documents(
+            Path(gpt_config.data_dir) / "corpus/train.jsonl")).encode()
+        compressors = compressor_bits_per_byte(held_out)
+        low, high, half = proportion_interval(round(bert["nsp_accuracy"] * bert["nsp_count"]), bert["nsp_count"])
+        summary = {
+            "bert": {**bert, "nsp_interval": [low, high], "nsp_ci95": half, "fill_mask": {
+                blank: fill_mask(f"{bert_config.output_dir}/model", blank) for blank in BLANKS}},
+            "gpt": {**gpt, "gzip_bits_per_byte": compressors["gzip"], "xz_bits_per_byte": compressors["xz"],
+                    "primed_xz_bits_per_byte": primed_xz_bits_per_byte(held_out, read_before),
+                    "samples": [continue_text(f"{gpt_config.output_dir}/model", prompt) for prompt in PROMPTS]},
+            "text": {key: value for key, value in text.items() if key not in ("predictions", "references")},
+            "series": {key: value for key, value in series.items() if key not in ("predictions", "references")},
+        }
+        draw(summary, bert_config, gpt_config, text, series)
+        return summary
+
+    summary = stage("report", "reference points, samples, pictures", report)
+    summary["seconds"] = {**seconds, "total": round(sum(seconds.values()), 1)}
+    write_json(DEMO / "summary.json", summary)
+    return summary
+
+
+def draw(summary: dict, bert_config, gpt_config, text: dict, series: dict) -> None:
+    plots = DEMO / "plots"
+    plot_loss(read_metrics(Path(bert_config.output_dir) / "metrics.jsonl"), plots / "bert-mlm.png",
+              "BERT: masked LM", "mlm_loss", "eval_mlm_loss",
+              {"unigram entropy": summary["bert"]["unigram_entropy"]})
+    plot_loss(read_metrics(Path(bert_config.output_dir) / "metrics.jsonl"), plots / "bert-nsp.png",
+              "BERT: next-sentence prediction", "nsp_loss", "eval_nsp_loss", {"guessing": 0.6931})
+    plot_loss(read_metrics(Path(gpt_config.output_dir) / "metrics.jsonl"), plots / "gpt.png", "GPT: next token",
+              ylabel="loss (nats per token)")
+    for name, result in (("text", text), ("series", series)):
+        plot_confusion(result["references"], result["predictions"]["bert-pretrained"], result["label_names"],
+                       plots / f"{name}-confusion.png", f"{name}: pretrained BERT, last seed")
+    panels = {}
+    for name, result, baselines in (("text", summary["text"], ("tfidf", "majority")),
+                                    ("series", summary["series"], ("logistic", "majority"))):
+        panels[name] = {f"{model} {arm}": result[model][arm] for model in ("bert", "gpt")
+                        for arm in ("pretrained", "random")} | {key: result[key] for key in baselines}
+    plot_arms(panels, plots / "arms.png", "What pretraining bought")
+
+
+def show(summary: dict) -> None:
+    bert, gpt = summary["bert"], summary["gpt"]
+    print("\n" + "=" * 100)
+    print(table([
+        {"what": "BERT masked LM, nats", "ours": bert["mlm_loss"], "beside": f"{bert['unigram_entropy']:.3f} unigram entropy"},
+        {"what": "BERT masked accuracy", "ours": bert["mlm_accuracy"], "beside": ""},
+        {"what": "BERT next sentence, accuracy", "ours": f"{bert['nsp_accuracy']:.3f} ± {bert['nsp_ci95']:.3f}",
+         "beside": "0.5 by guessing"},
+        {"what": "GPT bits per byte", "ours": gpt["bits_per_byte"],
+         "beside": f"{gpt['gzip_bits_per_byte']:.3f} gzip, {gpt['xz_bits_per_byte']:.3f} xz, "
+                   f"{gpt['primed_xz_bits_per_byte']:.3f} xz that has read the training text"},
+        {"what": "tokens per second", "ours": f"{bert['tokens_per_second']:,.0f} BERT", "beside":
+         f"{gpt['tokens_per_second']:,.0f} GPT"},
+    ], ["what", "ours", "beside"]))
+    for name, what in (("text", "which package? (few labels, names masked)"), ("series", "cylinder, bell or funnel?")):
+        print(f"\n{what} Test accuracy in percent, mean ± 95 % interval over seeds, "
+              f"{summary[name]['test_examples']:,} test examples")
+        print(arms_table(summary[name], ["bert", "gpt"]))
+    print("\nBERT fills blanks:")
+    for blank, answers in bert["fill_mask"].items():
+        print(f"  {blank}  →  " + ", ".join(f"{token} {100 * probability:.0f} %" for token, probability in answers))
+    print("GPT continues:")
+    for sample in gpt["samples"]:
+        print("  " + " ".join(sample.split()))
+    print("\nseconds: " + ", ".join(f"{stage} {value:.0f}" for stage, value in summary["seconds"].items()))
+    print(f"""
+Everything lies in {DEMO}: summary.json, plots/*.png, bert/model and gpt/model (load them with from_pretrained).
+Next:  make pretrain-bert CONFIG=recipes/configs/bert-tiny-books.yaml   your own text: set corpus.sources
+       make nano-gpt                                                    85,584 parameters that sort letters
+       make help""")
+
+
+def main(argv: list[str]) -> None:
+    if argv:
+        print(__doc__)
+        sys.exit(0 if argv[0] in ("-h", "--help") else 2)
+    if (DEMO / "summary.json").exists():
+        print(f"The demo has run; to run it again, delete {DEMO}.")
+        show(read_json(DEMO / "summary.json"))
+        return
+    show(demo(make_accelerator()))
+
+
+if __name__ == "__main__":
+    cli.run(main)

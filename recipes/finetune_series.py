@@ -1,0 +1,112 @@
+"""Fine-tune text-pretrained backbones to classify time series, each beside a random start and logistic regression.
+
+    make finetune-series CONFIG=recipes/configs/cbf.yaml
+    python recipes/finetune_series.py --config recipes/configs/cbf.yaml --data.train X_TRAIN.tsv --data.test X_TEST.tsv
+
+Series → patches → linear embedding → BERT or GPT through `inputs_embeds` → mean → classes. Without files, the set is
+Cylinder-Bell-Funnel, generated from its published equations.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from toolkit import cli, config
+from toolkit.data.series import SeriesBatches, SeriesDataset, cylinder_bell_funnel, read_ucr_tsv, z_normalise
+from toolkit.errors import UserError
+from toolkit.models.baselines import logistic_on_values, majority
+from toolkit.models.series import SeriesForClassification
+from toolkit.run import Run
+from toolkit.training.classification import arms_table, compare_arms, fine_tune, score
+from toolkit.training.loop import ImplConfig, TrainingConfig, make_accelerator
+
+
+@dataclass
+class SeriesDataSection:
+    train: str = ""
+    """A UCR .tsv file (label, then values); empty: Cylinder-Bell-Funnel, generated anew for each seed."""
+    test: str = ""
+    train_per_class: int = 30
+    """Generated series of each class for training; as many again for validation."""
+    test_per_class: int = 300
+
+
+@dataclass
+class FinetuneSeriesConfig:
+    output_dir: str
+    models: dict
+    """Name → checkpoint directory of a pretrained text model, for instance {bert: runs/demo/bert/model}."""
+    data: SeriesDataSection = field(default_factory=SeriesDataSection)
+    patch_length: int = 16
+    """Samples a patch; patches start every half of it."""
+    training: TrainingConfig = field(default_factory=lambda: TrainingConfig(
+        max_steps=120, learning_rate=1e-3, weight_decay=0.01, warmup_ratio=0.1, save_steps=0))
+    seeds: int = 3
+    impl: ImplConfig = field(default_factory=ImplConfig)
+
+
+def load_data(data: SeriesDataSection, seed: int) -> tuple[SeriesDataset, SeriesDataset, SeriesDataset]:
+    """Train, validation and test, each series z-normalised by its own mean and deviation."""
+    if bool(data.train) != bool(data.test):
+        raise UserError("data: give both data.train and data.test, or neither for the generated set.")
+    if data.train:
+        train = read_ucr_tsv(data.train)
+        test = read_ucr_tsv(data.test, label_names=train.label_names)
+        if train.values.shape[1:] != test.values.shape[1:]:
+            raise UserError(f"{data.test}: series of {test.values.shape[2]} samples, but {data.train} has "
+                            f"{train.values.shape[2]}.")
+        held_out = np.zeros(len(train), bool)  # every fifth of each class
+        for label in range(len(train.label_names)):
+            held_out[np.flatnonzero(train.labels == label)[::5]] = True
+        parts = [SeriesDataset(train.values[~held_out], train.labels[~held_out], train.label_names),
+                 SeriesDataset(train.values[held_out], train.labels[held_out], train.label_names), test]
+    else:
+        sizes = (data.train_per_class, data.train_per_class, data.test_per_class)
+        parts = [cylinder_bell_funnel(size, seed=3 * seed + part) for part, size in enumerate(sizes)]
+    return tuple(SeriesDataset(z_normalise(part.values), part.labels, part.label_names) for part in parts)
+
+
+def finetune_series(settings: FinetuneSeriesConfig, accelerator) -> dict:
+    """Train every arm on every seed; returns what `result.json` holds."""
+    run = Run(settings.output_dir, accelerator.is_main_process).open(settings)
+    if run.result():
+        accelerator.print(f"{run.directory} is finished; its result is {run.result_path}")
+        return run.result()
+    run.write_manifest()
+    accuracies = {name: {"pretrained": [], "random": []} for name in settings.models}
+    baselines: dict[str, list[float]] = {"logistic": [], "majority": []}
+    total, number, predictions = 2 * len(settings.models) * settings.seeds, 0, {}
+    for seed in range(settings.seeds):
+        train, validation, test = load_data(settings.data, seed)
+        guesses = logistic_on_values(train.values, train.labels, test.values)
+        baselines["logistic"].append(score(guesses, test.labels)["accuracy"])
+        baselines["majority"].append(majority(train.labels, test.labels))
+        batches = [SeriesBatches(part, settings.training.batch_size, seed) for part in (train, validation, test)]
+        for name, path in settings.models.items():
+            for arm in ("pretrained", "random"):
+                number += 1
+                arm_run = Run(f"{settings.output_dir}/{name}-{arm}/seed-{seed}", accelerator.is_main_process)
+                result = fine_tune(
+                    lambda: SeriesForClassification.from_backbone(  # noqa: B023
+                        path, train.label_names, pretrained=arm == "pretrained", patch_length=settings.patch_length,
+                        num_channels=train.values.shape[1]),
+                    *batches, settings.training, settings.impl, arm_run, accelerator, seed,
+                    f"series {number}/{total}: {name} {arm}, seed {seed}", keep_model=arm == "pretrained" and seed == 0)
+                accuracies[name][arm].append(result["accuracy"])
+                predictions[f"{name}-{arm}"] = result["predictions"]
+    return run.finish({**compare_arms(accuracies, baselines), "test_examples": len(test),
+                       "label_names": list(test.label_names), "references": test.labels.tolist(),
+                       "predictions": predictions})
+
+
+def main(argv: list[str]) -> None:
+    settings = config.parse(FinetuneSeriesConfig, argv, __doc__)
+    accelerator = make_accelerator()
+    result = finetune_series(settings, accelerator)
+    accelerator.print(f"test accuracy in percent, mean ± 95 % interval over {settings.seeds} seeds, "
+                      f"{result['test_examples']:,} series")
+    accelerator.print(arms_table(result, list(settings.models)))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,39 @@
+"""Train a tokenizer from a spec on the train split of a corpus.
+
+    make train-tokenizer CONFIG=recipes/configs/tokenizer-books.yaml
+    python recipes/train_tokenizer.py --tokenizer tokenizers/characters.yaml --data_dir runs/docs
+
+The directory it prints works with `AutoTokenizer.from_pretrained`, and as `tokenizer:` of the pretraining recipes.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from toolkit import cli, config
+from toolkit.data.corpus import CorpusConfig, prepare_corpus, read_documents
+from toolkit.tokenization import prepare_tokenizer, texts_in_paragraphs
+
+
+@dataclass
+class TrainTokenizerConfig:
+    data_dir: str
+    """The corpus is prepared here, and the tokenizer written to <data_dir>/<spec>/tokenizer."""
+    tokenizer: str = "tokenizers/wordpiece-8k.yaml"
+    corpus: CorpusConfig = field(default_factory=CorpusConfig)
+
+
+def main(argv: list[str]) -> None:
+    settings = config.parse(TrainTokenizerConfig, argv, __doc__)
+    directory = Path(settings.data_dir)
+    prepare_corpus(settings.corpus, directory / "corpus")
+    train = directory / "corpus/train.jsonl"
+    target = directory / Path(settings.tokenizer).stem / "tokenizer"
+    tokenizer = prepare_tokenizer(settings.tokenizer,
+                                  texts_in_paragraphs(document.text for document in read_documents(train)), target)
+    sample = next(read_documents(directory / "corpus/validation.jsonl")).text[:200]
+    print(f"{len(tokenizer):,} tokens in {target}")
+    print(f"{sample!r}\n→ {tokenizer.tokenize(sample)}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,258 @@
+"""Small things for tests: a made-up corpus, tiny models, and recipes run in processes of their own.
+
+Run as a script (`accelerate launch … tests/small.py DIRECTORY`) it trains what `test_loop.py` compares.
+"""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import hashlib  # noqa: E402
+import json  # noqa: E402
+import multiprocessing  # noqa: E402
+import random  # noqa: E402
+import runpy  # noqa: E402
+import signal  # noqa: E402
+import sys  # noqa: E402
+from dataclasses import dataclass  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+import yaml  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
+from transformers import BertConfig, GPT2Config  # noqa: E402
+
+from toolkit.data.bert import IGNORED, MaskingConfig  # noqa: E402
+from toolkit.data.corpus import CorpusConfig  # noqa: E402
+from toolkit.data.prepare import PreparedData, prepare  # noqa: E402
+from toolkit.models.bert import BertForPreTraining  # noqa: E402
+from toolkit.models.gpt import GPT2LMHeadModel  # noqa: E402
+from toolkit.run import Run, read_json, read_metrics  # noqa: E402, F401
+from toolkit.training import loop  # noqa: E402
+from toolkit.training.pretraining import BertPretraining, GptPretraining  # noqa: E402
+
+ROOT = Path(__file__).parent.parent
+SPECS = {"wordpiece": "algorithm: wordpiece\nvocab_size: 260\nlowercase: true\n",
+         "bytes": "algorithm: byte-level-bpe\nvocab_size: 300\n"}
+
+
+def write_corpus(directory: Path, documents: int = 40) -> Path:
+    """Documents of 2 to 25 made-up sentences, so that rows are full and not full."""
+    rng = random.Random(0)
+    syllables = [a + b for a in "bdfgklmnprst" for b in "aeiou"]
+    words = ["".join(rng.choices(syllables, k=rng.randint(1, 3))) for _ in range(200)]
+    directory.mkdir(parents=True, exist_ok=True)
+    for number in range(documents):
+        sentences = [" ".join(rng.choices(words, k=rng.randint(3, 9))).capitalize() + "."
+                     for _ in range(rng.choice([2, 2, 3, 25]))]
+        (directory / f"{number:02}.txt").write_text(" ".join(sentences), encoding="utf-8")
+    return directory
+
+
+def write_spec(directory: Path, kind: str) -> str:
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / f"{kind}.yaml"
+    path.write_text(SPECS[kind], encoding="utf-8")
+    return str(path)
+
+
+def small_data(root: Path, kind: str) -> PreparedData:
+    """Tokenizer and stores of the made-up corpus: `wordpiece` for BERT, `bytes` for GPT."""
+    corpus = CorpusConfig(sources=[str(write_corpus(root / "corpus"))], validation_share=0.2, min_characters=20)
+    return prepare(corpus, write_spec(root, kind), root / "data", end_documents=kind == "bytes", progress=False)
+
+
+def bert_config(vocab_size: int, dropout: float = 0.0) -> BertConfig:
+    return BertConfig(vocab_size=vocab_size, hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
+                      intermediate_size=64, max_position_embeddings=64, hidden_dropout_prob=dropout,
+                      attention_probs_dropout_prob=dropout)
+
+
+def gpt_config(vocab_size: int, dropout: float = 0.0) -> GPT2Config:
+    return GPT2Config(vocab_size=vocab_size, n_embd=32, n_layer=2, n_head=2, n_positions=64, resid_pdrop=dropout,
+                      embd_pdrop=dropout, attn_pdrop=dropout, bos_token_id=0, eos_token_id=0)
+
+
+class UnevenGptPretraining(GptPretraining):
+    """Rows of a GPT all predict `block_size` tokens; here row i leaves its first (11 i mod block_size) out."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.batch = self.uneven
+
+    def uneven(self, step: int, rows: range) -> dict[str, np.ndarray]:
+        batch = self.batches.batch(step, rows)
+        left_out = 11 * np.arange(rows.start, rows.stop) % self.block_size
+        batch["labels"] = np.where(np.arange(self.block_size) < left_out[:, None], IGNORED, batch["labels"])
+        return batch
+
+
+def bert_task(data: PreparedData, dropout: float = 0.0, seed: int = 7) -> BertPretraining:
+    torch.manual_seed(1)
+    model = BertForPreTraining(bert_config(len(data.tokenizer), dropout))
+    return BertPretraining(model, data, MaskingConfig(max_seq_length=40), batch_size=32, seed=seed, eval_rows=16)
+
+
+def gpt_task(data: PreparedData, dropout: float = 0.0, seed: int = 7) -> GptPretraining:
+    torch.manual_seed(1)
+    return UnevenGptPretraining(GPT2LMHeadModel(gpt_config(len(data.tokenizer), dropout)), data, 24, 32, seed)
+
+
+def sgd(model: torch.nn.Module, config: loop.TrainingConfig) -> list[torch.optim.Optimizer]:
+    """In place of `make_optimizers`: weights that are linear in the gradients, so that rounding stays rounding."""
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=config.learning_rate)
+    optimizer.param_groups[0]["initial_lr"] = config.learning_rate
+    return [optimizer]
+
+
+SGD_STEPS = loop.TrainingConfig(max_steps=3, batch_size=32, learning_rate=0.5, lr_scheduler_type="constant",
+                                warmup_ratio=0.0, max_grad_norm=0.3, save_steps=0, logging_steps=1)
+
+
+def train(task, directory: Path, config: loop.TrainingConfig, **impl) -> dict[str, float]:
+    """`loop.train` in fp32 on the process group at hand."""
+    return loop.train(task, config, loop.ImplConfig(dtype="fp32", **impl), Run(directory), loop.make_accelerator(), 7)
+
+
+TIMING = ("tokens_per_second", "seconds")
+
+
+def records(run: Path) -> list[dict]:
+    """metrics.jsonl without the timing fields."""
+    return [{key: value for key, value in record.items() if key not in TIMING}
+            for record in read_metrics(run / "metrics.jsonl")]
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of all weights. (The header of a file with tied weights varies: safetensors writes it in random order.)"""
+    total = hashlib.sha256()
+    for name, tensor in sorted(load_file(path).items()):
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode() + tensor.numpy().tobytes())
+    return total.hexdigest()
+
+
+# Recipes in processes of their own. A fork server imports the libraries once (6 s); after that a process costs little.
+
+@dataclass
+class Finished:
+    code: int
+    out: str
+    err: str
+
+
+def run_recipe(recipe: str, arguments: list[str], directory: Path, env: dict[str, str] | None = None,
+               hook: tuple | None = None, timeout: float = 60) -> Finished:
+    """Run recipes/<recipe>.py as a program. hook: (`batch` | `checkpoint`, step, signal), sent to itself there."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["toolkit.training.pretraining", "toolkit.data.word_vectors", "sentencex",
+                                    "transformers.models.bert.modeling_bert", "transformers.models.gpt2.modeling_gpt2"])
+    directory.mkdir(parents=True, exist_ok=True)
+    out, err = directory / "out.txt", directory / "err.txt"
+    path = str(ROOT / f"recipes/{recipe}.py")
+    process = context.Process(target=_child, args=(path, arguments, str(out), str(err), env or {}, hook))
+    process.start()
+    process.join(timeout)
+    if process.exitcode is None:
+        process.kill()
+        process.join()
+        raise TimeoutError(f"{recipe} {arguments} ran for {timeout} s:\n{err.read_text()}")
+    return Finished(process.exitcode, out.read_text(), err.read_text())
+
+
+def _child(path: str, arguments: list[str], out: str, err: str, env: dict[str, str], hook: tuple | None) -> None:
+    for number, file in ((1, out), (2, err)):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
+    for name in ("WORLD_SIZE", "TOOLKIT_NPROC", "RANK", "LOCAL_RANK"):
+        os.environ.pop(name, None)
+    os.environ.update(env)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hook is not None:
+        _signal_self(*hook)
+    sys.argv = [path, *arguments]
+    code = 0
+    try:
+        runpy.run_path(path, run_name="__main__")
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else 1
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    os._exit(code)
+
+
+def _signal_self(where: str, at: int, number: int) -> None:
+    """At training step `at` (counted from 0), or with the checkpoint of step `at` half written."""
+    from toolkit.data.bert import BertBatches
+    from toolkit.data.gpt import GptBatches
+    from toolkit.training import checkpoint
+
+    def before(owner, name: str, reached) -> None:
+        original = getattr(owner, name)
+
+        def patched(*args):
+            if reached(*args):
+                os.kill(os.getpid(), number)
+            return original(*args)
+
+        setattr(owner, name, patched)
+
+    if where == "batch":
+        for owner in (BertBatches, GptBatches):
+            before(owner, "batch", lambda self, step, rows: step == at)
+    else:
+        before(checkpoint, "write_json", lambda path, value: path.name == "state.json" and value["step"] == at)
+
+
+def write_config(path: Path, values: dict) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
+    return path
+
+
+class Stopped(Exception):
+    pass
+
+
+def _launched(root: Path) -> None:
+    """On each of two processes: three steps of SGD for BERT and GPT; AdamW unbroken, and broken off and resumed."""
+    data = {"bert": small_data(root, "wordpiece"), "gpt": small_data(root, "bytes")}  # made before the launch
+    accelerator = loop.make_accelerator()
+    adam, loop.make_optimizers = loop.make_optimizers, sgd
+    facts = {"processes": accelerator.num_processes}
+    for name, task in (("bert", bert_task(data["bert"])), ("gpt", gpt_task(data["gpt"]))):
+        facts[name] = train(task, root / f"two-{name}", SGD_STEPS, micro_batch_size=9)
+        if accelerator.is_main_process:
+            torch.save(task.model.state_dict(), root / f"two-{name}.pt")
+    loop.make_optimizers = adam
+    config = loop.TrainingConfig(max_steps=6, batch_size=8, logging_steps=4, save_steps=3)
+    train(gpt_task(data["gpt"], 0.1), root / "two-unbroken", config)
+    broken = gpt_task(data["gpt"], 0.1)
+    draw = broken.batch
+
+    def fail_at_4(step: int, rows: range) -> dict[str, np.ndarray]:
+        if step == 4:
+            raise Stopped
+        return draw(step, rows)
+
+    broken.batch = fail_at_4
+    try:
+        train(broken, root / "two-resumed", config)
+    except Stopped:
+        facts["stopped"] = True
+    accelerator.wait_for_everyone()
+    train(gpt_task(data["gpt"], 0.1), root / "two-resumed", config)
+    if accelerator.is_main_process:
+        (root / "two.json").write_text(json.dumps(facts), encoding="utf-8")
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+
+
+if __name__ == "__main__":
+    _launched(Path(sys.argv[1]))

@@ -1,0 +1,277 @@
+"""BERT's batches, on stores in which every token tells its place, so that each row can be read back exactly."""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from toolkit.data.bert import IGNORED, BertBatches, MaskingConfig, unigram_entropy
+from toolkit.errors import UserError
+
+PAD, CLS, SEP, MASK, FIRST = 0, 2, 3, 4, 5
+
+
+def long_documents(documents: int = 40, seed: int = 0) -> list[list[int]]:
+    random = np.random.default_rng(seed)
+    return [random.integers(3, 40, random.integers(40, 80)).tolist() for _ in range(documents)]
+
+
+def mixed_documents(documents: int = 300, seed: int = 1) -> list[list[int]]:
+    """From a single sentence of two tokens to forty sentences."""
+    random = np.random.default_rng(seed)
+    sizes = np.where(random.random(documents) < 0.1, 1, random.geometric(0.12, documents)).clip(1, 40)
+    return [random.integers(2, 20, size).tolist() for size in sizes]
+
+
+@dataclass
+class Rows:
+    """A batch with the masks taken off: where A and B lie in the store, and what was done to which token."""
+
+    label: np.ndarray
+    a: np.ndarray  # (b, 2) from, to
+    b: np.ndarray
+    length: np.ndarray
+    labels: np.ndarray  # (predicted,) what stood there
+    fates: np.ndarray  # (predicted,) what stands there
+    ordinary: int
+
+
+def read_back(store, batch: dict[str, np.ndarray], length: int) -> Rows:
+    """Check everything that must hold of each row, one by one, and return what is left to be counted."""
+    count = len(batch["input_ids"])
+    for name in ("input_ids", "token_type_ids", "attention_mask"):
+        assert batch[name].shape == (count, length)
+        assert batch[name].dtype == np.int64
+    used = batch["masked_labels"] != IGNORED
+    row, column = np.nonzero(used)[0], batch["masked_positions"][used]
+    labels, fates = batch["masked_labels"][used], batch["input_ids"][row, column]
+    assert len(np.unique(row * length + column)) == len(row), "a position was chosen twice"
+    original = batch["input_ids"].copy()
+    original[row, column] = labels
+    spans_a, spans_b, lengths = [], [], []
+    for ids, types, attention in zip(original, batch["token_type_ids"], batch["attention_mask"], strict=True):
+        assert ids[0] == CLS
+        seps = np.flatnonzero(ids == SEP)
+        assert len(seps) == 2
+        a, b = ids[1:seps[0]] - FIRST, ids[seps[0] + 1:seps[1]] - FIRST
+        assert len(a), "A is empty"
+        assert len(b), "B is empty"
+        for part in (a, b):  # running text of the store, every label the token that stood there
+            assert np.array_equal(part, np.arange(part[0], part[0] + len(part)))
+            assert 0 <= part[0]
+            assert part[-1] < store.num_tokens
+        end = seps[1] + 1
+        assert (ids[end:] == PAD).all()
+        assert np.array_equal(attention, np.arange(length) < end)
+        assert np.array_equal(types, (np.arange(length) > seps[0]) & (np.arange(length) < end))
+        spans_a.append((a[0], a[-1] + 1))
+        spans_b.append((b[0], b[-1] + 1))
+        lengths.append(end)
+    rows = Rows(batch["next_sentence_label"], np.asarray(spans_a), np.asarray(spans_b), np.asarray(lengths), labels,
+                fates, int((original >= FIRST).sum()))
+    document = lambda token: np.searchsorted(store.document_tokens(), token, "right") - 1  # noqa: E731
+    a, b, negative = rows.a, rows.b, rows.label == 1
+    assert set(rows.label.tolist()) <= {0, 1}
+    assert np.isin(b[:, 0], store.sentence_offsets).all(), "B starts within a sentence"
+    for span in (a, b):
+        assert np.array_equal(document(span[:, 0]), document(span[:, 1] - 1)), "a segment runs into another document"
+    same = document(a[:, 0]) == document(b[:, 0])
+    assert not same[negative].any(), "a wrong continuation from the same document"
+    assert np.array_equal(b[~negative, 0], a[~negative, 1]), "a true continuation that does not continue"
+    assert np.isin(a[:, 1], store.sentence_offsets).all(), "A ends within a sentence"
+    return rows
+
+
+def rows_of(store, tokenizer, config: MaskingConfig, batches: int, batch_size: int = 256, seed: int = 0) -> list[Rows]:
+    source = BertBatches(store, tokenizer, config, batch_size, seed)
+    return [read_back(store, source.batch(step, range(batch_size)), config.max_seq_length) for step in range(batches)]
+
+
+def within_sampling_error(hits: float, trials: int, share: float) -> bool:
+    return abs(hits - trials * share) < 4.5 * np.sqrt(trials * share * (1 - share))
+
+
+@pytest.mark.parametrize(("length", "batches"), [(32, 20), (64, 10), (128, 6)])
+def test_15_percent_are_chosen_and_80_10_10_happens_to_them(position_store, length, batches):
+    """Over 100,000 tokens. `read_back` has held every label against the token that stood there."""
+    store, tokenizer = position_store(long_documents())
+    rows = rows_of(store, tokenizer, MaskingConfig(length), batches)
+    tokens = sum(part.ordinary for part in rows)
+    labels, fates = (np.concatenate([getattr(part, name) for part in rows]) for name in ("labels", "fates"))
+    assert tokens >= 100_000
+    assert (labels >= FIRST).all(), "a special token was chosen"
+    masked, kept = fates == MASK, fates == labels
+    replaced = ~masked & ~kept
+    assert within_sampling_error(masked.sum(), len(labels), 0.8)
+    assert within_sampling_error(kept.sum(), len(labels), 0.1)
+    assert within_sampling_error(replaced.sum(), len(labels), 0.1)
+    assert (fates[replaced] >= FIRST).all(), "a special token as random replacement"
+    bins = np.histogram(fates[replaced], 20, (FIRST, len(tokenizer)))[0]
+    assert stats.chisquare(bins).pvalue > 1e-4
+    assert within_sampling_error(len(labels), tokens, 0.15), f"{len(labels) / tokens:.4f} of the tokens are chosen"
+
+
+def test_every_place_in_a_row_is_chosen_equally_often_and_independently_of_the_row(position_store):
+    store, tokenizer = position_store(long_documents())
+    source = BertBatches(store, tokenizer, MaskingConfig(64), 4096, 0)
+    batch = source.batch(3, range(4096))
+    columns = batch["masked_positions"][batch["masked_labels"] != IGNORED]
+    counts = np.bincount(columns, minlength=64)
+    assert counts[0] == counts[63] == 0
+    counts = counts[1:40] / (batch["masked_labels"] != IGNORED).sum()
+    assert counts.max() / counts.min() < 1.35
+
+
+def test_no_wrong_continuation_shares_a_document_and_half_are_wrong(position_store):
+    """`read_back` has checked each pair: documents differ, or B begins with the sentence right after A's end."""
+    store, tokenizer = position_store(long_documents(documents=5))  # chance alone would share one in five
+    rows = rows_of(store, tokenizer, MaskingConfig(64), batches=20)
+    labels = np.concatenate([part.label for part in rows])
+    assert within_sampling_error(labels.sum(), len(labels), 0.5)
+    starts = np.concatenate([part.b[part.label == 1, 0] for part in rows])
+    hits = np.bincount(np.searchsorted(store.document_tokens(), starts, "right") - 1, minlength=5)
+    share = np.diff(store.document_tokens()) / store.num_tokens
+    assert (np.abs(hits / hits.sum() - share) < 0.05).all(), "wrong continuations do not come from everywhere"
+
+
+def test_rows_are_filled_when_documents_are_long(position_store):
+    store, tokenizer = position_store(long_documents())
+    for rows in rows_of(store, tokenizer, MaskingConfig(128), batches=4):
+        assert (rows.length == 128).all()
+
+
+@pytest.mark.parametrize("lengths", ["long", "mixed", "short"])
+def test_the_geometry_does_not_tell_the_label(position_store, lengths):
+    """Were lengths or padding different for wrong continuations, a model could score without reading."""
+    documents = {"long": long_documents(), "mixed": mixed_documents(),
+                 "short": [[4, 3], [6, 2, 3], [5] * 12, [9, 9]] * 50}[lengths]
+    store, tokenizer = position_store(documents)
+    rows = rows_of(store, tokenizer, MaskingConfig(64), batches=20)
+    label = np.concatenate([part.label for part in rows])
+    for name, measured in {
+        "length of A": np.concatenate([np.diff(part.a)[:, 0] for part in rows]),
+        "length of B": np.concatenate([np.diff(part.b)[:, 0] for part in rows]),
+        "padding": np.concatenate([64 - part.length for part in rows]),
+    }.items():
+        test = stats.ks_2samp(measured[label == 0], measured[label == 1])
+        assert test.pvalue > 1e-4, f"{name} tells the label: they differ by {test.statistic:.3f}"
+
+
+@pytest.mark.parametrize("prediction", [True, False])
+def test_documents_of_a_single_sentence_are_never_torn_apart(position_store, prediction):
+    documents = [[7], [4, 6, 5], [30], [2], [8, 3], [50], [1]] * 20
+    store, tokenizer = position_store(documents)
+    config = MaskingConfig(32, next_sentence_prediction=prediction)
+    sizes = np.diff(store.document_offsets)
+    for rows in rows_of(store, tokenizer, config, batches=5):
+        document = np.searchsorted(store.document_tokens(), rows.a[:, 0], "right") - 1
+        assert (sizes[document] > 1).all()
+        assert rows.label.any() == prediction
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.lists(st.integers(1, 60), min_size=1, max_size=6), min_size=2, max_size=6),
+    st.integers(8, 48), st.integers(0, 2**31), st.integers(0, 10**6), st.floats(0.05, 0.9), st.booleans(),
+)
+def test_any_store_gives_right_rows(position_store, documents, length, seed, step, probability, prediction):
+    if max(map(len, documents)) < 2:
+        documents[0].append(3)
+    store, tokenizer = position_store(documents)
+    config = MaskingConfig(length, probability, prediction)
+    source = BertBatches(store, tokenizer, config, 16, seed)
+    read_back(store, source.batch(step, range(16)), length)
+
+
+def same(first: dict, second: dict) -> bool:
+    return first.keys() == second.keys() and all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def test_a_batch_is_a_pure_function_of_step_and_rows(position_store):
+    store, tokenizer = position_store(mixed_documents())
+    source = BertBatches(store, tokenizer, MaskingConfig(64), 32, seed=5)
+    np.random.seed(1)
+    whole = {step: source.batch(step, range(32)) for step in (0, 7, 1000)}
+    np.random.seed(2)
+    again = BertBatches(store, tokenizer, MaskingConfig(64), 32, seed=5)
+    for step in (1000, 0, 7):  # in another order, from another object
+        assert same(again.batch(step, range(32)), whole[step])
+        parts = [again.batch(step, range(start, stop)) for start, stop in ((0, 1), (1, 9), (9, 32))]
+        assert same({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, whole[step])
+    assert not same(whole[0], whole[7])
+    assert not same(BertBatches(store, tokenizer, MaskingConfig(64), 32, seed=6).batch(0, range(32)), whole[0])
+    # The order does not depend on the batch size either: 2 × 16 are 1 × 32.
+    half = BertBatches(store, tokenizer, MaskingConfig(64), 16, seed=5)
+    halves = [half.batch(step, range(16)) for step in (14, 15)]
+    assert same({name: np.concatenate([part[name] for part in halves]) for name in halves[0]}, whole[7])
+
+
+def test_an_epoch_reads_the_whole_store_about_once(position_store):
+    store, tokenizer = position_store(long_documents())
+    source = BertBatches(store, tokenizer, MaskingConfig(128, next_sentence_prediction=False), 1, seed=0)
+    epochs = []
+    for epoch in range(2):
+        rows = read_back(store, source.batch(epoch, range(0, source.rows_per_epoch)), 128) if epoch == 0 else (
+            read_back(store, source.batch(0, range(source.rows_per_epoch, 2 * source.rows_per_epoch)), 128))
+        seen = np.zeros(store.num_tokens, int)
+        for (start, _), (_, stop) in zip(rows.a, rows.b, strict=True):
+            seen[start:stop] += 1
+        assert 0.95 < seen.mean() < 1.05
+        assert (seen > 0).mean() > 0.85
+        assert seen.max() <= 4
+        epochs.append(rows.a[:, 0])
+    assert not np.array_equal(*epochs), "the second epoch repeats the order of the first"
+    assert len(np.intersect1d(*epochs)) < 0.9 * len(epochs[0]), "the second epoch cuts the same windows"
+
+
+def test_any_step_is_as_quick_as_the_first(bert_store, wordpiece):
+    source = BertBatches(bert_store, wordpiece, MaskingConfig(128), 32, seed=0)
+    source.batch(0, range(32))
+    began = time.perf_counter()
+    batch = source.batch(1_000_000, range(32))
+    assert time.perf_counter() - began < 0.5
+    assert batch["input_ids"].shape == (32, 128)
+
+
+def test_rows_of_a_real_tokenizer_read_as_text(bert_store, wordpiece, documents):
+    source = BertBatches(bert_store, wordpiece, MaskingConfig(64), 16, seed=0)
+    batch = source.batch(2, range(16))
+    assert batch["masked_positions"].shape == batch["masked_labels"].shape == (16, 10)
+    used = batch["masked_labels"] != IGNORED
+    row = np.nonzero(used)[0]
+    ids = batch["input_ids"].copy()
+    ids[row, batch["masked_positions"][used]] = batch["masked_labels"][used]
+    words = " ".join(" ".join(document.text.lower().split()) for document in documents)
+    for tokens, label in zip(ids, batch["next_sentence_label"], strict=True):
+        text = wordpiece.decode(tokens)
+        assert text.startswith("[CLS] ")
+        a, b = text.removeprefix("[CLS] ").split(" [SEP]")[:2]
+        squeezed = "".join(words.split())
+        assert "".join(b.split()) in squeezed
+        if not label:
+            assert "".join((a + b).split()) in squeezed
+
+
+def test_what_cannot_work_is_refused(position_store, byte_level_bpe):
+    store, tokenizer = position_store([[3, 4], [5, 6]])
+    with pytest.raises(UserError, match="memory: 1 document; .*Give more files"):
+        BertBatches(*position_store([[3, 4, 5]]), MaskingConfig(32), 4, 0)
+    with pytest.raises(UserError, match="memory: every document is a single sentence"):
+        BertBatches(*position_store([[3], [4]]), MaskingConfig(32), 4, 0)
+    with pytest.raises(UserError, match=r"has no cls_token, .*wordpiece-8k\.yaml"):
+        BertBatches(store, byte_level_bpe, MaskingConfig(32), 4, 0)
+    with pytest.raises(UserError, match="max_seq_length is 4"):
+        BertBatches(store, tokenizer, MaskingConfig(4), 4, 0)
+    for share in (0.0, 1.0, 15.0):
+        with pytest.raises(UserError, match=f"mlm_probability is {share}"):
+            BertBatches(store, tokenizer, MaskingConfig(32, share), 4, 0)
+
+
+def test_unigram_entropy(position_store):
+    store, _ = position_store([[2, 1], [1]])  # ids 5, 6, 7, 8, once each
+    counts = np.asarray([0.5] * 5 + [1.5] * 4)
+    assert unigram_entropy(store, 9, store) == pytest.approx(-np.log(1.5 / counts.sum()))

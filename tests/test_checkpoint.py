@@ -1,0 +1,192 @@
+"""Checkpoints: bit-identical when loaded, passed over when damaged, whole or absent whatever happens in between."""
+
+import json
+import shutil
+
+import pytest
+import small
+import torch
+
+from toolkit.errors import UserError
+from toolkit.models.bert import BertForPreTraining
+from toolkit.models.gpt import GPT2LMHeadModel
+from toolkit.training import checkpoint
+from toolkit.training.optim import OptimConfig, make_optimizers
+
+FILES = ("manifest.json", "model.safetensors", "optimizer.pt", "state.json")
+
+
+def trained(kind: str = "bert", steps: int = 3, seed: int = 0, optimizer: str = "muon"):
+    """A model and optimisers after a few steps on random gradients, so that every state is there."""
+    torch.manual_seed(seed)
+    model = BertForPreTraining(small.bert_config(50)) if kind == "bert" else GPT2LMHeadModel(small.gpt_config(50))
+    optimizers = make_optimizers(model, OptimConfig(optimizer=optimizer))
+    for _ in range(steps):
+        for parameter in model.parameters():
+            parameter.grad = torch.randn_like(parameter)
+        for item in optimizers:
+            item.step()
+    return model, optimizers
+
+
+def write(directory, steps, keep: int = 10) -> None:
+    for step in steps:
+        checkpoint.save(directory, step, *trained(steps=1), {}, keep)
+
+
+def names(directory) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+def assert_same(left, right) -> None:
+    """Equal to the last bit, through dictionaries and lists."""
+    assert type(left) is type(right)
+    if isinstance(left, dict):
+        assert left.keys() == right.keys()
+        for key in left:
+            assert_same(left[key], right[key])
+    elif isinstance(left, (list, tuple)):
+        assert len(left) == len(right)
+        for a, b in zip(left, right, strict=True):
+            assert_same(a, b)
+    elif isinstance(left, torch.Tensor):
+        assert left.dtype == right.dtype and torch.equal(left, right)
+    else:
+        assert left == right
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt"])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_what_is_loaded_is_what_was_saved(tmp_path, kind, optimizer):
+    model, optimizers = trained(kind, optimizer=optimizer)
+    state = {"best": 0.1 + 0.2, "running": {"mlm": 1 / 3}, "tokens": 2**40}
+    path = checkpoint.save(tmp_path, 12, model, optimizers, state, keep=2)
+    assert names(path) == sorted(FILES)
+    other, others = trained(kind, steps=1, seed=1, optimizer=optimizer)
+    assert checkpoint.newest_valid(tmp_path) == (path, [])
+    assert checkpoint.load(path, other, others) == {"step": 12, **state}
+    assert_same(dict(other.state_dict()), dict(model.state_dict()))
+    assert_same([item.state_dict() for item in others], [item.state_dict() for item in optimizers])
+    assert other.get_output_embeddings() is None or (
+        other.get_output_embeddings().weight is other.get_input_embeddings().weight), "the tie is lost"
+    # And they go on alike.
+    for number in range(2):
+        for a, b in zip(model.parameters(), other.parameters(), strict=True):
+            torch.manual_seed(number)
+            a.grad = torch.randn_like(a)
+            b.grad = a.grad.clone()
+        for item in (*optimizers, *others):
+            item.step()
+    assert_same(dict(other.state_dict()), dict(model.state_dict()))
+
+
+def test_another_set_of_optimisers_is_refused(tmp_path):
+    path = checkpoint.save(tmp_path, 1, *trained(optimizer="muon"), {}, keep=2)
+    with pytest.raises(UserError, match="2 optimisers, this run has 1"):
+        checkpoint.load(path, *trained(optimizer="adamw"))
+
+
+def test_nothing_to_resume(tmp_path):
+    assert checkpoint.newest_valid(tmp_path / "never-made") == (None, [])
+    assert checkpoint.newest_valid(tmp_path) == (None, [])
+
+
+def flip(path, position: float) -> None:
+    data = bytearray(path.read_bytes())
+    data[int(position * (len(data) - 1))] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "longer", "first bit", "middle bit", "last bit"])
+def test_a_damaged_checkpoint_is_passed_over_by_name(tmp_path, name, damage):
+    write(tmp_path, [4, 8])
+    path = tmp_path / "step-00000008" / name
+    data = path.read_bytes()
+    if damage == "missing":
+        path.unlink()
+    elif damage in ("empty", "truncated", "longer"):
+        path.write_bytes({"empty": b"", "truncated": data[:-20], "longer": data + b"x"}[damage])
+    else:
+        flip(path, {"first bit": 0, "middle bit": 0.5, "last bit": 1}[damage])
+        if name == "manifest.json" and damage == "last bit":
+            pytest.skip("the line end of the manifest: what it says is still right")
+    found, reasons = checkpoint.newest_valid(tmp_path)
+    assert found == tmp_path / "step-00000004"
+    assert len(reasons) == 1 and "step-00000008" in reasons[0]
+    mentioned = name if name != "manifest.json" or damage != "middle bit" else ""  # a flipped checksum blames its file
+    assert mentioned in reasons[0]
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "null", '{"model.safetensors": 3}'])
+def test_a_manifest_that_promises_nothing_is_not_trusted(tmp_path, content):
+    # Bug found 4: `{}` counts as valid, as no file is checked; loading then ends in a traceback if one is missing.
+    write(tmp_path, [4, 8])
+    (tmp_path / "step-00000008/manifest.json").write_text(content)
+    found, reasons = checkpoint.newest_valid(tmp_path)
+    assert found == tmp_path / "step-00000004" and len(reasons) == 1
+
+
+def test_all_damaged(tmp_path):
+    write(tmp_path, [4, 8])
+    for step in (4, 8):
+        (tmp_path / f"step-{step:08}/model.safetensors").unlink()
+    found, reasons = checkpoint.newest_valid(tmp_path)
+    assert found is None and ["step-00000008" in reasons[0], "step-00000004" in reasons[1]] == [True, True]
+
+
+@pytest.mark.parametrize("keep", [1, 2, 3])
+def test_the_last_are_kept(tmp_path, keep):
+    write(tmp_path, [9, 10, 99, 100, 1000], keep)
+    assert names(tmp_path) == [f"step-{step:08}" for step in (9, 10, 99, 100, 1000)[-keep:]]
+
+
+def test_damaged_checkpoints_do_not_push_out_new_ones(tmp_path):
+    """After 20 was found damaged, training goes on from 10 and saves 15: that one has to stay.
+
+    Bug found 5: the newest by number are kept, so that with keep=1 the new one is removed at once.
+    """
+    write(tmp_path, [10, 20])
+    (tmp_path / "step-00000020/model.safetensors").write_bytes(b"cut")
+    write(tmp_path, [15], keep=1)
+    found, _ = checkpoint.newest_valid(tmp_path)
+    assert found == tmp_path / "step-00000015"
+
+
+def test_saving_a_step_again_replaces_it(tmp_path):
+    checkpoint.save(tmp_path, 5, *trained(seed=1), {"mark": 1}, keep=2)
+    model, optimizers = trained(seed=2)
+    path = checkpoint.save(tmp_path, 5, model, optimizers, {"mark": 2}, keep=2)
+    assert names(tmp_path) == ["step-00000005"] and checkpoint.newest_valid(tmp_path) == (path, [])
+    other, others = trained(seed=3)
+    assert checkpoint.load(path, other, others)["mark"] == 2
+    assert_same(dict(other.state_dict()), dict(model.state_dict()))
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=["full", "ctrl-c"])
+@pytest.mark.parametrize("part", ["save_model", "torch.save", "write_json", "fsync", "replace"])
+def test_nothing_half_written_is_left_when_writing_fails(tmp_path, monkeypatch, part, error):
+    write(tmp_path, [4])
+
+    def fail(*args, **kwargs):
+        raise error
+
+    target = {"save_model": (checkpoint, "save_model"), "torch.save": (checkpoint.torch, "save"),
+              "write_json": (checkpoint, "write_json"), "fsync": (small.os, "fsync"),
+              "replace": (small.os, "replace")}[part]
+    with monkeypatch.context() as patch:
+        patch.setattr(*target, fail)
+        with pytest.raises(type(error)):
+            write(tmp_path, [8])
+    assert names(tmp_path) == ["step-00000004"]
+    assert checkpoint.newest_valid(tmp_path) == (tmp_path / "step-00000004", [])
+    write(tmp_path, [8])
+    assert checkpoint.newest_valid(tmp_path) == (tmp_path / "step-00000008", [])
+
+
+def test_a_half_written_directory_is_never_taken_for_a_checkpoint(tmp_path):
+    """What a killed process leaves: a temporary directory, even a complete one, is not a checkpoint."""
+    write(tmp_path, [4, 8])
+    shutil.copytree(tmp_path / "step-00000008", tmp_path / ".step-00000012.abcd")
+    assert checkpoint.newest_valid(tmp_path) == (tmp_path / "step-00000008", [])
+    assert json.loads((tmp_path / "step-00000008/state.json").read_text())["step"] == 8

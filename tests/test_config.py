@@ -1,0 +1,158 @@
+"""Dataclasses ⇄ YAML ⇄ command line: what is accepted, and how mistakes read."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import yaml
+
+from toolkit import config
+from toolkit.errors import UserError
+
+
+@dataclass
+class Optimiser:
+    name: Literal["adamw", "muon"] = "adamw"
+    """Which one."""
+    learning_rate: float = 1e-3
+    """The peak,
+    after warm-up."""
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    steps: int | None = None
+
+
+@dataclass
+class Settings:
+    output_dir: str
+    """Where to."""
+    optimiser: Optimiser = field(default_factory=Optimiser)
+    sources: list[str] = field(default_factory=list)
+    title: str | None = None
+    dropout: float = 0.0
+    compiled: bool = False
+    seed: int = 0
+
+
+def parsed(tmp_path: Path, text: str, *arguments: str) -> Settings:
+    path = tmp_path / "run.yaml"
+    path.write_text(text, encoding="utf-8")
+    return config.parse(Settings, ["--config", str(path), *arguments], "Test.")
+
+
+def test_defaults_then_file_then_command_line(tmp_path):
+    text = "output_dir: here\noptimiser:\n  learning_rate: 0.5\n  name: muon\nseed: 3\n"
+    assert parsed(tmp_path, text, "--optimiser.learning_rate", "1e-2", "--seed=7") == Settings(
+        "here", Optimiser("muon", 0.01), seed=7)
+
+
+def test_the_command_line_alone_is_enough():
+    settings = config.parse(Settings, ["--output_dir", "runs/a", "--optimiser.name=muon"], "Test.")
+    assert settings == Settings("runs/a", Optimiser("muon"))
+
+
+@pytest.mark.parametrize("section", ["optimiser:\n", "optimiser: {}\n", ""])
+def test_an_empty_section_takes_its_defaults_and_overrides(tmp_path, section):
+    assert parsed(tmp_path, "output_dir: a\n" + section) == Settings("a")
+    assert parsed(tmp_path, "output_dir: a\n" + section, "--optimiser.steps", "5").optimiser.steps == 5
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "expected"),
+    [("optimiser.learning_rate", "1e-3", 1e-3), ("optimiser.learning_rate", "2", 2.0), ("dropout", "5E-2", 0.05),
+     ("seed", "12", 12), ("seed", "-1", -1), ("seed", "3.0", 3), ("compiled", "true", True), ("compiled", "no", False),
+     ("optimiser.betas", "[0.8, 1e-1]", [0.8, 0.1]), ("optimiser.betas", "0.5", [0.5]),
+     ("optimiser.steps", "10", 10), ("optimiser.steps", "null", None),
+     ("sources", "[a.txt, b/c]", ["a.txt", "b/c"]), ("sources", "a.txt", ["a.txt"]), ("sources", "2024", ["2024"]),
+     ("output_dir", "2024", "2024"), ("output_dir", "runs/a=b", "runs/a=b"), ("output_dir", "no", "no"),
+     ("title", "A: b", "A: b"), ("title", "2024", "2024"), ("title", "null", None)],
+)
+@pytest.mark.parametrize("joined", [True, False])
+def test_values_on_the_command_line(tmp_path, option, text, expected, joined):
+    arguments = [f"--{option}={text}"] if joined else [f"--{option}", text]
+    value = parsed(tmp_path, "output_dir: a\n", *arguments)
+    for name in option.split("."):
+        value = getattr(value, name)
+    assert value == expected
+    assert type(value) is type(expected)
+
+
+def test_what_is_dumped_reads_back_the_same(tmp_path):
+    settings = Settings("ä: #", Optimiser("muon", 1e-5, [1e-8], 3), ["x"], "no", 1e-30, True, 2)
+    assert config.from_dict(Settings, yaml.safe_load(config.dump(settings))) == settings
+    (tmp_path / "dumped.yaml").write_text(config.dump(settings), encoding="utf-8")
+    assert config.parse(Settings, ["--config", str(tmp_path / "dumped.yaml")], "") == settings
+    assert list(yaml.safe_load(config.dump(settings))) == [
+        "output_dir", "optimiser", "sources", "title", "dropout", "compiled", "seed"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("output_dir: a\nsede: 1", "unknown key 'sede'. Did you mean 'seed'?"),
+     ("output_dir: a\noptimizer:\n  steps: 1", "unknown key 'optimizer'. Did you mean 'optimiser'?"),
+     ("output_dir: a\noptimiser:\n  learning_rat: 1", "'optimiser.learning_rat'. Did you mean 'learning_rate'?"),
+     ("output_dir: a\noptimiser:\n  zzz: 1", "'optimiser.zzz'. Choose from: betas, learning_rate, name, steps."),
+     ("output_dir: a\noptimiser:\n  name: adamv", "'optimiser.name' is 'adamv'. Did you mean 'adamw'?"),
+     ("output_dir: a\noptimiser: 3", "'optimiser' must be a mapping"),
+     ("output_dir: a\nseed: many", "'seed' should be int, got 'many'"),
+     ("output_dir: a\nseed: 1.5", "'seed' should be int, got 1.5"),
+     ("output_dir: a\nseed: true", "'seed' should be int, got True"),
+     ("output_dir: a\ndropout: high", "'dropout' should be float, got 'high'"),
+     ("output_dir: a\ncompiled: 1", "'compiled' should be bool, got 1"),
+     ("output_dir: [a]", "'output_dir' should be str, got ['a']"),
+     ("output_dir: a\noptimiser:\n  betas: [0.9, x]", "'optimiser.betas[1]' should be float, got 'x'"),
+     ("seed: 1", "'output_dir' is missing"),
+     ("- a\n- b", "expected a mapping"),
+     ("output_dir: [a", "not valid YAML"),
+     ("just text", "expected a mapping")],
+)
+def test_a_mistake_in_the_file_names_the_file_and_the_key(tmp_path, text, message):
+    with pytest.raises(UserError) as caught:
+        parsed(tmp_path, text)
+    assert str(caught.value).startswith(f"{tmp_path / 'run.yaml'}: "), caught.value
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["--sede", "1"], "unknown option --sede. Did you mean 'seed'?"),
+     (["--optimizer.name", "muon"], "no section 'optimizer'. Did you mean 'optimiser'?"),
+     (["--optimiser.nam", "muon"], "unknown option --optimiser.nam. Did you mean 'optimiser.name'?"),
+     (["--learning_rate", "1"], "Did you mean 'optimiser.learning_rate'?"),
+     (["--seed", "x"], "'seed' should be int, got 'x'"),
+     (["--optimiser.name", "sgd"], "'optimiser.name' is 'sgd'"),
+     (["--seed"], "--seed needs a value"),
+     (["seed=3"], "unexpected 'seed=3'")],
+)
+def test_a_mistake_on_the_command_line_says_so(tmp_path, arguments, message):
+    with pytest.raises(UserError, match="^command line: ") as caught:
+        parsed(tmp_path, "output_dir: a\n", *arguments)
+    assert message in str(caught.value)
+
+
+def test_a_missing_required_key_and_a_missing_file_are_named(tmp_path):
+    with pytest.raises(UserError, match="'output_dir' is missing.*--output_dir"):
+        config.parse(Settings, [], "")
+    with pytest.raises(UserError, match=r"nowhere\.yaml: no such config file"):
+        config.parse(Settings, ["--config", str(tmp_path / "nowhere.yaml")], "")
+    (tmp_path / "latin.yaml").write_bytes(b"output_dir: caf\xe9\n")
+    with pytest.raises(UserError, match=r"latin\.yaml: cannot be read as a UTF-8 YAML file"):
+        config.read_yaml(tmp_path / "latin.yaml")
+    (tmp_path / "empty.yaml").write_text("")
+    assert config.read_yaml(tmp_path / "empty.yaml") == {}
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_lists_every_key_with_type_default_and_doc(capsys, flag):
+    with pytest.raises(SystemExit) as caught:
+        config.parse(Settings, ["--seed", "1", flag], "What it does.")
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    assert text.startswith("What it does.")
+    for key in config.all_keys(Settings):
+        assert f"--{key} " in text
+    assert "--output_dir str  (required)\n        Where to." in text
+    assert "--optimiser.name adamw|muon  (default adamw)\n        Which one." in text
+    assert "The peak, after warm-up." in text
+    assert config.all_keys(Settings)[:3] == ["output_dir", "optimiser.name", "optimiser.learning_rate"]

@@ -1,0 +1,278 @@
+"""One trajectory however it is computed: at once, in micro-batches, by two processes, or broken off and resumed."""
+
+import copy
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import small
+import torch
+import transformers
+from safetensors.torch import load_file
+from test_models import full_labels
+
+from toolkit.data.bert import IGNORED
+from toolkit.errors import UserError
+from toolkit.training import checkpoint, loop
+from toolkit.training.loop import TrainingConfig, share
+from toolkit.training.optim import learning_rate_factor
+from toolkit.training.pretraining import to_device
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("loop")
+    return {"root": root, "bert": small.small_data(root, "wordpiece"), "gpt": small.small_data(root, "bytes")}
+
+
+def make_task(data, kind: str, dropout: float = 0.0):
+    return (small.bert_task if kind == "bert" else small.gpt_task)(data[kind], dropout)
+
+
+def mean_loss(kind: str, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """transformers' own loss, which is a mean over what the batch predicts."""
+    if kind == "bert":
+        inputs = {key: batch[key] for key in ("input_ids", "token_type_ids", "attention_mask")}
+        return model(**inputs, labels=full_labels(batch), next_sentence_label=batch["next_sentence_label"]).loss
+    # transformers shifts labels to the left itself.
+    labels = torch.cat([torch.full_like(batch["labels"][:, :1], IGNORED), batch["labels"][:, :-1]], 1)
+    logits = model(batch["input_ids"], labels=labels).logits
+    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten(), ignore_index=IGNORED)
+
+
+def reference(task, kind: str, micro: int = 32) -> dict[str, torch.Tensor]:
+    """Clipped SGD written out, with transformers' classes. `micro` < 32 averages the means of micro-batches: naive."""
+    auto = transformers.BertForPreTraining if kind == "bert" else transformers.GPT2LMHeadModel
+    config = copy.deepcopy(task.model.config)
+    config._attn_implementation = "eager"
+    model = auto(config)
+    model.load_state_dict(task.model.state_dict())
+    model.train()
+    for step in range(small.SGD_STEPS.max_steps):
+        batch = to_device(task.batch(step, range(32)), CPU)
+        model.zero_grad()
+        for start in range(0, 32, micro):
+            part = {key: value[start:start + micro] for key, value in batch.items()}
+            (mean_loss(kind, model, part) * micro / 32).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), small.SGD_STEPS.max_grad_norm)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter -= small.SGD_STEPS.learning_rate * parameter.grad
+    return model.state_dict()
+
+
+def difference(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:
+    """Largest over the tensors of |found − expected| / |expected|."""
+    assert found.keys() >= expected.keys()
+    return max(float((found[name] - expected[name]).norm() / expected[name].norm().clamp(min=1e-2))
+               for name in expected)
+
+
+ROUNDING = 1e-5
+
+
+@pytest.fixture(scope="module")
+def expected(data):
+    return {kind: reference(make_task(data, kind), kind) for kind in ("bert", "gpt")}
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt"])
+def test_naive_averaging_would_be_seen(data, expected, kind):
+    task = make_task(data, kind)
+    counts = [list(task.counts(task.batch(0, range(start, start + 8))).values())[0] for start in range(0, 32, 8)]
+    assert max(counts) > 1.05 * min(counts), counts
+    assert difference(reference(task, kind, micro=8), expected[kind]) > 30 * ROUNDING
+    assert difference(make_task(data, kind).model.state_dict(), expected[kind]) > 1000 * ROUNDING, "nothing was learned"
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt"])
+@pytest.mark.parametrize("micro", [None, 8, 5, 1])
+def test_accumulation_changes_nothing(data, expected, tmp_path, monkeypatch, kind, micro):
+    monkeypatch.setattr(loop, "make_optimizers", small.sgd)
+    task = make_task(data, kind)
+    small.train(task, tmp_path, small.SGD_STEPS, micro_batch_size=micro)
+    assert difference(task.model.state_dict(), expected[kind]) < ROUNDING
+
+
+@pytest.fixture(scope="module")
+def launched(data):
+    """The same in two processes, really launched."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
+               "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0",
+               small.__file__, str(data["root"])]
+    env = {**os.environ, "ACCELERATE_USE_CPU": "true", "TOOLKIT_NPROC": "2", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stderr
+    return data["root"]
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt"])
+def test_two_processes_change_nothing(data, expected, launched, tmp_path, monkeypatch, kind):
+    facts = json.loads((launched / "two.json").read_text())
+    assert facts["processes"] == 2
+    weights = torch.load(launched / f"two-{kind}.pt")
+    assert difference(weights, expected[kind]) < ROUNDING
+    # What is logged and evaluated is of all rows, too.
+    monkeypatch.setattr(loop, "make_optimizers", small.sgd)
+    result = small.train(make_task(data, kind), tmp_path, small.SGD_STEPS)
+    for one, two in zip(small.records(tmp_path), small.records(launched / f"two-{kind}"), strict=True):
+        assert two == pytest.approx(one, rel=1e-4)
+    timeless = [{key: value for key, value in metrics.items() if key not in small.TIMING}
+                for metrics in (facts[kind], result)]
+    assert timeless[0] == pytest.approx(timeless[1], rel=1e-4)
+    saved = load_file(launched / f"two-{kind}/model/model.safetensors")
+    assert all(torch.equal(saved[name], weights[name]) for name in saved), "the saved model is not the trained one"
+
+
+def test_two_processes_resume_as_if_unbroken(launched):
+    # Bug found 6: every rank resumes with the running loss of rank 0, so that the next logged loss is wrong.
+    assert json.loads((launched / "two.json").read_text())["stopped"]
+    unbroken, resumed = launched / "two-unbroken", launched / "two-resumed"
+    assert (small.digest(unbroken / "checkpoints/step-00000006/model.safetensors")
+            == small.digest(resumed / "checkpoints/step-00000006/model.safetensors"))
+    assert small.records(resumed) == small.records(unbroken)
+
+
+class Toy:
+    """A task whose every number is known: rows of ones and zeros, `mean of weight · row` as loss."""
+
+    best_metric = "loss"
+
+    def __init__(self, values=(), fail_at: int | None = None):
+        torch.manual_seed(0)
+        self.model = transformers.BertForPreTraining(small.bert_config(20, dropout=0.1))
+        self.values, self.fail_at, self.drawn = list(values), fail_at, []
+
+    def batch(self, step, rows):
+        if step == self.fail_at:
+            raise small.Stopped
+        self.drawn.append((step, rows))
+        return {"input_ids": 5 + np.arange(rows.start, rows.stop)[:, None] % 9 + np.arange(6)[None]}
+
+    def counts(self, batch):
+        return {"toy": batch["input_ids"].size}
+
+    def losses(self, model, batch):
+        logits = model(**batch).prediction_logits
+        return {"toy": torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch["input_ids"].flatten(),
+                                                         reduction="sum")}
+
+    def evaluate(self, model, accelerator, precision):
+        assert not model.training, "evaluated with dropout"
+        return {"loss": self.values.pop(0)}
+
+    def save(self, model, directory):
+        model.save_pretrained(directory)
+
+
+def test_the_best_model_is_kept(tmp_path):
+    hashes = []
+
+    class Watched(Toy):
+        def evaluate(self, model, accelerator, precision):
+            hashes.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+            return super().evaluate(model, accelerator, precision)
+
+    config = TrainingConfig(max_steps=7, batch_size=4, eval_steps=2, logging_steps=3, save_steps=0)
+    result = small.train(Watched([3.0, 1.0, 2.0, 5.0]), tmp_path, config)
+    assert result["loss"] == 5.0, "the result is that of the last step"
+    records = small.records(tmp_path)
+    assert [(record["step"], record["eval_loss"]) for record in records if "eval_loss" in record] == [
+        (2, 3.0), (4, 1.0), (6, 2.0), (7, 5.0)]
+    assert [record["step"] for record in records if "loss" in record] == [3, 6, 7]
+    saved = load_file(tmp_path / "model/model.safetensors")
+    assert all(torch.equal(saved[name], hashes[1][name]) for name in saved)
+    assert not torch.equal(hashes[1]["bert.pooler.dense.bias"], hashes[3]["bert.embeddings.LayerNorm.bias"])
+
+
+def test_logged_numbers(tmp_path):
+    """`loss` is the mean over the steps since the last line, the learning rate that of the last of them."""
+    config = TrainingConfig(max_steps=5, batch_size=4, logging_steps=2, save_steps=0, warmup_ratio=0.2)
+    small.train(Toy([1.0]), tmp_path / "twos", config)
+    small.train(Toy([1.0]), tmp_path / "ones", TrainingConfig(**{**vars(config), "logging_steps": 1}))
+    twos = [record for record in small.records(tmp_path / "twos") if "loss" in record]
+    ones = [record for record in small.records(tmp_path / "ones") if "loss" in record]
+    assert [record["step"] for record in twos] == [2, 4, 5] and [record["step"] for record in ones] == [1, 2, 3, 4, 5]
+    losses = [record["loss"] for record in ones]
+    assert [record["loss"] for record in twos] == pytest.approx(
+        [sum(losses[:2]) / 2, sum(losses[2:4]) / 2, losses[4]], rel=1e-6)
+    for record in twos + ones:
+        assert record["learning_rate"] == pytest.approx(1e-3 * learning_rate_factor(config, record["step"] / 5))
+        assert record["tokens"] == record["step"] * 24 and record["grad_norm"] > 0
+        assert record["toy_loss"] == record["loss"]
+
+
+@pytest.mark.parametrize("fail_at", [1, 4, 6])
+@pytest.mark.parametrize("impl", [{"micro_batch_size": 3}, {"num_workers": 1}], ids=["accumulated", "worker"])
+def test_resumed_is_unbroken(tmp_path, fail_at, impl):
+    """Steps lost between checkpoint and failure are repeated, not skipped; logged once; dropout is on."""
+    config = TrainingConfig(max_steps=8, batch_size=7, eval_steps=4, logging_steps=3, save_steps=2, optimizer="muon")
+    small.train(Toy([3.0, 2.0]), tmp_path / "unbroken", config, **impl)
+    with pytest.raises(small.Stopped):
+        small.train(Toy([3.0, 2.0], fail_at), tmp_path / "resumed", config, **impl)
+    resumed = Toy([3.0, 2.0] if fail_at < 4 else [2.0])
+    small.train(resumed, tmp_path / "resumed", config, **impl)
+    if "num_workers" not in impl:  # with workers, batches are drawn elsewhere
+        assert resumed.drawn[0] == (fail_at // 2 * 2, range(0, 7))
+    for file in ("model/model.safetensors", "checkpoints/step-00000008/model.safetensors"):
+        assert small.digest(tmp_path / "resumed" / file) == small.digest(tmp_path / "unbroken" / file)
+    assert small.records(tmp_path / "resumed") == small.records(tmp_path / "unbroken")
+    assert sorted(path.name for path in (tmp_path / "resumed/checkpoints").iterdir()) == [
+        "step-00000006", "step-00000008"]
+
+
+def test_stopped_after_the_last_step_but_before_the_result(tmp_path):
+    """The checkpoint of the last step is there, the result is not: the same metrics, logged once."""
+    # Bug found 7: the last evaluation is run again, and logged a second time.
+    config = TrainingConfig(max_steps=4, batch_size=4, save_steps=2)
+    small.train(Toy([2.0]), tmp_path, config)
+    before = small.records(tmp_path)
+    assert small.train(Toy([2.0]), tmp_path, config)["loss"] == 2.0
+    assert small.records(tmp_path) == before
+
+
+def test_damaged_checkpoints_are_named_and_passed_over(tmp_path, capfd):
+    config = TrainingConfig(max_steps=6, batch_size=4, save_steps=2, logging_steps=1)
+    small.train(Toy([2.0]), tmp_path / "unbroken", config)
+    with pytest.raises(small.Stopped):
+        small.train(Toy([2.0], fail_at=5), tmp_path / "resumed", config)
+    broken = tmp_path / "resumed/checkpoints/step-00000004/model.safetensors"
+    broken.write_bytes(broken.read_bytes()[:-100])
+    small.train(Toy([2.0]), tmp_path / "resumed", config)
+    said = capfd.readouterr().out
+    assert "step-00000004: model.safetensors does not match its checksum" in said and "resuming at step 2 of 6" in said
+    assert small.records(tmp_path / "resumed") == small.records(tmp_path / "unbroken")
+    path, _ = checkpoint.newest_valid(tmp_path / "resumed/checkpoints")
+    assert path.name == "step-00000006"
+
+
+def test_the_last_checkpoint_survives_a_limit_of_zero(tmp_path):
+    # Bug found 8: save_total_limit 0 removes each checkpoint just after writing it; it should be refused, or mean 1.
+    config = TrainingConfig(max_steps=2, batch_size=4, save_steps=1, save_total_limit=0)
+    try:
+        small.train(Toy([2.0]), tmp_path, config)
+    except UserError as error:
+        assert "save_total_limit" in str(error)
+    else:
+        assert checkpoint.newest_valid(tmp_path / "checkpoints")[0] is not None
+
+
+def test_shares_are_a_partition():
+    for total in (1, 2, 7, 32, 1000):
+        for world in (1, 2, 3, 7):
+            parts = [share(total, rank, world) for rank in range(world)]
+            assert [row for part in parts for row in part] == list(range(total))
+            assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+@pytest.mark.parametrize("name", ["TOOLKIT_NPROC", "WORLD_SIZE"])
+def test_fewer_processes_than_asked_for_are_refused(monkeypatch, name):
+    small.loop.make_accelerator()
+    monkeypatch.setenv(name, "2")
+    with pytest.raises(UserError, match="2 processes were asked for, but the process group has 1"):
+        small.loop.make_accelerator()

@@ -1,0 +1,214 @@
+"""The run directory: claimed by one configuration, written whole or not at all."""
+
+import json
+import os
+import signal
+from dataclasses import dataclass, field, replace
+
+import pytest
+import yaml
+
+from toolkit import cli, errors, run
+from toolkit.errors import Interrupted, UserError, did_you_mean
+from toolkit.run import Run, read_json, read_metrics, write_atomic, write_directory, write_json
+
+
+@dataclass
+class Impl:
+    dtype: str = "auto"
+
+
+@dataclass
+class Training:
+    steps: int = 10
+    betas: list[float] = field(default_factory=lambda: [0.9, 1e-8])
+    note: str | None = None
+
+
+@dataclass
+class Settings:
+    output_dir: str = "x"
+    training: Training = field(default_factory=Training)
+    impl: Impl = field(default_factory=Impl)
+
+
+def test_a_directory_belongs_to_one_configuration(tmp_path):
+    opened = Run(tmp_path / "run").open(Settings())
+    assert isinstance(opened, Run)
+    assert yaml.safe_load((tmp_path / "run/config.yaml").read_text())["training"]["betas"] == [0.9, 1e-8]
+    before = (tmp_path / "run/config.yaml").read_bytes()
+    Run(tmp_path / "run").open(Settings())
+    Run(tmp_path / "run").open(Settings(impl=Impl("bfloat16")))  # how it is run may differ
+    assert (tmp_path / "run/config.yaml").read_bytes() == before
+    with pytest.raises(UserError, match=r"config\.yaml: this run was made with training\.steps = 10, now it is 20\. "
+                                        r"Choose another --output_dir, or delete .*run to start over"):
+        Run(tmp_path / "run").open(Settings(training=Training(20)))
+    with pytest.raises(UserError, match=r"training\.steps = 10, now it is 20 \(and 1 more key"):
+        Run(tmp_path / "run").open(Settings(training=Training(20, note="more")))
+    with pytest.raises(UserError, match=r"impl\.dtype = 'auto', now it is 'float32'"):
+        Run(tmp_path / "run").open(Settings(impl=Impl("float32")), ignore=())
+    Run(tmp_path / "run").open(Settings(training=Training(20)), ignore=("impl", "training.steps"))
+    with pytest.raises(UserError, match=r"training\.steps"):  # a key is not ignored because its beginning is
+        Run(tmp_path / "run").open(Settings(training=Training(20)), ignore=("impl", "train", "training.step"))
+
+
+def test_other_ranks_write_nothing(tmp_path):
+    other = Run(tmp_path / "run", is_main=False).open(Settings())
+    other.write_manifest(fact=1)
+    assert other.finish({"loss": 1.0}) == {"loss": 1.0}
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_file_in_the_way_is_named(tmp_path):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(UserError, match="run: is a file; output_dir must be a directory"):
+        Run(tmp_path / "run").open(Settings())
+
+
+def test_a_result_marks_the_run_as_finished(tmp_path):
+    opened = Run(tmp_path / "run").open(Settings())
+    assert opened.result() is None
+    opened.finish({"loss": 0.5, "name": "é"})
+    assert Run(tmp_path / "run").result() == {"loss": 0.5, "name": "é"}
+    opened.result_path.write_text('{"loss"')
+    with pytest.raises(UserError, match=r"result\.json: cannot be read as JSON.*Delete it"):
+        opened.result()
+
+
+def test_the_manifest_tells_versions_and_nothing_private(tmp_path):
+    Run(tmp_path / "run").open(Settings()).write_manifest(data={"tokens": 3})
+    manifest = read_json(tmp_path / "run/manifest.json")
+    assert manifest["data"] == {"tokens": 3}
+    assert {"torch", "transformers", "tokenizers"} <= set(manifest["versions"])
+    text = json.dumps(manifest)
+    assert os.uname().nodename not in text or len(os.uname().nodename) < 4
+    assert str(tmp_path) not in text
+    assert os.path.expanduser("~") + "/" not in text
+
+
+# --- whole or not at all ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("failing", ["fsync", "replace", "chmod"])
+def test_write_atomic_leaves_the_old_file_when_it_fails(tmp_path, monkeypatch, failing):
+    path = tmp_path / "deep/file.txt"
+    write_atomic(path, "old")
+
+    def fail(*_):
+        raise OSError("no space left")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(run.os, failing, fail)
+        with pytest.raises(OSError, match="no space left"):
+            write_atomic(path, "new")
+    assert path.read_text() == "old"
+    assert os.listdir(path.parent) == ["file.txt"]
+    write_atomic(path, "n\u00e9w")
+    assert path.read_bytes() == "n\u00e9w".encode()
+    assert path.stat().st_mode & 0o777 == 0o644
+    write_atomic(path, b"\0\xff")
+    assert path.read_bytes() == b"\0\xff"
+
+
+def fill_with(text: str):
+    def fill(directory):
+        (directory / "sub").mkdir()
+        (directory / "sub/file.txt").write_text(text)
+
+    return fill
+
+
+def test_write_directory_replaces_the_whole(tmp_path):
+    path = tmp_path / "deep/model"
+    write_directory(path, fill_with("old"))
+    (path / "stale.txt").write_text("")
+    write_directory(path, fill_with("new"))
+    assert sorted(file.name for file in path.rglob("*")) == ["file.txt", "sub"]
+    assert (path / "sub/file.txt").read_text() == "new"
+    assert os.listdir(path.parent) == ["model"]
+    assert path.stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.parametrize("error", [OSError("no space left"), KeyboardInterrupt()])
+def test_write_directory_leaves_the_old_one_when_filling_fails(tmp_path, error):
+    path = tmp_path / "model"
+    write_directory(path, fill_with("old"))
+
+    def fail(directory):
+        fill_with("half")(directory)
+        raise error
+
+    with pytest.raises(type(error)):
+        write_directory(path, fail)
+    assert (path / "sub/file.txt").read_text() == "old"
+    assert os.listdir(tmp_path) == ["model"]
+
+
+def test_write_directory_leaves_the_old_one_when_the_last_rename_fails(tmp_path, monkeypatch):
+    path = tmp_path / "model"
+    write_directory(path, fill_with("old"))
+    rename = os.replace
+
+    def fail_at_the_end(source, target):
+        if os.path.basename(target) == "model" and "old" not in os.path.basename(source):
+            raise OSError("input/output error")
+        rename(source, target)
+
+    monkeypatch.setattr(run.os, "replace", fail_at_the_end)
+    with pytest.raises(OSError, match="input/output"):
+        write_directory(path, fill_with("new"))
+    assert (path / "sub/file.txt").read_text() == "old"
+
+
+def test_json_keeps_letters_and_names_a_broken_file(tmp_path):
+    write_json(tmp_path / "a.json", {"é": [1, None]})
+    assert "é" in (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert read_json(tmp_path / "a.json") == {"é": [1, None]}
+    with pytest.raises(UserError, match=r"b\.json: cannot be read as JSON"):
+        read_json(tmp_path / "b.json")
+
+
+@pytest.mark.parametrize("torn", [b"", b'{"step": 3', b'{"step": 3, "text": "\xc3', b"{"])
+def test_metrics_survive_a_last_line_cut_short(tmp_path, torn):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1, "loss": 2.5}\n{"step": 2, "loss": 2.0}\n' + torn)
+    assert read_metrics(path) == [{"step": 1, "loss": 2.5}, {"step": 2, "loss": 2.0}]
+    assert read_metrics(tmp_path / "none.jsonl") == []
+
+
+# --- how a recipe ends ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "message"),
+    [(None, 0, ""), (UserError("a.txt: is empty."), 2, "error: a.txt: is empty.\n"),
+     (Interrupted(signal.SIGTERM, 40), 143, "SIGTERM after step 40, which is saved"),
+     (Interrupted(signal.SIGINT, 7), 130, "SIGINT after step 7"), (KeyboardInterrupt(), 130, "the same command")],
+)
+def test_how_a_recipe_ends(capsys, monkeypatch, raised, code, message):
+    monkeypatch.setattr("sys.argv", ["recipe.py", "--seed", "1"])
+    seen = []
+
+    def main(argv):
+        seen.append(argv)
+        if raised:
+            raise raised
+
+    with pytest.raises(SystemExit) as caught:
+        cli.run(main)
+    assert caught.value.code == code
+    assert seen == [["--seed", "1"]]
+    assert message in capsys.readouterr().err
+
+
+def test_a_mistake_of_ours_is_not_dressed_up_as_the_users(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["recipe.py"])
+    with pytest.raises(ZeroDivisionError):
+        cli.run(lambda argv: 1 / 0)
+
+
+def test_suggestions():
+    assert did_you_mean("sede", ["seed", "steps"]) == " Did you mean 'seed'?"
+    assert did_you_mean("zzz", ["b", "a"]) == " Choose from: a, b."
+    assert issubclass(errors.UserError, ValueError)
+    assert replace(Settings(), output_dir="y").output_dir == "y"

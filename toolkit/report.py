@@ -1,0 +1,88 @@
+"""Pictures of a run: loss curves, confusion matrices, arms beside each other."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")  # no display is needed, or asked for
+import matplotlib.pyplot as plt  # noqa: E402
+import numpy as np  # noqa: E402
+
+INK, SOFT = "#1f2937", "#9ca3af"
+COLOURS = ("#2563eb", "#ea580c", "#16a34a", "#9333ea")
+
+
+def plot_loss(records: Sequence[dict], path: str | Path, title: str, train: str = "loss", validation: str = "eval_loss",
+              references: dict[str, float] | None = None, ylabel: str = "loss (nats)") -> None:
+    """Training and validation values by step, with horizontal reference lines."""
+    figure, axes = _axes(title, (7, 4))
+    for number, (key, label) in enumerate(((train, "training"), (validation, "validation"))):
+        points = [(record["step"], record[key]) for record in records if key in record]
+        if points:
+            axes.plot(*zip(*points, strict=True), color=COLOURS[number], label=label, marker="o" if number else None,
+                      markersize=4)
+    for label, value in (references or {}).items():
+        axes.axhline(value, color=SOFT, linestyle="--", linewidth=1)
+        axes.annotate(label, (0.99, value), xycoords=("axes fraction", "data"), ha="right", va="bottom", color=INK,
+                      fontsize=8)
+    axes.set_xlabel("step")
+    axes.set_ylabel(ylabel)
+    axes.legend(frameon=False, loc="lower left")
+    _save(figure, path)
+
+
+def plot_confusion(references: Sequence[int], predictions: Sequence[int], label_names: Sequence[str],
+                   path: str | Path, title: str) -> None:
+    """Counts, shaded by their share of the true class."""
+    size = len(label_names)
+    counts = np.zeros((size, size), int)
+    np.add.at(counts, (np.asarray(references), np.asarray(predictions)), 1)
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    figure, axes = _axes(title, (1.6 + 0.75 * size, 1.3 + 0.65 * size))
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    for row in range(size):
+        for column in range(size):
+            if counts[row, column]:
+                axes.text(column, row, counts[row, column], ha="center", va="center", fontsize=9,
+                          color="white" if share[row, column] > 0.55 else INK)
+    axes.set_xticks(range(size), label_names, rotation=40, ha="right")
+    axes.set_yticks(range(size), label_names)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    _save(figure, path)
+
+
+def plot_arms(panels: dict[str, dict[str, dict]], path: str | Path, title: str) -> None:
+    """One panel a task: arm → {mean, ci95, values}, as bars with intervals and one dot a seed."""
+    figure, all_axes = plt.subplots(1, len(panels), figsize=(5.2 * len(panels), 4), layout="constrained")
+    figure.suptitle(title, color=INK)
+    for axes, (name, arms) in zip(np.atleast_1d(all_axes), panels.items(), strict=True):
+        for position, (arm, entry) in enumerate(arms.items()):
+            colour = COLOURS[0] if arm.endswith("pretrained") else COLOURS[1] if arm.endswith("random") else SOFT
+            axes.barh(position, 100 * entry["mean"], color=colour, alpha=0.85, height=0.7,
+                      xerr=100 * entry["ci95"] if entry["ci95"] else None, error_kw={"ecolor": INK, "capsize": 3})
+            axes.scatter([100 * value for value in entry["values"]], [position] * len(entry["values"]), s=9, color=INK,
+                         zorder=3)
+        axes.set_yticks(range(len(arms)), list(arms))
+        axes.invert_yaxis()
+        axes.set_xlim(0, 100)
+        axes.set_xlabel("test accuracy (%)")
+        axes.set_title(name, fontsize=10, color=INK)
+        axes.spines[["top", "right"]].set_visible(False)
+    _save(figure, path)
+
+
+def _axes(title: str, size: tuple[float, float]):
+    figure, axes = plt.subplots(figsize=size, layout="constrained")
+    axes.set_title(title, color=INK, fontsize=11)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _save(figure, path: str | Path) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)

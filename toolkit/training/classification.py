@@ -1,0 +1,132 @@
+"""Classification as a task of the loop, for texts and for series alike."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch.nn import functional as F
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from toolkit import metrics
+from toolkit.compare import mean_interval, paired_difference, table, verdict
+from toolkit.run import Run
+from toolkit.training.loop import TrainingConfig, seed_everything, share, train
+from toolkit.training.precision import ImplConfig, Precision, choose
+from toolkit.training.pretraining import to_device
+
+
+class LabelledBatches(Protocol):
+    """Examples of known class: `TextBatches` and `SeriesBatches`."""
+
+    labels: np.ndarray
+
+    def batch(self, step: int, rows: range) -> dict[str, np.ndarray]: ...
+
+    def rows(self, index: np.ndarray) -> dict[str, np.ndarray]: ...
+
+
+class Classification:
+    """Cross-entropy on `train`; evaluated, and the best model chosen, on `validation`. The test set is not in here."""
+
+    best_metric = "loss"
+
+    def __init__(self, model: PreTrainedModel, train: LabelledBatches, validation: LabelledBatches,
+                 eval_batch: int = 64, tokenizer: PreTrainedTokenizerBase | None = None):
+        self.model, self.validation, self.eval_batch, self.tokenizer = model, validation, eval_batch, tokenizer
+        self.batch = train.batch
+
+    def counts(self, batch: dict[str, np.ndarray]) -> dict[str, int]:
+        return {"classification": len(batch["labels"])}
+
+    def losses(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        inputs = {key: value for key, value in batch.items() if key != "labels"}
+        return {"classification": F.cross_entropy(model(**inputs).logits.float(), batch["labels"], reduction="sum")}
+
+    def evaluate(self, model: PreTrainedModel, accelerator: Accelerator, precision: Precision) -> dict[str, float]:
+        logits = predict(model, self.validation, accelerator, precision, self.eval_batch)
+        loss = F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(self.validation.labels))
+        return {"loss": float(loss), **score(logits.argmax(1), self.validation.labels)}
+
+    def save(self, model: PreTrainedModel, directory: Path) -> None:
+        model.save_pretrained(directory)
+        if self.tokenizer is not None:
+            self.tokenizer.save_pretrained(directory)
+
+
+def predict(model: PreTrainedModel, data: LabelledBatches, accelerator: Accelerator, precision: Precision,
+            batch_size: int = 64) -> np.ndarray:
+    """(n, classes) float32 logits of every example, once each and in order, on every rank."""
+    mine = share(len(data.labels), accelerator.process_index, accelerator.num_processes)
+    model.eval()
+    parts = []
+    with torch.inference_mode(), precision.autocast():
+        for start in range(mine.start, mine.stop, batch_size):
+            batch = to_device(data.rows(np.arange(start, min(start + batch_size, mine.stop))), accelerator.device)
+            inputs = {key: value for key, value in batch.items() if key != "labels"}
+            parts.append(model(**inputs).logits.float().cpu().numpy())
+    return np.concatenate(gather_object(parts) if accelerator.num_processes > 1 else parts)
+
+
+def score(predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
+    """Accuracy and macro F1."""
+    return {**metrics.load("accuracy").compute(predictions=predictions, references=references),
+            **metrics.load("f1").compute(predictions=predictions, references=references, average="macro")}
+
+
+def fine_tune(make_model: Callable[[], PreTrainedModel], train_data: LabelledBatches, validation: LabelledBatches,
+              test: LabelledBatches, config: TrainingConfig, impl: ImplConfig, run: Run, accelerator: Accelerator,
+              seed: int, name: str, tokenizer: PreTrainedTokenizerBase | None = None, keep_model: bool = False) -> dict:
+    """One arm on one seed: train, take the model that was best on validation, and touch the test set once.
+
+    Returns, and leaves in the run's result.json, the test scores and predictions; a finished run is not repeated.
+    """
+    if run.result():
+        return run.result()
+    seed_everything(seed)
+    task = Classification(make_model(), train_data, validation, tokenizer=tokenizer)
+    metrics_on_validation = train(task, config, impl, run, accelerator, seed, name)
+    accelerator.wait_for_everyone()
+    best = type(task.model).from_pretrained(run.model_dir).to(accelerator.device)
+    precision = choose(impl, accelerator.device)
+    best.set_attn_implementation(precision.attention)
+    logits = predict(best, test, accelerator, precision)
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process and not keep_model:
+        shutil.rmtree(run.model_dir)
+    return run.finish({**score(logits.argmax(1), test.labels), "predictions": logits.argmax(1).tolist(),
+                       "validation": metrics_on_validation})
+
+
+def compare_arms(result: dict[str, dict[str, list[float]]], baselines: dict[str, list[float]]) -> dict:
+    """Accuracies by model → arm → seeds, and by baseline → seeds, as what a result.json holds.
+
+    Each model gets `pretrained` and `random` with their intervals, their paired difference and a verdict on it.
+    """
+    summary: dict = {}
+    for model, arms in result.items():
+        gain = paired_difference([100 * value for value in arms["pretrained"]],
+                                 [100 * value for value in arms["random"]])
+        summary[model] = {arm: {**mean_interval(values).as_dict(), "values": values} for arm, values in arms.items()}
+        summary[model]["gain_points"] = gain.as_dict()
+        summary[model]["verdict"] = verdict(gain)
+    for name, values in baselines.items():
+        summary[name] = {**mean_interval(values).as_dict(), "values": values}
+    return summary
+
+
+def arms_table(summary: dict, models: Sequence[str], markdown: bool = False) -> str:
+    """The rows of `compare_arms`, best read beside each other: accuracy in percent with its interval over seeds."""
+    def cell(entry: dict) -> str:
+        spread = "" if not entry["ci95"] else f" ± {100 * entry['ci95']:.1f}"
+        return f"{100 * entry['mean']:.1f}{spread}"
+
+    rows = [{"model": model, "pretrained": cell(summary[model]["pretrained"]), "random start":
+             cell(summary[model]["random"]), "verdict": summary[model]["verdict"]} for model in models]
+    rows += [{"model": name, "accuracy": cell(entry)} for name, entry in summary.items()
+             if isinstance(entry, dict) and "mean" in entry]
+    return table(rows, ["model", "pretrained", "random start", "accuracy", "verdict"], markdown)
