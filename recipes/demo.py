@@ -122,7 +122,8 @@ def show(summary: dict) -> None:
     bert, gpt = summary["bert"], summary["gpt"]
     print("\n" + "=" * 100)
     print(table([
-        {"what": "BERT masked LM, nats", "ours": bert["mlm_loss"], "beside": f"{bert['unigram_entropy']:.3f} unigram entropy"},
+        {"what": "BERT masked LM, nats", "ours": bert["mlm_loss"],
+         "beside": f"{bert['unigram_entropy']:.3f} unigram entropy"},
         {"what": "BERT masked accuracy", "ours": bert["mlm_accuracy"], "beside": ""},
         {"what": "BERT next sentence, accuracy", "ours": f"{bert['nsp_accuracy']:.3f} ± {bert['nsp_ci95']:.3f}",
          "beside": "0.5 by guessing"},

@@ -8,6 +8,7 @@ Cylinder-Bell-Funnel, generated from its published equations.
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -87,9 +88,9 @@ def finetune_series(settings: FinetuneSeriesConfig, accelerator) -> dict:
                 number += 1
                 arm_run = Run(f"{settings.output_dir}/{name}-{arm}/seed-{seed}", accelerator.is_main_process)
                 result = fine_tune(
-                    lambda: SeriesForClassification.from_backbone(  # noqa: B023
-                        path, train.label_names, pretrained=arm == "pretrained", patch_length=settings.patch_length,
-                        num_channels=train.values.shape[1]),
+                    partial(SeriesForClassification.from_backbone, path, train.label_names,
+                            pretrained=arm == "pretrained", patch_length=settings.patch_length,
+                            num_channels=train.values.shape[1]),
                     *batches, settings.training, settings.impl, arm_run, accelerator, seed,
                     f"series {number}/{total}: {name} {arm}, seed {seed}", keep_model=arm == "pretrained" and seed == 0)
                 accuracies[name][arm].append(result["accuracy"])

@@ -8,6 +8,7 @@ and seed. The classifier of the first seed is kept in <output_dir>/<model>-pretr
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -108,8 +109,8 @@ def finetune_text(settings: FinetuneTextConfig, accelerator) -> dict:
                 number += 1
                 arm_run = Run(f"{settings.output_dir}/{name}-{arm}/seed-{seed}", accelerator.is_main_process)
                 result = fine_tune(
-                    lambda: text_classifier(path, train.label_names, tokenizers[name], arm == "pretrained",  # noqa: B023
-                                            settings.dropout),
+                    partial(text_classifier, path, train.label_names, tokenizers[name], arm == "pretrained",
+                            settings.dropout),
                     *batches, settings.training, settings.impl, arm_run, accelerator, seed,
                     f"text {number}/{total}: {name} {arm}, seed {seed}", tokenizer=tokenizers[name],
                     keep_model=arm == "pretrained" and seed == 0)

@@ -16,11 +16,11 @@ from toolkit.tokenization import prepare_tokenizer, texts_in_paragraphs
 
 ROOT = Path(__file__).resolve().parents[1]
 
-_WORDS = """the a of to and in that it was his her with as for had on at by which not but from they this or one all
+WORDS = """the a of to and in that it was his her with as for had on at by which not but from they this or one all
 were there an so when no them been would if more who what could out time then some into up very now little only our
 than other about such like did any over man good old great own before made must through well day house night eyes
 never hand long came after went back again first where life away thought still under last while might because sea
-river mountain garden window letter captain doctor morning winter summer street village journey answer""".split()
+river mountain garden window letter captain doctor morning winter summer street village journey answer"""
 
 
 @pytest.fixture(scope="session")
@@ -42,10 +42,11 @@ def shared_data() -> Path:
 def texts() -> list[str]:
     """40 documents of 3 to 8 paragraphs of made-up English, about 80,000 characters."""
     random = np.random.default_rng(0)
-    weights = 1 / np.arange(1, len(_WORDS) + 1)
+    vocabulary = WORDS.split()
+    weights = 1 / np.arange(1, len(vocabulary) + 1)
 
     def sentence() -> str:
-        words = random.choice(_WORDS, random.integers(4, 16), p=weights / weights.sum())
+        words = random.choice(vocabulary, random.integers(4, 16), p=weights / weights.sum())
         return " ".join(words).capitalize() + random.choice([".", ".", ".", "?", "!"])
 
     def paragraph() -> str:
@@ -98,7 +99,7 @@ class PositionTokenizer:
     """What `BertBatches` asks of a tokenizer, over a vocabulary in which an id is 5 + a place in the store."""
 
     name_or_path = "positions"
-    pad_token_id, unk_token_id, cls_token_id, sep_token_id, mask_token_id = all_special_ids = list(range(5))
+    pad_token_id, unk_token_id, cls_token_id, sep_token_id, mask_token_id = all_special_ids = (0, 1, 2, 3, 4)
 
     def __init__(self, size: int):
         self.size = size

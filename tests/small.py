@@ -9,30 +9,31 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-import hashlib  # noqa: E402
-import json  # noqa: E402
-import multiprocessing  # noqa: E402
-import random  # noqa: E402
-import runpy  # noqa: E402
-import signal  # noqa: E402
-import sys  # noqa: E402
-from dataclasses import dataclass  # noqa: E402
-from pathlib import Path  # noqa: E402
+import hashlib
+import json
+import multiprocessing
+import multiprocessing.forkserver
+import random
+import runpy
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-import yaml  # noqa: E402
-from safetensors.torch import load_file  # noqa: E402
-from transformers import BertConfig, GPT2Config  # noqa: E402
+import numpy as np
+import torch
+import yaml
+from safetensors.torch import load_file
+from transformers import BertConfig, GPT2Config
 
-from toolkit.data.bert import IGNORED, MaskingConfig  # noqa: E402
-from toolkit.data.corpus import CorpusConfig  # noqa: E402
-from toolkit.data.prepare import PreparedData, prepare  # noqa: E402
-from toolkit.models.bert import BertForPreTraining  # noqa: E402
-from toolkit.models.gpt import GPT2LMHeadModel  # noqa: E402
-from toolkit.run import Run, read_json, read_metrics  # noqa: E402, F401
-from toolkit.training import loop  # noqa: E402
-from toolkit.training.pretraining import BertPretraining, GptPretraining  # noqa: E402
+from toolkit.data.bert import IGNORED, MaskingConfig
+from toolkit.data.corpus import CorpusConfig
+from toolkit.data.prepare import PreparedData, prepare
+from toolkit.models.bert import BertForPreTraining
+from toolkit.models.gpt import GPT2LMHeadModel
+from toolkit.run import Run, read_json, read_metrics  # noqa: F401
+from toolkit.training import loop
+from toolkit.training.pretraining import BertPretraining, GptPretraining
 
 ROOT = Path(__file__).parent.parent
 SPECS = {"wordpiece": "algorithm: wordpiece\nvocab_size: 260\nlowercase: true\n",
@@ -108,8 +109,10 @@ def sgd(model: torch.nn.Module, config: loop.TrainingConfig) -> list[torch.optim
     return [optimizer]
 
 
-SGD_STEPS = loop.TrainingConfig(max_steps=3, batch_size=32, learning_rate=0.5, lr_scheduler_type="constant",
-                                warmup_ratio=0.0, max_grad_norm=0.3, save_steps=0, logging_steps=1)
+def sgd_steps(clip: float) -> loop.TrainingConfig:
+    """clip: 0 shows the size of gradients, 0.3 that they are clipped once and as a whole."""
+    return loop.TrainingConfig(max_steps=3, batch_size=32, learning_rate=0.3, lr_scheduler_type="constant",
+                               warmup_ratio=0.0, max_grad_norm=clip, save_steps=0, logging_steps=1)
 
 
 def train(task, directory: Path, config: loop.TrainingConfig, **impl) -> dict[str, float]:
@@ -143,12 +146,19 @@ class Finished:
     err: str
 
 
-def run_recipe(recipe: str, arguments: list[str], directory: Path, env: dict[str, str] | None = None,
-               hook: tuple | None = None, timeout: float = 60) -> Finished:
-    """Run recipes/<recipe>.py as a program. hook: (`batch` | `checkpoint`, step, signal), sent to itself there."""
+def start_server():
+    """The context whose processes are forked from a server with the libraries imported; returns before they are."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["toolkit.training.pretraining", "toolkit.data.word_vectors", "sentencex",
                                     "transformers.models.bert.modeling_bert", "transformers.models.gpt2.modeling_gpt2"])
+    multiprocessing.forkserver.ensure_running()
+    return context
+
+
+def run_recipe(recipe: str, arguments: list[str], directory: Path, env: dict[str, str] | None = None,
+               hook: tuple | None = None, timeout: float = 60) -> Finished:
+    """Run recipes/<recipe>.py as a program. hook: (`batch` | `checkpoint`, step, signal), sent to itself there."""
+    context = start_server()
     directory.mkdir(parents=True, exist_ok=True)
     out, err = directory / "out.txt", directory / "err.txt"
     path = str(ROOT / f"recipes/{recipe}.py")
@@ -178,7 +188,7 @@ def _child(path: str, arguments: list[str], out: str, err: str, env: dict[str, s
         runpy.run_path(path, run_name="__main__")
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 1
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - as the interpreter would
         import traceback
 
         traceback.print_exc()
@@ -226,10 +236,13 @@ def _launched(root: Path) -> None:
     accelerator = loop.make_accelerator()
     adam, loop.make_optimizers = loop.make_optimizers, sgd
     facts = {"processes": accelerator.num_processes}
-    for name, task in (("bert", bert_task(data["bert"])), ("gpt", gpt_task(data["gpt"]))):
-        facts[name] = train(task, root / f"two-{name}", SGD_STEPS, micro_batch_size=9)
-        if accelerator.is_main_process:
-            torch.save(task.model.state_dict(), root / f"two-{name}.pt")
+    for make in (bert_task, gpt_task):
+        for clip in (0.0, 0.3):
+            kind = make.__name__.removesuffix("_task")
+            task, name = make(data[kind]), f"two-{kind}-{clip}"
+            facts[name] = train(task, root / name, sgd_steps(clip), micro_batch_size=9)
+            if accelerator.is_main_process:
+                torch.save(task.model.state_dict(), root / f"{name}.pt")
     loop.make_optimizers = adam
     config = loop.TrainingConfig(max_steps=6, batch_size=8, logging_steps=4, save_steps=3)
     train(gpt_task(data["gpt"], 0.1), root / "two-unbroken", config)

@@ -73,7 +73,7 @@ def read_back(store, batch: dict[str, np.ndarray], length: int) -> Rows:
         lengths.append(end)
     rows = Rows(batch["next_sentence_label"], np.asarray(spans_a), np.asarray(spans_b), np.asarray(lengths), labels,
                 fates, int((original >= FIRST).sum()))
-    document = lambda token: np.searchsorted(store.document_tokens(), token, "right") - 1  # noqa: E731
+    document = lambda token: np.searchsorted(store.document_tokens(), token, "right") - 1
     a, b, negative = rows.a, rows.b, rows.label == 1
     assert set(rows.label.tolist()) <= {0, 1}
     assert np.isin(b[:, 0], store.sentence_offsets).all(), "B starts within a sentence"
@@ -150,12 +150,12 @@ def test_the_geometry_does_not_tell_the_label(position_store, lengths):
     documents = {"long": long_documents(), "mixed": mixed_documents(),
                  "short": [[4, 3], [6, 2, 3], [5] * 12, [9, 9]] * 50}[lengths]
     store, tokenizer = position_store(documents)
-    rows = rows_of(store, tokenizer, MaskingConfig(64), batches=20)
+    rows = rows_of(store, tokenizer, MaskingConfig(128), batches=20)
     label = np.concatenate([part.label for part in rows])
     for name, measured in {
         "length of A": np.concatenate([np.diff(part.a)[:, 0] for part in rows]),
         "length of B": np.concatenate([np.diff(part.b)[:, 0] for part in rows]),
-        "padding": np.concatenate([64 - part.length for part in rows]),
+        "padding": np.concatenate([128 - part.length for part in rows]),
     }.items():
         test = stats.ks_2samp(measured[label == 0], measured[label == 1])
         assert test.pvalue > 1e-4, f"{name} tells the label: they differ by {test.statistic:.3f}"
@@ -213,10 +213,9 @@ def test_a_batch_is_a_pure_function_of_step_and_rows(position_store):
 def test_an_epoch_reads_the_whole_store_about_once(position_store):
     store, tokenizer = position_store(long_documents())
     source = BertBatches(store, tokenizer, MaskingConfig(128, next_sentence_prediction=False), 1, seed=0)
-    epochs = []
+    count, epochs = source.rows_per_epoch, []
     for epoch in range(2):
-        rows = read_back(store, source.batch(epoch, range(0, source.rows_per_epoch)), 128) if epoch == 0 else (
-            read_back(store, source.batch(0, range(source.rows_per_epoch, 2 * source.rows_per_epoch)), 128))
+        rows = read_back(store, source.batch(0, range(epoch * count, (epoch + 1) * count)), 128)
         seen = np.zeros(store.num_tokens, int)
         for (start, _), (_, stop) in zip(rows.a, rows.b, strict=True):
             seen[start:stop] += 1

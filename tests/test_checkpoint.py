@@ -190,3 +190,11 @@ def test_a_half_written_directory_is_never_taken_for_a_checkpoint(tmp_path):
     shutil.copytree(tmp_path / "step-00000008", tmp_path / ".step-00000012.abcd")
     assert checkpoint.newest_valid(tmp_path) == (tmp_path / "step-00000008", [])
     assert json.loads((tmp_path / "step-00000008/state.json").read_text())["step"] == 8
+
+
+def test_what_a_killed_process_left_is_cleared_away(tmp_path):
+    # Bug found 13: temporary directories, each as large as a checkpoint, stay for ever.
+    write(tmp_path, [4])
+    shutil.copytree(tmp_path / "step-00000004", tmp_path / ".step-00000008.abcd1234")
+    write(tmp_path, [8, 12], keep=2)
+    assert names(tmp_path) == ["step-00000008", "step-00000012"]

@@ -52,7 +52,7 @@ def test_permute_needs_no_table_and_does_not_depend_on_what_is_asked_with_it():
 @pytest.mark.parametrize("size", [5, 12, 40])
 def test_permute_shuffles_small_sets_too(size):
     """Over many keys every example comes to every place equally often, and neighbours are parted as by chance."""
-    trials = 4000
+    trials = 2500
     shuffles = np.stack([counter.permute(counter.key(3, trial), np.arange(size), size) for trial in range(trials)])
     counts = np.stack([np.bincount(place, minlength=size) for place in shuffles.T])
     square, freedom = np.square(counts - trials / size).sum() / (trials / size), (size - 1) ** 2
@@ -103,7 +103,7 @@ def test_draws_never_change():
         [17550942333368682090, 12074169886457468132],
         [4450453321375589735, 5498058227065906212],
     ]
-    assert counter.permute(counter.key(0, 1), np.arange(8), 8).tolist() == [3, 7, 2, 6, 1, 0, 5, 4]
+    assert counter.permute(counter.key(0, 1), np.arange(8), 8).tolist() == [5, 7, 6, 0, 1, 3, 4, 2]
 
 
 def test_epoch_order_visits_everything_once_an_epoch_in_a_fresh_order():

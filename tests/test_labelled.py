@@ -5,7 +5,13 @@ import json
 import numpy as np
 import pytest
 
-from toolkit.data.labelled import LabelledText, TextBatches, documentation_passages, few_shot, read_table
+from toolkit.data.labelled import (
+    LabelledText,
+    TextBatches,
+    documentation_passages,
+    few_shot,
+    read_table,
+)
 from toolkit.data.python_docs import PACKAGES
 from toolkit.errors import UserError
 
@@ -135,7 +141,7 @@ def test_documentation_passages_are_masked_whole_paragraphs(tmp_path):
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     data = documentation_passages(path, passage=250, per_document=8)
     assert data.label_names == PACKAGES
-    # 60 paragraphs of about 100 characters are 20 passages, of which 8; 4 give one; what is not a package gives none.
+    # 60 paragraphs of about 100 characters are 20 passages, of which 8; 4 give one; other sources give none.
     assert data.labels.tolist() == [PACKAGES.index("numpy")] * 8 + [PACKAGES.index("torch")]
     for text, label in zip(data.texts, data.labels, strict=True):
         assert text.startswith("Paragraph ")

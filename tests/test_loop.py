@@ -45,7 +45,7 @@ def mean_loss(kind: str, model: torch.nn.Module, batch: dict[str, torch.Tensor])
     return torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten(), ignore_index=IGNORED)
 
 
-def reference(task, kind: str, micro: int = 32) -> dict[str, torch.Tensor]:
+def reference(task, kind: str, clip: float, micro: int = 32) -> dict[str, torch.Tensor]:
     """Clipped SGD written out, with transformers' classes. `micro` < 32 averages the means of micro-batches: naive."""
     auto = transformers.BertForPreTraining if kind == "bert" else transformers.GPT2LMHeadModel
     config = copy.deepcopy(task.model.config)
@@ -53,16 +53,17 @@ def reference(task, kind: str, micro: int = 32) -> dict[str, torch.Tensor]:
     model = auto(config)
     model.load_state_dict(task.model.state_dict())
     model.train()
-    for step in range(small.SGD_STEPS.max_steps):
+    for step in range(3):
         batch = to_device(task.batch(step, range(32)), CPU)
         model.zero_grad()
         for start in range(0, 32, micro):
             part = {key: value[start:start + micro] for key, value in batch.items()}
             (mean_loss(kind, model, part) * micro / 32).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), small.SGD_STEPS.max_grad_norm)
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip or 1e9)
+        assert norm > 0.3, "nothing to clip"
         with torch.no_grad():
             for parameter in model.parameters():
-                parameter -= small.SGD_STEPS.learning_rate * parameter.grad
+                parameter -= 0.3 * parameter.grad
     return model.state_dict()
 
 
@@ -78,25 +79,27 @@ ROUNDING = 1e-5
 
 @pytest.fixture(scope="module")
 def expected(data):
-    return {kind: reference(make_task(data, kind), kind) for kind in ("bert", "gpt")}
+    return {(kind, clip): reference(make_task(data, kind), kind, clip) for kind in ("bert", "gpt")
+            for clip in (0.0, 0.3)}
 
 
 @pytest.mark.parametrize("kind", ["bert", "gpt"])
 def test_naive_averaging_would_be_seen(data, expected, kind):
     task = make_task(data, kind)
-    counts = [list(task.counts(task.batch(0, range(start, start + 8))).values())[0] for start in range(0, 32, 8)]
+    counts = [max(task.counts(task.batch(0, range(start, start + 8))).values()) for start in range(0, 32, 8)]
     assert max(counts) > 1.05 * min(counts), counts
-    assert difference(reference(task, kind, micro=8), expected[kind]) > 30 * ROUNDING
-    assert difference(make_task(data, kind).model.state_dict(), expected[kind]) > 1000 * ROUNDING, "nothing was learned"
+    assert difference(reference(task, kind, 0.0, micro=8), expected[kind, 0.0]) > 30 * ROUNDING
+    assert difference(make_task(data, kind).model.state_dict(), expected[kind, 0.0]) > 1000 * ROUNDING
 
 
 @pytest.mark.parametrize("kind", ["bert", "gpt"])
+@pytest.mark.parametrize("clip", [0.0, 0.3])
 @pytest.mark.parametrize("micro", [None, 8, 5, 1])
-def test_accumulation_changes_nothing(data, expected, tmp_path, monkeypatch, kind, micro):
+def test_accumulation_changes_nothing(data, expected, tmp_path, monkeypatch, kind, micro, clip):
     monkeypatch.setattr(loop, "make_optimizers", small.sgd)
     task = make_task(data, kind)
-    small.train(task, tmp_path, small.SGD_STEPS, micro_batch_size=micro)
-    assert difference(task.model.state_dict(), expected[kind]) < ROUNDING
+    small.train(task, tmp_path, small.sgd_steps(clip), micro_batch_size=micro)
+    assert difference(task.model.state_dict(), expected[kind, clip]) < ROUNDING
 
 
 @pytest.fixture(scope="module")
@@ -106,27 +109,29 @@ def launched(data):
                "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0",
                small.__file__, str(data["root"])]
     env = {**os.environ, "ACCELERATE_USE_CPU": "true", "TOOLKIT_NPROC": "2", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=110)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=110, check=False)
     assert done.returncode == 0, done.stderr
     return data["root"]
 
 
+@pytest.mark.parametrize("clip", [0.0, 0.3])
 @pytest.mark.parametrize("kind", ["bert", "gpt"])
-def test_two_processes_change_nothing(data, expected, launched, tmp_path, monkeypatch, kind):
+def test_two_processes_change_nothing(data, expected, launched, tmp_path, monkeypatch, kind, clip):
+    name = f"two-{kind}-{clip}"
     facts = json.loads((launched / "two.json").read_text())
     assert facts["processes"] == 2
-    weights = torch.load(launched / f"two-{kind}.pt")
-    assert difference(weights, expected[kind]) < ROUNDING
+    weights = torch.load(launched / f"{name}.pt")
+    assert difference(weights, expected[kind, clip]) < ROUNDING
     # What is logged and evaluated is of all rows, too.
     monkeypatch.setattr(loop, "make_optimizers", small.sgd)
-    result = small.train(make_task(data, kind), tmp_path, small.SGD_STEPS)
-    for one, two in zip(small.records(tmp_path), small.records(launched / f"two-{kind}"), strict=True):
+    result = small.train(make_task(data, kind), tmp_path, small.sgd_steps(clip))
+    for one, two in zip(small.records(tmp_path), small.records(launched / name), strict=True):
         assert two == pytest.approx(one, rel=1e-4)
     timeless = [{key: value for key, value in metrics.items() if key not in small.TIMING}
-                for metrics in (facts[kind], result)]
+                for metrics in (facts[name], result)]
     assert timeless[0] == pytest.approx(timeless[1], rel=1e-4)
-    saved = load_file(launched / f"two-{kind}/model/model.safetensors")
-    assert all(torch.equal(saved[name], weights[name]) for name in saved), "the saved model is not the trained one"
+    saved = load_file(launched / name / "model/model.safetensors")
+    assert all(torch.equal(tensor, weights[key]) for key, tensor in saved.items()), "the saved model is not the trained one"
 
 
 def test_two_processes_resume_as_if_unbroken(launched):
@@ -207,8 +212,8 @@ def test_logged_numbers(tmp_path):
         assert record["toy_loss"] == record["loss"]
 
 
-@pytest.mark.parametrize("fail_at", [1, 4, 6])
-@pytest.mark.parametrize("impl", [{"micro_batch_size": 3}, {"num_workers": 1}], ids=["accumulated", "worker"])
+@pytest.mark.parametrize(("fail_at", "impl"), [  # before any checkpoint; with 2 saved and 3 logged; with 4 and 3
+    (1, {"micro_batch_size": 3}), (3, {"micro_batch_size": 3}), (5, {"micro_batch_size": 3}), (5, {"num_workers": 1})])
 def test_resumed_is_unbroken(tmp_path, fail_at, impl):
     """Steps lost between checkpoint and failure are repeated, not skipped; logged once; dropout is on."""
     config = TrainingConfig(max_steps=8, batch_size=7, eval_steps=4, logging_steps=3, save_steps=2, optimizer="muon")
@@ -218,7 +223,7 @@ def test_resumed_is_unbroken(tmp_path, fail_at, impl):
     resumed = Toy([3.0, 2.0] if fail_at < 4 else [2.0])
     small.train(resumed, tmp_path / "resumed", config, **impl)
     if "num_workers" not in impl:  # with workers, batches are drawn elsewhere
-        assert resumed.drawn[0] == (fail_at // 2 * 2, range(0, 7))
+        assert resumed.drawn[0] == (fail_at // 2 * 2, range(7))
     for file in ("model/model.safetensors", "checkpoints/step-00000008/model.safetensors"):
         assert small.digest(tmp_path / "resumed" / file) == small.digest(tmp_path / "unbroken" / file)
     assert small.records(tmp_path / "resumed") == small.records(tmp_path / "unbroken")

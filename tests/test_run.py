@@ -10,7 +10,14 @@ import yaml
 
 from toolkit import cli, errors, run
 from toolkit.errors import Interrupted, UserError, did_you_mean
-from toolkit.run import Run, read_json, read_metrics, write_atomic, write_directory, write_json
+from toolkit.run import (
+    Run,
+    read_json,
+    read_metrics,
+    write_atomic,
+    write_directory,
+    write_json,
+)
 
 
 @dataclass

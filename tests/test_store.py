@@ -9,6 +9,7 @@ import pytest
 from toolkit.data.corpus import Document, sentences
 from toolkit.data.store import TokenStore, build_store
 from toolkit.errors import UserError
+from toolkit.tokenization import load_tokenizer
 
 
 def test_ids_decode_to_the_text(gpt_store, byte_level_bpe, documents):
@@ -39,6 +40,14 @@ def test_the_store_is_what_naive_tokenising_gives(request, tokenizer, documents,
     assert store.manifest["bytes"] == sum(len(document.text.encode()) for document in documents)
     assert store.manifest["unknown"] == 0, "training text with unknown tokens"
     assert not set(ids) & set(tokenizer.all_special_ids)
+
+
+def test_an_earlier_call_with_truncation_does_not_cut_the_store(wordpiece, documents, tmp_path):
+    """transformers leaves truncation and padding switched on in the tokenizer it called last."""
+    whole = build_store(documents[:2], load_tokenizer(wordpiece.name_or_path), tmp_path / "whole", progress=False)
+    used = load_tokenizer(wordpiece.name_or_path)
+    used(["the man", "a"], truncation=True, max_length=3, padding="max_length")
+    assert np.array_equal(build_store(documents[:2], used, tmp_path / "used", progress=False).ids, whole.ids)
 
 
 def test_marks_of_special_tokens_in_a_text_are_text(wordpiece, byte_level_bpe, tmp_path):
@@ -98,7 +107,7 @@ def test_a_damaged_manifest_is_refused_by_name(own_copy, manifest):
 
 def test_another_corpus_tokenizer_or_end_is_refused(documents, byte_level_bpe, tmp_path):
     made = {"corpus": "one", "tokenizer": "two"}
-    build = lambda fingerprints, **options: build_store(  # noqa: E731
+    build = lambda fingerprints, **options: build_store(
         documents[:3], byte_level_bpe, tmp_path / "store", progress=False, fingerprints=fingerprints, **options)
     assert build(made).manifest["fingerprints"] == {**made, "append_id": None}
     build(made)

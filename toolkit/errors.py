@@ -13,7 +13,7 @@ class UserError(ValueError):
 
 
 class Interrupted(Exception):
-    """A signal asked the run to stop; a checkpoint of `step` is on disk. Recipes exit with 128 + the signal's number."""
+    """A signal asked the run to stop; a checkpoint of `step` is on disk. Recipes exit with 128 + its number."""
 
     def __init__(self, signal_number: int, step: int):
         super().__init__(f"stopped by {signal.Signals(signal_number).name} after step {step}, which is saved; the same "

@@ -2,8 +2,7 @@
 
     config.yaml      the resolved configuration            metrics.jsonl   one line per logged step
     manifest.json    versions, commit, machine, data       checkpoints/    step-00000100/ …
-    model/           the finished model and tokenizer      plots/          pictures
-    README.md        the model card
+    model/           the best model and its tokenizer      result.json     what the finished run reported
 
 Whatever is written appears whole or not at all (temporary name, fsync, rename).
 """
@@ -90,7 +89,6 @@ class Run:
         self.is_main = is_main
         self.model_dir = self.directory / "model"
         self.checkpoint_dir = self.directory / "checkpoints"
-        self.plot_dir = self.directory / "plots"
         self.metrics_path = self.directory / "metrics.jsonl"
         self.result_path = self.directory / "result.json"
 

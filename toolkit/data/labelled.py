@@ -1,4 +1,4 @@
-"""Texts with labels: tables from files, and the built-in task (which package does a passage of documentation describe?)."""
+"""Texts with labels: tables from files, and the built-in task (which package does a passage describe?)."""
 
 import csv
 from collections.abc import Sequence
@@ -46,7 +46,8 @@ def read_table(path: str | Path, text_column: str = "text", label_column: str = 
     except FileNotFoundError:
         raise UserError(f"{path}: no such file.") from None
     except pd.errors.EmptyDataError:
-        raise UserError(f"{path}: is empty; a header with '{text_column}' and '{label_column}' was expected.") from None
+        raise UserError(f"{path}: is empty; a header with '{text_column}' and '{label_column}' was expected."
+                        ) from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not valid UTF-8 at byte {error.start}. Convert it first, for instance with "
                         f"`iconv -f latin1 -t utf-8`.") from None
@@ -60,14 +61,14 @@ def read_table(path: str | Path, text_column: str = "text", label_column: str = 
     for column in (text_column, label_column):
         blank = np.flatnonzero(table[column].str.strip() == "")
         if len(blank):
-            raise UserError(f"{path}, line {blank[0] + 2}: '{column}' is empty ({len(blank)} such rows). Fill or remove "
-                            f"them.")
+            raise UserError(f"{path}, line {blank[0] + 2}: '{column}' is empty ({len(blank)} such rows). Fill or "
+                            f"remove them.")
     names = label_names or tuple(sorted(table[label_column].unique()))
     position = {name: index for index, name in enumerate(names)}
     unseen = np.flatnonzero(~table[label_column].isin(names))
     if len(unseen):
-        raise UserError(f"{path}, line {unseen[0] + 2}: label '{table[label_column].iloc[unseen[0]]}' does not occur in "
-                        f"the training file, which has {', '.join(names)}.")
+        raise UserError(f"{path}, line {unseen[0] + 2}: label '{table[label_column].iloc[unseen[0]]}' does not occur "
+                        f"in the training file, which has {', '.join(names)}.")
     return LabelledText(table[text_column].tolist(), table[label_column].map(position).to_numpy(np.int64), names)
 
 

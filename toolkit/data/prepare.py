@@ -44,8 +44,8 @@ def prepare(corpus: CorpusConfig, tokenizer: str, data_dir: str | Path, end_docu
     if end_documents:
         append_id = fitted.eos_token_id
         if append_id is None:
-            raise UserError(f"{tokenizer}: has no end-of-text token, which GPT needs between documents. Use a spec such "
-                            f"as tokenizers/byte-level-bpe-4k.yaml.")
+            raise UserError(f"{tokenizer}: has no end-of-text token, which GPT needs between documents. Use a spec "
+                            f"such as tokenizers/byte-level-bpe-4k.yaml.")
     stores = {}
     for split in ("train", "validation"):
         summary = facts["splits"][split]

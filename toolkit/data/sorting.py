@@ -22,7 +22,7 @@ def held_out(inputs: np.ndarray) -> np.ndarray:
 
 
 def with_answers(inputs: np.ndarray) -> dict[str, np.ndarray]:
-    """(n, 6) letters → `input_ids`, `labels` (n, 11): the letters, then their sorted order, which alone is predicted."""
+    """(n, 6) letters → `input_ids`, `labels` (n, 11): the letters, then their order, which alone is predicted."""
     sequence = np.concatenate([inputs, np.sort(inputs, 1)], 1)
     labels = sequence[:, 1:].copy()
     labels[:, : LENGTH - 1] = IGNORED

@@ -111,7 +111,8 @@ def build_store(documents: Iterable[Document], tokenizer, directory: Path, langu
             starts.write(np.asarray([counts["tokens"]], np.int64).tobytes())
             firsts.write(np.asarray([counts["sentences"]], np.int64).tobytes())
         write_json(temporary / "manifest.json",
-                   {"dtype": np.dtype(dtype).name, **counts, "vocab_size": len(tokenizer), "fingerprints": fingerprints})
+                   {"dtype": np.dtype(dtype).name, **counts, "vocab_size": len(tokenizer),
+                    "fingerprints": fingerprints})
 
     write_directory(directory, fill)
     return TokenStore.open(directory)

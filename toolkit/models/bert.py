@@ -1,4 +1,4 @@
-"""`BertForPreTraining` that scores the predicted positions alone; the class, names and checkpoints stay transformers'."""
+"""`BertForPreTraining` that scores the predicted positions alone; names and checkpoints stay transformers'."""
 
 import torch
 import transformers

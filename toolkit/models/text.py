@@ -15,12 +15,12 @@ def load_checkpoint_tokenizer(path: str, max_length: int) -> PreTrainedTokenizer
     """The tokenizer beside a checkpoint, checked against the model; GPT's pads with its end token."""
     # Checked first: transformers would take a mistyped path for a hub id and go looking.
     if not (Path(path) / "config.json").is_file() and (Path(path).exists() or path.count("/") != 1):
-        raise UserError(f"{path}: no checkpoint here (config.json is missing). Give the model/ directory of a finished "
-                        f"run, or a hub id while online.")
+        raise UserError(f"{path}: no checkpoint here (config.json is missing). Give the model/ directory of a run, or "
+                        f"a hub id while online.")
     tokenizer, config = load_tokenizer(path), AutoConfig.from_pretrained(path)
     if len(tokenizer) > config.vocab_size:
-        raise UserError(f"{path}: its tokenizer has {len(tokenizer)} tokens, its model embeds {config.vocab_size}. They "
-                        f"do not belong together; use the tokenizer the model was trained with.")
+        raise UserError(f"{path}: its tokenizer has {len(tokenizer)} tokens, its model embeds {config.vocab_size}. "
+                        f"They do not belong together; use the tokenizer the model was trained with.")
     if max_length > config.max_position_embeddings:
         raise UserError(f"{path}: max_length is {max_length}, but the model has {config.max_position_embeddings} "
                         f"positions. Lower max_length.")
@@ -51,6 +51,6 @@ def text_classifier(path: str, label_names: Sequence[str], tokenizer: PreTrained
         transformers.logging.set_verbosity(verbosity)
     absent = sorted(key for key in report["missing_keys"] if not key.startswith(("classifier", "score", "bert.pooler")))
     if absent:
-        raise UserError(f"{path}: the checkpoint lacks {len(absent)} of the model's weights, such as {absent[0]}. Give a "
-                        f"directory written by save_pretrained.")
+        raise UserError(f"{path}: the checkpoint lacks {len(absent)} of the model's weights, such as {absent[0]}. "
+                        f"Give a directory written by save_pretrained.")
     return model

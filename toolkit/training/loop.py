@@ -77,8 +77,8 @@ def make_accelerator() -> Accelerator:
     asked = int(os.environ.get("TOOLKIT_NPROC", os.environ.get("WORLD_SIZE", "1")))
     if asked != accelerator.num_processes:
         raise UserError(f"{asked} processes were asked for, but the process group has {accelerator.num_processes}. "
-                        f"Launch with `make … NPROC={asked}` or `accelerate launch --multi_gpu --num_processes {asked}` "
-                        f"and ACCELERATE_USE_CPU=true; `--cpu --num_processes` starts one process only.")
+                        f"Launch with `make … NPROC={asked}` or `accelerate launch --multi_gpu --num_processes "
+                        f"{asked}`; `--cpu --num_processes` starts one process only.")
     return accelerator
 
 
@@ -120,7 +120,7 @@ def _steps(dataset: _StepDataset, steps: range, num_workers: int) -> Iterator:
 
 
 def seed_everything(*parts: int) -> None:
-    """Seed every global generator from integers; done each step, so that dropout is a function of (seed, step, rank)."""
+    """Seed every global generator from integers; done each step: dropout is a function of (seed, step, rank)."""
     value = int(counter.key(*parts)) % 2**63
     random.seed(value)
     np.random.seed(value % 2**32)

@@ -10,8 +10,8 @@ from transformers import PreTrainedModel
 from toolkit.data.bert import IGNORED, BertBatches, MaskingConfig
 from toolkit.data.gpt import GptBatches, evaluation_blocks, num_evaluation_blocks
 from toolkit.data.prepare import PreparedData
-from toolkit.training.loop import reduce_sums, share
 from toolkit.tokenization import token_byte_lengths
+from toolkit.training.loop import reduce_sums, share
 
 _EVALUATION_SEED = 0x5EED  # one fixed draw of pairs and masks for every evaluation of every run
 
@@ -97,9 +97,10 @@ class GptPretraining(CausalLanguageModelling):
             add_to(totals, self.losses(model, to_device(batch, accelerator.device)))
         totals = reduce_sums(accelerator, totals)
         loss = totals["lm"] / totals["count"]
-        return {"loss": loss, "perplexity": math.exp(min(loss, 700)), "accuracy": totals["lm_correct"] / totals["count"],
-                "bits_per_byte": totals["lm"] / math.log(2) / totals["bytes"], "count": int(totals["count"]),
-                "bytes": int(totals["bytes"])}
+        return {"loss": loss, "perplexity": math.exp(min(loss, 700)),
+                "accuracy": totals["lm_correct"] / totals["count"],
+                "bits_per_byte": totals["lm"] / math.log(2) / totals["bytes"],
+                "count": int(totals["count"]), "bytes": int(totals["bytes"])}
 
     def save(self, model: PreTrainedModel, directory: Path) -> None:
         model.save_pretrained(directory)
