@@ -22,8 +22,12 @@ from toolkit.errors import UserError, did_you_mean
 Config = TypeVar("Config")
 
 
-def from_dict(cls: type[Config], values: dict, where: str = "config", prefix: str = "") -> Config:
-    """Build `cls` from nested dictionaries; `where` names the source in error messages."""
+def from_dict(cls: type[Config], values: dict, where: str = "config", prefix: str = "",
+              given: frozenset[str] | set[str] = frozenset()) -> Config:
+    """Build `cls` from nested dictionaries; `where` names the source in error messages.
+
+    Required keys in `given` come later, from the command line: None stands in for them.
+    """
     if not isinstance(values, dict):
         raise UserError(f"{where}: '{prefix.rstrip('.') or 'the top level'}' must be a mapping of keys to values, "
                         f"not {values!r}.")
@@ -33,10 +37,13 @@ def from_dict(cls: type[Config], values: dict, where: str = "config", prefix: st
     for key, value in values.items():
         if key not in names:
             raise UserError(f"{where}: unknown key '{prefix}{key}'.{did_you_mean(str(key), names)}")
-        arguments[key] = _convert(hints[key], value, where, prefix + key)
+        arguments[key] = _convert(hints[key], value, where, prefix + key, given)
     for field in dataclasses.fields(cls):
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and field.name not in arguments:
+            if prefix + field.name in given:
+                arguments[field.name] = None
+                continue
             raise UserError(f"{where}: '{prefix}{field.name}' is missing. Set it in the YAML file or with "
                             f"--{prefix}{field.name}.")
     return cls(**arguments)
@@ -92,7 +99,8 @@ def parse(cls: type[Config], argv: list[str], description: str) -> Config:
             values, where = read_yaml(value), value
         else:
             overrides.append((key, value))
-    from_dict(cls, values, where)  # errors of the file name the file
+    required = {key for key, _ in overrides}
+    from_dict(cls, values, where, given=required)  # errors of the file name the file
     for key, value in overrides:
         _override(cls, values, key, value)
     return from_dict(cls, values, "command line")
@@ -107,15 +115,22 @@ def _override(cls: type, values: dict, dotted: str, text: str) -> None:
             known = [name for name, kind in typing.get_type_hints(owner).items() if dataclasses.is_dataclass(kind)]
             raise UserError(f"command line: --{dotted}: no section '{'.'.join(sections[:depth + 1])}'."
                             f"{did_you_mean(section, known)}")
-        owner, node = hint, node.setdefault(section, {})
+        if node.get(section) is None:  # an empty section in the file
+            node[section] = {}
+        owner, node = hint, node[section]
     hints = typing.get_type_hints(owner)
     if last not in hints:
         close = did_you_mean(dotted, all_keys(cls))
         raise UserError(f"command line: unknown option --{dotted}.{close}")
     try:
-        node[last] = text if hints[last] is str else yaml.safe_load(text)
+        value = yaml.safe_load(text)
     except yaml.YAMLError:
-        node[last] = text
+        value = text
+    hint = hints[last]
+    takes_text = hint is str or str in typing.get_args(hint)  # str, str | None, list[str]: 2024 or "a: b" is text
+    if takes_text and not isinstance(value, list) and (value is not None or hint is str):
+        value = text
+    node[last] = value
 
 
 def all_keys(cls: type, prefix: str = "") -> list[str]:
@@ -126,11 +141,11 @@ def all_keys(cls: type, prefix: str = "") -> list[str]:
     return keys
 
 
-def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
+def _convert(hint: Any, value: Any, where: str, key: str, given: frozenset[str] | set[str] = frozenset()) -> Any:
     if dataclasses.is_dataclass(hint):
         if dataclasses.is_dataclass(value):
             return value
-        return from_dict(hint, {} if value is None else value, where, key + ".")
+        return from_dict(hint, {} if value is None else value, where, key + ".", given)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (Union, types.UnionType):
         if value is None and type(None) in arguments:

@@ -59,8 +59,13 @@ def write_directory(path: str | Path, fill: Callable[[Path], Any]) -> None:
         if path.exists():
             discarded = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
             os.replace(path, discarded / "old")
-            os.replace(temporary, path)
-            shutil.rmtree(discarded)
+            try:
+                os.replace(temporary, path)
+            except BaseException:
+                os.replace(discarded / "old", path)
+                raise
+            finally:
+                shutil.rmtree(discarded, ignore_errors=True)
         else:
             os.replace(temporary, path)
     except BaseException:
@@ -135,7 +140,7 @@ def read_metrics(path: str | Path) -> list[dict]:
     """The lines of a metrics.jsonl; a last line cut short by a crash is left out."""
     records = []
     if Path(path).exists():
-        for line in Path(path).read_text(encoding="utf-8").splitlines():
+        for line in Path(path).read_text(encoding="utf-8", errors="replace").split("\n"):
             try:
                 records.append(json.loads(line))
             except ValueError:

@@ -4,6 +4,8 @@ WordPiece (Wu et al. 2016; Devlin et al. 2018) for BERT, byte-level BPE (Radford
 """
 
 import hashlib
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -54,8 +56,7 @@ def train_tokenizer(spec: TokenizerSpec, texts: Iterable[str], length: int | Non
         tokenizer.decoder = decoders.WordPiece()
         special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]",
                    "mask_token": "[MASK]"}
-        trainer = trainers.WordPieceTrainer(min_frequency=spec.min_frequency, special_tokens=list(special.values()),
-                                            limit_alphabet=1000, **common)
+        _train_wordpiece(tokenizer, spec, list(texts), list(special.values()), progress)
     elif spec.algorithm == "byte-level-bpe":
         tokenizer = Tokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -69,7 +70,8 @@ def train_tokenizer(spec: TokenizerSpec, texts: Iterable[str], length: int | Non
         tokenizer.decoder = decoders.Fuse()
         special = {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT, "unk_token": UNKNOWN}
         trainer = trainers.WordLevelTrainer(min_frequency=1, special_tokens=[END_OF_TEXT, UNKNOWN], **common)
-    tokenizer.train_from_iterator(texts, trainer, length=length)
+    if spec.algorithm != "wordpiece":
+        tokenizer.train_from_iterator(texts, trainer, length=length)
     names = ["input_ids", "attention_mask"]
     if spec.algorithm == "wordpiece":
         ids = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
@@ -78,6 +80,24 @@ def train_tokenizer(spec: TokenizerSpec, texts: Iterable[str], length: int | Non
         names = ["input_ids", "token_type_ids", "attention_mask"]  # transformers would leave the types out
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=spec.model_max_length,
                                    model_input_names=names, clean_up_tokenization_spaces=False, **special)
+
+
+def _train_wordpiece(tokenizer: Tokenizer, spec: TokenizerSpec, texts: list[str], special: list[str],
+                     progress: bool) -> None:
+    # The trainer numbers the pieces "##x" in the order of a hash table, and ties between merges by those numbers, so
+    # that no two trainings agree. Given as the first entries, in order, they make it deterministic.
+    counts = Counter()
+    for text in texts:
+        counts.update(tokenizer.normalizer.normalize_str(text))
+    alphabet = sorted(sorted(filter(str.strip, counts), key=lambda char: (-counts[char], char))[:1000])
+    scratch = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    scratch.normalizer, scratch.pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
+    scratch.train_from_iterator(texts, trainers.WordPieceTrainer(
+        vocab_size=spec.vocab_size, min_frequency=spec.min_frequency, show_progress=progress,
+        special_tokens=[*special, *(f"##{char}" for char in alphabet)], initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet)))
+    tokenizer.model = models.WordPiece(scratch.get_vocab(), unk_token="[UNK]")
+    tokenizer.add_special_tokens(special)
 
 
 def prepare_tokenizer(source: str, texts: Iterable[str], directory: Path, length: int | None = None,
@@ -123,7 +143,15 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 
 def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     """SHA-256 of what the tokenizer does (its tokenizer.json), whatever directory it lies in."""
-    return hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
+    return hashlib.sha256(plain_backend(tokenizer).to_str().encode()).hexdigest()
+
+
+def plain_backend(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
+    """A copy without the truncation and padding that transformers leaves switched on by the call before."""
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.no_truncation()
+    backend.no_padding()
+    return backend
 
 
 def ordinary_ids(tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
@@ -146,4 +174,4 @@ def token_byte_lengths(tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
 def texts_in_paragraphs(texts: Iterable[str]) -> Iterator[str]:
     """Whole documents cut at blank lines, so that no trainer ever holds more than a paragraph at a time."""
     for text in texts:
-        yield from text.split("\n\n")
+        yield from re.findall(r"(?s).+?(?:\n\n|$)", text)

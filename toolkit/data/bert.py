@@ -1,8 +1,8 @@
 """BERT's pretraining batches: (store, seed, step) → [CLS] A [SEP] B [SEP], next-sentence labels, 80/10/10 masks.
 
-After Devlin et al. (2018), section 3.1 and appendix A.2, with two differences that keep the next-sentence label from
-showing in the geometry: a random B comes from a different document and is as long as the true one would have been,
-and a long A is cut at its front whatever B is.
+After Devlin et al. (2018), section 3.1 and appendix A.2, with differences that keep the next-sentence label from showing
+in the geometry: a random B comes from a different document and is as long as the true one would have been, a long A is
+cut at its front whatever B is, and neither B ends with a sentence more often than the other.
 """
 
 import math
@@ -18,7 +18,7 @@ from toolkit.tokenization import PreTrainedTokenizerBase, ordinary_ids
 IGNORED = -100
 """Label of a position that is not predicted, as everywhere in transformers."""
 
-_GEOMETRY, _EPOCH, _CHOICE, _REPLACEMENT = range(4)  # independent random streams
+_GEOMETRY, _EPOCH, _CHOICE, _REPLACEMENT, _ROUNDING = range(5)  # independent random streams
 
 
 @dataclass
@@ -68,6 +68,12 @@ class BertBatches:
         following = np.minimum.accumulate(following[::-1])[::-1]  # nearest document, this or later, with two sentences
         self.paired_document = np.where(following < len(sizes), following, np.argmax(sizes > 1))
         self.window = config.max_seq_length - 3
+        # Documents by length, so that those long enough for a random B are the end of a list.
+        lengths = np.diff(store.document_tokens())
+        self.by_length = np.argsort(lengths, kind="stable")
+        self.sorted_lengths = lengths[self.by_length]
+        self.sorted_tokens = np.concatenate([[0], np.cumsum(self.sorted_lengths)])
+        self.rank = np.argsort(self.by_length)
         self.rows_per_epoch = max(1, store.num_tokens // self.window)
 
     def batch(self, step: int, rows: range) -> dict[str, np.ndarray]:
@@ -110,23 +116,28 @@ class BertBatches:
         available = last_token - middle
         length_a = np.minimum(middle - starts[first], window - np.minimum(available, window // 4))
         length_b = np.minimum(available, window - length_a)
+        if self.config.next_sentence_prediction:  # true or random, B is no longer than another document can give
+            longest_other = np.where(document == self.by_length[-1], *self.sorted_lengths[[-2, -1]])
+            length_b = np.minimum(length_b, longest_other)
+            # A true B that reaches the end of its document would end with a sentence, as a random one seldom does.
+            last_sentence = np.minimum(last_token - starts[closing - 1], length_b)
+            length_b = length_b - np.where(length_b == available, (draws[:, 3] * last_sentence).astype(np.int64), 0)
         start_a, start_b = middle - length_a, middle
 
         # A random B: a sentence of another document, early enough in it to be as long as the true one.
         label = np.zeros(len(index), np.int64)
         if self.config.next_sentence_prediction:
             label = (draws[:, 1] < 0.5).astype(np.int64)
-            here = starts[opening]
-            size = last_token - here
-            token = (draws[:, 2] * (store.num_tokens - size)).astype(np.int64)
+            # Tokens of the documents that are long enough, in the order of length, this document left out.
+            size, here = last_token - starts[opening], self.sorted_tokens[self.rank[document]]
+            low = self.sorted_tokens[np.searchsorted(self.sorted_lengths, length_b, "left")]
+            token = low + (draws[:, 2] * (store.num_tokens - low - size)).astype(np.int64)
             token = np.where(token >= here, token + size, token)
-            other = np.searchsorted(documents, sentence_at(token), "right") - 1
+            place = np.searchsorted(self.sorted_tokens, token, "right") - 1
+            other = self.by_length[place]
             other_start, other_end = starts[documents[other]], starts[documents[other + 1]]
-            token = np.minimum(token, np.maximum(other_end - length_b, other_start))
-            random_start = starts[sentence_at(token)]
-            random_length = np.minimum(length_b, other_end - random_start)
-            start_b = np.where(label == 1, random_start, start_b)
-            length_b = np.where(label == 1, random_length, length_b)
+            token = np.minimum(token - self.sorted_tokens[place] + other_start, other_end - length_b)
+            start_b = np.where(label == 1, starts[sentence_at(token)], start_b)
 
         column = np.arange(self.config.max_seq_length)[None, :]
         in_a = (column >= 1) & (column <= length_a[:, None])
@@ -151,8 +162,10 @@ class BertBatches:
         ids = batch["input_ids"]
         predictions = self.config.predictions_per_row()
         special = (ids == self.cls) | (ids == self.sep) | (ids == self.pad)
-        wanted = np.maximum(1, np.round(self.config.mlm_probability * (~special).sum(1))).astype(np.int64)
-        wanted = np.minimum(wanted, predictions)
+        # The share exactly, on average: what is left over of a row decides by chance.
+        leftover = counter.uniform(counter.key(self.seed, _ROUNDING), index, 1)[:, 0]
+        wanted = np.floor(self.config.mlm_probability * (~special).sum(1) + leftover).astype(np.int64)
+        wanted = np.clip(wanted, 1, predictions)
         # The `wanted` smallest of one random key a position: a draw without replacement.
         keys = counter.bits(counter.key(self.seed, _CHOICE), index, ids.shape[1])
         keys[special] = np.iinfo(np.uint64).max

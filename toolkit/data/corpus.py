@@ -87,7 +87,7 @@ def read_text(path: Path) -> str:
                         f"`iconv -f latin1 -t utf-8`.") from None
 
 
-def iterate_source(source: str, progress: bool = False) -> Iterator[Document]:
+def iterate_source(source: str, progress: bool = False, key: str = "corpus.sources") -> Iterator[Document]:
     """The documents of one source, in a fixed order."""
     if source == BUILT_IN:
         from toolkit.data.python_docs import iterate_python_documentation
@@ -98,7 +98,7 @@ def iterate_source(source: str, progress: bool = False) -> Iterator[Document]:
     path = Path(source)
     if not path.exists():
         hint = did_you_mean(source, [BUILT_IN]) if "/" not in source and "python" in source else ""
-        raise UserError(f"{source}: no such file or folder (corpus.sources).{hint}")
+        raise UserError(f"{source}: no such file or folder ({key}).{hint}")
     if path.is_file():
         files = [path]
     else:
@@ -144,12 +144,12 @@ def _write_split(config: CorpusConfig, directory: Path, progress: bool) -> dict:
     splits = {name: {"documents": 0, "characters": 0, "bytes": 0, "sha256": hashlib.sha256()}
               for name in ("train", "validation")}
     per_source: dict[str, int] = {}
-    named = [(source, None if not config.validation_sources else "train") for source in config.sources]
-    named = [(source, "validation") for source in config.validation_sources] + named
+    named = [(source, "validation", "corpus.validation_sources") for source in config.validation_sources]
+    named += [(source, "train" if named else None, "corpus.sources") for source in config.sources]
     with open(directory / "train.jsonl", "wb") as train, open(directory / "validation.jsonl", "wb") as validation:
         files = {"train": train, "validation": validation}
-        for source, split_of_source in named:
-            for document in iterate_source(source, progress):
+        for source, split_of_source, key in named:
+            for document in iterate_source(source, progress, key):
                 counts["read"] += 1
                 digest = hashlib.sha256(document.text.encode()).digest()
                 if len(document.text) < config.min_characters:

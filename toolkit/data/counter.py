@@ -47,7 +47,7 @@ def permute(stream: np.uint64, index: np.ndarray, size: int) -> np.ndarray:
     """
     half = max(1, (max(size - 1, 1).bit_length() + 1) // 2)
     mask, shift = np.uint64((1 << half) - 1), np.uint64(half)
-    rounds = [key(int(stream), number) for number in range(4)]
+    rounds = [key(int(stream), number) for number in range(8)]
     out = np.array(index, np.uint64, ndmin=1)
     pending = np.ones(out.shape, bool)
     while pending.any():

@@ -18,7 +18,7 @@ class GptBatches:
 
     def __init__(self, store: TokenStore, block_size: int, batch_size: int, seed: int):
         self.store, self.block_size, self.batch_size, self.seed = store, block_size, batch_size, seed
-        if store.num_tokens <= block_size + 1:
+        if store.num_tokens <= block_size:
             raise UserError(f"{store.directory}: {store.num_tokens} tokens do not fill one block of {block_size}. Give "
                             f"more text or a smaller block_size.")
         self.rows_per_epoch = (store.num_tokens - 1) // block_size

@@ -1,6 +1,7 @@
 """Texts with labels: tables from files, and the built-in task (which package does a passage describe?)."""
 
 import csv
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,19 +41,32 @@ def read_table(path: str | Path, text_column: str = "text", label_column: str = 
         raise UserError(f"{path}: labelled text is read from .tsv or .csv files with a header.")
     tab = path.suffix == ".tsv"
     try:
-        # Tab-separated text is seldom quoted, and a lone quotation mark must not swallow the lines after it.
-        table = pd.read_csv(path, sep="\t" if tab else ",", dtype=str, keep_default_na=False,
-                            quoting=csv.QUOTE_NONE if tab else csv.QUOTE_MINIMAL)
+        content = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file.") from None
-    except pd.errors.EmptyDataError:
-        raise UserError(f"{path}: is empty; a header with '{text_column}' and '{label_column}' was expected."
-                        ) from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not valid UTF-8 at byte {error.start}. Convert it first, for instance with "
                         f"`iconv -f latin1 -t utf-8`.") from None
-    except (OSError, pd.errors.ParserError) as error:
-        raise UserError(f"{path}: cannot be read as a table ({' '.join(str(error).split())}).") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
+    # Tab-separated text is seldom quoted, and a lone quotation mark must not swallow the lines after it.
+    reader = csv.reader(io.StringIO(content, newline=""), delimiter="\t" if tab else ",",
+                        quoting=csv.QUOTE_NONE if tab else csv.QUOTE_MINIMAL)
+    records, lines, line = [], [], 1
+    try:
+        for record in reader:
+            if record:
+                if records and len(record) > len(records[0]):
+                    raise UserError(f"{path}, line {line}: {len(record)} columns, the header has {len(records[0])}. "
+                                    f"Quote or remove the extra separators.")
+                records.append(record + [""] * (len(records[0]) - len(record)) if records else record)
+                lines.append(line)
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise UserError(f"{path}, line {line}: cannot be read as a table ({error}).") from None
+    if not records:
+        raise UserError(f"{path}: is empty; a header with '{text_column}' and '{label_column}' was expected.")
+    table, lines = pd.DataFrame(records[1:], columns=records[0], dtype=str), lines[1:]
     for column, key in ((text_column, "text_column"), (label_column, "label_column")):
         if column not in table:
             raise UserError(f"{path}: has no column '{column}' (data.{key}).{did_you_mean(column, table.columns)}")
@@ -61,14 +75,14 @@ def read_table(path: str | Path, text_column: str = "text", label_column: str = 
     for column in (text_column, label_column):
         blank = np.flatnonzero(table[column].str.strip() == "")
         if len(blank):
-            raise UserError(f"{path}, line {blank[0] + 2}: '{column}' is empty ({len(blank)} such rows). Fill or "
+            raise UserError(f"{path}, line {lines[blank[0]]}: '{column}' is empty ({len(blank)} such rows). Fill or "
                             f"remove them.")
     names = label_names or tuple(sorted(table[label_column].unique()))
     position = {name: index for index, name in enumerate(names)}
     unseen = np.flatnonzero(~table[label_column].isin(names))
     if len(unseen):
-        raise UserError(f"{path}, line {unseen[0] + 2}: label '{table[label_column].iloc[unseen[0]]}' does not occur "
-                        f"in the training file, which has {', '.join(names)}.")
+        raise UserError(f"{path}, line {lines[unseen[0]]}: label '{table[label_column].iloc[unseen[0]]}' does not "
+                        f"occur in the training file, which has {', '.join(names)}.")
     return LabelledText(table[text_column].tolist(), table[label_column].map(position).to_numpy(np.int64), names)
 
 

@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from toolkit.data.corpus import Document, unit_batches
 from toolkit.errors import UserError
 from toolkit.run import read_json, write_directory, write_json
+from toolkit.tokenization import plain_backend
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ def build_store(documents: Iterable[Document], tokenizer, directory: Path, langu
         return store
     dtype = np.uint16 if len(tokenizer) <= 2**16 else np.uint32
     counts = {"tokens": 0, "sentences": 0, "documents": 0, "bytes": 0, "unknown": 0}
-    backend, unknown = tokenizer.backend_tokenizer, tokenizer.unk_token_id
+    backend, unknown = plain_backend(tokenizer), tokenizer.unk_token_id
+    backend.encode_special_tokens = True  # "[SEP]" in a text is text, not the end of one
     end = np.asarray([] if append_id is None else [append_id], dtype)
 
     def fill(temporary: Path) -> None:
@@ -108,6 +110,8 @@ def build_store(documents: Iterable[Document], tokenizer, directory: Path, langu
                     counts["bytes"] += sum(len(unit.encode()) for unit in document)
                     counts["unknown"] += 0 if unknown is None else int((tokens == unknown).sum())
                 bar.update(sum(map(len, units)))
+            if not counts["documents"]:
+                raise UserError(f"{directory}: no document has any text, so nothing to store. Check the corpus.")
             starts.write(np.asarray([counts["tokens"]], np.int64).tobytes())
             firsts.write(np.asarray([counts["sentences"]], np.int64).tobytes())
         write_json(temporary / "manifest.json",
