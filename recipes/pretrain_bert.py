@@ -1,7 +1,7 @@
 """Pretrain a BERT from scratch on your text: masked LM and next-sentence prediction (Devlin et al. 2018).
 
     make pretrain-bert CONFIG=recipes/configs/bert-tiny-books.yaml
-    accelerate launch --multi_gpu --num_processes 2 recipes/pretrain_bert.py --config …   (ACCELERATE_USE_CPU=true)
+    accelerate launch --multi_gpu --num_processes 2 recipes/pretrain_bert.py --config …
 
 Corpus → WordPiece tokenizer → token store → sentence pairs with masks → BertForPreTraining. Run it again to continue
 an interrupted run; a finished one prints its result.
@@ -18,7 +18,7 @@ from toolkit.data.word_vectors import word_vectors
 from toolkit.errors import UserError
 from toolkit.models.bert import BertForPreTraining
 from toolkit.models.initialisation import set_positions, set_word_embeddings
-from toolkit.models.presets import model_config
+from toolkit.models.presets import model_config, preset
 from toolkit.run import Run
 from toolkit.training.loop import ImplConfig, TrainingConfig, make_accelerator, seed_everything, train
 from toolkit.training.pretraining import BertPretraining
@@ -57,6 +57,14 @@ class PretrainBertConfig:
 
 def pretrain_bert(settings: PretrainBertConfig, accelerator) -> dict:
     """Train and evaluate; returns what `result.json` holds."""
+    if preset(settings.model.preset).family != "bert":
+        raise UserError(f"model.preset is {settings.model.preset}, a GPT; give one of BERT's sizes, such as bert-tiny.")
+    if settings.masking.max_seq_length > settings.model.max_position_embeddings:
+        raise UserError(f"masking.max_seq_length is {settings.masking.max_seq_length}, but the model has "
+                        f"{settings.model.max_position_embeddings} positions. Lower the one or raise "
+                        f"model.max_position_embeddings.")
+    if settings.eval_rows < 1:
+        raise UserError(f"eval_rows is {settings.eval_rows}; it must be at least 1.")
     run = Run(settings.output_dir, accelerator.is_main_process).open(settings)
     if run.result():
         accelerator.print(f"{run.directory} is finished; its result is {run.result_path}")
@@ -69,10 +77,6 @@ def pretrain_bert(settings: PretrainBertConfig, accelerator) -> dict:
     vocab_size = len(data.tokenizer)
 
     # Model: transformers' class, with initial values from which minutes are enough.
-    if settings.masking.max_seq_length > settings.model.max_position_embeddings:
-        raise UserError(f"masking.max_seq_length is {settings.masking.max_seq_length}, but the model has "
-                        f"{settings.model.max_position_embeddings} positions. Lower the one or raise "
-                        f"model.max_position_embeddings.")
     seed_everything(settings.seed)
     model = BertForPreTraining(model_config(
         settings.model.preset, vocab_size=vocab_size, max_position_embeddings=settings.model.max_position_embeddings,

@@ -1,7 +1,7 @@
 """Pretrain a GPT from scratch on your text: the next token, in packed blocks (Radford et al. 2019).
 
     make pretrain-gpt CONFIG=recipes/configs/gpt-tiny-books.yaml
-    accelerate launch --multi_gpu --num_processes 2 recipes/pretrain_gpt.py --config …   (ACCELERATE_USE_CPU=true)
+    accelerate launch --multi_gpu --num_processes 2 recipes/pretrain_gpt.py --config …
 
 Corpus → byte-level BPE tokenizer → token store → blocks → GPT2LMHeadModel. Run it again to continue an interrupted
 run; a finished one prints its result.
@@ -17,7 +17,7 @@ from toolkit.data.word_vectors import word_vectors
 from toolkit.errors import UserError
 from toolkit.models.gpt import GPT2LMHeadModel
 from toolkit.models.initialisation import set_positions, set_word_embeddings
-from toolkit.models.presets import model_config
+from toolkit.models.presets import model_config, preset
 from toolkit.run import Run
 from toolkit.training.loop import ImplConfig, TrainingConfig, make_accelerator, seed_everything, train
 from toolkit.training.pretraining import GptPretraining
@@ -55,6 +55,11 @@ class PretrainGptConfig:
 
 def pretrain_gpt(settings: PretrainGptConfig, accelerator) -> dict:
     """Train and evaluate; returns what `result.json` holds."""
+    if preset(settings.model.preset).family != "gpt":
+        raise UserError(f"model.preset is {settings.model.preset}, a BERT; give one of GPT's sizes, such as gpt-tiny.")
+    if not 1 <= settings.block_size <= settings.model.max_position_embeddings:
+        raise UserError(f"block_size is {settings.block_size}; it must lie between 1 and the model's "
+                        f"{settings.model.max_position_embeddings} positions (model.max_position_embeddings).")
     run = Run(settings.output_dir, accelerator.is_main_process).open(settings)
     if run.result():
         accelerator.print(f"{run.directory} is finished; its result is {run.result_path}")
@@ -67,10 +72,6 @@ def pretrain_gpt(settings: PretrainGptConfig, accelerator) -> dict:
     vocab_size, end_id = len(data.tokenizer), data.tokenizer.eos_token_id
 
     # Model: transformers' class, with initial values from which minutes are enough.
-    if settings.block_size > settings.model.max_position_embeddings:
-        raise UserError(f"block_size is {settings.block_size}, but the model has "
-                        f"{settings.model.max_position_embeddings} positions. Lower the one or raise "
-                        f"model.max_position_embeddings.")
     seed_everything(settings.seed)
     dropout = settings.model.dropout
     model = GPT2LMHeadModel(model_config(

@@ -130,7 +130,7 @@ def records(run: Path) -> list[dict]:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of all weights. (The header of a file with tied weights varies: safetensors writes it in random order.)"""
+    """SHA-256 of all weights. (With tied weights the header varies: its names come in random order.)"""
     total = hashlib.sha256()
     for name, tensor in sorted(load_file(path).items()):
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode() + tensor.numpy().tobytes())

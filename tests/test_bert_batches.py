@@ -73,7 +73,10 @@ def read_back(store, batch: dict[str, np.ndarray], length: int) -> Rows:
         lengths.append(end)
     rows = Rows(batch["next_sentence_label"], np.asarray(spans_a), np.asarray(spans_b), np.asarray(lengths), labels,
                 fates, int((original >= FIRST).sum()))
-    document = lambda token: np.searchsorted(store.document_tokens(), token, "right") - 1
+
+    def document(token):
+        return np.searchsorted(store.document_tokens(), token, "right") - 1
+
     a, b, negative = rows.a, rows.b, rows.label == 1
     assert set(rows.label.tolist()) <= {0, 1}
     assert np.isin(b[:, 0], store.sentence_offsets).all(), "B starts within a sentence"

@@ -120,7 +120,7 @@ def test_a_damaged_checkpoint_is_passed_over_by_name(tmp_path, name, damage):
 
 @pytest.mark.parametrize("content", ["{}", "[]", "null", '{"model.safetensors": 3}'])
 def test_a_manifest_that_promises_nothing_is_not_trusted(tmp_path, content):
-    # Bug found 4: `{}` counts as valid, as no file is checked; loading then ends in a traceback if one is missing.
+    # Once wrong: `{}` counts as valid, as no file is checked; loading then ends in a traceback if one is missing.
     write(tmp_path, [4, 8])
     (tmp_path / "step-00000008/manifest.json").write_text(content)
     found, reasons = checkpoint.newest_valid(tmp_path)
@@ -193,7 +193,7 @@ def test_a_half_written_directory_is_never_taken_for_a_checkpoint(tmp_path):
 
 
 def test_what_a_killed_process_left_is_cleared_away(tmp_path):
-    # Bug found 13: temporary directories, each as large as a checkpoint, stay for ever.
+    # Once wrong: temporary directories, each as large as a checkpoint, stay for ever.
     write(tmp_path, [4])
     shutil.copytree(tmp_path / "step-00000004", tmp_path / ".step-00000008.abcd1234")
     write(tmp_path, [8, 12], keep=2)

@@ -38,7 +38,7 @@ def test_sinusoids_follow_the_formula(positions, width):
                                   lambda: BertModel(small.bert_config(50)), lambda: GPT2Model(small.gpt_config(50))],
                          ids=["bert", "gpt", "bert without heads", "gpt without head"])
 def test_set_positions_changes_the_positions_alone(make):
-    # Bug found 2: a bare GPT2Model calls its table `wpe`, not `….wpe`, and is not recognised.
+    # Once wrong: a bare GPT2Model calls its table `wpe`, not `….wpe`, and is not recognised.
     model = make()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     set_positions(model, 0.2)
@@ -88,7 +88,7 @@ def counted(ids: list[int], vocab_size: int) -> np.ndarray:
 @pytest.mark.parametrize("length", [1, 2, WINDOW, WINDOW + 1, 97])
 @pytest.mark.parametrize("chunk", [1_000_000, 20])
 def test_cooccurrence_is_what_a_double_loop_counts(monkeypatch, length, chunk):
-    # Bug found 1: at chunk 20, length 97, pairs in the overlap of two chunks are counted in both.
+    # Once wrong: at chunk 20, length 97, pairs in the overlap of two chunks are counted in both.
     monkeypatch.setattr(vectors_module, "_CHUNK", chunk)
     ids = np.random.default_rng(length).integers(0, 9, length).tolist()
     found = cooccurrence(store_of(ids), 9, progress=False).toarray()

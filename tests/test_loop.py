@@ -131,11 +131,11 @@ def test_two_processes_change_nothing(data, expected, launched, tmp_path, monkey
                 for metrics in (facts[name], result)]
     assert timeless[0] == pytest.approx(timeless[1], rel=1e-4)
     saved = load_file(launched / name / "model/model.safetensors")
-    assert all(torch.equal(tensor, weights[key]) for key, tensor in saved.items()), "the saved model is not the trained one"
+    assert all(torch.equal(tensor, weights[key]) for key, tensor in saved.items()), "saved is not trained"
 
 
 def test_two_processes_resume_as_if_unbroken(launched):
-    # Bug found 6: every rank resumes with the running loss of rank 0, so that the next logged loss is wrong.
+    # Once wrong: every rank resumes with the running loss of rank 0, so that the next logged loss is wrong.
     assert json.loads((launched / "two.json").read_text())["stopped"]
     unbroken, resumed = launched / "two-unbroken", launched / "two-resumed"
     assert (small.digest(unbroken / "checkpoints/step-00000006/model.safetensors")
@@ -233,7 +233,7 @@ def test_resumed_is_unbroken(tmp_path, fail_at, impl):
 
 def test_stopped_after_the_last_step_but_before_the_result(tmp_path):
     """The checkpoint of the last step is there, the result is not: the same metrics, logged once."""
-    # Bug found 7: the last evaluation is run again, and logged a second time.
+    # Once wrong: the last evaluation is run again, and logged a second time.
     config = TrainingConfig(max_steps=4, batch_size=4, save_steps=2)
     small.train(Toy([2.0]), tmp_path, config)
     before = small.records(tmp_path)
@@ -257,7 +257,7 @@ def test_damaged_checkpoints_are_named_and_passed_over(tmp_path, capfd):
 
 
 def test_the_last_checkpoint_survives_a_limit_of_zero(tmp_path):
-    # Bug found 8: save_total_limit 0 removes each checkpoint just after writing it; it should be refused, or mean 1.
+    # Once wrong: save_total_limit 0 removes each checkpoint just after writing it; it should be refused, or mean 1.
     config = TrainingConfig(max_steps=2, batch_size=4, save_steps=1, save_total_limit=0)
     try:
         small.train(Toy([2.0]), tmp_path, config)

@@ -170,7 +170,7 @@ def test_a_process_of_its_own_names_the_unknown_key(root, misspelt):
     ("bert", ["--training.optimizer", "adam"], ["training.optimizer", "'adamw'"]),
     ("bert", ["--model.preset", "bert-tinny"], ["bert-tinny", "'bert-tiny'"]),
     ("gpt", ["--model.preset", "gpt-tinny"], ["gpt-tinny", "'gpt-tiny'"]),
-    # Bug found 9: the error speaks of a config class and its fields, not of the preset.
+    # Once wrong: the error speaks of a config class and its fields, not of the preset.
     ("bert", ["--model.preset", "gpt-tiny"], ["gpt-tiny"]),
     ("gpt", ["--model.preset", "bert-tiny"], ["bert-tiny"]),
     ("bert", ["--masking.max_seq_length", "128"], ["max_seq_length is 128", "64 positions"]),
@@ -219,7 +219,7 @@ def test_a_run_directory_made_with_another_configuration(root, unbroken):
 
 
 def test_a_mistake_does_not_claim_the_directory(root):
-    # Bug found 11: config.yaml is written before the configuration is checked, so that the corrected command is
+    # Once wrong: config.yaml is written before the configuration is checked, so that the corrected command is
     # refused with "this run was made with model.preset = 'bert-tinny'".
     assert run(root, "mistaken", "--model.preset", "bert-tinny").code == 2
     finished = run(root, "mistaken", "--training.max_steps", "2")
@@ -227,7 +227,7 @@ def test_a_mistake_does_not_claim_the_directory(root):
 
 
 def test_output_dir_from_the_command_line(root):
-    # Bug found 12: a YAML file, or none, without the required keys is refused before the command line is looked at.
+    # Once wrong: a YAML file, or none, without the required keys is refused before the command line is looked at.
     path = config(root, "elsewhere")
     values = small.yaml.safe_load(path.read_text())
     del values["output_dir"]
@@ -242,6 +242,6 @@ def test_output_dir_from_the_command_line(root):
                                  {"WORLD_SIZE": "2", "TOOLKIT_NPROC": "2"}], ids=str)
 def test_a_launch_of_fewer_processes_than_asked_for(root, env):
     finished = run(root, "launched", env=env)
-    # Bug found 14: WORLD_SIZE=2 without the rest of a launcher's environment is accelerate's traceback, exit code 1.
+    # Once wrong: WORLD_SIZE=2 without the rest of a launcher's environment is accelerate's traceback, exit code 1.
     assert_one_error(finished, "2 processes", "--multi_gpu")
     assert not (root / "launched").exists()

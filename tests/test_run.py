@@ -47,6 +47,10 @@ def test_a_directory_belongs_to_one_configuration(tmp_path):
     Run(tmp_path / "run").open(Settings())
     Run(tmp_path / "run").open(Settings(impl=Impl("bfloat16")))  # how it is run may differ
     assert (tmp_path / "run/config.yaml").read_bytes() == before
+    Run(tmp_path / "run").open(Settings(training=Training(20)))  # nothing is computed: a mistake is just corrected
+    Run(tmp_path / "run").open(Settings())
+    assert (tmp_path / "run/config.yaml").read_bytes() == before
+    (tmp_path / "run/metrics.jsonl").write_text('{"step": 1}\n')
     with pytest.raises(UserError, match=r"config\.yaml: this run was made with training\.steps = 10, now it is 20\. "
                                         r"Choose another --output_dir, or delete .*run to start over"):
         Run(tmp_path / "run").open(Settings(training=Training(20)))

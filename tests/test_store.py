@@ -107,8 +107,11 @@ def test_a_damaged_manifest_is_refused_by_name(own_copy, manifest):
 
 def test_another_corpus_tokenizer_or_end_is_refused(documents, byte_level_bpe, tmp_path):
     made = {"corpus": "one", "tokenizer": "two"}
-    build = lambda fingerprints, **options: build_store(
-        documents[:3], byte_level_bpe, tmp_path / "store", progress=False, fingerprints=fingerprints, **options)
+
+    def build(fingerprints, **options):
+        return build_store(documents[:3], byte_level_bpe, tmp_path / "store", progress=False,
+                           fingerprints=fingerprints, **options)
+
     assert build(made).manifest["fingerprints"] == {**made, "append_id": None}
     build(made)
     with pytest.raises(UserError, match="store: was built from another corpus.*delete it"):

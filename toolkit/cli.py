@@ -9,6 +9,10 @@ from toolkit.errors import Interrupted, UserError
 def run(main: Callable[[list[str]], object]) -> None:
     """Call `main(argv)` and exit: 0 done, 2 wrong input, 130 or 143 stopped by Ctrl-C or SIGTERM after saving."""
     code = 0
+    if "transformers" in sys.modules:  # its bars and load reports would bury ours; missing weights are our errors
+        logging = sys.modules["transformers"].logging
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
     try:
         main(sys.argv[1:])
     except UserError as error:

@@ -18,8 +18,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from toolkit import config as configuration
 from toolkit.errors import UserError
 
@@ -98,26 +96,28 @@ class Run:
         self.result_path = self.directory / "result.json"
 
     def open(self, config: Any, ignore: tuple[str, ...] = ("impl",)) -> "Run":
-        """Claim the directory for `config`: a new one is made; one made with another configuration is refused.
+        """Claim the directory for `config`: a new one is made; one that holds results of another is refused.
 
         Sections or dotted keys in `ignore` say how a run is run, not what it is, and may differ.
         """
         path = self.directory / "config.yaml"
         if self.directory.exists() and not self.directory.is_dir():
             raise UserError(f"{self.directory}: is a file; output_dir must be a directory.")
+        differing = []
         if path.exists():
-            earlier = _flatten(configuration.read_yaml(path))
-            now = _flatten(configuration.to_dict(config))
-            skip = lambda key: any(key == name or key.startswith(name + ".") for name in ignore)  # noqa: E731
-            differing = [key for key in now | earlier if not skip(key) and now.get(key) != earlier.get(key)]
-            if differing:
+            earlier, now = _flatten(configuration.read_yaml(path)), _flatten(configuration.to_dict(config))
+            differing = [key for key in now | earlier if now.get(key) != earlier.get(key)
+                         and not any(key == name or key.startswith(name + ".") for name in ignore)]
+            # Until something is computed, a mistake in the configuration may simply be corrected.
+            computed = {part.name for part in self.directory.iterdir()} - {"config.yaml", "manifest.json"}
+            if differing and computed:
                 key = differing[0]
                 more = f" (and {len(differing) - 1} more keys)" if len(differing) > 1 else ""
                 raise UserError(f"{path}: this run was made with {key} = {earlier.get(key)!r}, now it is "
                                 f"{now.get(key)!r}{more}. Choose another --output_dir, or delete {self.directory} to "
                                 f"start over.")
-        elif self.is_main:
-            write_atomic(path, yaml.safe_dump(configuration.to_dict(config), sort_keys=False, allow_unicode=True))
+        if self.is_main and (differing or not path.exists()):
+            write_atomic(path, configuration.dump(config))
         return self
 
     def write_manifest(self, **facts: Any) -> None:

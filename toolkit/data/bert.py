@@ -1,8 +1,8 @@
 """BERT's pretraining batches: (store, seed, step) → [CLS] A [SEP] B [SEP], next-sentence labels, 80/10/10 masks.
 
-After Devlin et al. (2018), section 3.1 and appendix A.2, with differences that keep the next-sentence label from showing
-in the geometry: a random B comes from a different document and is as long as the true one would have been, a long A is
-cut at its front whatever B is, and neither B ends with a sentence more often than the other.
+After Devlin et al. (2018), section 3.1 and appendix A.2, with differences that keep the next-sentence label from
+showing in the geometry: a random B comes from a different document and is as long as the true one would have been, a
+long A is cut at its front whatever B is, and neither B ends with a sentence much more often than the other.
 """
 
 import math
@@ -121,7 +121,8 @@ class BertBatches:
             length_b = np.minimum(length_b, longest_other)
             # A true B that reaches the end of its document would end with a sentence, as a random one seldom does.
             last_sentence = np.minimum(last_token - starts[closing - 1], length_b)
-            length_b = length_b - np.where(length_b == available, (draws[:, 3] * last_sentence).astype(np.int64), 0)
+            short = (length_b == available) & (length_a + length_b < window)
+            length_b = length_b - np.where(short, (draws[:, 3] * last_sentence).astype(np.int64), 0)
         start_a, start_b = middle - length_a, middle
 
         # A random B: a sentence of another document, early enough in it to be as long as the true one.

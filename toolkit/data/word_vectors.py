@@ -15,13 +15,15 @@ _CHUNK = 1_000_000  # tokens counted at a time: bounds memory whatever the size 
 def cooccurrence(store: TokenStore, vocab_size: int, progress: bool = True) -> sparse.csr_matrix:
     """(vocab, vocab) symmetric counts of ids at most `WINDOW` tokens apart, each weighted by 1 / distance."""
     total = sparse.csr_matrix((vocab_size, vocab_size), dtype=np.float32)
-    for start in tqdm(range(0, store.num_tokens, _CHUNK), desc="counting neighbours", unit="M", disable=not progress,
-                      leave=False):
+    for start in tqdm(range(0, max(store.num_tokens - 1, 0), _CHUNK), desc="counting neighbours", unit="M",
+                      disable=not progress, leave=False):
         ids = store.ids[start:start + _CHUNK + WINDOW].astype(np.int32)
-        left = np.concatenate([ids[:-distance] for distance in range(1, WINDOW + 1)])
-        right = np.concatenate([ids[distance:] for distance in range(1, WINDOW + 1)])
-        weight = np.repeat(1 / np.arange(1, WINDOW + 1, dtype=np.float32),
-                           [max(0, len(ids) - distance) for distance in range(1, WINDOW + 1)])
+        distances = range(1, min(WINDOW, len(ids) - 1) + 1)
+        right = [ids[distance:distance + _CHUNK] for distance in distances]  # left tokens of this chunk alone
+        left = np.concatenate([ids[:len(part)] for part in right])
+        weight = np.concatenate([np.full(len(part), 1 / distance, np.float32)
+                                 for distance, part in zip(distances, right, strict=True)])
+        right = np.concatenate(right)
         total += sparse.csr_matrix((weight, (left, right)), shape=total.shape)
     return total + total.T
 

@@ -22,7 +22,7 @@ def sinusoids(positions: int, width: int, amplitude: float) -> torch.Tensor:
 def set_positions(model: PreTrainedModel, amplitude: float) -> None:
     """Start the learned position embeddings of a BERT or GPT-2 as sinusoids."""
     for name, module in model.named_modules():
-        if name.endswith(("position_embeddings", ".wpe")):
+        if name.split(".")[-1] in ("position_embeddings", "wpe"):
             with torch.no_grad():
                 module.weight.copy_(sinusoids(*module.weight.shape, amplitude))
             return

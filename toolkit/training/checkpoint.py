@@ -24,8 +24,11 @@ def save(directory: Path, step: int, model: torch.nn.Module, optimizers: list[to
                    {file.name: _sha256(file) for file in sorted(temporary.iterdir())})
 
     write_directory(path, fill)
-    for old in _newest_first(directory)[keep:]:
-        shutil.rmtree(old)
+    older = [other for other in _newest_first(directory) if other.name < path.name]
+    passed_over = [other for other in _newest_first(directory) if other.name > path.name]  # or this step were done
+    unfinished = directory.glob(".step-*")  # of processes killed while writing; only one run writes here
+    for other in [*older[keep - 1:], *passed_over, *unfinished]:
+        shutil.rmtree(other)
     return path
 
 
@@ -58,12 +61,14 @@ def _newest_first(directory: Path) -> list[Path]:
 def _problem(path: Path) -> str | None:
     try:
         manifest = read_json(path / "manifest.json")
+        if absent := {"model.safetensors", "optimizer.pt", "state.json"} - set(manifest):
+            return f"its manifest.json does not list {min(absent)}"
         for name, checksum in manifest.items():
             if not (path / name).exists():
                 return f"{name} is missing"
             if _sha256(path / name) != checksum:
                 return f"{name} does not match its checksum"
-    except (UserError, AttributeError):
+    except (UserError, AttributeError, TypeError):
         return "its manifest.json cannot be read"
     return None
 

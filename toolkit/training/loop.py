@@ -16,6 +16,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
@@ -73,8 +74,13 @@ def make_accelerator() -> Accelerator:
     """The process group as it was launched; refuses the launches that silently train several copies or just one."""
     if not torch.cuda.is_available() and "ACCELERATE_USE_CPU" not in os.environ:
         os.environ["ACCELERATE_USE_CPU"] = "true"
-    accelerator = Accelerator(cpu=not torch.cuda.is_available() and not torch.backends.mps.is_available())
     asked = int(os.environ.get("TOOLKIT_NPROC", os.environ.get("WORLD_SIZE", "1")))
+    try:
+        accelerator = Accelerator(cpu=not torch.cuda.is_available() and not torch.backends.mps.is_available())
+    except ValueError as error:  # WORLD_SIZE without an address to meet at
+        raise UserError(f"{asked} processes were asked for, but no process group was formed ({error}). Launch with "
+                        f"`make … NPROC={asked}` or `accelerate launch --multi_gpu --num_processes {asked}`."
+                        ) from None
     if asked != accelerator.num_processes:
         raise UserError(f"{asked} processes were asked for, but the process group has {accelerator.num_processes}. "
                         f"Launch with `make … NPROC={asked}` or `accelerate launch --multi_gpu --num_processes "
@@ -93,6 +99,15 @@ def reduce_sums(accelerator: Accelerator, sums: dict[str, float]) -> dict[str, f
         return sums
     values = torch.tensor(list(sums.values()), dtype=torch.float64, device=accelerator.device)
     return dict(zip(sums, accelerator.reduce(values, "sum").tolist(), strict=True))
+
+
+def _check_positive(**sections) -> None:
+    for section, names in (("training", ("max_steps", "batch_size", "logging_steps", "save_total_limit")),
+                           ("impl", ("micro_batch_size",))):
+        for name in names:
+            value = getattr(sections[section], name)
+            if value is not None and value < 1:
+                raise UserError(f"{section}.{name} is {value}; it must be at least 1.")
 
 
 class _StepDataset(Dataset):
@@ -134,6 +149,7 @@ def train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accele
     The best model by `task.best_metric` is in `run.model_dir` afterwards. Raises `Interrupted` when SIGTERM or SIGINT
     arrived, after saving.
     """
+    _check_positive(training=config, impl=impl)
     if config.batch_size < accelerator.num_processes:
         raise UserError(f"training.batch_size is {config.batch_size}, fewer rows than the {accelerator.num_processes} "
                         f"processes. Use fewer processes or a larger batch.")
@@ -141,7 +157,7 @@ def train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accele
     task.model.set_attn_implementation(precision.attention)
     plain_model = task.model
     optimizers = make_optimizers(plain_model.to(accelerator.device), config)
-    start, state = 0, {"best": None, "tokens": 0, "seconds": 0.0, "running": {}, "running_steps": 0}
+    start, state = 0, {"best": None, "tokens": 0, "seconds": 0.0, "running": [{}], "running_steps": 0}
     path, passed_over = checkpoint.newest_valid(run.checkpoint_dir)
     for reason in passed_over:
         accelerator.print(f"passed over {reason}")
@@ -159,18 +175,20 @@ def train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accele
         tracker = Tracker(run.metrics_path, start, config.report_to, run.directory.name, settings or {})
 
     def save(step: int) -> None:
-        state["running"], state["running_steps"] = {key: float(value) for key, value in running.items()}, running_steps
+        mine = {key: float(value) for key, value in running.items()}
+        state["running"] = gather_object([mine]) if world > 1 else [mine]
+        state["running_steps"] = running_steps
         if accelerator.is_main_process:
             tracker.sync()
             checkpoint.save(run.checkpoint_dir, step, plain_model, optimizers, state, config.save_total_limit)
         accelerator.wait_for_everyone()
 
-    def evaluate(step: int) -> dict[str, float]:
+    def evaluate(step: int, log: bool = True) -> dict[str, float]:
         model.eval()
         with torch.inference_mode(), precision.autocast():
             metrics = task.evaluate(plain_model, accelerator, precision)
         model.train()
-        if tracker is not None:
+        if tracker is not None and log:
             tracker.log({"step": step, **{f"eval_{key}": value for key, value in metrics.items()}})
         if state["best"] is None or metrics[task.best_metric] < state["best"]:
             state["best"] = metrics[task.best_metric]
@@ -180,7 +198,11 @@ def train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accele
 
     metrics: dict[str, float] = {}
     # Sums since the last logged line; part of a checkpoint, so that a resumed run logs what an unbroken one does.
-    running, running_steps = dict(state["running"]), state["running_steps"]
+    saved, running_steps = state["running"], state["running_steps"]
+    if len(saved) == world:
+        running = dict(saved[rank])
+    else:  # saved by another number of processes: the sum is what counts
+        running = {key: sum(part[key] for part in saved) if rank == 0 else 0.0 for key in saved[0]}
     since, logged_tokens = time.perf_counter(), 0
     bar = tqdm(total=config.max_steps, initial=start, desc=name, unit="step", disable=not accelerator.is_main_process,
                leave=False, mininterval=0.5)
@@ -243,8 +265,8 @@ def train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accele
             if running_steps == 0:
                 since = time.perf_counter()
     bar.close()
-    if not metrics:  # resumed after the last step
-        metrics = evaluate(config.max_steps)
+    if not metrics:  # resumed after the last step, whose evaluation is in metrics.jsonl already
+        metrics = evaluate(config.max_steps, log=False)
     if tracker is not None:
         tracker.close()
     accelerator.wait_for_everyone()

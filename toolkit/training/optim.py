@@ -40,7 +40,7 @@ def learning_rate_factor(config: OptimConfig, progress: float) -> float:
     if config.lr_scheduler_type == "cosine":
         return 0.5 * (1 + math.cos(math.pi * min(1.0, after)))
     if config.lr_scheduler_type == "wsd":
-        return min(1.0, max(0.0, (1 - progress) / config.decay_ratio))
+        return min(1.0, max(0.0, 1 - progress) / max(1e-12, config.decay_ratio))
     return 1.0
 
 
