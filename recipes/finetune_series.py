@@ -18,7 +18,7 @@ from toolkit.errors import UserError
 from toolkit.models.baselines import logistic_on_values, majority
 from toolkit.models.series import SeriesForClassification
 from toolkit.run import Run
-from toolkit.training.classification import arms_table, compare_arms, fine_tune, score
+from toolkit.training.classification import Arm, arms_table, fine_tune_arms, score
 from toolkit.training.loop import ImplConfig, TrainingConfig, make_accelerator
 
 
@@ -69,35 +69,26 @@ def load_data(data: SeriesDataSection, seed: int) -> tuple[SeriesDataset, Series
 
 def finetune_series(settings: FinetuneSeriesConfig, accelerator) -> dict:
     """Train every arm on every seed; returns what `result.json` holds."""
+    if not settings.models:
+        raise UserError("models is empty; name at least one checkpoint, for instance {bert: runs/demo/bert/model}.")
     run = Run(settings.output_dir, accelerator.is_main_process).open(settings)
     if run.result():
         accelerator.print(f"{run.directory} is finished; its result is {run.result_path}")
         return run.result()
     run.write_manifest()
-    accuracies = {name: {"pretrained": [], "random": []} for name in settings.models}
-    baselines: dict[str, list[float]] = {"logistic": [], "majority": []}
-    total, number, predictions = 2 * len(settings.models) * settings.seeds, 0, {}
-    for seed in range(settings.seeds):
-        train, validation, test = load_data(settings.data, seed)
+
+    def on_seed(seed: int) -> tuple[dict[str, Arm], dict[str, float]]:
+        parts = train, validation, test = load_data(settings.data, seed)
+        batches = tuple(SeriesBatches(part, settings.training.batch_size, seed) for part in parts)
+        arms = {name: Arm(
+            partial(SeriesForClassification.from_backbone, path, train.label_names, patch_length=settings.patch_length,
+                    num_channels=train.values.shape[1]), batches) for name, path in settings.models.items()}
         guesses = logistic_on_values(train.values, train.labels, test.values)
-        baselines["logistic"].append(score(guesses, test.labels)["accuracy"])
-        baselines["majority"].append(majority(train.labels, test.labels))
-        batches = [SeriesBatches(part, settings.training.batch_size, seed) for part in (train, validation, test)]
-        for name, path in settings.models.items():
-            for arm in ("pretrained", "random"):
-                number += 1
-                arm_run = Run(f"{settings.output_dir}/{name}-{arm}/seed-{seed}", accelerator.is_main_process)
-                result = fine_tune(
-                    partial(SeriesForClassification.from_backbone, path, train.label_names,
-                            pretrained=arm == "pretrained", patch_length=settings.patch_length,
-                            num_channels=train.values.shape[1]),
-                    *batches, settings.training, settings.impl, arm_run, accelerator, seed,
-                    f"series {number}/{total}: {name} {arm}, seed {seed}", keep_model=arm == "pretrained" and seed == 0)
-                accuracies[name][arm].append(result["accuracy"])
-                predictions[f"{name}-{arm}"] = result["predictions"]
-    return run.finish({**compare_arms(accuracies, baselines), "test_examples": len(test),
-                       "label_names": list(test.label_names), "references": test.labels.tolist(),
-                       "predictions": predictions})
+        return arms, {"logistic": score(guesses, test.labels)["accuracy"],
+                      "majority": majority(train.labels, test.labels)}
+
+    result = fine_tune_arms(on_seed, settings.seeds, settings.training, settings.impl, run, accelerator, "series")
+    return run.finish({**result, "label_names": list(load_data(settings.data, 0)[0].label_names)})
 
 
 def main(argv: list[str]) -> None:

@@ -18,7 +18,7 @@ from toolkit.errors import UserError
 from toolkit.models.baselines import majority, tfidf_logistic
 from toolkit.models.text import load_checkpoint_tokenizer, text_classifier
 from toolkit.run import Run
-from toolkit.training.classification import arms_table, compare_arms, fine_tune, score
+from toolkit.training.classification import Arm, arms_table, fine_tune_arms, score
 from toolkit.training.loop import ImplConfig, TrainingConfig, make_accelerator
 
 
@@ -84,6 +84,8 @@ def split_off(data: LabelledText, share: float) -> tuple[LabelledText, LabelledT
 
 def finetune_text(settings: FinetuneTextConfig, accelerator) -> dict:
     """Train every arm on every seed; returns what `result.json` holds."""
+    if not settings.models:
+        raise UserError("models is empty; name at least one checkpoint, for instance {bert: runs/demo/bert/model}.")
     run = Run(settings.output_dir, accelerator.is_main_process).open(settings)
     if run.result():
         accelerator.print(f"{run.directory} is finished; its result is {run.result_path}")
@@ -95,30 +97,18 @@ def finetune_text(settings: FinetuneTextConfig, accelerator) -> dict:
     accelerator.print(f"{len(train):,} labelled examples to draw from, {len(validation):,} for validation, "
                       f"{len(test):,} for test; {len(train.label_names)} classes")
 
-    accuracies = {name: {"pretrained": [], "random": []} for name in settings.models}
-    baselines: dict[str, list[float]] = {"tfidf": [], "majority": []}
-    total, number, predictions = 2 * len(settings.models) * settings.seeds, 0, {}
-    for seed in range(settings.seeds):
+    def on_seed(seed: int) -> tuple[dict[str, Arm], dict[str, float]]:
         labelled = few_shot(train, data.shots, seed, data.train or "the built-in task") if data.shots else train
-        baselines["tfidf"].append(score(tfidf_logistic(labelled, test), test.labels)["accuracy"])
-        baselines["majority"].append(majority(labelled.labels, test.labels))
-        for name, path in settings.models.items():
-            batches = [TextBatches(part, tokenizers[name], data.max_length, settings.training.batch_size, seed)
-                       for part in (labelled, validation, test)]
-            for arm in ("pretrained", "random"):
-                number += 1
-                arm_run = Run(f"{settings.output_dir}/{name}-{arm}/seed-{seed}", accelerator.is_main_process)
-                result = fine_tune(
-                    partial(text_classifier, path, train.label_names, tokenizers[name], arm == "pretrained",
-                            settings.dropout),
-                    *batches, settings.training, settings.impl, arm_run, accelerator, seed,
-                    f"text {number}/{total}: {name} {arm}, seed {seed}", tokenizer=tokenizers[name],
-                    keep_model=arm == "pretrained" and seed == 0)
-                accuracies[name][arm].append(result["accuracy"])
-                predictions[f"{name}-{arm}"] = result["predictions"]
-    return run.finish({**compare_arms(accuracies, baselines), "test_examples": len(test),
-                       "label_names": list(test.label_names), "references": test.labels.tolist(),
-                       "predictions": predictions})
+        arms = {name: Arm(
+            partial(text_classifier, path, train.label_names, tokenizers[name], dropout=settings.dropout),
+            tuple(TextBatches(part, tokenizers[name], data.max_length, settings.training.batch_size, seed)
+                  for part in (labelled, validation, test)), tokenizers[name])
+            for name, path in settings.models.items()}
+        return arms, {"tfidf": score(tfidf_logistic(labelled, test), test.labels)["accuracy"],
+                      "majority": majority(labelled.labels, test.labels)}
+
+    result = fine_tune_arms(on_seed, settings.seeds, settings.training, settings.impl, run, accelerator, "text")
+    return run.finish({**result, "label_names": list(test.label_names)})
 
 
 def main(argv: list[str]) -> None:

@@ -13,6 +13,7 @@ from torch.testing import assert_close
 from toolkit.data.bert import IGNORED
 from toolkit.models.bert import BertForPreTraining
 from toolkit.models.gpt import GPT2LMHeadModel
+from toolkit.models.loss import linear_cross_entropy
 from toolkit.training.pretraining import to_device
 
 ROWS = range(12)
@@ -206,3 +207,26 @@ def test_classes_keep_transformers_names():
     assert issubclass(BertForPreTraining, transformers.BertForPreTraining)
     assert GPT2LMHeadModel.__name__ == transformers.GPT2LMHeadModel.__name__
     assert issubclass(GPT2LMHeadModel, transformers.GPT2LMHeadModel)
+
+
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize("rows", [5, 512, 1300])
+def test_the_loss_taken_in_pieces_is_the_loss(with_bias, rows):
+    torch.manual_seed(0)
+    hidden, weight, bias = (torch.randn(*shape, dtype=torch.float64, requires_grad=True)
+                            for shape in ((rows, 8), (30, 8), (30,)))
+    labels = torch.randint(0, 30, (rows,))
+    labels[::3] = -100
+    if not with_bias:
+        bias = None
+    loss, _ = linear_cross_entropy(hidden, weight, labels, bias)
+    wanted = torch.nn.functional.cross_entropy(torch.nn.functional.linear(hidden, weight, bias), labels,
+                                               ignore_index=-100, reduction="sum")
+    torch.testing.assert_close(loss, wanted, rtol=1e-5, atol=1e-4, check_dtype=False)
+    inputs = [hidden, weight] + [bias] * with_bias
+    for ours, theirs in zip(torch.autograd.grad(3 * loss, inputs), torch.autograd.grad(3 * wanted, inputs), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4, check_dtype=False)
+    with torch.no_grad():
+        _, correct = linear_cross_entropy(hidden, weight, labels, bias)
+        right = torch.nn.functional.linear(hidden, weight, bias).argmax(1) == labels
+    assert int(correct) == int(right.sum())

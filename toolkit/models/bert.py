@@ -4,6 +4,8 @@ import torch
 import transformers
 from torch.nn import functional as F
 
+from toolkit.models.loss import linear_cross_entropy
+
 
 class BertForPreTraining(transformers.BertForPreTraining):
     """Devlin et al. (2018) with both heads. Given `masked_positions` it returns summed losses instead of logits.
@@ -25,11 +27,10 @@ class BertForPreTraining(transformers.BertForPreTraining):
         hidden = encoded.last_hidden_state
         row = torch.arange(len(hidden), device=hidden.device)[:, None] * hidden.shape[1]
         chosen = hidden.flatten(0, 1).index_select(0, (row + masked_positions).flatten())
-        logits = self.cls.predictions(chosen).float()
-        labels = masked_labels.flatten()
-        sums = {"mlm": F.cross_entropy(logits, labels, ignore_index=-100, reduction="sum")}
-        if not self.training:
-            sums["mlm_correct"] = (logits.argmax(-1) == labels).sum()
+        head = self.cls.predictions
+        loss, correct = linear_cross_entropy(head.transform(chosen), head.decoder.weight, masked_labels.flatten(),
+                                             head.decoder.bias)
+        sums = {"mlm": loss} if self.training else {"mlm": loss, "mlm_correct": correct}
         if next_sentence_label is not None:
             relation = self.cls.seq_relationship(encoded.pooler_output).float()
             sums["nsp"] = F.cross_entropy(relation, next_sentence_label, reduction="sum")

@@ -2,7 +2,8 @@
 
 import torch
 import transformers
-from torch.nn import functional as F
+
+from toolkit.models.loss import linear_cross_entropy
 
 
 class GPT2LMHeadModel(transformers.GPT2LMHeadModel):
@@ -17,9 +18,5 @@ class GPT2LMHeadModel(transformers.GPT2LMHeadModel):
         if shifted_labels is None:
             return super().forward(*args, **kwargs)
         hidden = self.transformer(*args, use_cache=False, **kwargs).last_hidden_state
-        logits = self.lm_head(hidden).flatten(0, 1).float()
-        labels = shifted_labels.flatten()
-        sums = {"lm": F.cross_entropy(logits, labels, ignore_index=-100, reduction="sum")}
-        if not self.training:
-            sums["lm_correct"] = (logits.argmax(-1) == labels).sum()
-        return sums
+        loss, correct = linear_cross_entropy(hidden.flatten(0, 1), self.lm_head.weight, shifted_labels.flatten())
+        return {"lm": loss} if self.training else {"lm": loss, "lm_correct": correct}

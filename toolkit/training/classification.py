@@ -2,6 +2,8 @@
 
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from toolkit import metrics
 from toolkit.compare import mean_interval, paired_difference, table, verdict
+from toolkit.errors import UserError
 from toolkit.run import Run
 from toolkit.training.loop import TrainingConfig, seed_everything, share, train
 from toolkit.training.precision import ImplConfig, Precision, choose
@@ -100,6 +103,47 @@ def fine_tune(make_model: Callable[[], PreTrainedModel], train_data: LabelledBat
         shutil.rmtree(run.model_dir)
     return run.finish({**score(logits.argmax(1), test.labels), "predictions": logits.argmax(1).tolist(),
                        "validation": metrics_on_validation})
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A model to compare with itself: `make_model(pretrained=…)`, and its (train, validation, test) batches."""
+
+    make_model: Callable[..., PreTrainedModel]
+    batches: tuple[LabelledBatches, LabelledBatches, LabelledBatches]
+    tokenizer: PreTrainedTokenizerBase | None = None
+
+
+def fine_tune_arms(on_seed: Callable[[int], tuple[dict[str, Arm], dict[str, float]]], seeds: int,
+                   config: TrainingConfig, impl: ImplConfig, run: Run, accelerator: Accelerator, title: str) -> dict:
+    """Every model, pretrained and from a random start, on every seed, beside the baselines of that seed.
+
+    `on_seed` gives the arms by model and the baselines' accuracies. Each fit is a run of its own under `run`; the
+    first seed's pretrained models are kept. Returns what a result.json holds: `compare_arms`, and the last seed's
+    test labels and predictions.
+    """
+    if seeds < 1:
+        raise UserError(f"seeds is {seeds}; give at least 1, and 3 or more for an interval worth having.")
+    accuracies: dict[str, dict[str, list[float]]] = {}
+    baselines: dict[str, list[float]] = {}
+    predictions, number = {}, 0
+    for seed in range(seeds):
+        arms, references = on_seed(seed)
+        for name, accuracy in references.items():
+            baselines.setdefault(name, []).append(accuracy)
+        for name, arm in arms.items():
+            for start in ("pretrained", "random"):
+                number += 1
+                result = fine_tune(
+                    partial(arm.make_model, pretrained=start == "pretrained"), *arm.batches, config, impl,
+                    Run(run.directory / f"{name}-{start}/seed-{seed}", accelerator.is_main_process), accelerator, seed,
+                    f"{title} {number}/{2 * len(arms) * seeds}: {name} {start}, seed {seed}", arm.tokenizer,
+                    keep_model=start == "pretrained" and seed == 0)
+                accuracies.setdefault(name, {}).setdefault(start, []).append(result["accuracy"])
+                predictions[f"{name}-{start}"] = result["predictions"]
+    test_labels = next(iter(arms.values())).batches[2].labels
+    return {**compare_arms(accuracies, baselines), "test_examples": len(test_labels),
+            "references": test_labels.tolist(), "predictions": predictions}
 
 
 def compare_arms(result: dict[str, dict[str, list[float]]], baselines: dict[str, list[float]]) -> dict:

@@ -1,12 +1,12 @@
 """The two pretraining objectives as tasks of the loop: masked LM with next-sentence prediction, and causal LM."""
 
-import math
 from pathlib import Path
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from toolkit import metrics
 from toolkit.data.bert import IGNORED, BertBatches, MaskingConfig
 from toolkit.data.gpt import GptBatches, evaluation_blocks, num_evaluation_blocks
 from toolkit.data.prepare import PreparedData
@@ -49,14 +49,14 @@ class BertPretraining:
             add_to(totals, {f"{key}_count": value for key, value in self.counts(batch).items()})
             add_to(totals, self.losses(model, to_device(batch, accelerator.device)))
         totals = reduce_sums(accelerator, totals)
-        metrics = {}
+        result = {}
         for name in ("mlm", "nsp"):
             if f"{name}_count" in totals:
-                metrics[f"{name}_loss"] = totals[name] / totals[f"{name}_count"]
-                metrics[f"{name}_accuracy"] = totals[f"{name}_correct"] / totals[f"{name}_count"]
-                metrics[f"{name}_count"] = int(totals[f"{name}_count"])
-        metrics["loss"] = metrics["mlm_loss"] + metrics.get("nsp_loss", 0.0)
-        return metrics
+                result[f"{name}_loss"] = totals[name] / totals[f"{name}_count"]
+                result[f"{name}_accuracy"] = totals[f"{name}_correct"] / totals[f"{name}_count"]
+                result[f"{name}_count"] = int(totals[f"{name}_count"])
+        result["loss"] = result["mlm_loss"] + result.get("nsp_loss", 0.0)
+        return result
 
     def save(self, model: PreTrainedModel, directory: Path) -> None:
         model.save_pretrained(directory)
@@ -96,11 +96,10 @@ class GptPretraining(CausalLanguageModelling):
             add_to(totals, {"count": len(predicted), "bytes": int(self.byte_lengths[predicted].sum())})
             add_to(totals, self.losses(model, to_device(batch, accelerator.device)))
         totals = reduce_sums(accelerator, totals)
-        loss = totals["lm"] / totals["count"]
-        return {"loss": loss, "perplexity": math.exp(min(loss, 700)),
-                "accuracy": totals["lm_correct"] / totals["count"],
-                "bits_per_byte": totals["lm"] / math.log(2) / totals["bytes"],
-                "count": int(totals["count"]), "bytes": int(totals["bytes"])}
+        nats, count, text_bytes = totals["lm"], int(totals["count"]), int(totals["bytes"])
+        return {"loss": nats / count, "accuracy": totals["lm_correct"] / count, "count": count, "bytes": text_bytes,
+                **metrics.load("perplexity").compute(negative_log_likelihood=[nats], tokens=[count]),
+                **metrics.load("bits_per_byte").compute(negative_log_likelihood=[nats], bytes=[text_bytes])}
 
     def save(self, model: PreTrainedModel, directory: Path) -> None:
         model.save_pretrained(directory)
