@@ -224,7 +224,8 @@ def test_the_loss_taken_in_pieces_is_the_loss(with_bias, rows):
                                                ignore_index=-100, reduction="sum")
     torch.testing.assert_close(loss, wanted, rtol=1e-5, atol=1e-4, check_dtype=False)
     inputs = [hidden, weight] + [bias] * with_bias
-    for ours, theirs in zip(torch.autograd.grad(3 * loss, inputs), torch.autograd.grad(3 * wanted, inputs), strict=True):
+    gradients = [torch.autograd.grad(3 * value, inputs) for value in (loss, wanted)]
+    for ours, theirs in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4, check_dtype=False)
     with torch.no_grad():
         _, correct = linear_cross_entropy(hidden, weight, labels, bias)

@@ -12,11 +12,11 @@ def test_the_file_map_names_every_module_and_no_other():
     block = README.split("```\ntoolkit/\n")[1].split("```")[0]
     named, folder = set(), ""
     for line in block.splitlines():
-        if match := re.match(r"( +)([\w]+/?(?:\.py)?)\s", line):
+        if match := re.match(r"(  |    )(\w+(?:/|\.py))\s*", line):
             depth, name = len(match[1]), match[2]
             if name.endswith("/"):
-                folder = name if depth == 2 else folder
-            elif name.endswith(".py"):
+                folder = name
+            else:
                 named.add((folder if depth == 4 else "") + name)
     present = {str(path.relative_to(small.ROOT / "toolkit")) for path in (small.ROOT / "toolkit").rglob("*.py")
                if path.name != "__init__.py"}
@@ -26,7 +26,8 @@ def test_the_file_map_names_every_module_and_no_other():
 def test_every_make_target_in_the_documents_exists():
     targets = set(re.findall(r"^([a-z-]+):", (small.ROOT / "Makefile").read_text(), re.MULTILINE))
     for document in ("README.md", "recipes/README.md"):
-        used = set(re.findall(r"`?make ([a-z-]+)", (small.ROOT / document).read_text(encoding="utf-8")))
+        used = set(re.findall(r"(?:^|`)make ([a-z-]+)", (small.ROOT / document).read_text(encoding="utf-8"),
+                              re.MULTILINE))
         assert used and used <= targets, used - targets
 
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -43,7 +43,7 @@ class TrainingConfig(OptimConfig):
     """Checkpoint every so many steps; 0: only when interrupted."""
     save_total_limit: int = 2
     """Checkpoints kept."""
-    report_to: list[str] = field(default_factory=list)
+    report_to: list[Literal["wandb"]] = field(default_factory=list)
     """`wandb`, beside metrics.jsonl, which is always written."""
 
 
