@@ -100,11 +100,11 @@ def demo(accelerator) -> dict:
 
 def draw(summary: dict, bert_config, gpt_config, text: dict, series: dict) -> None:
     plots = DEMO / "plots"
-    plot_loss(read_metrics(Path(bert_config.output_dir) / "metrics.jsonl"), plots / "bert-mlm.png",
-              "BERT: masked LM", "mlm_loss", "eval_mlm_loss",
+    bert_metrics = read_metrics(Path(bert_config.output_dir) / "metrics.jsonl")
+    plot_loss(bert_metrics, plots / "bert-mlm.png", "BERT: masked LM", "mlm_loss", "eval_mlm_loss",
               {"unigram entropy": summary["bert"]["unigram_entropy"]})
-    plot_loss(read_metrics(Path(bert_config.output_dir) / "metrics.jsonl"), plots / "bert-nsp.png",
-              "BERT: next-sentence prediction", "nsp_loss", "eval_nsp_loss", {"guessing": 0.6931})
+    plot_loss(bert_metrics, plots / "bert-nsp.png", "BERT: next-sentence prediction", "nsp_loss", "eval_nsp_loss",
+              {"guessing": 0.6931})
     plot_loss(read_metrics(Path(gpt_config.output_dir) / "metrics.jsonl"), plots / "gpt.png", "GPT: next token",
               ylabel="loss (nats per token)")
     for name, result in (("text", text), ("series", series)):

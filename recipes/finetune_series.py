@@ -1,7 +1,7 @@
 """Fine-tune text-pretrained backbones to classify time series, each beside a random start and logistic regression.
 
-    make finetune-series CONFIG=recipes/configs/cbf.yaml
-    python recipes/finetune_series.py --config recipes/configs/cbf.yaml --data.train X_TRAIN.tsv --data.test X_TEST.tsv
+    make finetune-series CONFIG=recipes/configs/gunpoint.yaml
+    python recipes/finetune_series.py --config recipes/configs/demo/series.yaml --output_dir runs/cbf
 
 Series → patches → linear embedding → BERT or GPT through `inputs_embeds` → mean → classes. Without files, the set is
 Cylinder-Bell-Funnel, generated from its published equations.

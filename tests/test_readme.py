@@ -32,7 +32,7 @@ def test_every_make_target_in_the_documents_exists():
 
 
 def test_every_config_in_the_documents_exists():
-    for document in ("README.md", "recipes/README.md", "Makefile"):
+    for document in ("README.md", "recipes/README.md", "Makefile", *map(str, small.ROOT.glob("recipes/*.py"))):
         for path in re.findall(r"recipes/configs/[\w./-]+\.yaml", (small.ROOT / document).read_text(encoding="utf-8")):
             assert (small.ROOT / path).exists(), path
 
