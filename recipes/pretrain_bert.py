@@ -73,7 +73,7 @@ def pretrain_bert(settings: PretrainBertConfig, accelerator) -> dict:
     # Data: the first process makes it, the others find it made.
     with accelerator.main_process_first():
         data = prepare(settings.corpus, settings.tokenizer, settings.data_dir, end_documents=False,
-                       progress=accelerator.is_main_process)
+                       num_proc=settings.impl.preprocessing_num_workers, progress=accelerator.is_main_process)
     vocab_size = len(data.tokenizer)
 
     # Model: transformers' class, with initial values from which minutes are enough.

@@ -48,6 +48,9 @@ class PretrainGptConfig:
     model: ModelSection = field(default_factory=ModelSection)
     block_size: int = 128
     """Tokens a row sees at once."""
+    attention_within_documents: bool = False
+    """Keep attention, and the count of positions, inside each of the documents that share a row. Without it a row's
+    later documents see the earlier ones, as in GPT-2."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
     seed: int = 0
     impl: ImplConfig = field(default_factory=ImplConfig)
@@ -68,7 +71,7 @@ def pretrain_gpt(settings: PretrainGptConfig, accelerator) -> dict:
     # Data: the first process makes it, the others find it made.
     with accelerator.main_process_first():
         data = prepare(settings.corpus, settings.tokenizer, settings.data_dir, end_documents=True,
-                       progress=accelerator.is_main_process)
+                       num_proc=settings.impl.preprocessing_num_workers, progress=accelerator.is_main_process)
     vocab_size, end_id = len(data.tokenizer), data.tokenizer.eos_token_id
 
     # Model: transformers' class, with initial values from which minutes are enough.
@@ -86,7 +89,8 @@ def pretrain_gpt(settings: PretrainGptConfig, accelerator) -> dict:
                       f"{vocab_size:,}; {data.train.num_tokens:,} training tokens")
 
     # Train.
-    task = GptPretraining(model, data, settings.block_size, settings.training.batch_size, settings.seed)
+    task = GptPretraining(model, data, settings.block_size, settings.training.batch_size, settings.seed,
+                          settings.attention_within_documents)
     metrics = train(task, settings.training, settings.impl, run, accelerator, settings.seed, "GPT",
                     config.to_dict(settings))
     return run.finish(metrics)

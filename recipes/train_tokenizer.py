@@ -11,7 +11,7 @@ from pathlib import Path
 
 from toolkit import cli, config
 from toolkit.data.corpus import CorpusConfig, prepare_corpus, read_documents
-from toolkit.tokenization import prepare_tokenizer, texts_in_paragraphs
+from toolkit.tokenizer_training import prepare_tokenizer
 
 
 @dataclass
@@ -26,10 +26,8 @@ def main(argv: list[str]) -> None:
     settings = config.parse(TrainTokenizerConfig, argv, __doc__)
     directory = Path(settings.data_dir)
     prepare_corpus(settings.corpus, directory / "corpus")
-    train = directory / "corpus/train.jsonl"
     target = directory / Path(settings.tokenizer).stem / "tokenizer"
-    tokenizer = prepare_tokenizer(settings.tokenizer,
-                                  texts_in_paragraphs(document.text for document in read_documents(train)), target)
+    tokenizer = prepare_tokenizer(settings.tokenizer, directory / "corpus", target)
     sample = next(read_documents(directory / "corpus/validation.jsonl")).text[:200]
     print(f"{len(tokenizer):,} tokens in {target}")
     print(f"{sample!r}\n→ {tokenizer.tokenize(sample)}")

@@ -1,7 +1,9 @@
 """Shared fixtures: small texts, tokenizers and stores, built once a session in temporary folders."""
 
+import json
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -10,9 +12,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a mistyped name must fail at onc
 import numpy as np
 import pytest
 
-from toolkit.data.corpus import Document
+from toolkit.data.sources import Document
 from toolkit.data.store import TokenStore, build_store
-from toolkit.tokenization import prepare_tokenizer, texts_in_paragraphs
+from toolkit.tokenization import load_tokenizer
+from toolkit.tokenizer_training import read_spec, train_tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -63,10 +66,21 @@ def documents(texts: list[str]) -> list[Document]:
 
 @pytest.fixture(scope="session")
 def train_spec(texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> Callable:
-    """`train_spec(name)` trains tokenizers/<name>.yaml on `texts`, once a session; gives the tokenizer as loaded."""
+    """`train_spec(name)` trains tokenizers/<name>.yaml on `texts`, once a session; gives the tokenizer as loaded.
+
+    The vocabulary is as large as so small a corpus can give.
+    """
     folder = tmp_path_factory.mktemp("tokenizers")
-    return lambda name: prepare_tokenizer(str(ROOT / f"tokenizers/{name}.yaml"), texts_in_paragraphs(texts),
-                                          folder / name, progress=False)
+
+    def train(name: str):
+        if not (folder / name).exists():
+            spec = read_spec(ROOT / f"tokenizers/{name}.yaml")
+            if spec.algorithm not in ("byte", "character"):
+                spec.vocab_size = 400 if spec.algorithm == "byte-level-bpe" else 150
+            train_tokenizer(spec, texts, progress=False).save_pretrained(folder / name)
+        return load_tokenizer(str(folder / name))
+
+    return train
 
 
 @pytest.fixture(scope="session")
@@ -84,15 +98,28 @@ def characters(train_spec):
     return train_spec("characters")
 
 
+def store_of(documents: Sequence[Document], tokenizer, directory: Path, **options) -> TokenStore:
+    """A store of documents that are given as a list: they become a file like the one a preparation leaves."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    text = directory.with_suffix(".jsonl")
+    text.write_text("".join(json.dumps(asdict(document)) + "\n" for document in documents), encoding="utf-8")
+    return build_store(text, tokenizer, directory, progress=False, **options)
+
+
+@pytest.fixture(scope="session")
+def make_store() -> Callable:
+    return store_of
+
+
 @pytest.fixture(scope="session")
 def bert_store(documents, wordpiece, tmp_path_factory) -> TokenStore:
-    return build_store(documents, wordpiece, tmp_path_factory.mktemp("bert") / "store", progress=False)
+    return store_of(documents, wordpiece, tmp_path_factory.mktemp("bert") / "store")
 
 
 @pytest.fixture(scope="session")
 def gpt_store(documents, byte_level_bpe, tmp_path_factory) -> TokenStore:
-    return build_store(documents, byte_level_bpe, tmp_path_factory.mktemp("gpt") / "store",
-                       append_id=byte_level_bpe.eos_token_id, progress=False)
+    return store_of(documents, byte_level_bpe, tmp_path_factory.mktemp("gpt") / "store",
+                    append_id=byte_level_bpe.eos_token_id)
 
 
 class PositionTokenizer:

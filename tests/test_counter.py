@@ -77,6 +77,21 @@ def test_every_bit_is_fair():
     assert (np.abs(ones - len(drawn) / 2) < 4.5 * np.sqrt(len(drawn)) / 2).all()
 
 
+def test_every_bit_of_the_short_draws_is_fair_and_rows_and_columns_are_independent():
+    drawn = counter.bits32(counter.key(5), np.arange(20_000), 3)
+    for column in (drawn[:, 0], drawn[0:2000].ravel()):
+        ones = np.asarray([((column >> np.uint32(bit)) & np.uint32(1)).sum() for bit in range(32)])
+        assert (np.abs(ones - len(column) / 2) < 4.5 * np.sqrt(len(column)) / 2).all()
+    draws = drawn * 2.0**-32
+    bound = 4.5 / np.sqrt(len(draws))
+    for one, other in ((draws[:, 0], draws[:, 1]), (draws[:, 1], draws[:, 2]), (draws[1:, 0], draws[:-1, 0])):
+        assert abs(np.corrcoef(one, other)[0, 1]) < bound
+        assert abs(np.corrcoef(one, np.sqrt(other))[0, 1]) < bound
+    across = counter.bits32(counter.key(6), np.arange(4), 50_000) * 2.0**-32
+    assert all(stats.kstest(row, "uniform").pvalue > 1e-4 for row in across)
+    assert np.array_equal(counter.bits32(counter.key(5), np.arange(7, 9), 2), drawn[7:9, :2])
+
+
 def test_streams_indices_and_columns_are_independent():
     index, bound = np.arange(40_000), 4.5 / np.sqrt(40_000)
     first, second = (counter.uniform(counter.key(0, stream), index, 3) for stream in (0, 1))
@@ -103,7 +118,9 @@ def test_draws_never_change():
         [17550942333368682090, 12074169886457468132],
         [4450453321375589735, 5498058227065906212],
     ]
-    assert counter.permute(counter.key(0, 1), np.arange(8), 8).tolist() == [5, 7, 6, 0, 1, 3, 4, 2]
+    assert counter.bits32(counter.key(0, 1), np.asarray([0, 10**12]), 2).tolist() == [
+        [1148795683, 907441805], [2368889306, 186975164]]
+    assert counter.permute(counter.key(0, 1), np.arange(8), 8).tolist() == [4, 7, 2, 0, 5, 6, 3, 1]
 
 
 def test_epoch_order_visits_everything_once_an_epoch_in_a_fresh_order():

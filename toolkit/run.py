@@ -7,13 +7,16 @@
 Whatever is written appears whole or not at all (temporary name, fsync, rename).
 """
 
+import errno
+import fcntl
 import json
 import os
 import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -50,9 +53,7 @@ def write_directory(path: str | Path, fill: Callable[[Path], Any]) -> None:
     try:
         fill(temporary)
         for file in temporary.rglob("*"):
-            if file.is_file():
-                with open(file, "rb") as handle:
-                    os.fsync(handle.fileno())
+            _sync(file)
         os.chmod(temporary, 0o755)
         if path.exists():
             discarded = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
@@ -69,6 +70,59 @@ def write_directory(path: str | Path, fill: Callable[[Path], Any]) -> None:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+@contextmanager
+def building(path: str | Path) -> Iterator[Path]:
+    """A directory to build `path` in, little by little: it becomes `path` at the end of a block that succeeds.
+
+    Until then it is `<path>.building`; what a failed or killed build left there is found again by the next one. One
+    process at a time: a second is refused, and nothing needs cleaning up after one that died (the lock is the
+    kernel's).
+    """
+    path = Path(path)
+    partial = path.with_name(path.name + ".building")
+    busy = UserError(f"{path}: another process is making it at this moment. Wait for it to finish, or choose another "
+                     f"data_dir.")
+    with disk_errors(path):
+        partial.mkdir(parents=True, exist_ok=True)
+        lock = os.open(partial, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise busy from None
+            if path.exists() or not partial.exists() or not os.path.samestat(os.fstat(lock), partial.stat()):
+                raise busy  # another one finished between our looking and our locking
+            yield partial
+            for file in partial.rglob("*"):
+                _sync(file)
+            os.replace(partial, path)
+            _sync(path.parent)
+        finally:
+            if partial.exists() and not any(partial.iterdir()):
+                partial.rmdir()
+            os.close(lock)
+
+
+@contextmanager
+def disk_errors(path: str | Path) -> Iterator[None]:
+    """A full disk as a message that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise UserError(f"{path}: the disk is full ({error.strerror}). Free some space or choose another data_dir; what "
+                        f"is finished is kept, the same command continues.") from None
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path: str | Path, value: Any) -> None:

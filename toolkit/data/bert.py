@@ -11,14 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from toolkit.data import counter
+from toolkit.data.mixture import Mixture
 from toolkit.data.store import TokenStore
 from toolkit.errors import UserError
-from toolkit.tokenization import PreTrainedTokenizerBase, ordinary_ids
+from toolkit.tokenization import PreTrainedTokenizerBase, ordinary_ids, word_joints
 
 IGNORED = -100
 """Label of a position that is not predicted, as everywhere in transformers."""
 
 _GEOMETRY, _EPOCH, _CHOICE, _REPLACEMENT, _ROUNDING = range(5)  # independent random streams
+_OVERSHOOT = 8  # predictions a row has to spare for the last whole word
 
 
 @dataclass
@@ -29,9 +31,15 @@ class MaskingConfig:
     """Share of the non-special tokens that are predicted."""
     next_sentence_prediction: bool = True
     """Whether half of the rows get a B from a different document, to be told apart."""
+    whole_word_masking: bool = False
+    """Choose words instead of tokens: all pieces of a word are predicted, and share one fate of the 80/10/10."""
+    short_seq_prob: float = 0.0
+    """Share of the rows that are cut to a random length, as BERT did (0.1) to have seen short inputs too."""
 
     def predictions_per_row(self) -> int:
-        return max(1, math.ceil(self.mlm_probability * (self.max_seq_length - 3)))
+        """Slots for predictions in a row: a fixed number, so that shapes are static."""
+        predictions = max(1, math.ceil(self.mlm_probability * (self.max_seq_length - 3)))
+        return min(self.max_seq_length, predictions + _OVERSHOOT if self.whole_word_masking else predictions)
 
 
 class BertBatches:
@@ -43,7 +51,7 @@ class BertBatches:
     """
 
     def __init__(self, store: TokenStore, tokenizer: PreTrainedTokenizerBase, config: MaskingConfig,
-                 batch_size: int, seed: int):
+                 batch_size: int, seed: int, weights: tuple[float, ...] = ()):
         self.store, self.config, self.batch_size, self.seed = store, config, batch_size, seed
         missing = [name for name in ("cls_token_id", "sep_token_id", "mask_token_id", "pad_token_id")
                    if getattr(tokenizer, name) is None]
@@ -52,6 +60,8 @@ class BertBatches:
                             f"BERT needs. Use a WordPiece spec such as tokenizers/wordpiece-8k.yaml.")
         if not 0 < config.mlm_probability < 1:
             raise UserError(f"mlm_probability is {config.mlm_probability}; it must lie between 0 and 1.")
+        if not 0 <= config.short_seq_prob <= 1:
+            raise UserError(f"short_seq_prob is {config.short_seq_prob}; it must lie between 0 and 1.")
         if config.max_seq_length < 8:
             raise UserError(f"max_seq_length is {config.max_seq_length}; pairs need at least 8 tokens.")
         self.cls, self.sep = tokenizer.cls_token_id, tokenizer.sep_token_id
@@ -69,120 +79,182 @@ class BertBatches:
         self.paired_document = np.where(following < len(sizes), following, np.argmax(sizes > 1))
         self.window = config.max_seq_length - 3
         # Documents by length, so that those long enough for a random B are the end of a list.
-        lengths = np.diff(store.document_tokens())
+        bounds = store.document_tokens()
+        lengths = np.diff(bounds)
         self.by_length = np.argsort(lengths, kind="stable")
         self.sorted_lengths = lengths[self.by_length]
         self.sorted_tokens = np.concatenate([[0], np.cumsum(self.sorted_lengths)])
         self.rank = np.argsort(self.by_length)
-        self.rows_per_epoch = max(1, store.num_tokens // self.window)
+        # Where the last full window of each document starts.
+        self.latest = np.searchsorted(store.sentence_offsets, np.maximum(bounds[1:] - self.window, bounds[:-1]),
+                                      "right") - 1
+        self.mixture = Mixture(store, weights, seed)
+        self.rows_per_epoch = max(1, self.mixture.size // self.window)
+        # All runs of max_seq_length ids, as a view: a row of a batch is two of them.
+        ids = np.asarray(store.ids)
+        ids = np.pad(ids, (0, max(0, config.max_seq_length - len(ids))))
+        self.runs = np.lib.stride_tricks.sliding_window_view(ids, config.max_seq_length)
+        self.joints = word_joints(tokenizer) if config.whole_word_masking else None
 
     def batch(self, step: int, rows: range) -> dict[str, np.ndarray]:
         """Arrays for rows (b of them) of the global batch at `step`, T = max_seq_length, P predictions a row:
 
         input_ids, token_type_ids, attention_mask (b, T); masked_positions, masked_labels (b, P), labels −100 where a
-        short row predicts fewer; next_sentence_label (b,), 0 for a true continuation, 1 for a random one.
+        row predicts fewer; next_sentence_label (b,), 0 for a true continuation, 1 for a random one.
         """
         index = step * self.batch_size + np.arange(rows.start, rows.stop)
-        batch = self._pairs(index)
-        self._mask(batch, index)
-        return batch
+        start_a, length_a, start_b, length_b, label = self._pairs(index)
+        second = length_a + 2  # where B starts in a row
+        end = second + length_b  # of the closing [SEP]
+        column = np.arange(self.config.max_seq_length, dtype=np.int32)
+        in_b = column >= second[:, None].astype(np.int32)
+        inside = column <= end[:, None].astype(np.int32)
+        ids = np.where(in_b, self._run(start_b - second), self._run(start_a - 1))
+        row = np.arange(len(index))
+        ids[:, 0] = self.cls
+        ids[row, second - 1] = self.sep
+        ids[row, end] = self.sep
+        ids[~inside] = self.pad
+        maskable = inside.copy()
+        maskable[:, 0] = maskable[row, second - 1] = maskable[row, end] = False
+        positions, labels = self._mask(ids, maskable, index)
+        return {"input_ids": ids.astype(np.int64), "token_type_ids": (in_b & inside).astype(np.int64),
+                "attention_mask": inside.astype(np.int64), "masked_positions": positions, "masked_labels": labels,
+                "next_sentence_label": label}
 
-    def _pairs(self, index: np.ndarray) -> dict[str, np.ndarray]:
+    def _run(self, start: np.ndarray) -> np.ndarray:
+        """(b, T) ids from `start` on; before the first and after the last of the store, whatever."""
+        within = np.clip(start, 0, len(self.runs) - 1)
+        runs = self.runs[within]
+        for row in np.flatnonzero(within != start):
+            runs[row] = np.take(self.store.ids, start[row] + np.arange(runs.shape[1]), mode="clip")
+        return runs
+
+    def _pairs(self, index: np.ndarray) -> tuple[np.ndarray, ...]:
+        """(b,) arrays: where in the store A starts, its length, the same of B, and the next-sentence label."""
         store, window = self.store, self.window
         starts, documents = store.sentence_offsets, store.document_offsets
-        draws = counter.uniform(counter.key(self.seed, _GEOMETRY), index, 4)
+        draws = counter.uniform(counter.key(self.seed, _GEOMETRY), index, 6)
         epochs, slots = counter.epoch_order(self.seed, index, self.rows_per_epoch)
         phase = counter.uniform(counter.key(self.seed, _EPOCH), epochs, 1)[:, 0]
-        token = ((slots + phase) * (store.num_tokens / self.rows_per_epoch)).astype(np.int64) % store.num_tokens
-
-        def sentence_at(tokens: np.ndarray) -> np.ndarray:
-            return np.searchsorted(starts, tokens, "right") - 1
+        place = ((slots + phase) * (self.mixture.size / self.rows_per_epoch)).astype(np.int64) % self.mixture.size
+        token = self.mixture.tokens_at(place, epochs)
 
         # A starts at the sentence under the token, or earlier where the document would end before the window does.
-        first = sentence_at(token)
-        document = np.searchsorted(documents, first, "right") - 1
+        first = _containing(starts, token)
+        document = _containing(documents, first)
         moved = self.paired_document[document]
         first = np.where(moved == document, first, documents[moved])
         document = moved
-        opening, closing = documents[document], documents[document + 1]
-        last_token = starts[closing]
-        latest = np.maximum(opening, sentence_at(np.maximum(last_token - window, starts[opening])))
-        first = np.minimum(np.minimum(first, latest), closing - 2)
+        closing = documents[document + 1]
+        opening_token, last_token = starts[documents[document]], starts[closing]
+        first = np.minimum(np.minimum(first, self.latest[document]), closing - 2)
+        if self.config.short_seq_prob:
+            short = draws[:, 4] < self.config.short_seq_prob
+            window = np.where(short, 2 + (draws[:, 5] * (window - 1)).astype(np.int64), window)
 
         # The boundary between A and B is any sentence boundary inside the window.
-        past_window = np.minimum(np.searchsorted(starts, starts[first] + window, "left"), closing)
+        start_a = starts[first]
+        past_window = np.minimum(1 + _containing(starts, start_a + window - 1), closing)
         boundary = first + 1 + (draws[:, 0] * np.maximum(past_window - first - 1, 1)).astype(np.int64)
-        middle = starts[boundary]
-        available = last_token - middle
-        length_a = np.minimum(middle - starts[first], window - np.minimum(available, window // 4))
+        start_b = starts[boundary]
+        available = last_token - start_b
+        length_a = np.minimum(start_b - start_a, window - np.minimum(available, np.maximum(window // 4, 1)))
         length_b = np.minimum(available, window - length_a)
-        if self.config.next_sentence_prediction:  # true or random, B is no longer than another document can give
-            longest_other = np.where(document == self.by_length[-1], *self.sorted_lengths[[-2, -1]])
-            length_b = np.minimum(length_b, longest_other)
-            # A true B that reaches the end of its document would end with a sentence, as a random one seldom does.
-            last_sentence = np.minimum(last_token - starts[closing - 1], length_b)
-            short = (length_b == available) & (length_a + length_b < window)
-            length_b = length_b - np.where(short, (draws[:, 3] * last_sentence).astype(np.int64), 0)
-        start_a, start_b = middle - length_a, middle
+        start_a = start_b - length_a
+        if not self.config.next_sentence_prediction:
+            return start_a, length_a, start_b, length_b, np.zeros(len(index), np.int64)
+
+        # True or random, B is no longer than another document can give.
+        longest_other = np.where(document == self.by_length[-1], *self.sorted_lengths[[-2, -1]])
+        length_b = np.minimum(length_b, longest_other)
+        # A true B that reaches the end of its document would end with a sentence, as a random one seldom does.
+        last_sentence = np.minimum(last_token - starts[closing - 1], length_b)
+        cut = (length_b == available) & (length_a + length_b < window)
+        length_b = length_b - np.where(cut, (draws[:, 3] * last_sentence).astype(np.int64), 0)
 
         # A random B: a sentence of another document, early enough in it to be as long as the true one.
-        label = np.zeros(len(index), np.int64)
-        if self.config.next_sentence_prediction:
-            label = (draws[:, 1] < 0.5).astype(np.int64)
-            # Tokens of the documents that are long enough, in the order of length, this document left out.
-            size, here = last_token - starts[opening], self.sorted_tokens[self.rank[document]]
-            low = self.sorted_tokens[np.searchsorted(self.sorted_lengths, length_b, "left")]
-            token = low + (draws[:, 2] * (store.num_tokens - low - size)).astype(np.int64)
-            token = np.where(token >= here, token + size, token)
-            place = np.searchsorted(self.sorted_tokens, token, "right") - 1
-            other = self.by_length[place]
-            other_start, other_end = starts[documents[other]], starts[documents[other + 1]]
-            token = np.minimum(token - self.sorted_tokens[place] + other_start, other_end - length_b)
-            start_b = np.where(label == 1, starts[sentence_at(token)], start_b)
+        label = (draws[:, 1] < 0.5).astype(np.int64)
+        # Tokens of the documents that are long enough, in the order of length, this document left out.
+        size, here = last_token - opening_token, self.sorted_tokens[self.rank[document]]
+        low = self.sorted_tokens[np.searchsorted(self.sorted_lengths, length_b, "left")]
+        token = low + (draws[:, 2] * (store.num_tokens - low - size)).astype(np.int64)
+        token = np.where(token >= here, token + size, token)
+        rank = _containing(self.sorted_tokens, token)
+        other = self.by_length[rank]
+        token = np.minimum(token - self.sorted_tokens[rank] + starts[documents[other]],
+                           starts[documents[other + 1]] - length_b)
+        return start_a, length_a, np.where(label == 1, starts[_containing(starts, token)], start_b), length_b, label
 
-        column = np.arange(self.config.max_seq_length)[None, :]
-        in_a = (column >= 1) & (column <= length_a[:, None])
-        second = (length_a + 2)[:, None]
-        end = second + length_b[:, None]
-        in_b = (column >= second) & (column < end)
-        source = np.where(in_a, start_a[:, None] + column - 1, np.where(in_b, start_b[:, None] + column - second, 0))
-        input_ids = store.ids[source].astype(np.int64)
-        input_ids[~(in_a | in_b)] = self.pad
-        input_ids[:, 0] = self.cls
-        row = np.arange(len(index))
-        input_ids[row, length_a + 1] = self.sep
-        input_ids[row, end[:, 0]] = self.sep
-        return {
-            "input_ids": input_ids,
-            "token_type_ids": ((column >= second) & (column <= end)).astype(np.int64),
-            "attention_mask": (column <= end).astype(np.int64),
-            "next_sentence_label": label,
-        }
-
-    def _mask(self, batch: dict[str, np.ndarray], index: np.ndarray) -> None:
-        ids = batch["input_ids"]
+    def _mask(self, ids: np.ndarray, maskable: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Choose positions (b, P), replace what stands there in `ids`, and give the labels (b, P)."""
         predictions = self.config.predictions_per_row()
-        special = (ids == self.cls) | (ids == self.sep) | (ids == self.pad)
         # The share exactly, on average: what is left over of a row decides by chance.
-        leftover = counter.uniform(counter.key(self.seed, _ROUNDING), index, 1)[:, 0]
-        wanted = np.floor(self.config.mlm_probability * (~special).sum(1) + leftover).astype(np.int64)
-        wanted = np.clip(wanted, 1, predictions)
-        # The `wanted` smallest of one random key a position: a draw without replacement.
-        keys = counter.bits(counter.key(self.seed, _CHOICE), index, ids.shape[1])
-        keys[special] = np.iinfo(np.uint64).max
-        chosen = np.argpartition(keys, predictions, axis=1)[:, :predictions]
-        chosen = np.take_along_axis(chosen, np.argsort(np.take_along_axis(keys, chosen, 1), axis=1), 1)
-        used = np.arange(predictions)[None, :] < wanted[:, None]
+        leftover = counter.uniform(counter.key(self.seed, _ROUNDING), index, 2)
+        wanted = np.floor(self.config.mlm_probability * maskable.sum(1) + leftover[:, 0]).astype(np.int64)
+        wanted = np.clip(wanted, 1, predictions)[:, None]
+        # The smallest of one random key a position: a draw without replacement. The key ends in its position.
+        keys = counter.bits32(counter.key(self.seed, _CHOICE), index, ids.shape[1])
+        fate = counter.bits32(counter.key(self.seed, _REPLACEMENT), index, 2 * predictions)
+        fate, random = fate[:, :predictions] * 2.0**-32, fate[:, predictions:]
+        if self.joints is None:
+            low = np.uint32((1 << (ids.shape[1] - 1).bit_length()) - 1)
+            keys = keys & ~low | np.arange(ids.shape[1], dtype=np.uint32)
+            keys[~maskable] = np.iinfo(np.uint32).max
+            keys.sort(axis=1)
+            chosen = (keys[:, :predictions] & low).astype(np.int64)
+            used = np.arange(predictions) < wanted
+        else:
+            chosen, used, first = self._whole_words(ids, maskable, keys, wanted, leftover[:, 1:], predictions)
+            fate = np.take_along_axis(fate, first, 1)
         chosen = np.where(used, chosen, 0)
-        original = np.take_along_axis(ids, chosen, 1)
-        fate = counter.uniform(counter.key(self.seed, _REPLACEMENT), index, 2 * predictions)
-        random_ids = self.ordinary[(fate[:, predictions:] * len(self.ordinary)).astype(np.int64)]
-        fate = fate[:, :predictions]
+        original = np.take_along_axis(ids, chosen, 1).astype(np.int64)
+        random_ids = self.ordinary[(random * np.uint64(len(self.ordinary))) >> np.uint64(32)]
         replaced = np.where(fate < 0.8, self.mask, np.where(fate < 0.9, random_ids, original))
         row = np.broadcast_to(np.arange(len(ids))[:, None], chosen.shape)
         ids[row[used], chosen[used]] = replaced[used]
-        batch["masked_positions"] = chosen
-        batch["masked_labels"] = np.where(used, original, IGNORED)
+        return chosen, np.where(used, original, IGNORED)
+
+    def _whole_words(self, ids: np.ndarray, maskable: np.ndarray, keys: np.ndarray, wanted: np.ndarray,
+                     coin: np.ndarray, predictions: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Positions word by word in random order (b, P), which are used, and where in the order each word begins.
+
+        The word that goes past the wanted number is taken with the chance that makes the number right on average.
+        """
+        first_kind, last_kind = self.joints[0][ids], self.joints[1][ids]
+        joined = np.zeros(ids.shape, bool)
+        joined[:, 1:] = (first_kind[:, 1:] > 0) & (first_kind[:, 1:] == last_kind[:, :-1]) & maskable[:, :-1]
+        word = np.cumsum(~joined, axis=1) - 1
+        keys = np.take_along_axis(keys, word, 1).astype(np.uint64) << np.uint64(32) | word.astype(np.uint64) << np.uint64(16)
+        keys |= np.arange(ids.shape[1], dtype=np.uint64)
+        keys[~maskable] = np.iinfo(np.uint64).max
+        keys.sort(axis=1)
+        keys = keys[:, :predictions + 1]
+        order = np.arange(predictions + 1)
+        begins = np.ones(keys.shape, bool)
+        begins[:, 1:] = keys[:, 1:] >> np.uint64(16) != keys[:, :-1] >> np.uint64(16)
+        first = np.maximum.accumulate(np.where(begins, order, 0), axis=1)[:, :-1]
+        ends = np.where(begins[:, 1:], order[1:], predictions + 1)  # a word that does not fit never ends
+        ends = np.minimum.accumulate(ends[:, ::-1], axis=1)[:, ::-1]
+        used = (ends <= wanted) | ((ends <= predictions) & (coin * (ends - first) < wanted - first))
+        used &= keys[:, :-1] != np.iinfo(np.uint64).max
+        return (keys[:, :-1] & np.uint64(0xFFFF)).astype(np.int64), used, first
+
+
+def _containing(offsets: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """Which interval of `offsets` each place lies in. In order, a search finds its way in the cache."""
+    order = np.argsort(place)
+    found = np.empty(len(place), np.int64)
+    found[order] = np.searchsorted(offsets, place[order], "right") - 1
+    return found
+
+
+def token_counts(store: TokenStore, vocab_size: int) -> np.ndarray:
+    """(vocab,) how often each id occurs, a piece of the store at a time."""
+    counts = np.zeros(vocab_size, np.int64)
+    for start in range(0, store.num_tokens, 2**22):
+        counts += np.bincount(store.ids[start:start + 2**22], minlength=vocab_size)
+    return counts
 
 
 def unigram_entropy(store: TokenStore, vocab_size: int, reference: TokenStore) -> float:
@@ -190,6 +262,6 @@ def unigram_entropy(store: TokenStore, vocab_size: int, reference: TokenStore) -
 
     Frequencies are smoothed by one half (Krichevsky & Trofimov 1981), so that unseen tokens cost a finite amount.
     """
-    counts = np.bincount(reference.ids, minlength=vocab_size) + 0.5
+    counts = token_counts(reference, vocab_size) + 0.5
     log_probability = np.log(counts / counts.sum())
-    return float(-(np.bincount(store.ids, minlength=vocab_size) / store.num_tokens) @ log_probability)
+    return float(-(token_counts(store, vocab_size) / store.num_tokens) @ log_probability)

@@ -1,53 +1,69 @@
-"""Documents, from the built-in Python documentation or from files and folders, cleaned, deduplicated and split once.
+"""Documents, cleaned, deduplicated and split once into files that a person can open.
 
-The outcome is two files that a person can open, `train.jsonl` and `validation.jsonl` (one document a line: name,
-source, text), and a manifest. Paragraphs are parted by a blank line; `sentences` cuts a text without losing a
-character.
+`train.jsonl` and `validation.jsonl` have one document a line (name, source, text), in the order of the sources; a
+manifest says what was read, dropped and changed. Preparation streams, and goes on where it was broken off.
+Paragraphs are parted by a blank line; `sentences` cuts a text without losing a character.
 """
 
+import array
 import hashlib
 import json
+import os
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import BinaryIO, Literal
 
 from tqdm.auto import tqdm
 
-from toolkit.errors import UserError, did_you_mean
-from toolkit.run import read_json, write_directory, write_json
+from toolkit.data.sources import Document, Part, Reading, list_parts, read_part
+from toolkit.errors import UserError
+from toolkit.run import building, read_json, write_json
 
-BUILT_IN = "python-docs"
-TEXT_SUFFIXES = (".txt", ".md")
+SPLITS = ("train", "validation")
+_JOURNAL_BYTES = 64 * 2**20  # of text between two notes of how far we are
 
 
 @dataclass
 class CorpusConfig:
-    sources: list[str] = field(default_factory=lambda: [BUILT_IN])
-    """`python-docs` (documentation of Python and the installed packages), or files and folders of .txt and .md;
-    a file is a document, blank lines part its paragraphs."""
+    sources: list[str] = field(default_factory=lambda: ["python-docs"])
+    """`python-docs` (documentation of Python and the installed packages), files, folders, globs ('data/**/*.jsonl'),
+    or `hub:owner/name[:configuration][@revision]`. Read: .txt .md .jsonl .csv .tsv .parquet, also .gz and .zst."""
+    weights: list[float] = field(default_factory=list)
+    """How often an epoch of pretraining passes over each source, in their order: [1, 3] reads the second three times,
+    0.5 half of it, another half each epoch. Default: 1 each. May be changed without preparing anything again."""
     validation_sources: list[str] = field(default_factory=list)
-    """Files or folders for validation; when empty, documents are held out of `sources` by their hash."""
+    """Sources for validation; when empty, documents are held out of `sources` by their hash."""
     validation_share: float = 0.05
     """Share of the documents held out; which ones depends on their text alone, so adding others moves none."""
+    txt_documents: Literal["file", "blank-line", "wikitext"] = "file"
+    """What is a document in .txt: the file (blank lines part paragraphs); what lies between blank lines (the format
+    of google-research/bert); or an article under `= Title =`."""
+    md_documents: Literal["file", "heading"] = "file"
+    """What is a document in .md: the file, its headings opening sections; or what stands under a heading."""
+    text_column: str = "text"
+    """The column that holds the text in .jsonl, .csv, .tsv, .parquet and on the hub."""
+    hub_split: str = "train"
+    """The split that is read of a data set on the hub."""
+    errors: Literal["strict", "replace"] = "strict"
+    """Bytes that are not UTF-8, and NUL: refuse the file, naming the place; or replace them by U+FFFD and count."""
     min_characters: int = 200
     """Shorter documents are dropped."""
+    deduplicate: bool = True
+    """Drop documents whose (cleaned) text was seen before."""
     language: str = "en"
     """ISO 639-1 code, for the sentence splitter."""
 
-
-@dataclass(frozen=True)
-class Document:
-    name: str
-    source: str
-    text: str
+    def reading(self) -> Reading:
+        return Reading(**{item.name: getattr(self, item.name) for item in fields(Reading) if item.name != "counts"})
 
 
 def normalise(text: str) -> str:
     """Unix line ends, Unicode NFC, no byte-order mark, no trailing blanks, paragraphs parted by one blank line."""
     text = unicodedata.normalize("NFC", text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n"))
-    text = re.sub(r"[ \t\f\v]+\n", "\n", text)
+    text = "\n".join(line.rstrip(" \t\f\v") for line in text.split("\n"))
     return re.sub(r"\n{3,}", "\n\n", text).strip()
 
 
@@ -70,113 +86,12 @@ def sentences(text: str, language: str = "en") -> list[str]:
     return units
 
 
-def read_text(path: Path) -> str:
-    """A UTF-8 text file; what is not one is refused with the byte at which it stops being one."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
-    if not data.strip():
-        raise UserError(f"{path}: is empty. Remove it from the sources or give it text.")
-    if b"\0" in data:
-        raise UserError(f"{path}: looks binary (a NUL byte at offset {data.index(bytes(1))}). Give plain UTF-8 text.")
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not valid UTF-8 at byte {error.start}. Convert it first, for instance with "
-                        f"`iconv -f latin1 -t utf-8`.") from None
-
-
-def iterate_source(source: str, progress: bool = False, key: str = "corpus.sources") -> Iterator[Document]:
-    """The documents of one source, in a fixed order."""
-    if source == BUILT_IN:
-        from toolkit.data.python_docs import iterate_python_documentation
-
-        for module in iterate_python_documentation(progress=progress):
-            yield Document(module.module, module.package, "\n\n".join(module.docstrings))
-        return
-    path = Path(source)
-    if not path.exists():
-        hint = did_you_mean(source, [BUILT_IN]) if "/" not in source and "python" in source else ""
-        raise UserError(f"{source}: no such file or folder ({key}).{hint}")
-    if path.is_file():
-        files = [path]
-    else:
-        files = sorted(file for file in path.rglob("*") if file.suffix in TEXT_SUFFIXES and file.is_file())
-        if not files:
-            raise UserError(f"{source}: holds no {' or '.join(TEXT_SUFFIXES)} file.")
-    for file in tqdm(files, desc=f"reading {path.name}", unit="file", disable=not progress, leave=False):
-        text = normalise(read_text(file))
-        if file.suffix == ".md":
-            text = re.sub(r"^#{1,6} +", "", text, flags=re.MULTILINE)
-        name = str(file.relative_to(path)) if path.is_dir() else file.name
-        yield Document(name, path.name, text)
-
-
-def prepare_corpus(config: CorpusConfig, directory: Path, progress: bool = True) -> dict:
-    """Read, clean, deduplicate and split the sources into `directory`; returns the manifest.
-
-    A directory prepared earlier with the same settings is kept as it is; with others, it is refused.
-    """
-    manifest_path = directory / "manifest.json"
-    if manifest_path.exists():
-        manifest = read_json(manifest_path)
-        if manifest["config"] != asdict(config):
-            changed = [key for key, value in asdict(config).items() if manifest["config"].get(key) != value]
-            raise UserError(f"{directory}: was prepared with another corpus.{changed[0]} "
-                            f"({manifest['config'].get(changed[0])!r}). Choose another data_dir, or delete it.")
-        return manifest
-    if not 0 < config.validation_share < 1:
-        raise UserError(f"corpus.validation_share is {config.validation_share}; it must lie between 0 and 1.")
-    manifest: dict = {}
-
-    def fill(temporary: Path) -> None:
-        manifest.update(_write_split(config, temporary, progress))
-        write_json(temporary / "manifest.json", manifest)
-
-    write_directory(directory, fill)
-    return manifest
-
-
-def _write_split(config: CorpusConfig, directory: Path, progress: bool) -> dict:
-    seen: set[bytes] = set()
-    counts = {"read": 0, "too_short": 0, "duplicates": 0}
-    splits = {name: {"documents": 0, "characters": 0, "bytes": 0, "sha256": hashlib.sha256()}
-              for name in ("train", "validation")}
-    per_source: dict[str, int] = {}
-    named = [(source, "validation", "corpus.validation_sources") for source in config.validation_sources]
-    named += [(source, "train" if named else None, "corpus.sources") for source in config.sources]
-    with open(directory / "train.jsonl", "wb") as train, open(directory / "validation.jsonl", "wb") as validation:
-        files = {"train": train, "validation": validation}
-        for source, split_of_source, key in named:
-            for document in iterate_source(source, progress, key):
-                counts["read"] += 1
-                digest = hashlib.sha256(document.text.encode()).digest()
-                if len(document.text) < config.min_characters:
-                    counts["too_short"] += 1
-                    continue
-                if digest in seen:
-                    counts["duplicates"] += 1
-                    continue
-                seen.add(digest)
-                held_out = int.from_bytes(digest[:8], "big") < config.validation_share * 2**64
-                split = split_of_source or ("validation" if held_out else "train")
-                line = json.dumps(asdict(document), ensure_ascii=False).encode() + b"\n"
-                files[split].write(line)
-                summary = splits[split]
-                summary["sha256"].update(line)
-                summary["documents"] += 1
-                summary["characters"] += len(document.text)
-                summary["bytes"] += len(document.text.encode())
-                per_source[document.source] = per_source.get(document.source, 0) + len(document.text)
-    for split, summary in splits.items():
-        summary["sha256"] = summary["sha256"].hexdigest()
-        if not summary["documents"]:
-            total = sum(part["documents"] for part in splits.values())
-            raise UserError(f"{', '.join(config.sources)}: no document is left for {split} out of {total} kept "
-                            f"({counts['too_short']} under corpus.min_characters = {config.min_characters}). Give more "
-                            f"documents, change corpus.validation_share, or name corpus.validation_sources.")
-    return {"config": asdict(config), **counts, "splits": splits, "characters_by_source": per_source}
+def iterate_documents(sources: list[str], reading: Reading | None = None, progress: bool = False) -> Iterator[Document]:
+    """The cleaned documents of sources, streamed in a fixed order."""
+    for source in sources:
+        for part in list_parts(source):
+            for document in read_part(part, reading or Reading(), progress=progress):
+                yield Document(document.name, document.source, normalise(document.text))
 
 
 def read_documents(path: Path) -> Iterator[Document]:
@@ -186,15 +101,207 @@ def read_documents(path: Path) -> Iterator[Document]:
             yield Document(**json.loads(line))
 
 
-def unit_batches(documents: Iterable[Document], language: str, characters: int = 1_000_000
-                 ) -> Iterator[list[list[str]]]:
-    """Documents as lists of sentences, grouped until a group holds about `characters`."""
-    group, size = [], 0
-    for document in documents:
-        group.append(sentences(document.text, language))
-        size += len(document.text)
-        if size >= characters:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
+# --- preparing ----------------------------------------------------------------------------------------------------
+
+
+def prepare_corpus(config: CorpusConfig, directory: Path, progress: bool = True) -> dict:
+    """Read, clean, deduplicate and split the sources into `directory`; returns the manifest.
+
+    A directory prepared earlier with the same settings is kept as it is; with others, it is refused. A preparation
+    that was broken off goes on from its last note, to the same bytes.
+    """
+    directory = Path(directory)
+    _check(config)
+    settings = {key: value for key, value in asdict(config).items() if key != "weights"}
+    manifest_path = directory / "manifest.json"
+    if manifest_path.exists():
+        manifest = read_json(manifest_path)
+        changed = [key for key, value in settings.items() if manifest["config"].get(key) != value]
+        if changed:
+            raise UserError(f"{directory}: was prepared with another corpus.{changed[0]} "
+                            f"({manifest['config'].get(changed[0])!r}). Choose another data_dir, or delete it.")
+        return manifest
+    named = [(source, "validation", "corpus.validation_sources") for source in config.validation_sources]
+    named += [(source, "train" if named else None, "corpus.sources") for source in config.sources]
+    parts = [(number, split, part) for number, (source, split, key) in enumerate(named)
+             for part in list_parts(source, key)]
+    with building(directory) as partial:
+        manifest = _Preparation(config, settings, [source for source, *_ in named], parts, partial).run(progress)
+        write_json(partial / "manifest.json", manifest)
+        (partial / "journal.json").unlink(missing_ok=True)
+    if progress:
+        tqdm.write(describe(manifest))
+    return manifest
+
+
+def describe(manifest: dict) -> str:
+    """What a preparation read, dropped and changed, in a line."""
+    kept = "; ".join(f"{name} {split['documents']:,} documents, {split['bytes'] / 1e6:,.1f} MB"
+                     for name, split in manifest["splits"].items())
+    counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in manifest["counts"].items() if count)
+    return f"corpus: {kept} ({counts})"
+
+
+def _check(config: CorpusConfig) -> None:
+    if not 0 < config.validation_share < 1:
+        raise UserError(f"corpus.validation_share is {config.validation_share}; it must lie between 0 and 1.")
+    if not config.sources:
+        raise UserError("corpus.sources is empty; name files, folders or python-docs.")
+    if config.weights and (len(config.weights) != len(config.sources) or min(config.weights) < 0
+                           or not any(config.weights)):
+        raise UserError(f"corpus.weights is {config.weights}; give one number for each of the {len(config.sources)} "
+                        f"corpus.sources, none negative, not all zero.")
+
+
+class _Preparation:
+    """One pass over the parts. `state` is all there is to know of how far it is; `journal.json` keeps it."""
+
+    def __init__(self, config: CorpusConfig, settings: dict, sources: list[str],
+                 parts: list[tuple[int, str | None, Part]], directory: Path):
+        self.config, self.settings, self.parts, self.directory = config, settings, parts, directory
+        self.reading, self.seen = config.reading(), _HashSet()
+        empty = {"documents": 0, "characters": 0, "bytes": 0, "size": 0}
+        self.state = {
+            "parts": 0, "documents": 0,  # parts finished; documents read of the next one
+            "counts": {"read": 0, "too_short": 0, "duplicates": 0, "unicode_normalised": 0},
+            "sources": [{"source": source, **{split: dict(empty) for split in SPLITS}} for source in sources],
+        }
+        self.journal = directory / "journal.json"
+
+    def run(self, progress: bool) -> dict:
+        self._resume()
+        sizes = [part.size for *_, part in self.parts]
+        known = None not in sizes
+        files = {split: open(self.directory / f"{split}.jsonl", "ab") for split in SPLITS}
+        with (files["train"], files["validation"],
+              tqdm(total=sum(sizes) if known else None, desc="reading", unit="B", unit_scale=True,
+                   disable=not progress, leave=False) as bar):
+            if known:
+                bar.update(sum(sizes[:self.state["parts"]]))
+            try:
+                self._read(files, bar, progress)
+            except UserError:
+                if any(source[split]["size"] for source in self.state["sources"] for split in SPLITS):
+                    self._note(files)
+                else:
+                    self._forget()
+                raise
+        splits = {split: {key: sum(source[split][key] for source in self.state["sources"])
+                          for key in ("documents", "characters", "bytes")} for split in SPLITS}
+        counts = self.state["counts"]
+        for split, summary in splits.items():
+            if not summary["documents"]:
+                self._forget()
+                total = sum(part["documents"] for part in splits.values())
+                raise UserError(f"{', '.join(self.config.sources)}: no document is left for {split} out of {total} "
+                                f"kept ({counts['too_short']} under corpus.min_characters = "
+                                f"{self.config.min_characters}). Give more documents, let files hold several "
+                                f"(corpus.txt_documents, corpus.md_documents), change corpus.validation_share, or name "
+                                f"corpus.validation_sources.")
+            with open(self.directory / f"{split}.jsonl", "rb") as file:
+                summary["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+        revisions = {part.source: part.identity.rsplit(" ", 1)[1] for *_, part in self.parts
+                     if part.source.startswith("hub:")}
+        return {"config": self.settings, "counts": counts, "splits": splits, "sources": self.state["sources"],
+                **({"revisions": revisions} if revisions else {})}
+
+    def _read(self, files: dict[str, BinaryIO], bar: tqdm, progress: bool) -> None:
+        counts, config, unnoted = self.state["counts"], self.config, 0
+        for number, split_of_source, part in self.parts[self.state["parts"]:]:
+            source = self.state["sources"][number]
+            for document in read_part(part, self.reading, self.state["documents"], progress):
+                text = normalise(document.text)
+                encoded = text.encode()
+                digest = hashlib.sha256(encoded).digest()
+                counts["read"] += 1
+                counts["unicode_normalised"] += not unicodedata.is_normalized("NFC", document.text)
+                if len(text) < config.min_characters:
+                    counts["too_short"] += 1
+                elif config.deduplicate and not self.seen.add(digest):
+                    counts["duplicates"] += 1
+                else:
+                    held_out = int.from_bytes(digest[:8], "big") < config.validation_share * 2**64
+                    split = split_of_source or ("validation" if held_out else "train")
+                    record = asdict(Document(document.name, document.source, text))
+                    line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
+                    files[split].write(line)
+                    summary = source[split]
+                    summary["documents"] += 1
+                    summary["characters"] += len(text)
+                    summary["bytes"] += len(encoded)
+                    summary["size"] += len(line)
+                    unnoted += len(line)
+                self.state["documents"] += 1
+                if part.size is None:
+                    bar.update(len(encoded))
+                if unnoted > _JOURNAL_BYTES:
+                    self._note(files)
+                    unnoted = 0
+            if part.size is not None:
+                bar.update(part.size)
+            for name, count in self.reading.counts.items():
+                counts[name] = counts.get(name, 0) + count
+            self.reading.counts.clear()
+            self.state["parts"] += 1
+            self.state["documents"] = 0
+
+    def _note(self, files: dict[str, BinaryIO]) -> None:
+        """Keep what was done so far. (What `reading` counted in a part that was begun is counted again.)"""
+        for file in files.values():
+            file.flush()
+            os.fsync(file.fileno())
+        write_json(self.journal, {"config": self.settings, "read": self._identity(self.state), **self.state})
+
+    def _forget(self) -> None:
+        for name in ("journal.json", *(f"{split}.jsonl" for split in SPLITS)):
+            (self.directory / name).unlink(missing_ok=True)
+
+    def _identity(self, state: dict) -> str:
+        """What the finished parts, and the one that was begun, were."""
+        parts = self.parts[:state["parts"] + bool(state["documents"])]
+        return hashlib.sha256("\n".join(part.identity for *_, part in parts).encode()).hexdigest()
+
+    def _resume(self) -> None:
+        """Take up the journal if what it tells of is still what we would read; else start afresh."""
+        if self.journal.exists():
+            state = read_json(self.journal)
+            if state.pop("config") == self.settings and state.pop("read") == self._identity(state):
+                self.state = state
+        for split in SPLITS:
+            size = sum(source[split]["size"] for source in self.state["sources"])
+            path = self.directory / f"{split}.jsonl"
+            path.touch()
+            if path.stat().st_size < size:
+                raise UserError(f"{path}: is shorter than its journal says. Delete {self.directory} and start again.")
+            os.truncate(path, size)
+            for document in read_documents(path) if self.config.deduplicate else ():
+                self.seen.add(hashlib.sha256(document.text.encode()).digest())
+
+
+class _HashSet:
+    """The first 64 bits of hashes, in 16 to 32 bytes each where Python's set takes 100: corpora outgrow memory.
+
+    Among ten million documents, the chance that any is taken for another is 3 in a million.
+    """
+
+    def __init__(self):
+        self.slots, self.count = array.array("Q", bytes(8 * 2**12)), 0
+
+    def add(self, digest: bytes) -> bool:
+        """Whether it is new."""
+        if 2 * self.count >= len(self.slots):
+            old, self.slots, self.count = self.slots, array.array("Q", bytes(16 * len(self.slots))), 0
+            for value in filter(None, old):
+                self._insert(value)
+        return self._insert(int.from_bytes(digest[:8], "big") or 1)
+
+    def _insert(self, value: int) -> bool:
+        mask = len(self.slots) - 1
+        slot = value & mask
+        while self.slots[slot]:
+            if self.slots[slot] == value:
+                return False
+            slot = (slot + 1) & mask
+        self.slots[slot] = value
+        self.count += 1
+        return True

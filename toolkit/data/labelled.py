@@ -1,7 +1,5 @@
 """Texts with labels: tables from files, and the built-in task (which package does a passage describe?)."""
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from toolkit.data import counter
 from toolkit.data.corpus import read_documents
 from toolkit.data.python_docs import PACKAGES, mask_package_names
+from toolkit.data.sources import Reading, file_kind, read_table_rows
 from toolkit.errors import UserError, did_you_mean
 
 
@@ -33,39 +32,16 @@ class LabelledText:
 
 def read_table(path: str | Path, text_column: str = "text", label_column: str = "label",
                label_names: tuple[str, ...] | None = None) -> LabelledText:
-    """A .tsv or .csv file with a header. Labels are sorted by name; given `label_names` (those of the training file),
+    """A .tsv or .csv file with a header, plain or compressed. Labels are sorted by name; given `label_names` (those of the training file),
     a label outside them is an error.
     """
     path = Path(path)
-    if path.suffix not in (".tsv", ".csv"):
+    if file_kind(path) not in (".tsv", ".csv"):
         raise UserError(f"{path}: labelled text is read from .tsv or .csv files with a header.")
-    tab = path.suffix == ".tsv"
-    try:
-        content = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file.") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not valid UTF-8 at byte {error.start}. Convert it first, for instance with "
-                        f"`iconv -f latin1 -t utf-8`.") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
-    # Tab-separated text is seldom quoted, and a lone quotation mark must not swallow the lines after it.
-    reader = csv.reader(io.StringIO(content, newline=""), delimiter="\t" if tab else ",",
-                        quoting=csv.QUOTE_NONE if tab else csv.QUOTE_MINIMAL)
-    records, lines, line = [], [], 1
-    try:
-        for record in reader:
-            if record:
-                if records and len(record) > len(records[0]):
-                    raise UserError(f"{path}, line {line}: {len(record)} columns, the header has {len(records[0])}. "
-                                    f"Quote or remove the extra separators.")
-                records.append(record + [""] * (len(records[0]) - len(record)) if records else record)
-                lines.append(line)
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise UserError(f"{path}, line {line}: cannot be read as a table ({error}).") from None
-    if not records:
-        raise UserError(f"{path}: is empty; a header with '{text_column}' and '{label_column}' was expected.")
+    if not path.exists():
+        raise UserError(f"{path}: no such file.")
+    rows = list(read_table_rows(path, Reading()))
+    lines, records = [line for line, _ in rows], [row for _, row in rows]
     table, lines = pd.DataFrame(records[1:], columns=records[0], dtype=str), lines[1:]
     for column, key in ((text_column, "text_column"), (label_column, "label_column")):
         if column not in table:

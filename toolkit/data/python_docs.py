@@ -205,6 +205,15 @@ def _iterate(
         logger.warning("Skipped %d of %d files that are not valid Python.", unreadable, len(sources))
 
 
+def iterate_python_source() -> Iterator[tuple[str, str]]:
+    """(module, source code) of the standard library: a text of another kind than the documentation."""
+    for path, module, _ in _source_files("python", _package_root("python")):
+        try:
+            yield module, Path(path).read_text(encoding="utf-8")
+        except UnicodeDecodeError:  # a few old modules declare another encoding
+            continue
+
+
 # --- the label, hidden --------------------------------------------------------------------------------------
 
 # Long names are replaced wherever they stand ("PyTorch", "from_numpy"), short ones as whole words only.

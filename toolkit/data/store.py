@@ -3,22 +3,37 @@
     ids.bin                  every token id, uint16 or uint32, documents one after the other
     sentence_offsets.bin     int64, where each sentence starts in ids; one more entry closes the last
     document_offsets.bin     int64, where each document starts in sentence_offsets; likewise closed
-    manifest.json            counts, dtype, and the fingerprints of the text and the tokenizer it was built from
+    manifest.json            counts, dtype, tokens of each source, and the fingerprints of text and tokenizer
 
-Opening costs the same at any size: three memory maps.
+Opening costs the same at any size: three memory maps. A build cuts the text into shards, which several processes
+tokenise; one that was killed goes on after the last finished shard, to the same bytes.
 """
 
-from collections.abc import Iterable
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Queue
 
 import numpy as np
+from tokenizers import Tokenizer
 from tqdm.auto import tqdm
 
-from toolkit.data.corpus import Document, unit_batches
+from toolkit.data.corpus import sentences
+from toolkit.data.shards import FILES, GROUP_CHARACTERS, shard_path, write_shard
 from toolkit.errors import UserError
-from toolkit.run import read_json, write_directory, write_json
+from toolkit.run import building, disk_errors, read_json, write_json
 from toolkit.tokenization import plain_backend
+
+SHARD_BYTES = 4 * 2**20
+MOST_SHARDS = 1024
+PROCESS_BYTES = 120_000_000
+"""Memory of one process beside the document it works on: measured, in `make bench-data`."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +58,10 @@ class TokenStore:
         """(documents + 1,) where each document starts in ids."""
         return self.sentence_offsets[self.document_offsets]
 
+    def source_tokens(self) -> list[int]:
+        """Tokens of each source of the corpus, in their order, which is that of ids."""
+        return self.manifest.get("sources", [self.num_tokens])
+
     @classmethod
     def open(cls, directory: Path) -> "TokenStore":
         """Map a store that `build_store` made; a file of the wrong size is refused by name."""
@@ -62,61 +81,177 @@ class TokenStore:
         return cls(directory, *arrays, manifest)
 
 
-def build_store(documents: Iterable[Document], tokenizer, directory: Path, language: str = "en",
-                append_id: int | None = None, total_characters: int | None = None,
-                fingerprints: dict | None = None, progress: bool = True) -> TokenStore:
-    """Tokenise `documents` sentence by sentence into `directory`, without special tokens.
+def build_store(text: Path, tokenizer, directory: Path, language: str = "en", append_id: int | None = None,
+                source_bytes: list[int] | None = None, fingerprints: dict | None = None,
+                num_proc: int | None = None, progress: bool = True) -> TokenStore:
+    """Tokenise the documents of `text` (a prepared .jsonl) sentence by sentence, without special tokens.
 
-    `append_id` closes every document (GPT's end-of-text). A store already there with the same `fingerprints` is
-    opened as it is; one built from something else is refused.
+    `append_id` closes every document (GPT's end-of-text). `source_bytes` are the sizes of the parts of the file that
+    come from each source. `num_proc` processes work (default: one a core); the bytes do not depend on it. A store
+    already there with the same `fingerprints` is opened as it is; one built from something else is refused.
     """
-    directory, fingerprints = Path(directory), {**(fingerprints or {}), "append_id": append_id}
+    directory, text = Path(directory), Path(text)
+    fingerprints = {**(fingerprints or {}), "append_id": append_id, "language": language}
     if (directory / "manifest.json").exists():
         store = TokenStore.open(directory)
         for name, value in fingerprints.items():
             if store.manifest["fingerprints"].get(name) != value:
                 raise UserError(f"{directory}: was built from another {name}. Choose another data_dir, or delete it.")
         return store
-    dtype = np.uint16 if len(tokenizer) <= 2**16 else np.uint32
-    counts = {"tokens": 0, "sentences": 0, "documents": 0, "bytes": 0, "unknown": 0}
-    backend, unknown = plain_backend(tokenizer), tokenizer.unk_token_id
-    backend.encode_special_tokens = True  # "[SEP]" in a text is text, not the end of one
-    end = np.asarray([] if append_id is None else [append_id], dtype)
-
-    def fill(temporary: Path) -> None:
-        with (open(temporary / "ids.bin", "wb") as ids, open(temporary / "sentence_offsets.bin", "wb") as starts,
-              open(temporary / "document_offsets.bin", "wb") as firsts,
-              tqdm(total=total_characters, desc=f"tokenising {directory.name}", unit="char", unit_scale=True,
-                   disable=not progress, leave=False) as bar):
-            for group in unit_batches(documents, language):
-                units = [unit for document in group for unit in document]
-                encodings = iter(backend.encode_batch_fast(units, add_special_tokens=False))
-                for document in group:
-                    if not document:
-                        continue
-                    sentences = [np.asarray(next(encodings).ids, dtype) for _ in document]
-                    sentences[-1] = np.concatenate([sentences[-1], end])
-                    sentences = [sentence for sentence in sentences if len(sentence)]
-                    if not sentences:
-                        continue
-                    lengths = np.asarray([len(sentence) for sentence in sentences], np.int64)
-                    tokens = np.concatenate(sentences)
-                    starts.write((counts["tokens"] + np.cumsum(lengths) - lengths).tobytes())
-                    firsts.write(np.asarray([counts["sentences"]], np.int64).tobytes())
-                    ids.write(tokens.tobytes())
-                    counts["tokens"] += len(tokens)
-                    counts["sentences"] += len(sentences)
-                    counts["documents"] += 1
-                    counts["bytes"] += sum(len(unit.encode()) for unit in document)
-                    counts["unknown"] += 0 if unknown is None else int((tokens == unknown).sum())
-                bar.update(sum(map(len, units)))
-            if not counts["documents"]:
-                raise UserError(f"{directory}: no document has any text, so nothing to store. Check the corpus.")
-            starts.write(np.asarray([counts["tokens"]], np.int64).tobytes())
-            firsts.write(np.asarray([counts["sentences"]], np.int64).tobytes())
-        write_json(temporary / "manifest.json",
-                   {"dtype": np.dtype(dtype).name, **counts, "vocab_size": len(tokenizer),
-                    "fingerprints": fingerprints})
-
-    write_directory(directory, fill)
+    backend = plain_backend(tokenizer)
+    plan = {"text": str(text.resolve()), "language": language, "append_id": append_id, "fingerprints": fingerprints,
+            "unknown_id": tokenizer.unk_token_id, "vocab_size": len(tokenizer),
+            "dtype": "uint16" if len(tokenizer) <= 2**16 else "uint32",
+            "shards": _cut(text, source_bytes or [text.stat().st_size])}
+    with building(directory) as partial:
+        _take_up(partial, plan, backend)
+        if not (partial / "manifest.json").exists():
+            todo = [number for number in range(len(plan["shards"]))
+                    if not shard_path(partial, "shard", number).exists()]
+            workers = min(num_proc or len(os.sched_getaffinity(0)), len(todo))
+            _announce(plan, backend, directory, todo, workers, progress)
+            with tqdm(total=sum(stop - start for _, start, stop in plan["shards"]), unit="B", unit_scale=True,
+                      desc=f"tokenising {directory.name}", disable=not progress, leave=False) as bar:
+                bar.update(bar.total - sum(plan["shards"][n][2] - plan["shards"][n][1] for n in todo))
+                if workers <= 1:
+                    backend.encode_special_tokens = True  # "[SEP]" in a text is text, not the end of one
+                    for number in todo:
+                        write_shard(partial, plan, backend, number, bar.update)
+                else:
+                    _run_workers(partial, todo, workers, bar)
+            _join(partial, plan, directory)
+        for path in [*partial.glob("*-*"), partial / "plan.json", partial / "tokenizer.json"]:
+            path.unlink(missing_ok=True)
     return TokenStore.open(directory)
+
+
+def _cut(text: Path, source_bytes: list[int]) -> list[list[int]]:
+    """[source, first byte, last byte + 1] of each shard: whole lines, of one source, the same for any machine."""
+    size = max(SHARD_BYTES, text.stat().st_size // MOST_SHARDS)
+    shards, start = [], 0
+    with open(text, "rb") as file:
+        for source, total in enumerate(source_bytes):
+            end = start + total
+            while start < end:
+                file.seek(min(start + size, end) - 1)
+                file.readline()
+                shards.append([source, start, min(file.tell(), end)])
+                start = shards[-1][2]
+    return shards
+
+
+def _take_up(partial: Path, plan: dict, backend: Tokenizer) -> None:
+    """Keep the finished shards of a build of the same plan, drop anything else."""
+    path = partial / "plan.json"
+    if not (path.exists() and read_json(path) == plan):
+        for old in partial.iterdir():
+            old.unlink()
+        backend.save(str(partial / "tokenizer.json"))
+        write_json(path, plan)
+
+
+def _announce(plan: dict, backend: Tokenizer, directory: Path, todo: list[int], workers: int, progress: bool) -> None:
+    """What the build will take, estimated from the first shard's beginning; refused when the disk is too small."""
+    size = sum(plan["shards"][number][2] - plan["shards"][number][1] for number in todo)
+    if size < 2 * SHARD_BYTES:
+        return
+    with open(plan["text"], "rb") as file:
+        sample = json.loads(file.readline())["text"][:GROUP_CHARACTERS]
+    began = time.perf_counter()
+    units = sentences(sample, plan["language"])
+    parallel, os.environ["TOKENIZERS_PARALLELISM"] = os.environ.get("TOKENIZERS_PARALLELISM"), "false"
+    tokens = sum(len(encoding.ids) for encoding in backend.encode_batch_fast(units, add_special_tokens=False))
+    del os.environ["TOKENIZERS_PARALLELISM"]
+    if parallel is not None:
+        os.environ["TOKENIZERS_PARALLELISM"] = parallel
+    share = size / len(sample.encode())
+    seconds = (time.perf_counter() - began) * share / workers
+    disk = int(share * (tokens * np.dtype(plan["dtype"]).itemsize + 12 * len(units)))
+    free = shutil.disk_usage(directory.parent).free
+    if disk > free:
+        raise UserError(f"{directory}: needs about {disk / 1e6:,.0f} MB, but the disk has {free / 1e6:,.0f} MB left. "
+                        f"Free some space or choose another data_dir; what is finished is kept.")
+    if progress:
+        tqdm.write(f"token store {directory.name}: {size / 1e6:,.0f} MB of text, about {share * tokens / 1e6:,.1f} "
+                   f"million tokens, {disk / 1e6:,.0f} MB of disk, {workers} processes of "
+                   f"{PROCESS_BYTES / 1e6:,.0f} MB, {max(1, seconds):,.0f} s")
+
+
+def _run_workers(partial: Path, todo: list[int], count: int, bar: tqdm) -> None:
+    """Hand out shards to `count` processes and follow what they report."""
+    environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}
+    events: Queue[tuple[subprocess.Popen, str]] = Queue()
+
+    def listen(process: subprocess.Popen) -> None:
+        for line in process.stdout:
+            events.put((process, line))
+        events.put((process, "gone"))
+
+    def hand_out(process: subprocess.Popen) -> None:
+        if waiting:
+            process.stdin.write(f"{waiting.pop(0)}\n")
+            process.stdin.flush()
+        else:
+            process.stdin.close()
+
+    waiting, finished, processes = list(todo), 0, []
+    try:
+        for _ in range(count):
+            process = subprocess.Popen([sys.executable, "-m", "toolkit.data.shards", str(partial.resolve())],
+                                       stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+            processes.append(process)
+            threading.Thread(target=listen, args=(process,), daemon=True).start()
+            hand_out(process)
+        while finished < len(todo):
+            process, line = events.get()
+            event, _, facts = line.strip().partition(" ")
+            if event == "bytes":
+                bar.update(int(facts))
+            elif event == "done":
+                finished += 1
+                hand_out(process)
+            elif event == "error":
+                number, _, message = facts.partition(" ")
+                raise OSError(int(number), message)
+            elif process.wait() or not process.stdin.closed:
+                raise UserError(f"{partial}: a tokenising process ended with status {process.returncode}. If memory ran "
+                                f"out, use fewer (impl.preprocessing_num_workers); the same command continues.")
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def _join(partial: Path, plan: dict, directory: Path) -> None:
+    """Shards, in their order → the files of the store. Can be broken off anywhere and done again."""
+    shards = [read_json(shard_path(partial, "shard", number)) for number in range(len(plan["shards"]))]
+    totals = {key: sum(shard[key] for shard in shards)
+              for key in ("tokens", "sentences", "documents", "bytes", "unknown")}
+    if not totals["documents"]:
+        raise UserError(f"{directory}: no document has any text, so nothing to store. Check the corpus.")
+    with open(partial / "ids.bin", "ab") as ids:  # each shard goes as it is appended, so that the disk holds them once
+        start = 0
+        for number, shard in enumerate(shards):
+            path = shard_path(partial, "ids", number)
+            if path.exists():
+                ids.truncate(start)
+                with open(path, "rb") as file:
+                    shutil.copyfileobj(file, ids, 2**20)
+                ids.flush()
+                os.fsync(ids.fileno())
+                path.unlink()
+            start += shard["tokens"] * np.dtype(plan["dtype"]).itemsize
+    for kind, name in (("sentences", "sentence_offsets"), ("documents", "document_offsets")):
+        with open(partial / f"{name}.bin", "wb") as file:
+            start = 0
+            for number in range(len(shards)):
+                lengths = np.fromfile(shard_path(partial, kind, number), np.uint32).astype(np.int64)
+                ends = start + np.cumsum(lengths)
+                file.write((ends - lengths).tobytes())
+                start = int(ends[-1]) if len(ends) else start
+            file.write(np.asarray([start], np.int64).tobytes())
+    sources = [0] * (1 + max(shard["source"] for shard in shards))
+    for shard in shards:
+        sources[shard["source"]] += shard["tokens"]
+    write_json(partial / "manifest.json", {"dtype": plan["dtype"], **totals, "vocab_size": plan["vocab_size"],
+                                           "sources": sources, "fingerprints": plan["fingerprints"]})

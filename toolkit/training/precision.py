@@ -19,6 +19,8 @@ class ImplConfig:
     """Rows a process takes through the model at once; smaller ones are accumulated. Default: all of its share."""
     num_workers: int = 0
     """Processes that draw batches ahead; drawing one costs about a millisecond, so none is needed."""
+    preprocessing_num_workers: int | None = None
+    """Processes that tokenise the corpus. Default: one a core."""
 
 
 @dataclass(frozen=True)

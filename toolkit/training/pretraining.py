@@ -10,7 +10,6 @@ from toolkit import metrics
 from toolkit.data.bert import IGNORED, BertBatches, MaskingConfig
 from toolkit.data.gpt import GptBatches, evaluation_blocks, num_evaluation_blocks
 from toolkit.data.prepare import PreparedData
-from toolkit.tokenization import token_byte_lengths
 from toolkit.training.loop import reduce_sums, share
 
 _EVALUATION_SEED = 0x5EED  # one fixed draw of pairs and masks for every evaluation of every run
@@ -24,7 +23,7 @@ class BertPretraining:
     def __init__(self, model: PreTrainedModel, data: PreparedData, masking: MaskingConfig, batch_size: int, seed: int,
                  eval_rows: int):
         self.model, self.data, self.masking = model, data, masking
-        self.batches = BertBatches(data.train, data.tokenizer, masking, batch_size, seed)
+        self.batches = BertBatches(data.train, data.tokenizer, masking, batch_size, seed, data.weights)
         self.evaluation = BertBatches(data.validation, data.tokenizer, masking, eval_rows, _EVALUATION_SEED)
         self.eval_rows, self.eval_batch = eval_rows, batch_size
         self.batch = self.batches.batch
@@ -70,7 +69,7 @@ class CausalLanguageModelling:
         return {"lm": int((batch["labels"] != IGNORED).sum())}
 
     def losses(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return model(batch["input_ids"], shifted_labels=batch["labels"])
+        return model(batch["input_ids"], shifted_labels=batch["labels"], position_ids=batch.get("position_ids"))
 
 
 class GptPretraining(CausalLanguageModelling):
@@ -78,25 +77,26 @@ class GptPretraining(CausalLanguageModelling):
 
     best_metric = "loss"
 
-    def __init__(self, model: PreTrainedModel, data: PreparedData, block_size: int, batch_size: int, seed: int):
+    def __init__(self, model: PreTrainedModel, data: PreparedData, block_size: int, batch_size: int, seed: int,
+                 within_documents: bool = False):
         self.model, self.data, self.block_size, self.eval_batch = model, data, block_size, batch_size
-        self.batches = GptBatches(data.train, block_size, batch_size, seed)
+        self.end_id, self.within_documents = data.tokenizer.eos_token_id, within_documents
+        self.batches = GptBatches(data.train, block_size, batch_size, seed, data.weights,
+                                  self.end_id if within_documents else None)
         self.batch = self.batches.batch
-        self.byte_lengths = token_byte_lengths(data.tokenizer)
 
     def evaluate(self, model, accelerator, precision) -> dict[str, float]:
         """Every token of the validation store once, in blocks; bits per byte are over the bytes of its text."""
         blocks = share(num_evaluation_blocks(self.data.validation, self.block_size), accelerator.process_index,
                        accelerator.num_processes)
-        totals: dict[str, float] = {"count": 0, "bytes": 0}
+        totals: dict[str, float] = {"count": 0}
         for start in range(blocks.start, blocks.stop, self.eval_batch):
-            batch = evaluation_blocks(self.data.validation, self.block_size, self.data.tokenizer.eos_token_id,
-                                      range(start, min(start + self.eval_batch, blocks.stop)))
-            predicted = batch["labels"][batch["labels"] != IGNORED]
-            add_to(totals, {"count": len(predicted), "bytes": int(self.byte_lengths[predicted].sum())})
+            batch = evaluation_blocks(self.data.validation, self.block_size, self.end_id,
+                                      range(start, min(start + self.eval_batch, blocks.stop)), self.within_documents)
+            add_to(totals, {"count": int((batch["labels"] != IGNORED).sum())})
             add_to(totals, self.losses(model, to_device(batch, accelerator.device)))
         totals = reduce_sums(accelerator, totals)
-        nats, count, text_bytes = totals["lm"], int(totals["count"]), int(totals["bytes"])
+        nats, count, text_bytes = totals["lm"], int(totals["count"]), self.data.validation.manifest["bytes"]
         return {"loss": nats / count, "accuracy": totals["lm_correct"] / count, "count": count, "bytes": text_bytes,
                 **metrics.load("perplexity").compute(negative_log_likelihood=[nats], tokens=[count]),
                 **metrics.load("bits_per_byte").compute(negative_log_likelihood=[nats], bytes=[text_bytes])}
