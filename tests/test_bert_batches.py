@@ -1,5 +1,6 @@
 """BERT's batches, on stores in which every token tells its place, so that each row can be read back exactly."""
 
+import random
 import time
 from dataclasses import dataclass
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reference_pairs import create_instances
 from scipy import stats
 
 from toolkit.data.bert import IGNORED, BertBatches, MaskingConfig, unigram_entropy
@@ -43,9 +45,9 @@ class Rows:
 def read_back(store, batch: dict[str, np.ndarray], length: int) -> Rows:
     """Check everything that must hold of each row, one by one, and return what is left to be counted."""
     count = len(batch["input_ids"])
-    for name in ("input_ids", "token_type_ids", "attention_mask"):
+    for name, dtype in (("input_ids", np.int32), ("token_type_ids", bool), ("attention_mask", bool)):
         assert batch[name].shape == (count, length)
-        assert batch[name].dtype == np.int64
+        assert batch[name].dtype == dtype
     used = batch["masked_labels"] != IGNORED
     row, column = np.nonzero(used)[0], batch["masked_positions"][used]
     labels, fates = batch["masked_labels"][used], batch["input_ids"][row, column]
@@ -228,6 +230,146 @@ def test_an_epoch_reads_the_whole_store_about_once(position_store):
         epochs.append(rows.a[:, 0])
     assert not np.array_equal(*epochs), "the second epoch repeats the order of the first"
     assert len(np.intersect1d(*epochs)) < 0.9 * len(epochs[0]), "the second epoch cuts the same windows"
+
+
+def test_masks_are_drawn_anew_each_epoch(position_store):
+    store, tokenizer = position_store(long_documents())
+    source = BertBatches(store, tokenizer, MaskingConfig(128, next_sentence_prediction=False), 1, seed=0)
+    count = source.rows_per_epoch
+    epochs = [source.batch(0, range(epoch * count, (epoch + 1) * count)) for epoch in range(2)]
+    begins = [epoch["input_ids"][:, 1] for epoch in epochs]
+    same_start = [(one, other) for one in range(count) for other in np.flatnonzero(begins[1] == begins[0][one])
+                  if begins[0][one] >= FIRST]
+    assert len(same_start) > 10
+    overlaps = [len(np.intersect1d(epochs[0]["masked_positions"][one], epochs[1]["masked_positions"][other]))
+                for one, other in same_start]
+    assert np.mean(overlaps) < 0.3 * epochs[0]["masked_positions"].shape[1], "chance alone gives 15 %"
+
+
+def test_short_sequences_are_as_many_and_as_long_as_the_paper_says(position_store):
+    store, tokenizer = position_store(long_documents())
+    rows = rows_of(store, tokenizer, MaskingConfig(128, short_seq_prob=1.0), batches=20)
+    lengths = np.concatenate([part.length for part in rows])
+    assert lengths.min() < 10
+    assert stats.ks_1samp(lengths - 5, stats.randint(0, 124).cdf).statistic < 0.03, "uniform from 2 tokens to 125"
+    rows = rows_of(store, tokenizer, MaskingConfig(128, short_seq_prob=0.1), batches=20)
+    short = np.concatenate([part.length for part in rows]) < 128
+    assert within_sampling_error(short.sum(), len(short), 0.1 * 123 / 124)
+
+
+@pytest.mark.parametrize("weights", [(1, 3), (0, 1), (2, 0.5)])
+def test_sources_are_passed_over_as_often_as_their_weights_say(position_store, weights):
+    store, tokenizer = position_store(long_documents())
+    bounds = store.document_tokens()
+    store.manifest["sources"] = [int(bounds[25]), int(store.num_tokens - bounds[25])]
+    source = BertBatches(store, tokenizer, MaskingConfig(64, next_sentence_prediction=False), 1, 0, weights)
+    seen = np.zeros(store.num_tokens)
+    for epoch in range(3):
+        count = source.rows_per_epoch
+        rows = read_back(store, source.batch(0, range(epoch * count, (epoch + 1) * count)), 64)
+        for (start, _), (_, stop) in zip(rows.a, rows.b, strict=True):
+            seen[start:stop] += 1
+    passes = [part.mean() / 3 for part in np.split(seen, [bounds[25]])]
+    assert passes == pytest.approx(weights, rel=0.08, abs=0.02)
+
+
+# --- whole words ------------------------------------------------------------------------------------------------------
+
+
+def words_of(batch: dict[str, np.ndarray], tokenizer) -> list[tuple[int, np.ndarray, np.ndarray]]:
+    """(row, columns, original ids) of every word of a batch, read off the pieces' marks."""
+    used = batch["masked_labels"] != IGNORED
+    row = np.nonzero(used)[0]
+    ids = batch["input_ids"].copy()
+    ids[row, batch["masked_positions"][used]] = batch["masked_labels"][used]
+    continues = np.asarray([token.startswith("##") for token in tokenizer.convert_ids_to_tokens(range(len(tokenizer)))])
+    words = []
+    for number, line in enumerate(ids):
+        columns: list[int] = []
+        for column, token in enumerate(line.tolist()):
+            special = token in (CLS, SEP, PAD)
+            if columns and (special or not continues[token]):
+                words.append((number, np.asarray(columns), line[columns]))
+                columns = []
+            if not special:
+                columns.append(column)
+    return words
+
+
+@pytest.fixture(scope="module")
+def whole_words(bert_store, wordpiece) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """(original ids, which are predicted, what stands there) of every word of 2,000 rows."""
+    source = BertBatches(bert_store, wordpiece, MaskingConfig(64, whole_word_masking=True), 2000, 0)
+    batch = source.batch(1, range(2000))
+    predicted = np.zeros(batch["input_ids"].shape, bool)
+    used = batch["masked_labels"] != IGNORED
+    predicted[np.nonzero(used)[0], batch["masked_positions"][used]] = True
+    assert predicted.sum() == used.sum(), "a position was chosen twice"
+    return [(original, predicted[row, columns], batch["input_ids"][row, columns])
+            for row, columns, original in words_of(batch, wordpiece)]
+
+
+def test_whole_words_are_predicted_wholly_or_not_at_all(whole_words):
+    assert max(len(original) for original, _, _ in whole_words) >= 4, "words of one piece show nothing"
+    assert all(predicted.all() or not predicted.any() for _, predicted, _ in whole_words)
+
+
+def test_words_of_every_length_are_chosen_as_often(whole_words):
+    tokens = sum(len(original) for original, _, _ in whole_words)
+    assert within_sampling_error(sum(predicted.sum() for _, predicted, _ in whole_words) / 2, tokens / 2, 0.15)
+    for length in (1, 2, 3, 4):
+        chosen = [predicted.all() for original, predicted, _ in whole_words if len(original) == length]
+        assert len(chosen) > 500
+        assert abs(np.mean(chosen) - 0.15) < 0.02 + 4 * np.sqrt(0.13 / len(chosen)), f"words of {length} pieces"
+
+
+def test_a_word_has_one_fate(whole_words):
+    chosen = [(original, found) for original, predicted, found in whole_words if predicted.all()]
+    masked = np.asarray([(found == MASK).all() for _, found in chosen])
+    kept = np.asarray([(found == original).all() for original, found in chosen])
+    mixed = [found for original, found in chosen if 0 < (found == MASK).sum() < len(found)]
+    assert not mixed, "a word half masked"
+    assert within_sampling_error(masked.sum(), len(chosen), 0.8)
+    long = np.asarray([len(original) >= 2 for original, _ in chosen])
+    assert within_sampling_error(kept[long].sum(), long.sum(), 0.1)  # (of one piece, 1 in 145 is kept by chance)
+    assert within_sampling_error((~masked & ~kept)[long].sum(), long.sum(), 0.1)
+
+
+# --- against the algorithm written plainly ------------------------------------------------------------------------
+
+
+def measure(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What can be compared between two ways of making rows."""
+    used = batch["masked_labels"] != IGNORED
+    found = np.take_along_axis(batch["input_ids"], batch["masked_positions"], 1)[used]
+    length, length_b = batch["attention_mask"].sum(1), batch["token_type_ids"].sum(1) - 1
+    return {"length": length, "length of A": length - length_b - 3, "length of B": length_b,
+            "predictions": used.sum(1), "negative": batch["next_sentence_label"], "masked": found == MASK,
+            "kept": found == batch["masked_labels"][used]}
+
+
+def test_distributions_are_those_of_the_plain_algorithm(position_store):
+    """Known differences: ours keeps B's length from telling the label, and draws exactly half of the labels, where a
+    chunk of a single sentence forces the plain one to a random B."""
+    store, tokenizer = position_store([sum(long_documents(10, seed), []) for seed in range(20)])
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{number}" for number in range(store.num_tokens))]
+    starts = store.sentence_offsets
+    documents = [[[f"w{token - FIRST}" for token in store.ids[starts[sentence]:starts[sentence + 1]]]
+                  for sentence in range(first, last)]
+                 for first, last in zip(store.document_offsets, store.document_offsets[1:], strict=False)]
+    config = MaskingConfig(128, short_seq_prob=0.1)
+    rows = list(create_instances(documents, vocabulary, 128, 0.1, 0.15, config.predictions_per_row(), False,
+                                 random.Random(0)))
+    assert len(rows) > 1500
+    plain = measure({name: np.stack([row[name] for row in rows]) for name in rows[0]})
+    ours = measure(BertBatches(store, tokenizer, config, 4096, 0).batch(0, range(4096)))
+    for name in ("length", "length of A", "length of B"):
+        difference = stats.ks_2samp(plain[name], ours[name]).statistic
+        assert difference < 0.12, f"{name}: {difference:.3f}"
+    assert abs(plain["negative"].mean() - ours["negative"].mean()) < 0.05
+    assert plain["predictions"].mean() == pytest.approx(ours["predictions"].mean(), rel=0.05)
+    for name in ("masked", "kept"):
+        assert abs(plain[name].mean() - ours[name].mean()) < 0.015, name
 
 
 def test_any_step_is_as_quick_as_the_first(bert_store, wordpiece):

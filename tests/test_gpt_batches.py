@@ -5,12 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import small
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolkit.data.gpt import GptBatches, evaluation_blocks, num_evaluation_blocks
+from toolkit.data.gpt import GptBatches, document_positions, evaluation_blocks, num_evaluation_blocks
 from toolkit.data.store import TokenStore
 from toolkit.errors import UserError
+from toolkit.models.gpt import GPT2LMHeadModel
 
 END = 10**6
 
@@ -98,3 +101,94 @@ def test_a_text_too_short_for_a_block_is_refused_and_one_that_just_fits_is_not()
         GptBatches(counting_store(10), 10, 4, 0)
     batch = GptBatches(counting_store(11), 10, 4, 0).batch(0, range(4))
     assert np.array_equal(batch["labels"], np.tile(np.arange(1, 11), (4, 1)))
+
+
+# --- attention inside documents -----------------------------------------------------------------------------------
+
+
+def test_positions_start_again_with_every_document():
+    ids = np.asarray([[5, 6, 0, 7, 8, 9, 0, 0, 4], [0, 1, 2, 3, 4, 5, 6, 7, 8]])
+    assert document_positions(ids, 0).tolist() == [[0, 1, 0, 1, 2, 3, 0, 0, 1], list(range(9))]
+
+
+def test_batches_carry_positions_when_asked_in_training_and_evaluation(gpt_store, byte_level_bpe):
+    end = byte_level_bpe.eos_token_id
+    batch = GptBatches(gpt_store, 64, 32, seed=0, end_id=end).batch(3, range(32))
+    plain = GptBatches(gpt_store, 64, 32, seed=0).batch(3, range(32))
+    assert "position_ids" not in plain
+    assert np.array_equal(batch["input_ids"], plain["input_ids"])
+    assert np.array_equal(batch["position_ids"], document_positions(batch["input_ids"], end))
+    assert (batch["position_ids"][batch["input_ids"] == end] == 0).all()
+    evaluated = evaluation_blocks(gpt_store, 64, end, range(4), within_documents=True)
+    assert evaluated["position_ids"][0, :3].tolist() == [0, 1, 2], "the first token follows an end token"
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("training", [False, True])
+def test_changing_one_document_leaves_the_next_ones_logits_unchanged(attention, training):
+    config = small.gpt_config(50)
+    config._attn_implementation = attention
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(config).train(training)
+    ids = torch.randint(1, 50, (2, 24))
+    ids[0, 9] = ids[0, 17] = ids[1, 5] = 0
+    changed = ids.clone()
+    changed[0, :9] = (ids[0, :9] + 7) % 49 + 1
+    changed[1, :5] = (ids[1, :5] + 7) % 49 + 1
+    positions = torch.from_numpy(document_positions(ids.numpy(), 0))
+
+    def losses(inputs: torch.Tensor, position_ids: torch.Tensor | None) -> torch.Tensor:
+        """(2, 24) from the forward that is trained, one predicted token at a time."""
+        rows = []
+        for column in range(24):
+            labels = torch.full_like(ids, -100)
+            labels[:, column] = 3
+            rows.append(torch.stack([model(inputs[[row]], shifted_labels=labels[[row]],
+                                           position_ids=None if position_ids is None else position_ids[[row]])["lm"]
+                                     for row in range(2)]))
+        return torch.stack(rows, 1)
+
+    with torch.no_grad():
+        before, after = losses(ids, positions), losses(changed, positions)
+        assert torch.equal(before[0, 9:], after[0, 9:])
+        assert torch.equal(before[1, 5:], after[1, 5:])
+        assert not torch.allclose(before[0, :9], after[0, :9])
+        alone = losses(ids[:, 9:17].repeat(1, 3), None)[0, :8]
+        assert torch.allclose(before[0, 9:17], alone, atol=1e-5), "as if it stood alone"
+        assert not torch.allclose(losses(ids, None)[0, 9:], losses(changed, None)[0, 9:], atol=1e-3), (
+            "without positions documents do see each other, or this test shows nothing")
+
+
+# --- mixtures -----------------------------------------------------------------------------------------------------
+
+
+def three_sources(tokens: tuple[int, ...] = (3000, 1000, 2000)) -> TokenStore:
+    store = counting_store(sum(tokens))
+    store.manifest["sources"] = list(tokens)
+    return store
+
+
+@pytest.mark.parametrize("weights", [(1, 3, 0.5), (0, 1, 0), (0.25, 0.25, 0.25), (2, 2, 2)])
+def test_an_epoch_passes_over_each_source_as_often_as_its_weight_says(weights):
+    store = three_sources()
+    source = GptBatches(store, 10, 1, seed=0, weights=weights)
+    counts = np.zeros(store.num_tokens)
+    for epoch in range(4):
+        first = epoch * source.rows_per_epoch
+        batch = source.batch(0, range(first, first + source.rows_per_epoch))
+        np.add.at(counts, batch["labels"].ravel(), 1)
+    passes = [part.mean() / 4 for part in np.split(counts, np.cumsum(store.source_tokens())[:-1])]
+    assert passes == pytest.approx(weights, abs=0.02)
+    for weight, part in zip(weights, np.split(counts, np.cumsum(store.source_tokens())[:-1]), strict=True):
+        if weight >= 0.25:
+            assert (part > 0).mean() > 0.6, "a share of a source is always the same share"
+
+
+def test_equal_weights_change_nothing_and_weights_without_text_are_refused():
+    store = three_sources()
+    plain, ones = (GptBatches(store, 10, 8, 0, weights).batch(3, range(8)) for weights in ((), (1.0, 1.0, 1.0)))
+    assert np.array_equal(plain["input_ids"], ones["input_ids"])
+    with pytest.raises(UserError, match=r"memory: has 3 sources, corpus\.weights 2"):
+        GptBatches(store, 10, 8, 0, (1.0, 2.0))
+    with pytest.raises(UserError, match=r"no source with a corpus\.weights above 0 has any text"):
+        GptBatches(three_sources((3000, 0)), 10, 8, 0, (0.0, 2.0))

@@ -100,27 +100,25 @@ class BertBatches:
         """Arrays for rows (b of them) of the global batch at `step`, T = max_seq_length, P predictions a row:
 
         input_ids, token_type_ids, attention_mask (b, T); masked_positions, masked_labels (b, P), labels −100 where a
-        row predicts fewer; next_sentence_label (b,), 0 for a true continuation, 1 for a random one.
+        row predicts fewer; next_sentence_label (b,), 0 for a true continuation, 1 for a random one. Types and mask are
+        bool, ids int32: less to move; models take them as int64.
         """
         index = step * self.batch_size + np.arange(rows.start, rows.stop)
         start_a, length_a, start_b, length_b, label = self._pairs(index)
         second = length_a + 2  # where B starts in a row
         end = second + length_b  # of the closing [SEP]
-        column = np.arange(self.config.max_seq_length, dtype=np.int32)
-        in_b = column >= second[:, None].astype(np.int32)
-        inside = column <= end[:, None].astype(np.int32)
+        column = np.arange(self.config.max_seq_length, dtype=np.int16)
+        in_b = column >= second[:, None].astype(np.int16)
+        inside = column <= end[:, None].astype(np.int16)
         ids = np.where(in_b, self._run(start_b - second), self._run(start_a - 1))
         row = np.arange(len(index))
         ids[:, 0] = self.cls
         ids[row, second - 1] = self.sep
         ids[row, end] = self.sep
-        ids[~inside] = self.pad
-        maskable = inside.copy()
-        maskable[:, 0] = maskable[row, second - 1] = maskable[row, end] = False
-        positions, labels = self._mask(ids, maskable, index)
-        return {"input_ids": ids.astype(np.int64), "token_type_ids": (in_b & inside).astype(np.int64),
-                "attention_mask": inside.astype(np.int64), "masked_positions": positions, "masked_labels": labels,
-                "next_sentence_label": label}
+        np.copyto(ids, self.pad, where=~inside)
+        positions, labels = self._mask(ids, length_a, length_b, index)
+        return {"input_ids": ids.astype(np.int32), "token_type_ids": in_b & inside, "attention_mask": inside,
+                "masked_positions": positions, "masked_labels": labels, "next_sentence_label": label}
 
     def _run(self, start: np.ndarray) -> np.ndarray:
         """(b, T) ids from `start` on; before the first and after the last of the store, whatever."""
@@ -134,7 +132,7 @@ class BertBatches:
         """(b,) arrays: where in the store A starts, its length, the same of B, and the next-sentence label."""
         store, window = self.store, self.window
         starts, documents = store.sentence_offsets, store.document_offsets
-        draws = counter.uniform(counter.key(self.seed, _GEOMETRY), index, 6)
+        draws = counter.uniform(counter.key(self.seed, _GEOMETRY), index, 7)
         epochs, slots = counter.epoch_order(self.seed, index, self.rows_per_epoch)
         phase = counter.uniform(counter.key(self.seed, _EPOCH), epochs, 1)[:, 0]
         place = ((slots + phase) * (self.mixture.size / self.rows_per_epoch)).astype(np.int64) % self.mixture.size
@@ -159,7 +157,12 @@ class BertBatches:
         boundary = first + 1 + (draws[:, 0] * np.maximum(past_window - first - 1, 1)).astype(np.int64)
         start_b = starts[boundary]
         available = last_token - start_b
-        length_a = np.minimum(start_b - start_a, window - np.minimum(available, np.maximum(window // 4, 1)))
+        # What the sentences have too much is taken from the longer of the two: from A's front, from B's end. A long A
+        # gives a random part of it, since a B that always ended with its sentence would be known by that for a true one.
+        length_a = start_b - start_a
+        excess = np.maximum(starts[past_window] - start_a - window, 0)
+        given = np.minimum((draws[:, 6] * (excess + 1)).astype(np.int64), np.maximum(length_a - (window + 1) // 2, 0))
+        length_a = np.minimum(length_a - given, window - np.minimum(available, np.maximum(window // 8, 1)))
         length_b = np.minimum(available, window - length_a)
         start_a = start_b - length_a
         if not self.config.next_sentence_prediction:
@@ -186,58 +189,73 @@ class BertBatches:
                            starts[documents[other + 1]] - length_b)
         return start_a, length_a, np.where(label == 1, starts[_containing(starts, token)], start_b), length_b, label
 
-    def _mask(self, ids: np.ndarray, maskable: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _mask(self, ids: np.ndarray, length_a: np.ndarray, length_b: np.ndarray, index: np.ndarray
+              ) -> tuple[np.ndarray, np.ndarray]:
         """Choose positions (b, P), replace what stands there in `ids`, and give the labels (b, P)."""
-        predictions = self.config.predictions_per_row()
+        predictions, size = self.config.predictions_per_row(), length_a + length_b
         # The share exactly, on average: what is left over of a row decides by chance.
         leftover = counter.uniform(counter.key(self.seed, _ROUNDING), index, 2)
-        wanted = np.floor(self.config.mlm_probability * maskable.sum(1) + leftover[:, 0]).astype(np.int64)
-        wanted = np.clip(wanted, 1, predictions)[:, None]
-        # The smallest of one random key a position: a draw without replacement. The key ends in its position.
-        keys = counter.bits32(counter.key(self.seed, _CHOICE), index, ids.shape[1])
-        fate = counter.bits32(counter.key(self.seed, _REPLACEMENT), index, 2 * predictions)
-        fate, random = fate[:, :predictions] * 2.0**-32, fate[:, predictions:]
-        if self.joints is None:
-            low = np.uint32((1 << (ids.shape[1] - 1).bit_length()) - 1)
-            keys = keys & ~low | np.arange(ids.shape[1], dtype=np.uint32)
-            keys[~maskable] = np.iinfo(np.uint32).max
-            keys.sort(axis=1)
-            chosen = (keys[:, :predictions] & low).astype(np.int64)
-            used = np.arange(predictions) < wanted
-        else:
-            chosen, used, first = self._whole_words(ids, maskable, keys, wanted, leftover[:, 1:], predictions)
+        wanted = np.floor(self.config.mlm_probability * size + leftover[:, 0]).astype(np.int64)
+        wanted = np.clip(wanted, 1, np.minimum(predictions, size))
+        draws = counter.bits32(counter.key(self.seed, _REPLACEMENT), index, 2 * predictions)
+        fate, random_ids = draws[:, :predictions], draws[:, predictions:].astype(np.uint64)
+        if self.config.whole_word_masking:
+            chosen, used, first = self._whole_words(ids, length_a, size, wanted[:, None], leftover[:, 1:], index)
             fate = np.take_along_axis(fate, first, 1)
-        chosen = np.where(used, chosen, 0)
+        else:
+            chosen = self._subset(size, wanted, index)
+            used = np.arange(predictions) < wanted[:, None]
+        chosen += 1 + (chosen >= length_a[:, None])  # past [CLS], and past the first [SEP]
+        chosen[~used] = 0
         original = np.take_along_axis(ids, chosen, 1).astype(np.int64)
-        random_ids = self.ordinary[(random * np.uint64(len(self.ordinary))) >> np.uint64(32)]
-        replaced = np.where(fate < 0.8, self.mask, np.where(fate < 0.9, random_ids, original))
-        row = np.broadcast_to(np.arange(len(ids))[:, None], chosen.shape)
-        ids[row[used], chosen[used]] = replaced[used]
+        random_ids = self.ordinary[random_ids * np.uint64(len(self.ordinary)) >> np.uint64(32)]
+        replaced = np.where(fate < np.uint32(0.9 * 2**32), random_ids, original)
+        replaced[fate < np.uint32(0.8 * 2**32)] = self.mask
+        replaced[~used] = self.cls  # which stands at position 0 anyway
+        np.put_along_axis(ids, chosen, replaced, 1)
         return chosen, np.where(used, original, IGNORED)
 
-    def _whole_words(self, ids: np.ndarray, maskable: np.ndarray, keys: np.ndarray, wanted: np.ndarray,
-                     coin: np.ndarray, predictions: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Positions word by word in random order (b, P), which are used, and where in the order each word begins.
+    def _subset(self, size: np.ndarray, wanted: np.ndarray, index: np.ndarray) -> np.ndarray:
+        """(b, P) `wanted` different numbers below `size` in each row, every set as likely (Floyd's algorithm)."""
+        draws = counter.bits32(counter.key(self.seed, _CHOICE), index, self.config.predictions_per_row()).T
+        chosen = np.full(draws.shape, -1, np.int16)  # a column is a row of the batch: all of them take a step at once
+        for step, draw in enumerate(np.ascontiguousarray(draws)):
+            last = size - wanted + step
+            number = (draw * (last + 1).astype(np.uint64) >> np.uint64(32)).astype(np.int16)
+            taken = (chosen[:step] == number).any(0)
+            chosen[step] = np.where(taken, last, number)
+        return chosen.T.astype(np.int64)
+
+    def _whole_words(self, ids: np.ndarray, length_a: np.ndarray, size: np.ndarray, wanted: np.ndarray,
+                     coin: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Numbers of tokens word by word in random order (b, P), which are used, and where in the order each word
+        begins.
 
         The word that goes past the wanted number is taken with the chance that makes the number right on average.
         """
-        first_kind, last_kind = self.joints[0][ids], self.joints[1][ids]
+        predictions, width = self.config.predictions_per_row(), ids.shape[1]
+        number = np.arange(width)
+        tokens = np.take_along_axis(ids, np.minimum(number + 1 + (number >= length_a[:, None]), width - 1), 1)
+        first_kind, last_kind = self.joints[0][tokens], self.joints[1][tokens]
         joined = np.zeros(ids.shape, bool)
-        joined[:, 1:] = (first_kind[:, 1:] > 0) & (first_kind[:, 1:] == last_kind[:, :-1]) & maskable[:, :-1]
-        word = np.cumsum(~joined, axis=1) - 1
-        keys = np.take_along_axis(keys, word, 1).astype(np.uint64) << np.uint64(32) | word.astype(np.uint64) << np.uint64(16)
-        keys |= np.arange(ids.shape[1], dtype=np.uint64)
-        keys[~maskable] = np.iinfo(np.uint64).max
+        joined[:, 1:] = (first_kind[:, 1:] > 0) & (first_kind[:, 1:] == last_kind[:, :-1])
+        joined[np.arange(len(ids)), length_a] = False  # B's first token goes on with nothing
+        word = (np.cumsum(~joined, axis=1) - 1).astype(np.uint64)
+        # One random key a word, then the word, then the token: sorted, words lie in random order and in one piece.
+        keys = counter.bits32(counter.key(self.seed, _CHOICE), index, width)
+        keys = np.take_along_axis(keys, word.astype(np.int64), 1).astype(np.uint64) << np.uint64(32)
+        keys |= word << np.uint64(16) | number.astype(np.uint64)
+        keys[number >= size[:, None]] = np.iinfo(np.uint64).max
         keys.sort(axis=1)
         keys = keys[:, :predictions + 1]
-        order = np.arange(predictions + 1)
         begins = np.ones(keys.shape, bool)
         begins[:, 1:] = keys[:, 1:] >> np.uint64(16) != keys[:, :-1] >> np.uint64(16)
+        order = np.arange(predictions + 1)
         first = np.maximum.accumulate(np.where(begins, order, 0), axis=1)[:, :-1]
-        ends = np.where(begins[:, 1:], order[1:], predictions + 1)  # a word that does not fit never ends
+        ends = np.where(begins[:, 1:], order[1:], predictions + 1)  # a word that does not fit has no end here
         ends = np.minimum.accumulate(ends[:, ::-1], axis=1)[:, ::-1]
         used = (ends <= wanted) | ((ends <= predictions) & (coin * (ends - first) < wanted - first))
-        used &= keys[:, :-1] != np.iinfo(np.uint64).max
+        used &= order[:-1] < size[:, None]
         return (keys[:, :-1] & np.uint64(0xFFFF)).astype(np.int64), used, first
 
 

@@ -6,6 +6,7 @@ Paragraphs are parted by a blank line; `sentences` cuts a text without losing a 
 """
 
 import array
+import copy
 import hashlib
 import json
 import os
@@ -121,6 +122,9 @@ def prepare_corpus(config: CorpusConfig, directory: Path, progress: bool = True)
             raise UserError(f"{directory}: was prepared with another corpus.{changed[0]} "
                             f"({manifest['config'].get(changed[0])!r}). Choose another data_dir, or delete it.")
         return manifest
+    if directory.exists() and not manifest_path.exists():
+        raise UserError(f"{directory}: has no manifest.json, so it is no prepared corpus. Choose another data_dir, or "
+                        f"delete it.")
     named = [(source, "validation", "corpus.validation_sources") for source in config.validation_sources]
     named += [(source, "train" if named else None, "corpus.sources") for source in config.sources]
     parts = [(number, split, part) for number, (source, split, key) in enumerate(named)
@@ -166,6 +170,7 @@ class _Preparation:
             "counts": {"read": 0, "too_short": 0, "duplicates": 0, "unicode_normalised": 0},
             "sources": [{"source": source, **{split: dict(empty) for split in SPLITS}} for source in sources],
         }
+        self.begun = self.state  # as it was when the next part was begun
         self.journal = directory / "journal.json"
 
     def run(self, progress: bool) -> dict:
@@ -209,6 +214,8 @@ class _Preparation:
         counts, config, unnoted = self.state["counts"], self.config, 0
         for number, split_of_source, part in self.parts[self.state["parts"]:]:
             source = self.state["sources"][number]
+            if not self.state["documents"]:
+                self.begun = copy.deepcopy(self.state)
             for document in read_part(part, self.reading, self.state["documents"], progress):
                 text = normalise(document.text)
                 encoded = text.encode()
@@ -250,7 +257,8 @@ class _Preparation:
         for file in files.values():
             file.flush()
             os.fsync(file.fileno())
-        write_json(self.journal, {"config": self.settings, "read": self._identity(self.state), **self.state})
+        states = [{"read": self._identity(state), **state} for state in (self.state, self.begun)]
+        write_json(self.journal, {"config": self.settings, "states": states})
 
     def _forget(self) -> None:
         for name in ("journal.json", *(f"{split}.jsonl" for split in SPLITS)):
@@ -262,11 +270,17 @@ class _Preparation:
         return hashlib.sha256("\n".join(part.identity for *_, part in parts).encode()).hexdigest()
 
     def _resume(self) -> None:
-        """Take up the journal if what it tells of is still what we would read; else start afresh."""
+        """Take up the journal as far as what it tells of is still what we would read; else start afresh.
+
+        A part that was begun and has changed since, repaired perhaps, is read again from its beginning.
+        """
+        for leftover in self.directory.glob(".*.json.*"):  # of a `write_json` that was killed
+            leftover.unlink()
         if self.journal.exists():
-            state = read_json(self.journal)
-            if state.pop("config") == self.settings and state.pop("read") == self._identity(state):
-                self.state = state
+            journal = read_json(self.journal)
+            states = journal["states"] if journal["config"] == self.settings else []
+            if valid := [state for state in states if state.pop("read") == self._identity(state)]:
+                self.state, self.begun = valid[0], copy.deepcopy(valid[-1])
         for split in SPLITS:
             size = sum(source[split]["size"] for source in self.state["sources"])
             path = self.directory / f"{split}.jsonl"

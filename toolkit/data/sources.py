@@ -8,8 +8,10 @@ a list of parts (files, or one stream), and a part is a stream of documents, so 
 import csv
 import glob
 import gzip
+import io
 import itertools
 import json
+import os
 import re
 import zlib
 from collections import Counter
@@ -26,6 +28,7 @@ COMPRESSIONS = (".gz", ".zst")
 LONGEST = 64 * 2**20
 """Bytes of the longest line, and of the longest document: what bounds the memory of every step."""
 
+_HEADING = re.compile(r"#{1,6}[ \t]+(.*?)(?:[ \t]+#+)?[ \t]*\r?\n?$")
 _OFFLINE = ("To work offline, fetch it once where there is a network (`hf download --repo-type dataset {name} "
             "--local-dir DIR`) and name its files as the source, for instance 'DIR/**/*.parquet'.")
 
@@ -69,13 +72,13 @@ def list_parts(source: str, key: str = "corpus.sources") -> list[Part]:
         return [Part(source, source, source, source)]
     if source.startswith("hub:"):
         return [_hub_part(source, key)]
-    if any(character in source for character in "*?[") and not Path(source).exists():
+    if any(character in source for character in "*?[") and not os.path.exists(source):
         files = sorted(Path(name) for name in glob.glob(source, recursive=True) if Path(name).is_file())
         if not files:
             raise UserError(f"{source}: no file matches ({key}).")
         return [_file_part(source, source, str(file), file) for file in files]
     path = Path(source)
-    if not path.exists():
+    if not os.path.exists(source):
         raise UserError(f"{source}: no such file or folder ({key}).{_missing_hint(source)}")
     if path.is_file():
         return [_file_part(source, path.name, path.name, path)]
@@ -114,7 +117,9 @@ def _file_part(source: str, label: str, name: str, path: Path) -> Part:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
     plain = path.suffix not in COMPRESSIONS and path.suffix != ".parquet"
-    return Part(source, label, name, f"{path} {facts.st_size} {facts.st_mtime_ns}", path,
+    # A name on disk need not be UTF-8; what we write must be.
+    label, name, where = (os.fsencode(text).decode(errors="replace") for text in (label, name, str(path)))
+    return Part(source, label, name, f"{where} {facts.st_size} {facts.st_mtime_ns}", path,
                 facts.st_size if plain else None)
 
 
@@ -143,7 +148,7 @@ def _open(path: Path) -> BinaryIO:
     if path.suffix == ".zst":
         import pyarrow
 
-        return pyarrow.input_stream(str(path), compression="zstd")
+        return io.BufferedReader(pyarrow.CompressedInputStream(open(path, "rb"), "zstd"))  # which has no lines itself
     return open(path, "rb")
 
 
@@ -211,7 +216,7 @@ def _gather(path: Path, lines: Iterable[tuple[int, str, bool]], remedy: str) -> 
     first, document, size = 1, [], 0
     for number, text, starts in lines:
         if starts:
-            if document:
+            if any(map(str.strip, document)):  # blank lines above the first document are none
                 yield first, "".join(document)
             first, document, size = number, [], 0
         document.append(text)
@@ -248,10 +253,12 @@ def _markdown_documents(path: Path, reading: Reading) -> Iterator[tuple[int | No
     def lines() -> Iterator[tuple[int, str, bool]]:
         fence = None
         for number, line in read_lines(path, reading):
-            mark = re.match(r" {0,3}(`{3,}|~{3,})", line) if "```" in line or "~~~" in line else None
-            if mark and (fence is None or mark[1].startswith(fence)):  # inside, "# …" is a comment
-                fence = mark[1] if fence is None else None
-            heading = None if fence or line[:1] != "#" else re.match(r"#{1,6}[ \t]+(.*?)(?:[ \t]+#+)?[ \t]*\r?\n?$", line)
+            mark = re.match(r" {0,3}(`{3,}(?!.*`)|~{3,})(.*)", line) if "```" in line or "~~~" in line else None
+            if mark and fence is None:  # inside, "# …" is a comment
+                fence = mark[1]
+            elif mark and mark[1].startswith(fence) and not mark[2].strip():
+                fence = None
+            heading = None if fence or line[:1] != "#" else _HEADING.match(line)
             yield (number, f"\n{heading[1]}\n\n", split) if heading else (number, line, False)
 
     documents = _gather(path, lines(), "Set corpus.md_documents to heading, or split the file.")
@@ -264,7 +271,7 @@ def _json_documents(path: Path, reading: Reading) -> Iterator[tuple[int, str]]:
             continue
         try:
             record = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path}, line {number}: not valid JSON ({error}). One object a line was "
                             f"expected.") from None
         if not isinstance(record, dict) or reading.text_column not in record:
@@ -325,10 +332,23 @@ def _parquet_documents(path: Path, reading: Reading) -> Iterator[tuple[int, str]
         for batch in file.iter_batches(batch_size=256, columns=[reading.text_column]):
             for value in batch.column(0):
                 row = next(number)
-                yield row, _checked_text(value.as_py(), f"{path}, row {row}", reading)
+                try:
+                    text = value.as_py()
+                except UnicodeDecodeError as error:  # nothing in the format rules it out
+                    text = _decode_text(value.as_buffer().to_pybytes(), error, f"{path}, row {row}", reading)
+                yield row, _checked_text(text, f"{path}, row {row}", reading)
     except (pyarrow.ArrowException, OSError) as error:
         raise UserError(f"{path}: cannot be read as parquet, perhaps cut short ({str(error).splitlines()[0]}). Fetch "
                         f"it again.") from None
+
+
+def _decode_text(value: bytes, error: UnicodeDecodeError, where: str, reading: Reading) -> str:
+    if reading.errors == "strict":
+        raise UserError(f"{where}: '{reading.text_column}' is not valid UTF-8 at byte {error.start}. Convert it, or "
+                        f"set corpus.errors to replace.") from None
+    text = value.decode(errors="replace")
+    reading.counts["replaced_characters"] += text.count("\ufffd") - value.count("\ufffd".encode())
+    return text
 
 
 def _checked_text(value: object, where: str, reading: Reading) -> str:
@@ -364,15 +384,23 @@ def _hub_part(source: str, key: str) -> Part:
         raise UserError(f"{source}: is not of the form hub:owner/name[:configuration][@revision] ({key}).")
     name, configuration, revision = match.groups()
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import OfflineModeIsEnabled, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        HFValidationError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
     from huggingface_hub.utils import HfHubHTTPError
 
     try:
         commit = HfApi().dataset_info(name, revision=revision, timeout=10).sha
+    except HFValidationError as error:
+        raise UserError(f"{source}: no data set can be called so ({str(error).rstrip('.')}) ({key}).") from None
     except RevisionNotFoundError:
         raise UserError(f"{source}: the data set has no revision '{revision}' ({key}).") from None
     except RepositoryNotFoundError:
-        raise UserError(f"{source}: no such data set on the hub, or it is private and no token is set ({key}).") from None
+        raise UserError(f"{source}: no such data set on the hub, or it is private and no token is set "
+                        f"({key}).") from None
     except (OfflineModeIsEnabled, HfHubHTTPError, OSError, _transport_error()) as error:
         raise UserError(f"{source}: the hub cannot be reached ({type(error).__name__}). "
                         f"{_OFFLINE.format(name=name)}") from None
@@ -380,13 +408,14 @@ def _hub_part(source: str, key: str) -> Part:
 
 
 def _transport_error() -> type[Exception]:
-    import httpx
+    from huggingface_hub.utils import httpx  # its name depends on the version of huggingface_hub
 
     return httpx.TransportError
 
 
 def _hub_documents(part: Part, reading: Reading, skip: int) -> Iterator[Document]:
     import datasets
+    import pyarrow
 
     name, _, configuration = part.name.partition(":")
     commit = part.identity.rsplit(" ", 1)[1]
@@ -401,6 +430,8 @@ def _hub_documents(part: Part, reading: Reading, skip: int) -> Iterator[Document
                 yield Document(f"{part.name}:{number}", part.label, text)
     except UserError:
         raise
-    except (ValueError, OSError, _transport_error()) as error:
-        raise UserError(f"{part.source}: cannot be streamed ({str(error).splitlines()[0]}). Check the configuration, "
+    except (ValueError, OSError, RuntimeError, EOFError, zlib.error, pyarrow.ArrowException,
+            datasets.exceptions.DatasetsError, _transport_error()) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise UserError(f"{part.source}: cannot be streamed ({reason}). Check the configuration, "
                         f"corpus.hub_split and the connection; the same command continues.") from None

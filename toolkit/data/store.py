@@ -27,7 +27,7 @@ from tqdm.auto import tqdm
 from toolkit.data.corpus import sentences
 from toolkit.data.shards import FILES, GROUP_CHARACTERS, shard_path, write_shard
 from toolkit.errors import UserError
-from toolkit.run import building, disk_errors, read_json, write_json
+from toolkit.run import building, read_json, write_atomic, write_json
 from toolkit.tokenization import plain_backend
 
 SHARD_BYTES = 4 * 2**20
@@ -146,7 +146,7 @@ def _take_up(partial: Path, plan: dict, backend: Tokenizer) -> None:
     if not (path.exists() and read_json(path) == plan):
         for old in partial.iterdir():
             old.unlink()
-        backend.save(str(partial / "tokenizer.json"))
+        write_atomic(partial / "tokenizer.json", backend.to_str())
         write_json(path, plan)
 
 

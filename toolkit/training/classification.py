@@ -18,9 +18,8 @@ from toolkit import metrics
 from toolkit.compare import mean_interval, paired_difference, table, verdict
 from toolkit.errors import UserError
 from toolkit.run import Run
-from toolkit.training.loop import TrainingConfig, seed_everything, share, train
+from toolkit.training.loop import TrainingConfig, as_tensors, seed_everything, share, to_device, train
 from toolkit.training.precision import ImplConfig, Precision, choose
-from toolkit.training.pretraining import to_device
 
 
 class LabelledBatches(Protocol):
@@ -69,7 +68,8 @@ def predict(model: PreTrainedModel, data: LabelledBatches, accelerator: Accelera
     parts = []
     with torch.inference_mode(), precision.autocast():
         for start in range(mine.start, mine.stop, batch_size):
-            batch = to_device(data.rows(np.arange(start, min(start + batch_size, mine.stop))), accelerator.device)
+            rows = data.rows(np.arange(start, min(start + batch_size, mine.stop)))
+            batch = to_device(as_tensors(rows), accelerator.device)
             inputs = {key: value for key, value in batch.items() if key != "labels"}
             parts.append(model(**inputs).logits.float().cpu().numpy())
     return np.concatenate(gather_object(parts) if accelerator.num_processes > 1 else parts)

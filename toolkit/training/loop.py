@@ -120,7 +120,7 @@ class _StepDataset(Dataset):
     def __getitem__(self, step: int) -> tuple[list[dict[str, torch.Tensor]], dict[str, int]]:
         batch = self.task.batch(step, self.rows)
         counts = self.task.counts(batch)
-        tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in batch.items()}
+        tensors = as_tensors(batch)
         size = len(self.rows)
         micro = [{name: tensor[start:start + self.micro] for name, tensor in tensors.items()}
                  for start in range(0, size, self.micro)]
@@ -132,6 +132,16 @@ def _steps(dataset: _StepDataset, steps: range, num_workers: int) -> Iterator:
     return iter(DataLoader(dataset, batch_size=None, sampler=steps, num_workers=num_workers,
                            generator=torch.Generator().manual_seed(0),
                            persistent_workers=False, prefetch_factor=2 if num_workers else None))
+
+
+def as_tensors(batch: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in batch.items()}
+
+
+def to_device(tensors: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
+    """Batches travel in small types; models take every whole number, and every mask, as int64."""
+    tensors = {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()}
+    return {name: tensor if tensor.is_floating_point() else tensor.long() for name, tensor in tensors.items()}
 
 
 def seed_everything(*parts: int) -> None:
@@ -218,7 +228,7 @@ def train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accele
             stop, tokens = int(counts.pop("signal")), counts.pop("tokens")
             for number, micro in enumerate(micro_batches):
                 seed_everything(seed, step, rank, number)
-                micro = {key: tensor.to(accelerator.device, non_blocking=True) for key, tensor in micro.items()}
+                micro = to_device(micro, accelerator.device)
                 last = number == len(micro_batches) - 1
                 with accelerator.no_sync(model) if not last else nullcontext():
                     with precision.autocast():

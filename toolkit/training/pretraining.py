@@ -10,7 +10,7 @@ from toolkit import metrics
 from toolkit.data.bert import IGNORED, BertBatches, MaskingConfig
 from toolkit.data.gpt import GptBatches, evaluation_blocks, num_evaluation_blocks
 from toolkit.data.prepare import PreparedData
-from toolkit.training.loop import reduce_sums, share
+from toolkit.training.loop import as_tensors, reduce_sums, share, to_device
 
 _EVALUATION_SEED = 0x5EED  # one fixed draw of pairs and masks for every evaluation of every run
 
@@ -46,7 +46,7 @@ class BertPretraining:
         for start in range(rows.start, rows.stop, self.eval_batch):
             batch = self.evaluation.batch(0, range(start, min(start + self.eval_batch, rows.stop)))
             add_to(totals, {f"{key}_count": value for key, value in self.counts(batch).items()})
-            add_to(totals, self.losses(model, to_device(batch, accelerator.device)))
+            add_to(totals, self.losses(model, to_device(as_tensors(batch), accelerator.device)))
         totals = reduce_sums(accelerator, totals)
         result = {}
         for name in ("mlm", "nsp"):
@@ -94,7 +94,7 @@ class GptPretraining(CausalLanguageModelling):
             batch = evaluation_blocks(self.data.validation, self.block_size, self.end_id,
                                       range(start, min(start + self.eval_batch, blocks.stop)), self.within_documents)
             add_to(totals, {"count": int((batch["labels"] != IGNORED).sum())})
-            add_to(totals, self.losses(model, to_device(batch, accelerator.device)))
+            add_to(totals, self.losses(model, to_device(as_tensors(batch), accelerator.device)))
         totals = reduce_sums(accelerator, totals)
         nats, count, text_bytes = totals["lm"], int(totals["count"]), self.data.validation.manifest["bytes"]
         return {"loss": nats / count, "accuracy": totals["lm_correct"] / count, "count": count, "bytes": text_bytes,
@@ -104,10 +104,6 @@ class GptPretraining(CausalLanguageModelling):
     def save(self, model: PreTrainedModel, directory: Path) -> None:
         model.save_pretrained(directory)
         self.data.tokenizer.save_pretrained(directory)
-
-
-def to_device(batch: dict[str, np.ndarray], device: torch.device) -> dict[str, torch.Tensor]:
-    return {name: torch.from_numpy(np.ascontiguousarray(array)).to(device) for name, array in batch.items()}
 
 
 def add_to(totals: dict[str, float], values: dict) -> None:
