@@ -1,11 +1,13 @@
 # `make` lists the targets. CONFIG= names a YAML file, ARGS= adds --section.key value, NPROC= starts several processes.
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow lint clean \
-        train-tokenizer pretrain-bert pretrain-gpt finetune-text finetune-series nano-gpt
+        train-tokenizer evaluate-tokenizers show-batch pretrain-bert pretrain-gpt finetune-text finetune-series \
+        nano-gpt bench-data
 
 BIN := .venv/bin
 NPROC ?= 1
 CONFIG ?=
+STEP ?= 0
 ARGS ?=
 RECIPE_ARGS = $(if $(CONFIG),--config $(CONFIG)) $(ARGS)
 # accelerate's --cpu --num_processes starts one process only; --multi_gpu starts them all, on CPU too.
@@ -42,6 +44,12 @@ lint: install  ## ruff
 train-tokenizer: install  ## a tokenizer from a spec in tokenizers/: CONFIG=recipes/configs/tokenizer-books.yaml
 	@$(BIN)/python recipes/train_tokenizer.py $(RECIPE_ARGS)
 
+evaluate-tokenizers: install  ## bytes per token, fertility, unknowns, speed: specs, directories and hub ids side by side
+	@$(BIN)/python recipes/evaluate_tokenizers.py $(RECIPE_ARGS)
+
+show-batch: install  ## the batch a pretraining run sees at a step, as text: STEP=1000 CONFIG=recipes/configs/…
+	@$(BIN)/python recipes/show_batch.py --step $(STEP) $(if $(CONFIG),--pretraining $(CONFIG)) $(ARGS)
+
 pretrain-bert: install  ## BERT from scratch: CONFIG=recipes/configs/bert-tiny-books.yaml
 	@$(LAUNCH) recipes/pretrain_bert.py $(RECIPE_ARGS)
 
@@ -56,6 +64,9 @@ finetune-series: install  ## series classification beside its baselines: CONFIG=
 
 nano-gpt: install  ## a GPT of exactly 85,584 parameters learns to sort six letters, in about a minute
 	@$(LAUNCH) recipes/nano_gpt.py $(RECIPE_ARGS)
+
+bench-data: install  ## how fast corpora become batches, as ratios; writes runs/bench-data/bench.json
+	@$(BIN)/python recipes/bench_data.py $(RECIPE_ARGS)
 
 clean:  ## remove caches and build leftovers; runs/ and .venv/ stay
 	rm -rf build *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -94,7 +94,7 @@ class Hub:
             case "GET", "tree":
                 below = {name.removeprefix(f"{path}/") if path else name: entry for name, entry in commit.tree.items()
                          if not path or name.startswith(f"{path}/")}
-                if not below:
+                if path and not below:
                     raise Missing("EntryNotFound", headers)
                 deep = "recursive=true" in query.lower()
                 value = [entry for name, entry in below.items() if deep or "/" not in name]

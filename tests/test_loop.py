@@ -17,9 +17,8 @@ from test_models import full_labels
 from toolkit.data.bert import IGNORED
 from toolkit.errors import UserError
 from toolkit.training import checkpoint, loop
-from toolkit.training.loop import TrainingConfig, share
+from toolkit.training.loop import TrainingConfig, as_tensors, share, to_device
 from toolkit.training.optim import learning_rate_factor
-from toolkit.training.pretraining import to_device
 
 CPU = torch.device("cpu")
 
@@ -54,7 +53,7 @@ def reference(task, kind: str, clip: float, micro: int = 32) -> dict[str, torch.
     model.load_state_dict(task.model.state_dict())
     model.train()
     for step in range(3):
-        batch = to_device(task.batch(step, range(32)), CPU)
+        batch = to_device(as_tensors(task.batch(step, range(32))), CPU)
         model.zero_grad()
         for start in range(0, 32, micro):
             part = {key: value[start:start + micro] for key, value in batch.items()}

@@ -14,7 +14,7 @@ from toolkit.data.bert import IGNORED
 from toolkit.models.bert import BertForPreTraining
 from toolkit.models.gpt import GPT2LMHeadModel
 from toolkit.models.loss import linear_cross_entropy
-from toolkit.training.pretraining import to_device
+from toolkit.training.loop import as_tensors, to_device
 
 ROWS = range(12)
 
@@ -62,7 +62,7 @@ def assert_same_gradients(found: dict[str, torch.Tensor], expected: dict[str, to
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_masked_only_head_is_transformers_bert(bert, attention):
-    batch = to_device(bert.batch(0, ROWS), torch.device("cpu"))
+    batch = to_device(as_tensors(bert.batch(0, ROWS)), torch.device("cpu"))
     counts = bert.counts(bert.batch(0, ROWS))
     used = (batch["masked_labels"] != IGNORED).sum(1)
     assert used.min() < used.max(), "all rows predict the same number: short rows are not tested"
@@ -85,7 +85,7 @@ def test_masked_only_head_is_transformers_bert(bert, attention):
 
 
 def test_masked_only_head_counts_what_is_right(bert):
-    batch = to_device(bert.batch(1, ROWS), torch.device("cpu"))
+    batch = to_device(as_tensors(bert.batch(1, ROWS)), torch.device("cpu"))
     reference = plain_bert(bert).eval()
     bert.model.eval()
     with torch.no_grad():
@@ -105,7 +105,7 @@ def test_masked_only_head_counts_what_is_right(bert):
 
 
 def test_without_next_sentences_the_loss_is_masked_lm_alone(bert):
-    batch = to_device(bert.batch(0, ROWS), torch.device("cpu"))
+    batch = to_device(as_tensors(bert.batch(0, ROWS)), torch.device("cpu"))
     del batch["next_sentence_label"]
     sums = bert.model.eval()(**batch)
     assert sums.keys() == {"mlm", "mlm_correct"}
@@ -130,7 +130,7 @@ def test_gpt_is_transformers_gpt2(gpt, uneven):
     reference.load_state_dict(gpt.model.state_dict())
     reference.train(), gpt.model.train()
     expected = reference(whole, labels=labels).loss
-    sums = gpt.losses(gpt.model, to_device(batch, torch.device("cpu")))
+    sums = gpt.losses(gpt.model, to_device(as_tensors(batch), torch.device("cpu")))
     assert sums.keys() == {"lm"}
     loss = sums["lm"] / gpt.counts(batch)["lm"]
     assert_close(loss, expected, rtol=1e-6, atol=1e-6)
@@ -146,7 +146,7 @@ def test_gpt_is_transformers_gpt2(gpt, uneven):
 
 
 def test_without_our_arguments_forward_is_inherited(bert, gpt):
-    batch = to_device(bert.batch(0, ROWS), torch.device("cpu"))
+    batch = to_device(as_tensors(bert.batch(0, ROWS)), torch.device("cpu"))
     inputs = {key: batch[key] for key in ("input_ids", "token_type_ids", "attention_mask")}
     labels = full_labels(batch)
     with torch.no_grad():

@@ -1,8 +1,10 @@
 """The built-in corpus: its rules on made-up modules and packages, and what comes of the standard library."""
 
 import re
+import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -315,3 +317,26 @@ def test_masking_leaves_other_words_alone():
         "The transformer maps an NP-hard input to a spd matrix; expand and compute, spanning a split input."
     )
     assert mask_package_names(text) == text
+
+
+def test_workers_leave_when_their_parent_is_killed():
+    code = """
+import os, time
+from concurrent.futures import ProcessPoolExecutor
+from toolkit.data.python_docs import _start_worker
+def pid(seconds):
+    time.sleep(seconds)
+    return os.getpid()
+pool = ProcessPoolExecutor(2, initializer=_start_worker, initargs=(os.getpid(),))
+print(*set(pool.map(pid, [0.2, 0.2])), flush=True)
+time.sleep(30)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    workers = [int(pid) for pid in process.stdout.readline().split()]
+    assert workers
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 10
+    while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -12,6 +14,7 @@ from toolkit import cli, errors, run
 from toolkit.errors import Interrupted, UserError, did_you_mean
 from toolkit.run import (
     Run,
+    building,
     read_json,
     read_metrics,
     write_atomic,
@@ -223,3 +226,52 @@ def test_suggestions():
     assert did_you_mean("zzz", ["b", "a"]) == " Choose from: a, b."
     assert issubclass(errors.UserError, ValueError)
     assert replace(Settings(), output_dir="y").output_dir == "y"
+
+
+# --- building -------------------------------------------------------------------------------------------------------
+
+HOLDER = """
+import multiprocessing, sys, time
+from toolkit.run import building
+with building(sys.argv[1]) as partial:
+    (partial / "part").write_text("done")
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(30,))
+    child.start()
+    print(child.pid, flush=True)
+    time.sleep(30)
+"""
+
+
+def test_a_directory_appears_whole_and_a_broken_build_is_taken_up_again(tmp_path):
+    target = tmp_path / "made"
+    with pytest.raises(KeyboardInterrupt):
+        with building(target) as partial:
+            (partial / "part").write_text("done")
+            raise KeyboardInterrupt
+    assert not target.exists()
+    with building(target) as partial:
+        assert (partial / "part").read_text() == "done"
+        assert not target.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
+    assert [path.name for path in target.iterdir()] == ["part"]
+    with pytest.raises(KeyError):
+        with building(tmp_path / "other"):
+            raise KeyError
+    assert not list(tmp_path.glob("other*")), "nothing to go on from"
+
+
+def test_a_killed_build_leaves_no_lock_even_when_its_children_live(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path / "made")], stdout=subprocess.PIPE, text=True)
+    child = int(process.stdout.readline())
+    try:
+        with pytest.raises(UserError, match="made: another process is making it at this moment. Wait"):
+            with building(tmp_path / "made"):
+                pass
+        process.kill()
+        process.wait()
+        os.kill(child, 0)  # is alive
+        with building(tmp_path / "made") as partial:
+            assert (partial / "part").exists()
+    finally:
+        os.kill(child, signal.SIGKILL)
+    assert (tmp_path / "made").exists()

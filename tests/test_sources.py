@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from toolkit.data import sources
-from toolkit.data.corpus import iterate_documents, normalise
+from toolkit.data.corpus import iterate_documents, normalise, read_documents
 from toolkit.data.sources import Document, Reading, list_parts, read_part
 from toolkit.errors import UserError
 
@@ -84,6 +84,8 @@ Right below.
 ```python
 # a comment
 ~~~
+```text
+# which does not close it
 ```
 ~~~~ text
 # no heading
@@ -122,6 +124,8 @@ Right below.
 ```python
 # a comment
 ~~~
+```text
+# which does not close it
 ```
 ~~~~ text
 # no heading
@@ -265,8 +269,7 @@ def test_python_source_is_the_code_of_the_standard_library():
 
 # --- what is written comes back -----------------------------------------------------------------------------------
 
-ANY = st.characters(codec="utf-8")
-NO_NUL = st.characters(codec="utf-8", exclude_characters="\0")  # which is no text to .csv
+NO_NUL = st.characters(codec="utf-8", exclude_characters="\0")  # which is no text
 CELL = st.characters(codec="utf-8", exclude_characters="\0\t\r\n")
 MARKS = st.sampled_from(' \t\r\n"\',\\\ufeff\u2028\x85\x1ce\u0301`#=')
 
@@ -278,10 +281,10 @@ def as_csv(texts: list[str]) -> bytes:
 
 
 WRITERS = {
-    "a.jsonl": (lambda texts: "".join(json.dumps({"text": text}) + "\n" for text in texts).encode(), ANY | MARKS),
+    "a.jsonl": (lambda texts: "".join(json.dumps({"text": text}) + "\n" for text in texts).encode(), NO_NUL | MARKS),
     "b.jsonl": (lambda texts: "\r\n".join(json.dumps({"text": text}, ensure_ascii=False) for text in texts).encode(),
-                ANY | MARKS),
-    "a.parquet": (lambda texts: table(text=texts), ANY | MARKS),
+                NO_NUL | MARKS),
+    "a.parquet": (lambda texts: table(text=texts), NO_NUL | MARKS),
     "a.csv": (as_csv, NO_NUL | MARKS),
     "a.tsv": (lambda texts: "".join(f"{text}\t1\n" for text in ["text", *texts]).encode(), CELL),
 }
@@ -385,7 +388,7 @@ REFUSED = {  # file name: content, reading, place and reason, remedy
     "list.jsonl": (b'{"text": ["a"]}', {}, ", line 1: 'text' is list, not text.", "Name another column"),
     "number.parquet": (table(text=[None, 1.5]), {}, ", row 2: 'text' is float, not text.", "Name another column"),
     "bytes.parquet": (table(text=[b"a"]), {}, ", row 1: 'text' is bytes, not text.", "or convert it."),
-    "surrogate.jsonl": (b'{"text": "a"}\n{"text": "b \\ud83d"}', {}, ", line 2: holds half of a surrogate pair",
+    "surrogate.jsonl": (b'{"text": "a"}\n{"text": "b \\ud83d"}', {}, ", line 2: holds NUL or half of a surrogate pair",
                         "Repair it, or set corpus.errors to replace."),
     "cut.txt.gz": (gz(b"text\n" * 99)[:-4], {}, ": is damaged or cut short after", "Fetch or compress it again."),
     "header.txt.gz": (gz(b"text\n")[:6], {}, ": is damaged or cut short after 0 bytes", "Fetch or compress it again."),
@@ -448,6 +451,8 @@ def test_a_line_and_a_document_as_long_as_can_be_are_read(tmp_path, monkeypatch,
     assert texts_of(write(tmp_path / f"a.txt{suffix}", pack(whole))) == [whole.decode()]
     lines = write(tmp_path / f"b.txt{suffix}", pack(whole + b"\n" + whole))
     assert "a document of more than" in until_error(lines)[1]
+    documents = write(tmp_path / f"d.txt{suffix}", pack((whole[100:] + b"\n") * 3))
+    assert len(texts_of(documents, Reading(txt_documents="blank-line"))) == 3
     assert texts_of(write(tmp_path / f"c.jsonl{suffix}", pack(b"\n" * 3000 + b'{"text": "a"}'))) == ["a"]
 
 
@@ -569,14 +574,14 @@ def test_what_is_not_there_is_said_with_a_remedy(tmp_path, monkeypatch, source, 
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-@pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.txt.gz", "a.txt.zst"])
+@pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.txt.gz", "a.txt.zst", "a.parquet"])
 def test_a_file_that_may_not_be_read_is_named(tmp_path, name):
     path = write(tmp_path / name, "text")
     path.chmod(0)
     assert until_error(tmp_path)[1] == f"{path}: cannot be read (Permission denied)."
 
 
-@pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.txt.gz", "a.txt.zst"])
+@pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.txt.gz", "a.txt.zst", "a.parquet"])
 def test_a_file_that_went_away_is_named(tmp_path, name):
     (part,) = list_parts(str(write(tmp_path / name, "text")))
     part.path.unlink()
@@ -595,10 +600,13 @@ def test_a_failing_disk_is_named(tmp_path):
 
 READ_HUB = """
 import json, sys
+from pathlib import Path
+from toolkit.data.corpus import CorpusConfig, prepare_corpus
 from toolkit.data.sources import Reading, list_parts, read_part
 from toolkit.errors import UserError
 
-for source, options, skip in json.load(sys.stdin):
+order = json.load(sys.stdin)
+for source, options, skip in order["read"]:
     result = {"documents": [], "error": None, "identity": None}
     try:
         for part in list_parts(source):
@@ -608,6 +616,8 @@ for source, options, skip in json.load(sys.stdin):
     except UserError as error:
         result["error"] = str(error)
     print(json.dumps(result), flush=True)
+if "prepare" in order:
+    print(json.dumps(prepare_corpus(CorpusConfig(**order["prepare"]), Path(order["directory"]), progress=False)))
 """
 
 CONFIGURATIONS = b"""---
@@ -664,8 +674,8 @@ HUB = {  # what is asked: source, reading, documents to skip; what comes: texts,
 }
 
 
-def read_hub(environment: dict[str, str], asked: list, repository: Path) -> list[dict]:
-    done = subprocess.run([sys.executable, "-c", READ_HUB], input=json.dumps(asked), cwd=repository, env=environment,
+def read_hub(environment: dict[str, str], repository: Path, **order) -> list[dict]:
+    done = subprocess.run([sys.executable, "-c", READ_HUB], input=json.dumps(order), cwd=repository, env=environment,
                           capture_output=True, text=True, timeout=100, check=False)
     assert "Traceback" not in done.stderr, done.stderr
     assert done.returncode == 0, done.stderr
@@ -673,15 +683,20 @@ def read_hub(environment: dict[str, str], asked: list, repository: Path) -> list
 
 
 @pytest.fixture(scope="module")
-def hub_answers(repository) -> dict[str, dict]:
-    """What each of HUB gives, all asked in one process."""
+def hub_answers(repository, tmp_path_factory) -> dict[str, dict]:
+    """What each of HUB gives, and a preparation, all asked in one process."""
+    directory = tmp_path_factory.mktemp("hub") / "data"
     with Hub() as hub:
         commits = {name: hub.add_dataset(name, files) for name, files in HUB_DATASETS.items()}
         older = hub.add_dataset("own/moved", {"train.jsonl": b'{"text": "older"}\n'})
         commits["own/moved"] = hub.add_dataset("own/moved", {"train.jsonl": b'{"text": "newer"}\n'})
         asked = [(source.replace("{older}", older), options, skip) for source, options, skip, *_ in HUB.values()]
-        answers = dict(zip(HUB, read_hub(hub.environment(), asked, repository), strict=True))
-    return {**answers, "commits": commits, "older": older}
+        config = {"sources": ["hub:own/plain", f"hub:own/moved@{older}"], "min_characters": 1,
+                  "validation_sources": ["hub:own/configs:en"]}
+        *answers, manifest = read_hub(hub.environment(), repository, read=asked, prepare=config,
+                                      directory=str(directory))
+    return {**dict(zip(HUB, answers, strict=True)), "commits": commits, "older": older, "manifest": manifest,
+            "directory": directory}
 
 
 @pytest.mark.parametrize("case", HUB)
@@ -707,10 +722,22 @@ def test_a_data_set_is_pinned_to_the_commit_it_is_at(hub_answers):
     assert hub_answers["the branch it is on now"]["identity"] == f"hub:own/moved@main {commits['own/moved']}"
 
 
+def test_a_preparation_from_the_hub_tells_the_commits_it_read(hub_answers):
+    manifest, commits, older = (hub_answers[key] for key in ("manifest", "commits", "older"))
+    assert manifest["revisions"] == {"hub:own/plain": commits["own/plain"], f"hub:own/moved@{older}": older,
+                                     "hub:own/configs:en": commits["own/configs"]}
+    assert manifest["counts"] == {"read": 6, "too_short": 1, "duplicates": 0, "unicode_normalised": 0,
+                                  "without_text": 1}
+    assert [document.text for document in read_documents(hub_answers["directory"] / "train.jsonl")] == [
+        "one", "three 😀", "older"]
+    assert list(read_documents(hub_answers["directory"] / "validation.jsonl")) == [
+        Document("own/configs:en:1", "own/configs", "English"), Document("own/configs:en:2", "own/configs", "more")]
+
+
 def test_a_hub_that_does_not_answer_is_said_with_the_way_to_work_offline(repository):
     with Hub() as hub:
         environment = hub.environment()
-    (answer,) = read_hub(environment, [("hub:own/plain", {}, 0)], repository)
+    (answer,) = read_hub(environment, repository, read=[("hub:own/plain", {}, 0)])
     assert answer["error"] == (
         "hub:own/plain: the hub cannot be reached (ConnectError). To work offline, fetch it once where there is a "
         "network (`hf download --repo-type dataset own/plain --local-dir DIR`) and name its files as the source, for "

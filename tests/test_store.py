@@ -1,5 +1,6 @@
 """Text → memory-mapped ids and offsets → the same text; and what is refused."""
 
+import itertools
 import json
 import os
 import re
@@ -178,9 +179,9 @@ def test_any_text_comes_back_from_its_offsets(byte_level_bpe, make_store, tmp_pa
     found = make_store(documents, byte_level_bpe, directory / "store")
     kept = [text for text in texts if text]
     bounds = found.document_tokens()
-    assert [byte_level_bpe.decode(found.ids[start:stop]) for start, stop in zip(bounds, bounds[1:], strict=False)] == kept
+    assert [byte_level_bpe.decode(found.ids[start:stop]) for start, stop in itertools.pairwise(bounds)] == kept
     starts = found.sentence_offsets
-    assert [byte_level_bpe.decode(found.ids[start:stop]) for start, stop in zip(starts, starts[1:], strict=False)] == [
+    assert [byte_level_bpe.decode(found.ids[start:stop]) for start, stop in itertools.pairwise(starts)] == [
         unit for text in kept for unit in sentences(text)]
     assert found.manifest["bytes"] == sum(len(text.encode()) for text in kept)
 

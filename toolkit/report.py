@@ -75,6 +75,29 @@ def plot_arms(panels: dict[str, dict[str, dict]], path: str | Path, title: str) 
     _save(figure, path)
 
 
+def plot_vocabularies(rows: Sequence[dict], path: str | Path, title: str) -> None:
+    """One panel a text: `bytes_per_token` against `vocab_size`, a line a tokenizer; one of a single size is a dot."""
+    texts = list(dict.fromkeys(row["text"] for row in rows))
+    names = list(dict.fromkeys(row["tokenizer"] for row in rows))
+    colours = dict(zip(names, plt.cm.tab10.colors * (1 + len(names) // 10), strict=False))
+    figure, all_axes = plt.subplots(1, len(texts), figsize=(5.4 * len(texts), 4.2), layout="constrained", sharey=True)
+    figure.suptitle(title, color=INK)
+    for axes, text in zip(np.atleast_1d(all_axes), texts, strict=True):
+        for name in names:
+            points = sorted((row["vocab_size"], row["bytes_per_token"]) for row in rows
+                            if row["tokenizer"] == name and row["text"] == text)
+            axes.plot(*zip(*points, strict=True), color=colours[name], marker="o", markersize=4, label=name)
+        axes.set_xscale("log", base=2)
+        axes.set_title(text, fontsize=10, color=INK)
+        axes.set_xlabel("vocabulary size")
+        axes.set_ylim(bottom=0)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color=SOFT, alpha=0.3)
+    np.atleast_1d(all_axes)[0].set_ylabel("bytes per token")
+    np.atleast_1d(all_axes)[-1].legend(frameon=False, fontsize=8, loc="lower right")
+    _save(figure, path)
+
+
 def _axes(title: str, size: tuple[float, float]):
     figure, axes = plt.subplots(figsize=size, layout="constrained")
     axes.set_title(title, color=INK, fontsize=11)

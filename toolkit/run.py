@@ -86,22 +86,28 @@ def building(path: str | Path) -> Iterator[Path]:
                      f"data_dir.")
     with disk_errors(path):
         partial.mkdir(parents=True, exist_ok=True)
-        lock = os.open(partial, os.O_RDONLY)
+        name = partial / ".lock"
+        lock = os.open(name, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise busy from None
-            if path.exists() or not partial.exists() or not os.path.samestat(os.fstat(lock), partial.stat()):
+                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock's: children would inherit it
+            except OSError as error:
+                if error.errno in (errno.EACCES, errno.EAGAIN):
+                    raise busy from None
+                raise
+            if path.exists() or not name.exists() or not os.path.samestat(os.fstat(lock), name.stat()):
                 raise busy  # another one finished between our looking and our locking
-            yield partial
-            for file in partial.rglob("*"):
-                _sync(file)
-            os.replace(partial, path)
-            _sync(path.parent)
+            try:
+                yield partial
+                for file in partial.rglob("*"):
+                    _sync(file)
+                name.unlink()
+                os.replace(partial, path)
+                _sync(path.parent)
+            finally:
+                if partial.exists() and {file.name for file in partial.iterdir()} <= {".lock"}:
+                    shutil.rmtree(partial)  # nothing to go on from
         finally:
-            if partial.exists() and not any(partial.iterdir()):
-                partial.rmdir()
             os.close(lock)
 
 
@@ -113,8 +119,8 @@ def disk_errors(path: str | Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
-        raise UserError(f"{path}: the disk is full ({error.strerror}). Free some space or choose another data_dir; what "
-                        f"is finished is kept, the same command continues.") from None
+        raise UserError(f"{path}: the disk is full ({error.strerror}). Free some space or choose another data_dir; "
+                        f"what is finished is kept, the same command continues.") from None
 
 
 def _sync(path: Path) -> None:

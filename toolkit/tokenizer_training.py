@@ -8,6 +8,7 @@ library's trainers depend on the order of a hash table, theirs is fixed (WordPie
 import hashlib
 import io
 import re
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -31,9 +32,12 @@ LARGEST_ALPHABET = 1000  # characters that WordPiece, BPE and Unigram know; rare
 
 PRE_TOKENIZERS = {  # the first is the default
     "wordpiece": ("bert", "whitespace"), "bpe": ("metaspace-punctuation", "metaspace"),
-    "unigram": ("metaspace-punctuation", "metaspace"), "byte-level-bpe": ("byte-level",), "byte": ("byte-level",),
+    # (kept from marks, Unigram would rather give blanks tokens of their own: a fifth more tokens on documentation)
+    "unigram": ("metaspace", "metaspace-punctuation"), "byte-level-bpe": ("byte-level",), "byte": ("byte-level",),
     "character": ("characters",),
 }
+METASPACE_WORDS = {"metaspace": r"\n+| ?[^\s]+|\s",
+                   "metaspace-punctuation": r"\n+| ?[^\s\p{P}\p{S}]+| ?[\p{P}\p{S}]|\s"}
 _BERT = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
 _GPT = {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT}
 
@@ -52,8 +56,8 @@ class TokenizerSpec:
     pre_tokenizer: Literal["bert", "whitespace", "metaspace-punctuation", "metaspace", "byte-level",
                            "characters"] | None = None
     """Where words end, which no token crosses. bert: blanks and each punctuation mark; whitespace: blanks and runs of
-    punctuation; metaspace: before blanks, which are kept; metaspace-punctuation: there and around each punctuation
-    mark; byte-level: GPT-2's pattern. Default: by algorithm."""
+    punctuation; metaspace: before blanks, which are kept; metaspace-punctuation: there and at each punctuation mark;
+    byte-level: GPT-2's pattern. Default: by algorithm."""
     split_digits: bool = False
     """Every digit a token of its own, so that numbers are written as they are read."""
     special_tokens: Literal["bert", "gpt"] | None = None
@@ -100,6 +104,10 @@ def special_tokens(spec: TokenizerSpec) -> dict[str, str]:
     return dict(_GPT) if "byte" in spec.algorithm else {**_GPT, "unk_token": UNKNOWN}
 
 
+class VocabularyTooLarge(UserError):
+    """The corpus cannot give as many entries as the spec asks for."""
+
+
 class TrainingSample:
     """What a trainer sees of `texts`, in paragraphs: within the bounds of the spec, the same on every pass."""
 
@@ -123,6 +131,7 @@ class TrainingSample:
 def train_tokenizer(spec: TokenizerSpec, texts: Iterable[str], where: str = "spec",
                     progress: bool = True) -> PreTrainedTokenizerFast:
     """Train on texts, which are passed over more than once; `where` names the spec in errors."""
+    progress = progress and sys.stderr.isatty()  # where there is no terminal, the library's bars become empty lines
     special = special_tokens(spec)
     unknown = special.get("unk_token")
     specials = list(dict.fromkeys([*special.values(), *spec.additional_special_tokens]))
@@ -136,8 +145,9 @@ def train_tokenizer(spec: TokenizerSpec, texts: Iterable[str], where: str = "spe
     _fit(tokenizer, spec, texts, specials, unknown, where, progress)
     if len(tokenizer.get_vocab()) < spec.vocab_size and spec.algorithm != "character":
         found = len(tokenizer.get_vocab())
-        raise UserError(f"{where}: vocab_size is {spec.vocab_size}, but the corpus gives only {found} entries with "
-                        f"min_frequency {spec.min_frequency}. Set vocab_size to {found} or less, or give more text.")
+        raise VocabularyTooLarge(
+            f"{where}: vocab_size is {spec.vocab_size}, but the corpus gives only {found} entries with min_frequency "
+            f"{spec.min_frequency}. Set vocab_size to {found} or less, or give more text.")
     names = ["input_ids", "attention_mask"]
     if spec.special_tokens == "bert":
         ids = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
@@ -210,11 +220,10 @@ def _normalizer(spec: TokenizerSpec) -> normalizers.Normalizer | None:
 
 def _pre_tokenizer(spec: TokenizerSpec) -> pre_tokenizers.PreTokenizer:
     steps = [pre_tokenizers.Digits(individual_digits=True)] if spec.split_digits else []
-    if spec.pre_tokenizer.startswith("metaspace"):
-        # Blanks open the word after them; line ends stand alone. Nothing is added, so that decoding is exact.
-        steps += [pre_tokenizers.Split(Regex(r"\n+"), "isolated")]
-        steps += [pre_tokenizers.Punctuation()] if spec.pre_tokenizer == "metaspace-punctuation" else []
-        steps += [pre_tokenizers.Metaspace(prepend_scheme="never")]
+    if spec.pre_tokenizer in METASPACE_WORDS:
+        # A blank opens the word, or the mark, after it. Nothing is added, so that decoding is exact.
+        steps += [pre_tokenizers.Split(Regex(METASPACE_WORDS[spec.pre_tokenizer]), "isolated"),
+                  pre_tokenizers.Metaspace(prepend_scheme="never", split=False)]
     elif spec.pre_tokenizer == "byte-level":
         steps += [pre_tokenizers.ByteLevel(add_prefix_space=False)]
     elif spec.pre_tokenizer == "characters":

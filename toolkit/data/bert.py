@@ -19,7 +19,7 @@ from toolkit.tokenization import PreTrainedTokenizerBase, ordinary_ids, word_joi
 IGNORED = -100
 """Label of a position that is not predicted, as everywhere in transformers."""
 
-_GEOMETRY, _EPOCH, _CHOICE, _REPLACEMENT, _ROUNDING = range(5)  # independent random streams
+_GEOMETRY, _EPOCH, _CHOICE, _FATE, _RANDOM_TOKEN, _ROUNDING = range(6)  # independent random streams
 _OVERSHOOT = 8  # predictions a row has to spare for the last whole word
 
 
@@ -122,9 +122,11 @@ class BertBatches:
 
     def _run(self, start: np.ndarray) -> np.ndarray:
         """(b, T) ids from `start` on; before the first and after the last of the store, whatever."""
-        within = np.clip(start, 0, len(self.runs) - 1)
-        runs = self.runs[within]
-        for row in np.flatnonzero(within != start):
+        last = len(self.runs) - 1
+        if start.min() >= 0 and start.max() <= last:
+            return self.runs[start]
+        runs = self.runs[np.clip(start, 0, last)]
+        for row in np.flatnonzero((start < 0) | (start > last)):
             runs[row] = np.take(self.store.ids, start[row] + np.arange(runs.shape[1]), mode="clip")
         return runs
 
@@ -158,7 +160,7 @@ class BertBatches:
         start_b = starts[boundary]
         available = last_token - start_b
         # What the sentences have too much is taken from the longer of the two: from A's front, from B's end. A long A
-        # gives a random part of it, since a B that always ended with its sentence would be known by that for a true one.
+        # gives a random part of it: a B that always ended with its sentence would be known by that for a true one.
         length_a = start_b - start_a
         excess = np.maximum(starts[past_window] - start_a - window, 0)
         given = np.minimum((draws[:, 6] * (excess + 1)).astype(np.int64), np.maximum(length_a - (window + 1) // 2, 0))
@@ -178,16 +180,19 @@ class BertBatches:
 
         # A random B: a sentence of another document, early enough in it to be as long as the true one.
         label = (draws[:, 1] < 0.5).astype(np.int64)
+        row = np.flatnonzero(label)
+        document, length = document[row], length_b[row]
         # Tokens of the documents that are long enough, in the order of length, this document left out.
-        size, here = last_token - opening_token, self.sorted_tokens[self.rank[document]]
-        low = self.sorted_tokens[np.searchsorted(self.sorted_lengths, length_b, "left")]
-        token = low + (draws[:, 2] * (store.num_tokens - low - size)).astype(np.int64)
+        size, here = last_token[row] - opening_token[row], self.sorted_tokens[self.rank[document]]
+        low = self.sorted_tokens[np.searchsorted(self.sorted_lengths, length, "left")]
+        token = low + (draws[row, 2] * (store.num_tokens - low - size)).astype(np.int64)
         token = np.where(token >= here, token + size, token)
         rank = _containing(self.sorted_tokens, token)
         other = self.by_length[rank]
         token = np.minimum(token - self.sorted_tokens[rank] + starts[documents[other]],
-                           starts[documents[other + 1]] - length_b)
-        return start_a, length_a, np.where(label == 1, starts[_containing(starts, token)], start_b), length_b, label
+                           starts[documents[other + 1]] - length)
+        start_b[row] = starts[_containing(starts, token)]
+        return start_a, length_a, start_b, length_b, label
 
     def _mask(self, ids: np.ndarray, length_a: np.ndarray, length_b: np.ndarray, index: np.ndarray
               ) -> tuple[np.ndarray, np.ndarray]:
@@ -197,8 +202,7 @@ class BertBatches:
         leftover = counter.uniform(counter.key(self.seed, _ROUNDING), index, 2)
         wanted = np.floor(self.config.mlm_probability * size + leftover[:, 0]).astype(np.int64)
         wanted = np.clip(wanted, 1, np.minimum(predictions, size))
-        draws = counter.bits32(counter.key(self.seed, _REPLACEMENT), index, 2 * predictions)
-        fate, random_ids = draws[:, :predictions], draws[:, predictions:].astype(np.uint64)
+        fate = counter.bits32(counter.key(self.seed, _FATE), index, predictions)
         if self.config.whole_word_masking:
             chosen, used, first = self._whole_words(ids, length_a, size, wanted[:, None], leftover[:, 1:], index)
             fate = np.take_along_axis(fate, first, 1)
@@ -206,24 +210,30 @@ class BertBatches:
             chosen = self._subset(size, wanted, index)
             used = np.arange(predictions) < wanted[:, None]
         chosen += 1 + (chosen >= length_a[:, None])  # past [CLS], and past the first [SEP]
-        chosen[~used] = 0
-        original = np.take_along_axis(ids, chosen, 1).astype(np.int64)
-        random_ids = self.ordinary[random_ids * np.uint64(len(self.ordinary)) >> np.uint64(32)]
-        replaced = np.where(fate < np.uint32(0.9 * 2**32), random_ids, original)
-        replaced[fate < np.uint32(0.8 * 2**32)] = self.mask
-        replaced[~used] = self.cls  # which stands at position 0 anyway
-        np.put_along_axis(ids, chosen, replaced, 1)
+        chosen[~used] = 0  # where [CLS] stands, and stays
+        tokens, places = ids.reshape(-1), chosen + (np.arange(len(ids)) * ids.shape[1])[:, None]
+        original = tokens[places].astype(np.int64)
+        tokens[places[used & (fate < np.uint32(0.8 * 2**32))]] = self.mask
+        random = places[used & (fate >= np.uint32(0.8 * 2**32)) & (fate < np.uint32(0.9 * 2**32))]
+        row, column = np.divmod(random, ids.shape[1])
+        draw = counter.uniform(counter.key(self.seed, _RANDOM_TOKEN), index[row] * ids.shape[1] + column, 1)[:, 0]
+        tokens[random] = self.ordinary[(draw * len(self.ordinary)).astype(np.int64)]
         return chosen, np.where(used, original, IGNORED)
 
     def _subset(self, size: np.ndarray, wanted: np.ndarray, index: np.ndarray) -> np.ndarray:
         """(b, P) `wanted` different numbers below `size` in each row, every set as likely (Floyd's algorithm)."""
-        draws = counter.bits32(counter.key(self.seed, _CHOICE), index, self.config.predictions_per_row()).T
-        chosen = np.full(draws.shape, -1, np.int16)  # a column is a row of the batch: all of them take a step at once
-        for step, draw in enumerate(np.ascontiguousarray(draws)):
-            last = size - wanted + step
-            number = (draw * (last + 1).astype(np.uint64) >> np.uint64(32)).astype(np.int16)
+        draws = counter.bits32(counter.key(self.seed, _CHOICE), index, self.config.predictions_per_row())
+        # To a number below `bound` by multiplication: 32 bits hold the product of a shortened draw and a bound.
+        bits = np.uint32(32 - self.config.max_seq_length.bit_length())
+        draws = np.ascontiguousarray((draws >> (np.uint32(32) - bits)).T)
+        chosen = np.empty(draws.shape, np.uint16)  # a column is a row of the batch: all of them take a step at once
+        bound = (size - wanted).astype(np.uint32)
+        for step, draw in enumerate(draws):
+            bound += np.uint32(1)
+            number = (draw * bound >> bits).astype(np.uint16)
             taken = (chosen[:step] == number).any(0)
-            chosen[step] = np.where(taken, last, number)
+            np.copyto(number, (bound - np.uint32(1)).astype(np.uint16), where=taken)
+            chosen[step] = number
         return chosen.T.astype(np.int64)
 
     def _whole_words(self, ids: np.ndarray, length_a: np.ndarray, size: np.ndarray, wanted: np.ndarray,

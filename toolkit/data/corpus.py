@@ -24,6 +24,7 @@ from toolkit.errors import UserError
 from toolkit.run import building, read_json, write_json
 
 SPLITS = ("train", "validation")
+_BEFORE_STOP = re.compile(r"(?<=[A-Z])[\s./]+(?=\.)")
 _JOURNAL_BYTES = 64 * 2**20  # of text between two notes of how far we are
 
 
@@ -75,12 +76,14 @@ def sentences(text: str, language: str = "en") -> list[str]:
     """
     import sentencex
 
+    # At "A\xa0. B" and the like it panics (1.0.32), so it is shown a plain blank there, a character for a character.
+    plain = _BEFORE_STOP.sub(lambda found: re.sub(r"[^\S\x00-\x7f]", " ", found[0]), text)
     units, end = [], 0  # each unit runs from the end of the one before, so nothing can be lost
-    for paragraph in text.split("\n\n"):
+    for paragraph in plain.split("\n\n"):
         for segment in sentencex.segment(language, paragraph):
             segment = segment.strip()
             if segment:
-                start, end = end, text.index(segment, end) + len(segment)
+                start, end = end, plain.index(segment, end) + len(segment)
                 units.append(text[start:end])
     if units:
         units[-1] += text[end:]
@@ -149,8 +152,8 @@ def describe(manifest: dict) -> str:
 def _check(config: CorpusConfig) -> None:
     if not 0 < config.validation_share < 1:
         raise UserError(f"corpus.validation_share is {config.validation_share}; it must lie between 0 and 1.")
-    if not config.sources:
-        raise UserError("corpus.sources is empty; name files, folders or python-docs.")
+    if not config.sources or not all(source.strip() for source in config.sources + config.validation_sources):
+        raise UserError("a source is missing or empty; name files, folders or python-docs.")
     if config.weights and (len(config.weights) != len(config.sources) or min(config.weights) < 0
                            or not any(config.weights)):
         raise UserError(f"corpus.weights is {config.weights}; give one number for each of the {len(config.sources)} "
@@ -180,7 +183,7 @@ class _Preparation:
         files = {split: open(self.directory / f"{split}.jsonl", "ab") for split in SPLITS}
         with (files["train"], files["validation"],
               tqdm(total=sum(sizes) if known else None, desc="reading", unit="B", unit_scale=True,
-                   disable=not progress, leave=False) as bar):
+                   disable=None if progress else True, leave=False) as bar):
             if known:
                 bar.update(sum(sizes[:self.state["parts"]]))
             try:

@@ -92,7 +92,9 @@ def permute(stream: np.uint64, index: np.ndarray, size: int) -> np.ndarray:
 def epoch_order(seed: int, index: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Global sample indices → (epoch, position within a fresh permutation of `size` examples for each epoch)."""
     index = np.asarray(index, np.int64)
-    epochs, within = index // size, index % size
+    epochs, within = np.divmod(index, size)
+    if len(index) and epochs.min() == epochs.max():
+        return epochs, permute(key(seed, 0x0EDE2, int(epochs[0])), within, size)
     position = np.empty_like(index)
     for epoch in np.unique(epochs):
         chosen = epochs == epoch

@@ -32,8 +32,8 @@ class LabelledText:
 
 def read_table(path: str | Path, text_column: str = "text", label_column: str = "label",
                label_names: tuple[str, ...] | None = None) -> LabelledText:
-    """A .tsv or .csv file with a header, plain or compressed. Labels are sorted by name; given `label_names` (those of the training file),
-    a label outside them is an error.
+    """A .tsv or .csv file with a header, plain or compressed. Labels are sorted by name; given `label_names` (those
+    of the training file), a label outside them is an error.
     """
     path = Path(path)
     if file_kind(path) not in (".tsv", ".csv"):

@@ -23,8 +23,8 @@ class Mixture:
         self.size = store.num_tokens
         if self.weighted:
             if len(weights) < len(self.tokens):
-                raise UserError(f"{store.directory}: has {len(self.tokens)} sources, corpus.weights {len(weights)}. Give "
-                                f"one weight for each.")
+                raise UserError(f"{store.directory}: has {len(self.tokens)} sources, corpus.weights {len(weights)}. "
+                                f"Give one weight for each.")
             lengths = (np.asarray(weights[:len(self.tokens)]) * self.tokens).astype(np.int64)
             self.ends = np.cumsum(lengths)
             self.begins, self.first = self.ends - lengths, np.cumsum(self.tokens) - self.tokens

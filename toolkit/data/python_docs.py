@@ -13,6 +13,8 @@ import logging
 import os
 import re
 import sysconfig
+import threading
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -180,13 +182,22 @@ def iterate_python_documentation(
     return _iterate(roots, num_workers, progress)
 
 
+def _start_worker(parent: int) -> None:
+    def leave_with_parent() -> None:  # who was killed cannot stop its workers; they would wait for ever
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=leave_with_parent, daemon=True).start()
+    gc.disable()  # syntax trees have no cycles: the garbage collector would only cost time, a quarter of it
+
+
 def _iterate(
     roots: dict[str, Path], num_workers: int | None, progress: bool
 ) -> Iterator[ModuleDocumentation]:
     sources = [source for package, root in roots.items() for source in _source_files(package, root)]
     workers = min(8, os.cpu_count() or 1) if num_workers is None else num_workers
-    # Syntax trees have no cycles: in a worker the garbage collector would only cost time, a quarter of it.
-    pool = ProcessPoolExecutor(workers, initializer=gc.disable) if workers > 1 else None
+    pool = ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(os.getpid(),)) if workers > 1 else None
     seen: set[bytes] = set()
     unreadable = 0
     try:

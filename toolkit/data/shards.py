@@ -7,7 +7,6 @@ its standard output. It imports little, so that a process costs 100 MB, and hold
 import itertools
 import json
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -95,7 +94,6 @@ def _groups(path: Path, start: int, stop: int, language: str) -> Iterator[tuple[
 
 
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends us
     directory = Path(sys.argv[1])
     plan = read_json(directory / "plan.json")
     tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))

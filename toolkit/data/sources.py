@@ -1,11 +1,12 @@
 """What a corpus is read from: built-in documentation, files, folders, globs, data sets on the hub.
 
-Everything is streamed: no more than one document is held at a time, and none may be longer than LONGEST. A source is
-a list of parts (files, or one stream), and a part is a stream of documents, so that reading can go on at
-(part, document) after an interruption.
+Everything is streamed: no more than one document is held at a time (of parquet, 64), and none may be longer than
+LONGEST. A source is a list of parts (files, or one stream), and a part is a stream of documents, so that reading can
+go on at (part, document) after an interruption.
 """
 
 import csv
+import gc
 import glob
 import gzip
 import io
@@ -108,7 +109,7 @@ def read_part(part: Part, reading: Reading, skip: int = 0, progress: bool = Fals
 
 def file_kind(path: Path) -> str:
     """The suffix that says how a file is read, without that of its compression."""
-    return Path(path.stem).suffix if path.suffix in COMPRESSIONS else path.suffix
+    return (Path(path.stem).suffix if path.suffix in COMPRESSIONS else path.suffix).lower()
 
 
 def _file_part(source: str, label: str, name: str, path: Path) -> Part:
@@ -124,7 +125,7 @@ def _file_part(source: str, label: str, name: str, path: Path) -> Part:
 
 
 def _missing_hint(source: str) -> str:
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not Path(source).suffix:
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", source) and file_kind(Path(source)) not in KINDS:
         return f" For a data set on the hub write 'hub:{source}'."
     return did_you_mean(source, BUILT_IN) if "/" not in source and "python" in source else ""
 
@@ -306,7 +307,8 @@ def read_table_rows(path: Path, reading: Reading) -> Iterator[tuple[int, list[st
         except StopIteration:
             break
         except csv.Error as error:
-            raise UserError(f"{path}, line {start}: cannot be read as a table ({error}).") from None
+            raise UserError(f"{path}, line {start}: cannot be read as a table ({str(error).split(' - ')[0]}). Quote "
+                            f"the cell, or take out what does not belong into it.") from None
         if row:
             columns = columns or len(row)
             if len(row) != columns:
@@ -329,7 +331,7 @@ def _parquet_documents(path: Path, reading: Reading) -> Iterator[tuple[int, str]
         if reading.text_column not in file.schema_arrow.names:
             raise UserError(_no_column(str(path), reading.text_column, file.schema_arrow.names))
         number = itertools.count(1)
-        for batch in file.iter_batches(batch_size=256, columns=[reading.text_column]):
+        for batch in file.iter_batches(batch_size=64, columns=[reading.text_column]):
             for value in batch.column(0):
                 row = next(number)
                 try:
@@ -338,6 +340,8 @@ def _parquet_documents(path: Path, reading: Reading) -> Iterator[tuple[int, str]
                     text = _decode_text(value.as_buffer().to_pybytes(), error, f"{path}, row {row}", reading)
                 yield row, _checked_text(text, f"{path}, row {row}", reading)
     except (pyarrow.ArrowException, OSError) as error:
+        if getattr(error, "errno", None):
+            raise UserError(f"{path}: cannot be read ({os.strerror(error.errno)}).") from None
         raise UserError(f"{path}: cannot be read as parquet, perhaps cut short ({str(error).splitlines()[0]}). Fetch "
                         f"it again.") from None
 
@@ -360,12 +364,14 @@ def _checked_text(value: object, where: str, reading: Reading) -> str:
                         f"with corpus.text_column, or convert it.")
     if len(value) > LONGEST:
         raise UserError(f"{where}: a document of more than {LONGEST >> 20} MB. Split it into several.")
-    if (broken := len(re.findall("[\ud800-\udfff]", value))):  # JSON can spell what UTF-8 cannot
-        if reading.errors == "strict":
-            raise UserError(f"{where}: holds half of a surrogate pair, which is no text. Repair it, or set "
+    if "\0" in value or not value.isascii():
+        text, broken = re.subn("[\0\ud800-\udfff]", "\ufffd", value)  # JSON can spell what UTF-8 cannot
+        if broken and reading.errors == "strict":
+            raise UserError(f"{where}: holds NUL or half of a surrogate pair, which are no text. Repair it, or set "
                             f"corpus.errors to replace.")
-        reading.counts["replaced_characters"] += broken
-        return re.sub("[\ud800-\udfff]", "\ufffd", value)
+        if broken:
+            reading.counts["replaced_characters"] += broken
+        return text
     return value
 
 
@@ -384,15 +390,9 @@ def _hub_part(source: str, key: str) -> Part:
         raise UserError(f"{source}: is not of the form hub:owner/name[:configuration][@revision] ({key}).")
     name, configuration, revision = match.groups()
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import (
-        HFValidationError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-    from huggingface_hub.utils import HfHubHTTPError
+    from huggingface_hub.errors import HFValidationError, HTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
-    try:
+    try:  # one request that does not retry; loading would, for half a minute
         commit = HfApi().dataset_info(name, revision=revision, timeout=10).sha
     except HFValidationError as error:
         raise UserError(f"{source}: no data set can be called so ({str(error).rstrip('.')}) ({key}).") from None
@@ -401,28 +401,26 @@ def _hub_part(source: str, key: str) -> Part:
     except RepositoryNotFoundError:
         raise UserError(f"{source}: no such data set on the hub, or it is private and no token is set "
                         f"({key}).") from None
-    except (OfflineModeIsEnabled, HfHubHTTPError, OSError, _transport_error()) as error:
+    except (HTTPError, OSError, ValueError) as error:
         raise UserError(f"{source}: the hub cannot be reached ({type(error).__name__}). "
                         f"{_OFFLINE.format(name=name)}") from None
     return Part(source, name, f"{name}:{configuration}" if configuration else name, f"{source} {commit}")
 
 
-def _transport_error() -> type[Exception]:
-    from huggingface_hub.utils import httpx  # its name depends on the version of huggingface_hub
-
-    return httpx.TransportError
-
-
 def _hub_documents(part: Part, reading: Reading, skip: int) -> Iterator[Document]:
     import datasets
     import pyarrow
+    from huggingface_hub.errors import HTTPError
 
     name, _, configuration = part.name.partition(":")
     commit = part.identity.rsplit(" ", 1)[1]
+    rows = None
     try:
-        stream = datasets.load_dataset(name, configuration or None, split=reading.hub_split, revision=commit,
-                                       streaming=True)
-        for number, record in enumerate(stream, 1):
+        builder = datasets.load_dataset_builder(name, configuration or None, revision=commit)
+        if builder.hash != commit:  # without a network, datasets gives whatever revision it has
+            raise ConnectionError(f"revision {builder.hash} is at hand, not {commit}")
+        rows = iter(builder.as_streaming_dataset(split=reading.hub_split))
+        for number, record in enumerate(rows, 1):
             if reading.text_column not in record:
                 raise UserError(_no_column(part.source, reading.text_column, record))
             text = _checked_text(record[reading.text_column], f"{part.source}, row {number}", reading)
@@ -430,8 +428,12 @@ def _hub_documents(part: Part, reading: Reading, skip: int) -> Iterator[Document
                 yield Document(f"{part.name}:{number}", part.label, text)
     except UserError:
         raise
-    except (ValueError, OSError, RuntimeError, EOFError, zlib.error, pyarrow.ArrowException,
-            datasets.exceptions.DatasetsError, _transport_error()) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise UserError(f"{part.source}: cannot be streamed ({reason}). Check the configuration, "
+    except (HTTPError, OSError, ValueError, RuntimeError, EOFError, zlib.error, pyarrow.ArrowException,
+            datasets.exceptions.DatasetsError) as error:
+        raise UserError(f"{part.source}: cannot be streamed ({' '.join(str(error).split())}). Check the configuration, "
                         f"corpus.hub_split and the connection; the same command continues.") from None
+    finally:  # pyarrow's reader, left open, can hang Python at its exit (apache/arrow#45214)
+        if rows is not None:
+            rows.close()
+        del rows
+        gc.collect()

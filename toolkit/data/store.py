@@ -25,7 +25,7 @@ from tokenizers import Tokenizer
 from tqdm.auto import tqdm
 
 from toolkit.data.corpus import sentences
-from toolkit.data.shards import FILES, GROUP_CHARACTERS, shard_path, write_shard
+from toolkit.data.shards import GROUP_CHARACTERS, shard_path, write_shard
 from toolkit.errors import UserError
 from toolkit.run import building, read_json, write_atomic, write_json
 from toolkit.tokenization import plain_backend
@@ -111,7 +111,7 @@ def build_store(text: Path, tokenizer, directory: Path, language: str = "en", ap
             workers = min(num_proc or len(os.sched_getaffinity(0)), len(todo))
             _announce(plan, backend, directory, todo, workers, progress)
             with tqdm(total=sum(stop - start for _, start, stop in plan["shards"]), unit="B", unit_scale=True,
-                      desc=f"tokenising {directory.name}", disable=not progress, leave=False) as bar:
+                      desc=f"tokenising {directory.name}", disable=None if progress else True, leave=False) as bar:
                 bar.update(bar.total - sum(plan["shards"][n][2] - plan["shards"][n][1] for n in todo))
                 if workers <= 1:
                     backend.encode_special_tokens = True  # "[SEP]" in a text is text, not the end of one
@@ -145,7 +145,8 @@ def _take_up(partial: Path, plan: dict, backend: Tokenizer) -> None:
     path = partial / "plan.json"
     if not (path.exists() and read_json(path) == plan):
         for old in partial.iterdir():
-            old.unlink()
+            if old.name != ".lock":
+                old.unlink()
         write_atomic(partial / "tokenizer.json", backend.to_str())
         write_json(path, plan)
 
@@ -198,7 +199,8 @@ def _run_workers(partial: Path, todo: list[int], count: int, bar: tqdm) -> None:
     try:
         for _ in range(count):
             process = subprocess.Popen([sys.executable, "-m", "toolkit.data.shards", str(partial.resolve())],
-                                       stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+                                       stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
+                                       process_group=0)  # Ctrl-C is for the parent, which ends them
             processes.append(process)
             threading.Thread(target=listen, args=(process,), daemon=True).start()
             hand_out(process)
@@ -214,8 +216,8 @@ def _run_workers(partial: Path, todo: list[int], count: int, bar: tqdm) -> None:
                 number, _, message = facts.partition(" ")
                 raise OSError(int(number), message)
             elif process.wait() or not process.stdin.closed:
-                raise UserError(f"{partial}: a tokenising process ended with status {process.returncode}. If memory ran "
-                                f"out, use fewer (impl.preprocessing_num_workers); the same command continues.")
+                raise UserError(f"{partial}: a tokenising process ended with status {process.returncode}. If memory "
+                                f"ran out, use fewer (impl.preprocessing_num_workers); the same command continues.")
     finally:
         for process in processes:
             process.kill()

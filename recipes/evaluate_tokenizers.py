@@ -1,0 +1,104 @@
+"""Measure tokenizers beside each other, on held-out text and on a text of another kind.
+
+    make evaluate-tokenizers
+    make evaluate-tokenizers CONFIG=recipes/configs/evaluate-tokenizers-books.yaml
+    python recipes/evaluate_tokenizers.py --tokenizers "[tokenizers/unigram-8k.yaml, path/to/a/tokenizer, gpt2]"
+
+Each spec is trained on the train split, once for every size in `vocab_sizes`; a directory or a hub id is measured as
+it is. Leaves a table (tokenizers.md), tokenizers.json, and bytes per token against vocabulary size
+(bytes-per-token.png) in the run directory.
+"""
+
+import os
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # speeds are of one process
+
+import re  # noqa: E402
+from dataclasses import dataclass, field  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+from toolkit import cli, config  # noqa: E402
+from toolkit.compare import table  # noqa: E402
+from toolkit.data.corpus import CorpusConfig, iterate_documents, prepare_corpus, read_documents  # noqa: E402
+from toolkit.report import plot_vocabularies  # noqa: E402
+from toolkit.run import Run, write_atomic, write_json  # noqa: E402
+from toolkit.tokenizer_evaluation import evaluate_tokenizer, sample_paragraphs  # noqa: E402
+from toolkit.tokenizer_training import VocabularyTooLarge, prepare_tokenizer, read_spec  # noqa: E402
+
+SHIPPED = ("wordpiece-8k", "bpe-8k", "byte-level-bpe-4k", "unigram-8k", "bytes", "characters")
+
+
+@dataclass
+class EvaluateTokenizersConfig:
+    output_dir: str = "runs/evaluate-tokenizers"
+    """The run directory."""
+    data_dir: str = "runs/evaluate-tokenizers/data"
+    """Where corpus and tokenizers are made once; runs may share it."""
+    corpus: CorpusConfig = field(default_factory=CorpusConfig)
+    second_sources: list[str] = field(default_factory=lambda: ["python-source"])
+    """A text of another kind, to see what a vocabulary is worth outside its own; the same forms as corpus.sources.
+    Default: the source code of Python's standard library."""
+    tokenizers: list[str] = field(default_factory=lambda: [f"tokenizers/{name}.yaml" for name in SHIPPED])
+    """Specs to train, and tokenizers (directories or hub ids) to measure as they are."""
+    vocab_sizes: list[int] = field(default_factory=lambda: [1024, 2048, 4096, 8192, 16384])
+    """Each spec whose vocabulary has a size is trained at all of these; empty: at its own."""
+    characters: int = 1_000_000
+    """Of each of the two texts, how much is measured."""
+
+
+def evaluate_tokenizers(settings: EvaluateTokenizersConfig) -> list[dict]:
+    """One row a tokenizer, size and text."""
+    run = Run(settings.output_dir).open(settings, ignore=("data_dir",))
+    corpus = Path(settings.data_dir) / "corpus"
+    facts = prepare_corpus(settings.corpus, corpus)
+    held_out = sample_paragraphs((document.text for document in read_documents(corpus / "validation.jsonl")),
+                                 settings.characters)
+    second = sample_paragraphs(
+        (document.text for document in iterate_documents(settings.second_sources, settings.corpus.reading())),
+        settings.characters)
+
+    rows = []
+    for source in settings.tokenizers:
+        for size in sizes(source, settings.vocab_sizes):
+            stem = re.sub(r"-\d+k$", "", Path(source).stem) if is_spec(source) else source
+            name = f"{stem}-{size}" if size else stem
+            print(f"{name} …", flush=True)
+            try:
+                tokenizer = prepare_tokenizer(source, corpus, Path(settings.data_dir) / name / "tokenizer", size,
+                                              progress=False)
+            except VocabularyTooLarge as error:
+                print(f"left out: {error}")  # the other sizes can still be compared
+                continue
+            for text, paragraphs in (("held-out", held_out), ("second", second)):
+                rows.append({"tokenizer": stem, "vocab_size": len(tokenizer), "text": text,
+                             **evaluate_tokenizer(tokenizer, paragraphs)})
+            write_json(run.directory / "tokenizers.json",
+                       {"corpus": facts, "second_sources": settings.second_sources, "rows": rows})
+    write_atomic(run.directory / "tokenizers.md", table(rows, markdown=True) + "\n")
+    plot_vocabularies(rows, run.directory / "bytes-per-token.png", "Bytes per token by vocabulary size")
+    return rows
+
+
+def is_spec(source: str) -> bool:
+    return source.endswith((".yaml", ".yml"))
+
+
+def sizes(source: str, vocab_sizes: list[int]) -> list[int | None]:
+    """The sizes at which a source is trained; None: as it is."""
+    if not is_spec(source) or read_spec(source).algorithm in ("byte", "character"):
+        return [None]
+    return list(vocab_sizes) or [None]
+
+
+def main(argv: list[str]) -> None:
+    settings = config.parse(EvaluateTokenizersConfig, argv, __doc__)
+    rows = evaluate_tokenizers(settings)
+    for text, title in (("held-out", "held-out text"), ("second", ", ".join(settings.second_sources))):
+        print(f"\n{title}")
+        print(table([{key: value for key, value in row.items() if key != "text"} for row in rows
+                     if row["text"] == text]))
+    print(f"\n{settings.output_dir}/: tokenizers.md, tokenizers.json, bytes-per-token.png")
+
+
+if __name__ == "__main__":
+    cli.run(main)
