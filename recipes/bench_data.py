@@ -9,6 +9,7 @@ bare loop over `Tokenizer.encode_batch`; pairs against google-research/bert's al
 (reference_pairs.py); batches against training BERT-Mini on one core.
 """
 
+import contextlib
 import itertools
 import multiprocessing
 import os
@@ -48,9 +49,9 @@ class BenchDataConfig:
     tokenizer: str = "tokenizers/wordpiece-8k.yaml"
     copies: int = 10
     """How many times over the corpus is given to see that memory stays flat."""
-    rounds: int = 3
+    rounds: int = 5
     """Times that the things compared are run in turn; medians are reported."""
-    characters: int = 20_000_000
+    characters: int = 80_000_000
     """Of the corpus, how much is tokenised in each round."""
     reference_tokens: int = 1_500_000
     """Of the store, how much the plain algorithm makes pairs of in each round."""
@@ -73,10 +74,11 @@ def bench_data(settings: BenchDataConfig) -> dict:
 
     # Memory: a preparation in a process of its own, and everything that it starts.
     once = in_own_process(prepare_once, settings, output / "data", 1)
-    report(corpus_mb=once["megabytes"], store_peak_rss_mb=once["peak_mb"])
+    report(corpus_mb=once["megabytes"], store_peak_rss_mb=once["peak_mb"], helper_peak_rss_mb=once["helper_peak_mb"])
     many = in_own_process(prepare_once, settings, output / "copies", settings.copies)
     shutil.rmtree(output / "copies")
-    report(corpus_mb_10x=many["megabytes"], store_peak_rss_mb_10x=many["peak_mb"])
+    report(corpus_mb_10x=many["megabytes"], store_peak_rss_mb_10x=many["peak_mb"],
+           helper_peak_rss_mb_10x=many["helper_peak_mb"])
 
     # Tokens: our store, sentences and files included, against a loop that does nothing but tokenise.
     stem = Path(settings.tokenizer).stem
@@ -108,7 +110,8 @@ def bench_data(settings: BenchDataConfig) -> dict:
         return len(plain)
 
     ours = BertBatches(store, tokenizer, masking, 4096, seed=0)
-    report(**compare(settings.rounds, "pairs_over_reference", lambda: pairs(ours, 50), plain_pairs))
+    pairs(ours, 5)
+    report(**compare(settings.rounds, "pairs_over_reference", lambda: pairs(ours, 100), plain_pairs))
     report(**distributions(ours.batch(0, range(4096)), {name: np.stack([row[name] for row in plain])
                                                         for name in plain[0]}, tokenizer.mask_token_id))
 
@@ -137,7 +140,9 @@ def compare(rounds: int, name: str, ours: Callable[[], float], other: Callable[[
 
 
 def in_own_process(work: Callable, *arguments) -> dict:
-    """`work(*arguments)` in a fresh process; adds `peak_mb`, of that process or any that it starts."""
+    """`work(*arguments)` in a fresh process; adds `peak_mb`, of that process or any that it starts, and
+    `helper_peak_mb`, of the latter alone.
+    """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_measured, args=(sender, work, arguments))
@@ -152,25 +157,24 @@ def in_own_process(work: Callable, *arguments) -> dict:
 
 
 def _measured(sender, work: Callable, arguments: tuple) -> None:
-    peak, finished = [0], threading.Event()
+    peaks, finished = {"own": 0, "helper": 0}, threading.Event()
 
     def watch() -> None:
         me = psutil.Process()
         while not finished.wait(0.02):
-            for process in [me, *me.children(recursive=True)]:
-                try:
-                    peak[0] = max(peak[0], process.memory_info().rss)
-                except psutil.NoSuchProcess:
-                    continue
+            for kind, processes in (("own", [me]), ("helper", me.children(recursive=True))):
+                for process in processes:
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        peaks[kind] = max(peaks[kind], process.memory_info().rss)
 
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        cli_result = work(*arguments)
+        result = work(*arguments)
     finally:
         finished.set()
         watcher.join()
-    sender.send({**cli_result, "peak_mb": peak[0] / 1e6})
+    sender.send({**result, "peak_mb": max(peaks.values()) / 1e6, "helper_peak_mb": peaks["helper"] / 1e6})
 
 
 def prepare_once(settings: BenchDataConfig, directory: Path, copies: int) -> dict:

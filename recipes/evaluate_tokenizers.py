@@ -9,21 +9,17 @@ it is. Leaves a table (tokenizers.md), tokenizers.json, and bytes per token agai
 (bytes-per-token.png) in the run directory.
 """
 
-import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
 
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # speeds are of one process
-
-import re  # noqa: E402
-from dataclasses import dataclass, field  # noqa: E402
-from pathlib import Path  # noqa: E402
-
-from toolkit import cli, config  # noqa: E402
-from toolkit.compare import table  # noqa: E402
-from toolkit.data.corpus import CorpusConfig, iterate_documents, prepare_corpus, read_documents  # noqa: E402
-from toolkit.report import plot_vocabularies  # noqa: E402
-from toolkit.run import Run, write_atomic, write_json  # noqa: E402
-from toolkit.tokenizer_evaluation import evaluate_tokenizer, sample_paragraphs  # noqa: E402
-from toolkit.tokenizer_training import VocabularyTooLarge, prepare_tokenizer, read_spec  # noqa: E402
+from toolkit import cli, config
+from toolkit.compare import table
+from toolkit.data.corpus import CorpusConfig, iterate_documents, prepare_corpus, read_documents
+from toolkit.report import plot_vocabularies
+from toolkit.run import Run, write_atomic, write_json
+from toolkit.tokenizer_evaluation import evaluate_tokenizer, sample_paragraphs
+from toolkit.tokenizer_training import VocabularyTooLarge, prepare_tokenizer, read_spec
 
 SHIPPED = ("wordpiece-8k", "bpe-8k", "byte-level-bpe-4k", "unigram-8k", "bytes", "characters")
 

@@ -116,7 +116,8 @@ def test_tokenizers_are_compared_specs_sizes_and_directories(root, train_spec):
 def pretraining(root: Path, family: str, **more) -> Path:
     return write_config(root / f"{family}.yaml", {
         "output_dir": str(root / family), "data_dir": str(root / "data"), "seed": 3,
-        "model": {"preset": f"{family}-tiny"}, "corpus": {"sources": [str(root / "corpus")], **CORPUS}, "training": {"batch_size": 8},
+        "model": {"preset": f"{family}-tiny"}, "training": {"batch_size": 8},
+        "corpus": {"sources": [str(root / "corpus")], **CORPUS},
         "tokenizer": str(root / f"specs/{'wordpiece' if family == 'bert' else 'bytes'}.yaml"), **more})
 
 

@@ -261,7 +261,8 @@ def test_a_directory_appears_whole_and_a_broken_build_is_taken_up_again(tmp_path
 
 
 def test_a_killed_build_leaves_no_lock_even_when_its_children_live(tmp_path):
-    process = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path / "made")], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path / "made")], stdout=subprocess.PIPE,
+                               text=True)
     child = int(process.stdout.readline())
     try:
         with pytest.raises(UserError, match="made: another process is making it at this moment. Wait"):

@@ -1,6 +1,9 @@
 """Trained tokenizers: loaded from a directory or the hub, and what the rest of the toolkit asks of them."""
 
 import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +42,19 @@ def plain_backend(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
     backend.no_truncation()
     backend.no_padding()
     return backend
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Within it the tokenizers library uses one thread, however many cores there are."""
+    before = os.environ.get("TOKENIZERS_PARALLELISM")
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    try:
+        yield
+    finally:
+        del os.environ["TOKENIZERS_PARALLELISM"]
+        if before is not None:
+            os.environ["TOKENIZERS_PARALLELISM"] = before
 
 
 def ordinary_ids(tokenizer: PreTrainedTokenizerBase) -> np.ndarray:

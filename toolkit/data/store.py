@@ -28,7 +28,7 @@ from toolkit.data.corpus import sentences
 from toolkit.data.shards import GROUP_CHARACTERS, shard_path, write_shard
 from toolkit.errors import UserError
 from toolkit.run import building, read_json, write_atomic, write_json
-from toolkit.tokenization import plain_backend
+from toolkit.tokenization import one_thread, plain_backend
 
 SHARD_BYTES = 4 * 2**20
 MOST_SHARDS = 1024
@@ -160,11 +160,8 @@ def _announce(plan: dict, backend: Tokenizer, directory: Path, todo: list[int], 
         sample = json.loads(file.readline())["text"][:GROUP_CHARACTERS]
     began = time.perf_counter()
     units = sentences(sample, plan["language"])
-    parallel, os.environ["TOKENIZERS_PARALLELISM"] = os.environ.get("TOKENIZERS_PARALLELISM"), "false"
-    tokens = sum(len(encoding.ids) for encoding in backend.encode_batch_fast(units, add_special_tokens=False))
-    del os.environ["TOKENIZERS_PARALLELISM"]
-    if parallel is not None:
-        os.environ["TOKENIZERS_PARALLELISM"] = parallel
+    with one_thread():
+        tokens = sum(len(encoding.ids) for encoding in backend.encode_batch_fast(units, add_special_tokens=False))
     share = size / len(sample.encode())
     seconds = (time.perf_counter() - began) * share / workers
     disk = int(share * (tokens * np.dtype(plan["dtype"]).itemsize + 12 * len(units)))
