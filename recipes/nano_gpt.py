@@ -16,8 +16,16 @@ from toolkit.data.sorting import LENGTH, LETTERS, SortingBatches, all_inputs, he
 from toolkit.models.gpt import GPT2LMHeadModel
 from toolkit.models.presets import model_config
 from toolkit.run import Run
-from toolkit.training.loop import ImplConfig, TrainingConfig, make_accelerator, seed_everything, train
-from toolkit.training.pretraining import CausalLanguageModelling, to_device
+from toolkit.training.loop import (
+    ImplConfig,
+    TrainingConfig,
+    as_tensors,
+    make_accelerator,
+    seed_everything,
+    to_device,
+    train,
+)
+from toolkit.training.pretraining import CausalLanguageModelling
 
 
 @dataclass
@@ -41,7 +49,7 @@ class Sorting(CausalLanguageModelling):
     def evaluate(self, model, accelerator, precision) -> dict[str, float]:
         inputs = all_inputs()
         batch = with_answers(inputs[held_out(inputs)])
-        sums = self.losses(model, to_device(batch, accelerator.device))
+        sums = self.losses(model, to_device(as_tensors(batch), accelerator.device))
         return {"loss": float(sums["lm"]) / sum(self.counts(batch).values())}
 
     def save(self, model, directory: Path) -> None:

@@ -248,7 +248,8 @@ def test_every_config_that_ships_is_valid():
     kinds = {"bert": "pretrain_bert.PretrainBertConfig", "gpt": "pretrain_gpt.PretrainGptConfig",
              "text": "finetune_text.FinetuneTextConfig", "authorship": "finetune_text.FinetuneTextConfig",
              "series": "finetune_series.FinetuneSeriesConfig", "gunpoint": "finetune_series.FinetuneSeriesConfig",
-             "tokenizer": "train_tokenizer.TrainTokenizerConfig"}
+             "tokenizer": "train_tokenizer.TrainTokenizerConfig",
+             "evaluate": "evaluate_tokenizers.EvaluateTokenizersConfig"}
     files = sorted((small.ROOT / "recipes/configs").rglob("*.yaml"))
     assert len(files) >= 8
     for file in files:

@@ -203,13 +203,14 @@ def test_a_corpus_of_one_document(root, family):
 
 def test_two_documents_leave_bert_without_wrong_continuations(root):
     """One document in each split is enough to be split, and not enough for next sentences: the store is named."""
+    (root / "few.yaml").write_text("algorithm: wordpiece\nvocab_size: 50\n")
     for split, number in (("train", 3), ("validation", 7)):
         directory = root / f"two/{split}"
         directory.mkdir(parents=True)
         (directory / "a.txt").write_text((small.write_corpus(root / "more") / f"{number:02}.txt").read_text() * 5)
     finished = run(root, "two-documents", corpus={"sources": [str(root / "two/train")],
                                                   "validation_sources": [str(root / "two/validation")]},
-                   data_dir=str(root / "two-data"))
+                   data_dir=str(root / "two-data"), tokenizer=str(root / "few.yaml"))
     assert_one_error(finished, "1 document", "next-sentence")
 
 
@@ -245,3 +246,28 @@ def test_a_launch_of_fewer_processes_than_asked_for(root, env):
     # Once wrong: WORLD_SIZE=2 without the rest of a launcher's environment is accelerate's traceback, exit code 1.
     assert_one_error(finished, "2 processes", "--multi_gpu")
     assert not (root / "launched").exists()
+
+
+@pytest.mark.parametrize(("family", "change"), [
+    ("bert", {"masking": {"whole_word_masking": True}}), ("bert", {"masking": {"short_seq_prob": 0.5}}),
+    ("bert", {"corpus": {"weights": [1, 3]}}), ("gpt", {"corpus": {"weights": [1, 0.5]}}),
+    ("gpt", {"attention_within_documents": True})], ids=str)
+def test_an_option_of_the_batches_reaches_the_training(root, family, change):
+    """Two sources, a few steps: the losses are finite, and not those of a run without the option."""
+    sources = [str(small.write_corpus(root / "corpus")), str(small.write_corpus(root / "other", 37))]
+    (root / "other/00.txt").write_text("Another text altogether, which nobody wrote before. " * 20)
+    shared = {"data_dir": str(root / "options-data"), "corpus": {"sources": sources, "deduplicate": False},
+              "training": {"max_steps": 3, "logging_steps": 1, "save_steps": 0}}
+    if family == "gpt":
+        shared["block_size"] = 64  # long enough to hold the ends of documents
+    losses = {}
+    for name, more in (("plain", {}), ("changed", change)):
+        merged = {**shared, **{key: {**shared.get(key, {}), **value} if isinstance(value, dict) else value
+                               for key, value in more.items()}}
+        directory = f"{family}-{name}-{'-'.join(str(next(iter(change.values()))).split())}".replace("/", "")
+        finished = run(root, directory, family=family, **merged)
+        assert finished.code == 0, finished.err
+        losses[name] = [record["loss"] for record in small.records(root / directory) if "loss" in record]
+    assert len(losses["plain"]) == len(losses["changed"]) == 3
+    assert all(0 < loss < 10 for loss in losses["changed"])
+    assert losses["plain"] != losses["changed"]

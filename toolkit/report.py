@@ -88,6 +88,8 @@ def plot_vocabularies(rows: Sequence[dict], path: str | Path, title: str) -> Non
                             if row["tokenizer"] == name and row["text"] == text)
             axes.plot(*zip(*points, strict=True), color=colours[name], marker="o", markersize=4, label=name)
         axes.set_xscale("log", base=2)
+        ticks = [2**power for power in range(8, 1 + int(np.log2(max(row["vocab_size"] for row in rows))), 2)]
+        axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
         axes.set_title(text, fontsize=10, color=INK)
         axes.set_xlabel("vocabulary size")
         axes.set_ylim(bottom=0)
