@@ -319,6 +319,6 @@ def _fit_unigram(tokenizer: Tokenizer, spec: TokenizerSpec, texts: Iterable[str]
     model = sentencepiece.SentencePieceProcessor(model_proto=trained.getvalue())
     pieces = [(re.sub("[\U00100000-\U0010ffff]", lambda match: back[match[0]], model.id_to_piece(number)),
                model.get_score(number)) for number in range(1, model.get_piece_size())]
-    vocabulary = [*((token, 0.0) for token in specials), *pieces]
-    tokenizer.model = models.Unigram(vocabulary, unk_id=specials.index(unknown), byte_fallback=False)
+    # Only the unknown token is part of the model: a text that spells another one must not become it.
+    tokenizer.model = models.Unigram([(unknown, 0.0), *pieces], unk_id=0, byte_fallback=False)
     tokenizer.add_special_tokens(specials)

@@ -32,7 +32,7 @@ from toolkit.tokenization import one_thread, plain_backend
 
 SHARD_BYTES = 4 * 2**20
 MOST_SHARDS = 1024
-PROCESS_BYTES = 120_000_000
+PROCESS_BYTES = 80_000_000
 """Memory of one process beside the document it works on: measured, in `make bench-data`."""
 
 
