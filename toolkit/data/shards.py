@@ -1,7 +1,7 @@
 """Part of a corpus file → token ids in files of their own: the work of one process of a store's build.
 
 `python -m toolkit.data.shards DIRECTORY` reads numbers of shards from its standard input and tells of its progress on
-its standard output. It imports little, so that a process costs 100 MB, and holds no more than one document.
+its standard output. It imports little, so that a process costs 80 MB, and holds no more than one document.
 """
 
 import itertools

@@ -30,6 +30,7 @@ from toolkit.errors import UserError
 from toolkit.run import building, read_json, write_atomic, write_json
 from toolkit.tokenization import one_thread, plain_backend
 
+STORE_FILES = ("ids.bin", "sentence_offsets.bin", "document_offsets.bin", "manifest.json")
 SHARD_BYTES = 4 * 2**20
 MOST_SHARDS = 1024
 PROCESS_BYTES = 80_000_000
@@ -108,7 +109,7 @@ def build_store(text: Path, tokenizer, directory: Path, language: str = "en", ap
         if not (partial / "manifest.json").exists():
             todo = [number for number in range(len(plan["shards"]))
                     if not shard_path(partial, "shard", number).exists()]
-            workers = min(num_proc or len(os.sched_getaffinity(0)), len(todo))
+            workers = min(num_proc or _cores(), len(todo))
             _announce(plan, backend, directory, todo, workers, progress)
             with tqdm(total=sum(stop - start for _, start, stop in plan["shards"]), unit="B", unit_scale=True,
                       desc=f"tokenising {directory.name}", disable=None if progress else True, leave=False) as bar:
@@ -120,9 +121,15 @@ def build_store(text: Path, tokenizer, directory: Path, language: str = "en", ap
                 else:
                     _run_workers(partial, todo, workers, bar)
             _join(partial, plan, directory)
-        for path in [*partial.glob("*-*"), partial / "plan.json", partial / "tokenizer.json"]:
-            path.unlink(missing_ok=True)
+        for path in partial.iterdir():
+            if path.name not in STORE_FILES and path.name != ".lock":
+                path.unlink()
     return TokenStore.open(directory)
+
+
+def _cores() -> int:
+    """Those this process may use: a job on a cluster is often given a few of many."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cut(text: Path, source_bytes: list[int]) -> list[list[int]]:
