@@ -121,7 +121,7 @@ def build_store(text: Path, tokenizer, directory: Path, language: str = "en", ap
                 else:
                     _run_workers(partial, todo, workers, bar)
             _join(partial, plan, directory)
-        for path in partial.iterdir():
+        for path in sorted(partial.iterdir(), key=lambda path: path.name == "plan.json"):  # without it, all is redone
             if path.name not in STORE_FILES and path.name != ".lock":
                 path.unlink()
     return TokenStore.open(directory)
