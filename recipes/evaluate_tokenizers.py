@@ -19,7 +19,7 @@ from toolkit.data.corpus import CorpusConfig, iterate_documents, prepare_corpus,
 from toolkit.report import plot_vocabularies
 from toolkit.run import Run, write_atomic, write_json
 from toolkit.tokenizer_evaluation import evaluate_tokenizer, sample_paragraphs
-from toolkit.tokenizer_training import VocabularyTooLarge, prepare_tokenizer, read_spec
+from toolkit.tokenizer_training import VocabularyTooLarge, is_spec, prepare_tokenizer, read_spec
 
 SHIPPED = ("wordpiece-8k", "bpe-8k", "byte-level-bpe-4k", "unigram-8k", "bytes", "characters")
 
@@ -73,10 +73,6 @@ def evaluate_tokenizers(settings: EvaluateTokenizersConfig) -> list[dict]:
     write_atomic(run.directory / "tokenizers.md", table(rows, markdown=True) + "\n")
     plot_vocabularies(rows, run.directory / "bytes-per-token.png", "Bytes per token by vocabulary size")
     return rows
-
-
-def is_spec(source: str) -> bool:
-    return source.endswith((".yaml", ".yml"))
 
 
 def sizes(source: str, vocab_sizes: list[int]) -> list[int | None]:

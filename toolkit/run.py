@@ -26,6 +26,9 @@ from toolkit.errors import UserError
 
 _LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "evaluate", "numpy", "scikit-learn")
 
+LOCK_FILE = ".lock"
+"""What `building` keeps in a directory while it is built; not part of what is built."""
+
 
 def write_atomic(path: str | Path, content: str | bytes) -> None:
     """Replace `path` by `content` so that a reader, or a crash, sees the old file or the new one, never a part."""
@@ -86,7 +89,7 @@ def building(path: str | Path) -> Iterator[Path]:
                      f"data_dir.")
     with disk_errors(path):
         partial.mkdir(parents=True, exist_ok=True)
-        name = partial / ".lock"
+        name = partial / LOCK_FILE
         lock = os.open(name, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             try:
@@ -105,7 +108,7 @@ def building(path: str | Path) -> Iterator[Path]:
                 os.replace(partial, path)
                 _sync(path.parent)
             finally:
-                if partial.exists() and {file.name for file in partial.iterdir()} <= {".lock"}:
+                if partial.exists() and {file.name for file in partial.iterdir()} <= {LOCK_FILE}:
                     shutil.rmtree(partial)  # nothing to go on from
         finally:
             os.close(lock)

@@ -75,6 +75,11 @@ class TokenizerSpec:
     """Told to whoever loads the tokenizer."""
 
 
+def is_spec(source: str) -> bool:
+    """Whether a tokenizer is named by its spec, to be trained; otherwise by a directory or hub id."""
+    return source.endswith((".yaml", ".yml"))
+
+
 def read_spec(path: str | Path) -> TokenizerSpec:
     """A spec from `tokenizers/*.yaml`, its defaults filled in."""
     spec = configuration.from_dict(TokenizerSpec, configuration.read_yaml(path), str(path))
@@ -164,7 +169,7 @@ def prepare_tokenizer(source: str, corpus: Path, directory: Path, vocab_size: in
     """`source` is a spec (.yaml), trained once into `directory` on a prepared corpus' train split, or an existing
     tokenizer's directory or hub id. `vocab_size` overrides the spec's.
     """
-    if not source.endswith((".yaml", ".yml")):
+    if not is_spec(source):
         return load_tokenizer(source)
     spec = read_spec(source)
     spec.vocab_size = vocab_size or spec.vocab_size

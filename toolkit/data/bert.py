@@ -46,8 +46,9 @@ class BertBatches:
     """`batch(step, rows)` draws rows of a global batch; equal arguments give equal arrays, for ever.
 
     One epoch lays windows of `max_seq_length` − 3 tokens over the whole store, shifted by a random phase, and visits
-    them in a fresh order; every row starts at a sentence. Documents of a single sentence have no true continuation:
-    a window that falls into one moves to the next document that has two.
+    them in a fresh order, each from the start of a sentence; an A that is too long then loses some of its front.
+    Documents of a single sentence have no true continuation: a window that falls into one moves to the next document
+    that has two.
     """
 
     def __init__(self, store: TokenStore, tokenizer: PreTrainedTokenizerBase, config: MaskingConfig,

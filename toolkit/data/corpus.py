@@ -125,7 +125,7 @@ def prepare_corpus(config: CorpusConfig, directory: Path, progress: bool = True)
             raise UserError(f"{directory}: was prepared with another corpus.{changed[0]} "
                             f"({manifest['config'].get(changed[0])!r}). Choose another data_dir, or delete it.")
         return manifest
-    if directory.exists() and not manifest_path.exists():
+    if directory.exists():
         raise UserError(f"{directory}: has no manifest.json, so it is no prepared corpus. Choose another data_dir, or "
                         f"delete it.")
     named = [(source, "validation", "corpus.validation_sources") for source in config.validation_sources]

@@ -10,7 +10,6 @@ import math
 import numpy as np
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_ALL = 0xFFFFFFFFFFFFFFFF
 
 
 def mix(values: np.ndarray) -> np.ndarray:
@@ -25,13 +24,10 @@ def mix(values: np.ndarray) -> np.ndarray:
 @functools.lru_cache(maxsize=4096)
 def key(*parts: int) -> np.uint64:
     """One uint64 key from integers such as (seed, stream, epoch)."""
-    state = 0
-    for part in parts:  # `mix`, on Python's integers
-        state = (state + int(_GOLDEN) + (part & _ALL)) & _ALL
-        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _ALL
-        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _ALL
-        state ^= state >> 31
-    return np.uint64(state)
+    state = np.zeros(1, np.uint64)
+    for part in parts:
+        state = mix(state + _GOLDEN + np.asarray([part & 0xFFFFFFFFFFFFFFFF], np.uint64))
+    return state[0]
 
 
 def bits(stream: np.uint64, index: np.ndarray, count: int) -> np.ndarray:

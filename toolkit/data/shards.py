@@ -28,6 +28,7 @@ def shard_path(directory: Path, kind: str, number: int) -> Path:
 def write_shard(directory: Path, plan: dict, tokenizer: Tokenizer, number: int,
                 report: Callable[[int], None] = lambda size: None) -> None:
     """Tokenise the documents in one range of the corpus file; its .json, written last, says that it is finished."""
+    tokenizer.encode_special_tokens = True  # "[SEP]" in a text is text, not the end of one
     source, start, stop = plan["shards"][number]
     dtype = np.dtype(plan["dtype"])
     end = [] if plan["append_id"] is None else [plan["append_id"]]
@@ -97,7 +98,6 @@ def main() -> None:
     directory = Path(sys.argv[1])
     plan = read_json(directory / "plan.json")
     tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
-    tokenizer.encode_special_tokens = True
     for line in sys.stdin:
         number = int(line)
         try:

@@ -204,9 +204,13 @@ def _decode(line: bytes, path: Path, number: int, offset: int, reading: Reading)
         if not replace:
             raise UserError(f"{path}: not valid UTF-8 at byte {offset + error.start} (line {number}). Convert it, for "
                             f"instance with `iconv -f latin1 -t utf-8`, or set corpus.errors to replace.") from None
-        text = line.decode(errors="replace")
-        reading.counts["replaced_characters"] += text.count("\ufffd") - line.count("\ufffd".encode())
-        return text
+        return _replaced(line, reading)
+
+
+def _replaced(data: bytes, reading: Reading) -> str:
+    text = data.decode(errors="replace")
+    reading.counts["replaced_characters"] += text.count("\ufffd") - data.count("\ufffd".encode())
+    return text
 
 
 # --- lines → documents --------------------------------------------------------------------------------------------
@@ -350,9 +354,7 @@ def _decode_text(value: bytes, error: UnicodeDecodeError, where: str, reading: R
     if reading.errors == "strict":
         raise UserError(f"{where}: '{reading.text_column}' is not valid UTF-8 at byte {error.start}. Convert it, or "
                         f"set corpus.errors to replace.") from None
-    text = value.decode(errors="replace")
-    reading.counts["replaced_characters"] += text.count("\ufffd") - value.count("\ufffd".encode())
-    return text
+    return _replaced(value, reading)
 
 
 def _checked_text(value: object, where: str, reading: Reading) -> str:

@@ -27,7 +27,7 @@ from tqdm.auto import tqdm
 from toolkit.data.corpus import sentences
 from toolkit.data.shards import GROUP_CHARACTERS, shard_path, write_shard
 from toolkit.errors import UserError
-from toolkit.run import building, read_json, write_atomic, write_json
+from toolkit.run import LOCK_FILE, building, read_json, write_atomic, write_json
 from toolkit.tokenization import one_thread, plain_backend
 
 STORE_FILES = ("ids.bin", "sentence_offsets.bin", "document_offsets.bin", "manifest.json")
@@ -115,14 +115,13 @@ def build_store(text: Path, tokenizer, directory: Path, language: str = "en", ap
                       desc=f"tokenising {directory.name}", disable=None if progress else True, leave=False) as bar:
                 bar.update(bar.total - sum(plan["shards"][n][2] - plan["shards"][n][1] for n in todo))
                 if workers <= 1:
-                    backend.encode_special_tokens = True  # "[SEP]" in a text is text, not the end of one
                     for number in todo:
                         write_shard(partial, plan, backend, number, bar.update)
                 else:
                     _run_workers(partial, todo, workers, bar)
             _join(partial, plan, directory)
         for path in sorted(partial.iterdir(), key=lambda path: path.name == "plan.json"):  # without it, all is redone
-            if path.name not in STORE_FILES and path.name != ".lock":
+            if path.name not in (*STORE_FILES, LOCK_FILE):
                 path.unlink()
     return TokenStore.open(directory)
 
@@ -152,7 +151,7 @@ def _take_up(partial: Path, plan: dict, backend: Tokenizer) -> None:
     path = partial / "plan.json"
     if not (path.exists() and read_json(path) == plan):
         for old in partial.iterdir():
-            if old.name != ".lock":
+            if old.name != LOCK_FILE:
                 old.unlink()
         write_atomic(partial / "tokenizer.json", backend.to_str())
         write_json(path, plan)
