@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow lint clean \
         train-tokenizer evaluate-tokenizers show-batch pretrain-bert pretrain-gpt finetune-text finetune-series \
-        nano-gpt bench-data
+        nano-gpt bench bench-data
 
 BIN := .venv/bin
 NPROC ?= 1
@@ -64,6 +64,9 @@ finetune-series: install  ## series classification beside its baselines: CONFIG=
 
 nano-gpt: install  ## a GPT of exactly 85,584 parameters learns to sort six letters, in about a minute
 	@$(LAUNCH) recipes/nano_gpt.py $(RECIPE_ARGS)
+
+bench: install  ## our loop against transformers' Trainer, in turn; writes runs/bench/bench.json
+	@$(BIN)/python recipes/bench.py $(RECIPE_ARGS)
 
 bench-data: install  ## how fast corpora become batches, as ratios; writes runs/bench-data/bench.json
 	@$(BIN)/python recipes/bench_data.py $(RECIPE_ARGS)

@@ -120,7 +120,7 @@ def train(task, directory: Path, config: loop.TrainingConfig, **impl) -> dict[st
     return loop.train(task, config, loop.ImplConfig(dtype="fp32", **impl), Run(directory), loop.make_accelerator(), 7)
 
 
-TIMING = ("tokens_per_second", "seconds")
+TIMING = ("tokens_per_second", "mfu", "data_wait", "peak_memory_mb", "seconds")
 
 
 def records(run: Path) -> list[dict]:

@@ -195,7 +195,7 @@ def test_the_best_model_is_kept(tmp_path):
 
 
 def test_logged_numbers(tmp_path):
-    """`loss` is the mean over the steps since the last line, the learning rate that of the last of them."""
+    """`loss` is the mean over the steps since the last line, the learning rate that of the middle of the last of them."""
     config = TrainingConfig(max_steps=5, batch_size=4, logging_steps=2, save_steps=0, warmup_ratio=0.2)
     small.train(Toy([1.0]), tmp_path / "twos", config)
     small.train(Toy([1.0]), tmp_path / "ones", TrainingConfig(**{**vars(config), "logging_steps": 1}))
@@ -206,7 +206,7 @@ def test_logged_numbers(tmp_path):
     assert [record["loss"] for record in twos] == pytest.approx(
         [sum(losses[:2]) / 2, sum(losses[2:4]) / 2, losses[4]], rel=1e-6)
     for record in twos + ones:
-        assert record["learning_rate"] == pytest.approx(1e-3 * learning_rate_factor(config, record["step"] / 5))
+        assert record["learning_rate"] == pytest.approx(1e-3 * learning_rate_factor(config, (record["step"] - 0.5) / 5))
         assert record["tokens"] == record["step"] * 24 and record["grad_norm"] > 0
         assert record["toy_loss"] == record["loss"]
 
@@ -249,7 +249,7 @@ def test_damaged_checkpoints_are_named_and_passed_over(tmp_path, capfd):
     broken.write_bytes(broken.read_bytes()[:-100])
     small.train(Toy([2.0]), tmp_path / "resumed", config)
     said = capfd.readouterr().out
-    assert "step-00000004: model.safetensors does not match its checksum" in said and "resuming at step 2 of 6" in said
+    assert "step-00000004: model.safetensors does not match its checksum" in said and "resuming at step 2 with 33 % of max_steps used" in said
     assert small.records(tmp_path / "resumed") == small.records(tmp_path / "unbroken")
     path, _ = checkpoint.newest_valid(tmp_path / "resumed/checkpoints")
     assert path.name == "step-00000006"

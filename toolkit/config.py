@@ -189,13 +189,14 @@ def _name(hint: Any) -> str:
 
 
 def field_docs(cls: type) -> dict[str, str]:
-    """The string literal below each field of a dataclass."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0].body
+    """The string literal below each field of a dataclass, inherited ones included."""
     docs = {}
-    for field, below in zip(body, body[1:], strict=False):
-        if (isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr)
-                and isinstance(below.value, ast.Constant) and isinstance(below.value.value, str)):
-            docs[field.target.id] = " ".join(below.value.value.split())
+    for owner in reversed([base for base in cls.__mro__ if dataclasses.is_dataclass(base)]):
+        body = ast.parse(textwrap.dedent(inspect.getsource(owner))).body[0].body
+        for field, below in zip(body, body[1:], strict=False):
+            if (isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr)
+                    and isinstance(below.value, ast.Constant) and isinstance(below.value.value, str)):
+                docs[field.target.id] = " ".join(below.value.value.split())
     return docs
 
 

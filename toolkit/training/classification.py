@@ -96,7 +96,7 @@ def fine_tune(make_model: Callable[[], PreTrainedModel], train_data: LabelledBat
     accelerator.wait_for_everyone()
     best = type(task.model).from_pretrained(run.model_dir).to(accelerator.device)
     precision = choose(impl, accelerator.device)
-    best.set_attn_implementation(precision.attention)
+    precision.prepare(best)
     logits = predict(best, test, accelerator, precision)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process and not keep_model:

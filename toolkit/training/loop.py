@@ -8,6 +8,8 @@ import os
 import random
 import signal
 import time
+import itertools
+import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -25,15 +27,15 @@ from toolkit.data import counter
 from toolkit.errors import Interrupted, UserError
 from toolkit.run import Run, write_directory
 from toolkit.training import checkpoint
+from toolkit.training.budget import Budget, BudgetConfig
 from toolkit.training.optim import OptimConfig, learning_rate_factor, make_optimizers
 from toolkit.training.precision import ImplConfig, Precision, choose
+from toolkit.training.throughput import Meter, matmul_flops, matmul_peak, throughput_line
 from toolkit.training.tracking import Tracker
 
 
 @dataclass
-class TrainingConfig(OptimConfig):
-    max_steps: int = 1000
-    """Optimiser steps: the budget, and the clock of the schedule."""
+class TrainingConfig(OptimConfig, BudgetConfig):
     batch_size: int = 32
     """Rows of the global batch, over all processes and accumulated micro-batches."""
     logging_steps: int = 20
@@ -102,7 +104,7 @@ def reduce_sums(accelerator: Accelerator, sums: dict[str, float]) -> dict[str, f
 
 
 def _check_positive(**sections) -> None:
-    for section, names in (("training", ("max_steps", "batch_size", "logging_steps", "save_total_limit")),
+    for section, names in (("training", ("batch_size", "logging_steps", "save_total_limit")),
                            ("impl", ("micro_batch_size",))):
         for name in names:
             value = getattr(sections[section], name)
@@ -127,10 +129,10 @@ class _StepDataset(Dataset):
         return micro, counts
 
 
-def _steps(dataset: _StepDataset, steps: range, num_workers: int) -> Iterator:
+def _steps(dataset: _StepDataset, start: int, num_workers: int, pin_memory: bool) -> Iterator:
     # A generator of its own: starting an iterator would otherwise draw from the global one and shift dropout.
-    return iter(DataLoader(dataset, batch_size=None, sampler=steps, num_workers=num_workers,
-                           generator=torch.Generator().manual_seed(0),
+    return iter(DataLoader(dataset, batch_size=None, sampler=itertools.count(start), num_workers=num_workers,
+                           generator=torch.Generator().manual_seed(0), pin_memory=pin_memory,
                            persistent_workers=False, prefetch_factor=2 if num_workers else None))
 
 
@@ -154,19 +156,21 @@ def seed_everything(*parts: int) -> None:
 
 def train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accelerator: Accelerator, seed: int,
           name: str = "training", settings: dict | None = None) -> dict[str, float]:
-    """Train to `config.max_steps`, resuming from the newest valid checkpoint; returns the final evaluation.
+    """Train until the budget is used, resuming from the newest valid checkpoint; returns the final evaluation.
 
     The best model by `task.best_metric` is in `run.model_dir` afterwards. Raises `Interrupted` when SIGTERM or SIGINT
     arrived, after saving.
     """
+    budget = Budget(config)
     _check_positive(training=config, impl=impl)
     if config.batch_size < accelerator.num_processes:
         raise UserError(f"training.batch_size is {config.batch_size}, fewer rows than the {accelerator.num_processes} "
                         f"processes. Use fewer processes or a larger batch.")
+    rank, world = accelerator.process_index, accelerator.num_processes
     precision = choose(impl, accelerator.device)
-    task.model.set_attn_implementation(precision.attention)
-    plain_model = task.model
-    optimizers = make_optimizers(plain_model.to(accelerator.device), config)
+    plain_model = task.model.to(accelerator.device)
+    precision.prepare(plain_model)
+    optimizers = make_optimizers(plain_model, config)
     start, state = 0, {"best": None, "tokens": 0, "seconds": 0.0, "running": [{}], "running_steps": 0}
     path, passed_over = checkpoint.newest_valid(run.checkpoint_dir)
     for reason in passed_over:
@@ -174,11 +178,14 @@ def train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accele
     if path is not None:
         state = checkpoint.load(path, plain_model, optimizers)
         start = state.pop("step")
-        accelerator.print(f"{name}: resuming at step {start} of {config.max_steps}")
+    used = budget.used(start, state["tokens"], state["seconds"])
+    dataset = _StepDataset(task, share(config.batch_size, rank, world), impl.micro_batch_size)
+    if used < 1:
+        resuming = f", resuming at step {start:,} with {100 * used:.0f} % of {budget.name} used" if start else ""
+        accelerator.print(f"{name}: {precision.describe()}{resuming}")
+        meter = _meter(task, plain_model, dataset, start, precision, world)
     model = accelerator.prepare(plain_model)
     optimizers = [accelerator.prepare(optimizer) for optimizer in optimizers]
-    rank, world = accelerator.process_index, accelerator.num_processes
-    dataset = _StepDataset(task, share(config.batch_size, rank, world), impl.micro_batch_size)
     tracker = None
     if accelerator.is_main_process:
         run.directory.mkdir(parents=True, exist_ok=True)
@@ -195,7 +202,7 @@ def train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accele
 
     def evaluate(step: int, log: bool = True) -> dict[str, float]:
         model.eval()
-        with torch.inference_mode(), precision.autocast():
+        with torch.inference_mode(), precision.autocast(), precision.uncompiled():
             metrics = task.evaluate(plain_model, accelerator, precision)
         model.train()
         if tracker is not None and log:
@@ -213,29 +220,36 @@ def train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accele
         running = dict(saved[rank])
     else:  # saved by another number of processes: the sum is what counts
         running = {key: sum(part[key] for part in saved) if rank == 0 else 0.0 for key in saved[0]}
-    since, logged_tokens = time.perf_counter(), 0
-    bar = tqdm(total=config.max_steps, initial=start, desc=name, unit="step", disable=not accelerator.is_main_process,
-               leave=False, mininterval=0.5)
+    progress = _Progress(name, used, accelerator.is_main_process)
+    batches = _steps(dataset, start, precision.num_workers, accelerator.device.type == "cuda")
+    done, last_step_seconds, finished = start, 0.0, used >= 1
     model.train()
     with _Signals() as signals:
-        for step, (micro_batches, counts) in enumerate(_steps(dataset, range(start, config.max_steps),
-                                                              impl.num_workers), start):
-            factor = learning_rate_factor(config, (step + 1) / config.max_steps)
+        while not finished:
+            began = time.perf_counter()
+            micro_batches, counts = next(batches)
+            waited = time.perf_counter() - began
+            first = int(rank == 0)  # one clock for all, or their learning rates would differ
+            counts = reduce_sums(accelerator, {
+                **counts, "signal": signals.received, "tokens": _tokens(micro_batches),
+                "seconds": first * state["seconds"], "last": first * last_step_seconds})
+            stop, tokens = int(counts.pop("signal")), int(counts.pop("tokens"))
+            seconds, expected = counts.pop("seconds"), counts.pop("last")
+            before = budget.used(done, state["tokens"], seconds)
+            used = budget.used(done + 1, state["tokens"] + tokens, seconds + expected)
+            finished = used >= 1
+            factor = learning_rate_factor(config, min(1.0, (before + used) / 2))
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] = group["initial_lr"] * factor
-            counts = reduce_sums(accelerator, {**counts, "signal": signals.received, "tokens": _tokens(micro_batches)})
-            stop, tokens = int(counts.pop("signal")), counts.pop("tokens")
             for number, micro in enumerate(micro_batches):
-                seed_everything(seed, step, rank, number)
+                seed_everything(seed, done, rank, number)
                 micro = to_device(micro, accelerator.device)
                 last = number == len(micro_batches) - 1
                 with accelerator.no_sync(model) if not last else nullcontext():
-                    with precision.autocast():
-                        sums = task.losses(model, micro)
-                    means = {key: value / max(1, counts[key]) for key, value in sums.items()}
-                    loss = sum(means.values())
-                    accelerator.backward(loss * world)  # DistributedDataParallel averages over processes
+                    means = _mean_losses(task, model, micro, counts, precision)
+                    # DistributedDataParallel averages over processes.
+                    accelerator.backward(sum(means.values()) * world)
                 for key, value in means.items():
                     running[key] = running.get(key, 0) + value.detach()
             if config.max_grad_norm:
@@ -243,49 +257,99 @@ def train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accele
             for optimizer in optimizers:
                 optimizer.step()
                 optimizer.zero_grad()
-            done = step + 1
+            done += 1
             running_steps += 1
-            logged_tokens += int(tokens)
-            state["tokens"] += int(tokens)
-            bar.update()
-            if done % config.logging_steps == 0 or done == config.max_steps:
+            state["tokens"] += tokens
+            logging = done % config.logging_steps == 0 or finished
+            if logging:
                 means = reduce_sums(accelerator, {key: float(value) / running_steps for key, value in running.items()})
-                seconds = time.perf_counter() - since
-                state["seconds"] += seconds
+            last_step_seconds = time.perf_counter() - began
+            state["seconds"] += last_step_seconds
+            meter.step(tokens, last_step_seconds, waited)
+            if logging:
+                speed = meter.record()
                 record = {"step": done, "loss": sum(means.values()), **{f"{key}_loss": means[key] for key in means},
-                          "learning_rate": config.learning_rate * factor, "tokens": state["tokens"]}
+                          "learning_rate": config.learning_rate * factor, "tokens": state["tokens"], **speed}
                 if config.max_grad_norm:
                     record["grad_norm"] = float(gradient_norm)
-                record["tokens_per_second"] = round(logged_tokens / seconds, 1)
                 if tracker is not None:
                     tracker.log(record)
-                bar.set_postfix({key: f"{value:.3f}" for key, value in means.items()}, refresh=False)
-                running, running_steps, logged_tokens = {}, 0, 0
-            finished = done == config.max_steps
+                progress.report(done, means, speed)
+                running, running_steps = {}, 0
+            progress.update(used)
             evaluated = finished or (config.eval_steps and done % config.eval_steps == 0)
             if evaluated:
                 metrics = evaluate(done)
             if (config.save_steps and (done % config.save_steps == 0 or finished)) or (stop and not finished):
                 save(done)
             if stop and not finished:
-                bar.close()
+                progress.close()
                 if tracker is not None:
                     tracker.close()
                 raise Interrupted(signals.number or signal.SIGTERM, done)
-            if running_steps == 0:
-                since = time.perf_counter()
-    bar.close()
+    progress.close()
     if not metrics:  # resumed after the last step, whose evaluation is in metrics.jsonl already
-        metrics = evaluate(config.max_steps, log=False)
+        metrics = evaluate(done, log=False)
     if tracker is not None:
         tracker.close()
     accelerator.wait_for_everyone()
-    return {**metrics, "tokens": state["tokens"],
+    return {**metrics, "steps": done, "tokens": state["tokens"],
             "tokens_per_second": round(state["tokens"] / max(state["seconds"], 1e-9), 1)}
+
+
+def _mean_losses(task: Task, model: torch.nn.Module, micro: dict[str, torch.Tensor], counts: dict[str, float],
+                 precision: Precision) -> dict[str, torch.Tensor]:
+    """This micro-batch's part of each objective's mean over the global batch."""
+    with precision.autocast():
+        sums = task.losses(model, micro)
+    return {key: value / max(1, counts[key]) for key, value in sums.items()}
+
+
+def _meter(task: Task, model: torch.nn.Module, dataset: _StepDataset, step: int, precision: Precision,
+           world: int) -> Meter:
+    """Counts the operations of a micro-batch by computing it once, before anything is prepared or seeded."""
+    (micro, *_), counts = dataset[step]
+    model.train()
+
+    def forward_and_backward() -> None:
+        with precision.uncompiled():
+            means = _mean_losses(task, model, to_device(micro, precision.device), counts, precision)
+            sum(means.values()).backward()
+
+    flops = matmul_flops(forward_and_backward)
+    model.zero_grad()
+    return Meter(precision.device, flops / _tokens([micro]), world * matmul_peak(precision.device, precision.dtype))
 
 
 def _tokens(micro_batches: list[dict[str, torch.Tensor]]) -> int:
     return sum(next(iter(micro.values())).numel() for micro in micro_batches)
+
+
+class _Progress:
+    """A bar where there is a terminal, a line every half minute where there is a log."""
+
+    def __init__(self, name: str, used: float, is_main: bool):
+        self.name, self.began, self.used_before, self.used = name, time.monotonic(), used, used
+        self.printed, self.lines = self.began, is_main and not sys.stderr.isatty()
+        self.bar = tqdm(total=100, initial=100 * used, desc=name, disable=not is_main or self.lines, leave=False,
+                        mininterval=0.5, bar_format="{desc} {percentage:3.0f}% |{bar:20}| {elapsed}<{remaining}{postfix}")
+
+    def update(self, used: float) -> None:
+        self.bar.update(100 * (min(1.0, used) - self.used))
+        self.used = min(1.0, used)
+
+    def report(self, step: int, losses: dict[str, float], speed: dict[str, float]) -> None:
+        losses_text = ", ".join(f"{key} {value:.3f}" for key, value in losses.items())
+        self.bar.set_postfix_str(f"step {step:,}, {losses_text}, {throughput_line(speed)}", refresh=False)
+        now = time.monotonic()
+        if self.lines and (now - self.printed > 30 or self.used >= 1):
+            self.printed = now
+            share = max(1e-9, self.used - self.used_before)
+            left = (now - self.began) / share * (1 - self.used)
+            print(f"{self.name}: step {step:,}, {losses_text}, {throughput_line(speed, left)}", flush=True)
+
+    def close(self) -> None:
+        self.bar.close()
 
 
 class _Signals:

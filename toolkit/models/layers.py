@@ -1,0 +1,232 @@
+"""The layers of BERT and GPT-2 as few large operations, forward and backward, for CPUs with native bf16.
+
+transformers' layers under autocast convert activations to bf16 and back around every product, and a small model spends
+much of its time on that and on autograd's bookkeeping. Here a layer is one autograd function whose activations stay
+bf16; weights, the statistics of norms and the gradients of weights are fp32. Modules, names of parameters and what is
+computed stay transformers': only `forward` is another.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+from transformers.models.bert.modeling_bert import BertLayer
+from transformers.models.gpt2.modeling_gpt2 import GPT2Block
+
+aten = torch.ops.aten
+_MASKED = -1e30  # finite in bf16: a row that may attend to nothing is uniform, as in transformers, and not NaN
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """What a layer's tensors do not say themselves."""
+
+    batch: int
+    heads: int
+    scaling: float
+    epsilon: float
+    exact_gelu: bool = True
+
+    def split(self, joint: torch.Tensor, parts: int) -> torch.Tensor:
+        """(B · T, parts · width) → (parts, B · heads, T, head size)."""
+        length = len(joint) // self.batch
+        return (joint.view(self.batch, length, parts, self.heads, -1).permute(2, 0, 3, 1, 4)
+                .reshape(parts, self.batch * self.heads, length, -1))
+
+    def join(self, split: torch.Tensor) -> torch.Tensor:
+        """The inverse of `split`."""
+        parts, _, length, size = split.shape
+        return (split.view(parts, self.batch, self.heads, length, size).permute(1, 3, 0, 2, 4)
+                .reshape(self.batch * length, -1))
+
+
+def _attend(joint: torch.Tensor, mask: torch.Tensor | None, shape: _Shape):
+    """Queries, keys and values side by side (B · T, 3 · width) → context (B · T, width), and what backward needs."""
+    split = shape.split(joint, 3)
+    query, key, value = split
+    scores = torch.bmm(query, key.transpose(1, 2))
+    if mask is None:
+        scores.mul_(shape.scaling)
+    else:
+        by_head = scores.view(shape.batch, shape.heads, *scores.shape[1:])
+        torch.add(mask, by_head, alpha=shape.scaling, out=by_head)
+    weights = torch.softmax(scores, -1)
+    return shape.join(torch.bmm(weights, value)[None]), split, weights
+
+
+def _attend_backward(d_context: torch.Tensor, split: torch.Tensor, weights: torch.Tensor, shape: _Shape):
+    query, key, value = split
+    (d_context,) = shape.split(d_context, 1)
+    d_split = torch.empty_like(split)
+    torch.bmm(weights.transpose(1, 2), d_context, out=d_split[2])
+    d_scores = aten._softmax_backward_data(torch.bmm(d_context, value.transpose(1, 2)), weights, -1, weights.dtype)
+    d_scores.mul_(shape.scaling)
+    torch.bmm(d_scores, key, out=d_split[0])
+    torch.bmm(d_scores.transpose(1, 2), query, out=d_split[1])
+    return shape.join(d_split)
+
+
+def _norm(x, weight, bias, shape):
+    return torch.native_layer_norm(x, x.shape[-1:], weight, bias, shape.epsilon)
+
+
+def _norm_backward(gradient, x, mean, deviation, weight, bias):
+    return aten.native_layer_norm_backward(gradient, x, x.shape[-1:], mean, deviation, weight, bias, [True] * 3)
+
+
+_SLOPE = 2 * math.sqrt(2 / math.pi)
+_CUBIC = 0.044715 * _SLOPE
+
+
+def _gelu(x, exact: bool):
+    """GELU of x, and what its gradient needs beside x.
+
+    GPT-2's approximation, x (1 + tanh u) / 2, is x σ(2u), and a sigmoid takes a third of the time of a tanh here.
+    """
+    if exact:
+        return F.gelu(x), None
+    gate = torch.addcmul(x.new_tensor(_SLOPE), x, x, value=_CUBIC).mul_(x).sigmoid_()
+    return x * gate, gate
+
+
+def _gelu_backward(gradient, x, gate):
+    if gate is None:
+        return aten.gelu_backward(gradient, x)
+    slope = torch.addcmul(x.new_tensor(_SLOPE), x, x, value=3 * _CUBIC).mul_(x)
+    return aten.sigmoid_backward(slope, gate).add_(gate).mul_(gradient)
+
+
+class _PreNormLayer(torch.autograd.Function):
+    """GPT-2's: x + attention(norm(x)), to which MLP(norm(·)) is added. Weights are (inputs, outputs)."""
+
+    @staticmethod
+    def forward(ctx, x, mask, shape, norm1_w, norm1_b, joint_w, joint_b, out_w, out_b, norm2_w, norm2_b, up_w, up_b,
+                down_w, down_b):
+        joint_w, joint_b, out_w, out_b, up_w, up_b, down_w, down_b = (
+            parameter.to(x.dtype) for parameter in (joint_w, joint_b, out_w, out_b, up_w, up_b, down_w, down_b))
+        normed1, mean1, deviation1 = _norm(x, norm1_w, norm1_b, shape)
+        context, split, weights = _attend(torch.addmm(joint_b, normed1, joint_w), mask, shape)
+        middle = torch.addmm(out_b, context, out_w).add_(x)
+        normed2, mean2, deviation2 = _norm(middle, norm2_w, norm2_b, shape)
+        wide = torch.addmm(up_b, normed2, up_w)
+        active, gate = _gelu(wide, shape.exact_gelu)
+        ctx.shape = shape
+        ctx.save_for_backward(x, normed1, mean1, deviation1, split, weights, context, middle, normed2, mean2,
+                              deviation2, wide, gate, active, norm1_w, norm1_b, joint_w, out_w, norm2_w, norm2_b, up_w,
+                              down_w)
+        return torch.addmm(down_b, active, down_w).add_(middle)
+
+    @staticmethod
+    def backward(ctx, d_y):
+        (x, normed1, mean1, deviation1, split, weights, context, middle, normed2, mean2, deviation2, wide, gate, active,
+         norm1_w, norm1_b, joint_w, out_w, norm2_w, norm2_b, up_w, down_w) = ctx.saved_tensors
+        d_wide = _gelu_backward(torch.mm(d_y, down_w.t()), wide, gate)
+        d_middle, *d_norm2 = _norm_backward(torch.mm(d_wide, up_w.t()), middle, mean2, deviation2, norm2_w, norm2_b)
+        d_middle.add_(d_y)
+        d_joint = _attend_backward(torch.mm(d_middle, out_w.t()), split, weights, ctx.shape)
+        d_x, *d_norm1 = _norm_backward(torch.mm(d_joint, joint_w.t()), x, mean1, deviation1, norm1_w, norm1_b)
+        d_x.add_(d_middle)
+        return (d_x, None, None, *d_norm1, *_linear_backward(normed1, d_joint), *_linear_backward(context, d_middle),
+                *d_norm2, *_linear_backward(normed2, d_wide), *_linear_backward(active, d_y))
+
+
+def _linear_backward(inputs, gradient):
+    return torch.mm(inputs.t(), gradient).float(), gradient.sum(0).float()
+
+
+class _PostNormLayer(torch.autograd.Function):
+    """BERT's: norm(x + attention(x)), then norm(· + MLP(·)). Weights are (outputs, inputs)."""
+
+    @staticmethod
+    def forward(ctx, x, mask, shape, query_w, query_b, key_w, key_b, value_w, value_b, out_w, out_b, norm1_w, norm1_b,
+                up_w, up_b, down_w, down_b, norm2_w, norm2_b):
+        joint_w = torch.cat((query_w, key_w, value_w)).to(x.dtype)
+        joint_b = torch.cat((query_b, key_b, value_b)).to(x.dtype)
+        out_w, out_b, up_w, up_b, down_w, down_b = (
+            parameter.to(x.dtype) for parameter in (out_w, out_b, up_w, up_b, down_w, down_b))
+        context, split, weights = _attend(torch.addmm(joint_b, x, joint_w.t()), mask, shape)
+        first = torch.addmm(out_b, context, out_w.t()).add_(x)
+        middle, mean1, deviation1 = _norm(first, norm1_w, norm1_b, shape)
+        wide = torch.addmm(up_b, middle, up_w.t())
+        active, _ = _gelu(wide, exact=True)
+        second = torch.addmm(down_b, active, down_w.t()).add_(middle)
+        y, mean2, deviation2 = _norm(second, norm2_w, norm2_b, shape)
+        ctx.shape = shape
+        ctx.save_for_backward(x, split, weights, context, first, mean1, deviation1, middle, wide, active, second, mean2,
+                              deviation2, joint_w, out_w, norm1_w, norm1_b, up_w, down_w, norm2_w, norm2_b)
+        return y
+
+    @staticmethod
+    def backward(ctx, d_y):
+        (x, split, weights, context, first, mean1, deviation1, middle, wide, active, second, mean2, deviation2,
+         joint_w, out_w, norm1_w, norm1_b, up_w, down_w, norm2_w, norm2_b) = ctx.saved_tensors
+        d_second, *d_norm2 = _norm_backward(d_y, second, mean2, deviation2, norm2_w, norm2_b)
+        d_wide = _gelu_backward(torch.mm(d_second, down_w), wide, None)
+        d_middle = torch.mm(d_wide, up_w).add_(d_second)
+        d_first, *d_norm1 = _norm_backward(d_middle, first, mean1, deviation1, norm1_w, norm1_b)
+        d_joint = _attend_backward(torch.mm(d_first, out_w), split, weights, ctx.shape)
+        d_x = torch.mm(d_joint, joint_w).add_(d_first)
+        d_joint_w, d_joint_b = _linear_backward(d_joint, x)[0], d_joint.sum(0).float()
+        (query_w, key_w, value_w), (query_b, key_b, value_b) = d_joint_w.chunk(3), d_joint_b.chunk(3)
+        return (d_x, None, None, query_w, query_b, key_w, key_b, value_w, value_b,
+                torch.mm(d_first.t(), context).float(), d_first.sum(0).float(), *d_norm1,
+                torch.mm(d_wide.t(), middle).float(), d_wide.sum(0).float(),
+                torch.mm(d_second.t(), active).float(), d_second.sum(0).float(), *d_norm2)
+
+
+def _run(function, hidden_states, attention_mask, shape, modules):
+    dtype = torch.get_autocast_dtype("cpu")
+    if attention_mask is not None:
+        attention_mask = attention_mask.clamp(min=_MASKED).to(dtype)
+    parameters = [parameter for module in modules for parameter in (module.weight, module.bias)]
+    with torch.autocast("cpu", enabled=False):
+        y = function.apply(hidden_states.to(dtype).flatten(0, 1), attention_mask, shape, *parameters)
+    return y.view_as(hidden_states)
+
+
+class _Bf16BertLayer(BertLayer):
+    def forward(self, hidden_states, attention_mask=None, *args, **kwargs):
+        attention = self.attention.self
+        if not _applies(self, (attention.dropout, self.attention.output.dropout, self.output.dropout), kwargs):
+            return super().forward(hidden_states, attention_mask, *args, **kwargs)
+        shape = _Shape(len(hidden_states), attention.num_attention_heads, attention.scaling,
+                       self.output.LayerNorm.eps)
+        return _run(_PostNormLayer, hidden_states, attention_mask, shape,
+                    (attention.query, attention.key, attention.value, self.attention.output.dense,
+                     self.attention.output.LayerNorm, self.intermediate.dense, self.output.dense,
+                     self.output.LayerNorm))
+
+
+class _Bf16GPT2Block(GPT2Block):
+    def forward(self, hidden_states, past_key_values=None, attention_mask=None, *args, **kwargs):
+        attention = self.attn
+        if past_key_values is not None or not _applies(
+                self, (attention.attn_dropout, attention.resid_dropout, self.mlp.dropout), kwargs):
+            return super().forward(hidden_states, past_key_values, attention_mask, *args, **kwargs)
+        shape = _Shape(len(hidden_states), attention.num_heads, attention.scaling, self.ln_1.eps,
+                       exact_gelu=attention.config.activation_function == "gelu")
+        return _run(_PreNormLayer, hidden_states, attention_mask, shape,
+                    (self.ln_1, attention.c_attn, attention.c_proj, self.ln_2, self.mlp.c_fc, self.mlp.c_proj))
+
+
+def _applies(layer, dropouts, kwargs) -> bool:
+    dropping = layer.training and any(dropout.p for dropout in dropouts)
+    return torch.is_autocast_enabled("cpu") and not dropping and kwargs.get("past_key_values") is None
+
+
+def use_bf16_layers(model: PreTrainedModel) -> None:
+    """Compute the layers of `model` as above wherever that is what they are: not with dropout while training, not with
+    a cache of keys and values, not outside autocast, not with another activation than GELU.
+    """
+    for module in model.modules():
+        if type(module) is BertLayer:
+            config = module.attention.self.config
+            if config.hidden_act == "gelu" and not config.is_decoder:
+                module.__class__ = _Bf16BertLayer
+        elif type(module) is GPT2Block:
+            config = module.attn.config
+            if (config.activation_function in ("gelu", "gelu_new", "gelu_pytorch_tanh")
+                    and not config.add_cross_attention and not config.reorder_and_upcast_attn):
+                module.__class__ = _Bf16GPT2Block

@@ -1,0 +1,80 @@
+"""How fast a run is, and how fast it could be: tokens a second, share of the matmul peak, waiting, memory."""
+
+import functools
+import resource
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+
+class Meter:
+    """Adds up steps; `record` says what they came to since the last one."""
+
+    def __init__(self, device: torch.device, flops_per_token: float, peak: float):
+        """flops_per_token: of matrix products, forward and backward; peak: operations a second of all processes."""
+        self.device, self.flops_per_token, self.peak = device, flops_per_token, peak
+        self.tokens, self.seconds, self.waited = 0, 0.0, 0.0
+
+    def step(self, tokens: int, seconds: float, waited: float) -> None:
+        """One step of all processes took `seconds`; for `waited` of them its batch was not there yet."""
+        self.tokens += tokens
+        self.seconds += seconds
+        self.waited += waited
+
+    def record(self) -> dict[str, float]:
+        speed, share = self.tokens / self.seconds, self.waited / self.seconds
+        self.tokens, self.seconds, self.waited = 0, 0.0, 0.0
+        return {"tokens_per_second": round(speed, 1), "mfu": round(speed * self.flops_per_token / self.peak, 4),
+                "data_wait": round(share, 4), "peak_memory_mb": round(peak_memory_mb(self.device), 1)}
+
+
+def throughput_line(record: dict[str, float], seconds_left: float | None = None) -> str:
+    """`Meter.record` for people."""
+    left = "" if seconds_left is None else f", {_duration(seconds_left)} left"
+    return (f"{record['tokens_per_second']:,.0f} tokens/s, {100 * record['mfu']:.0f} % of the matmul peak, "
+            f"{100 * record['data_wait']:.1f} % waiting for data, {record['peak_memory_mb']:,.0f} MB{left}")
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{seconds:.0f} s" if seconds < 100 else f"{minutes} min" if minutes < 100 else f"{minutes / 60:.1f} h"
+
+
+def matmul_flops(work: Callable[[], None]) -> int:
+    """Floating-point operations of the matrix products in `work()`, forward and backward; two for a multiply-add."""
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()
+
+
+@functools.cache
+def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations a second of the best of a few large square products: what this machine can do, not what is printed
+    on its box. Takes about 0.2 s.
+    """
+    size = 8192 if device.type == "cuda" else 2048
+    generator = torch.Generator(device).manual_seed(0)
+    left, right = (torch.randn(size, size, device=device, generator=generator).to(dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(8):
+        _synchronize(device)
+        began = time.perf_counter()
+        left @ right
+        _synchronize(device)
+        best = min(best, time.perf_counter() - began)
+    return 2 * size**3 / best
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """On a GPU what tensors took at most, on a CPU what the whole process took; 10^6 bytes."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type != "cpu":
+        getattr(torch, device.type).synchronize()
