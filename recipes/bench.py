@@ -5,7 +5,7 @@
 
 Every run is a process of its own and starts from the same weights. Shapes: GPT-2 with 4 layers, 4 heads, width 128, a
 vocabulary of 65 and batches of 12 × 64; BERT-Mini (masked LM and next sentence) with a vocabulary of 8,192 and batches
-of 32 × 128. The data is made by a second-order Markov chain, so that there is something to learn. Trainer runs at its
+of 32 × 128. The data is made by a Markov chain, so that there is something to learn. Trainer runs at its
 defaults, and at its best simple setting: bf16, fused AdamW, and torch.compile where that was faster. Writes
 runs/bench/bench.json: medians, ratios, the loss at the end, versions and processor.
 """
@@ -142,14 +142,14 @@ def run_job(job: str, shares: float) -> dict:
 
 
 class MarkovRows:
-    """Rows of a chain in which a token follows from the two before it three times in four, ready in both forms."""
+    """Rows of a Markov chain in which a token follows from the one before it three times in four, in both forms."""
 
     def __init__(self, vocab_size: int, shape: Shape, rows: int, causal: bool):
         draw = np.random.default_rng(0)
         length, count = shape.length, vocab_size - 5
         ids, follows = draw.integers(0, count, (rows, length + 1)), draw.random((rows, length + 1)) < 0.75
-        for t in range(2, length + 1):
-            ids[:, t] = np.where(follows[:, t], (7 * ids[:, t - 1] + 3 * ids[:, t - 2] + 1) % min(count, 60), ids[:, t])
+        for t in range(1, length + 1):
+            ids[:, t] = np.where(follows[:, t], (7 * ids[:, t - 1] + 1) % min(count, 60), ids[:, t])
         ids += 5
         self.causal = causal
         if causal:

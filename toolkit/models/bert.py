@@ -52,7 +52,8 @@ class _LastLayer(BertLayer):
             return super().forward(hidden_states, attention_mask, *args, **kwargs)
         attention = self.attention.self
         batch, length, width = hidden_states.shape
-        read = hidden_states.gather(1, read_positions[..., None].expand(-1, -1, width))
+        row = torch.arange(batch, device=hidden_states.device)[:, None] * length
+        read = hidden_states.flatten(0, 1).index_select(0, (row + read_positions).flatten()).view(batch, -1, width)
 
         def by_head(states):
             return states.unflatten(-1, (-1, attention.attention_head_size)).transpose(1, 2)

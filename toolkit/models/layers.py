@@ -46,12 +46,10 @@ def _attend(joint: torch.Tensor, mask: torch.Tensor | None, shape: _Shape):
     """Queries, keys and values side by side (B · T, 3 · width) → context (B · T, width), and what backward needs."""
     split = shape.split(joint, 3)
     query, key, value = split
+    query.mul_(shape.scaling)
     scores = torch.bmm(query, key.transpose(1, 2))
-    if mask is None:
-        scores.mul_(shape.scaling)
-    else:
-        by_head = scores.view(shape.batch, shape.heads, *scores.shape[1:])
-        torch.add(mask, by_head, alpha=shape.scaling, out=by_head)
+    if mask is not None:
+        scores.view(shape.batch, shape.heads, *scores.shape[1:]).add_(mask)
     weights = torch.softmax(scores, -1)
     return shape.join(torch.bmm(weights, value)[None]), split, weights
 
@@ -62,8 +60,7 @@ def _attend_backward(d_context: torch.Tensor, split: torch.Tensor, weights: torc
     d_split = torch.empty_like(split)
     torch.bmm(weights.transpose(1, 2), d_context, out=d_split[2])
     d_scores = aten._softmax_backward_data(torch.bmm(d_context, value.transpose(1, 2)), weights, -1, weights.dtype)
-    d_scores.mul_(shape.scaling)
-    torch.bmm(d_scores, key, out=d_split[0])
+    torch.bmm(d_scores, key, out=d_split[0]).mul_(shape.scaling)  # `query` is scaled already
     torch.bmm(d_scores.transpose(1, 2), query, out=d_split[1])
     return shape.join(d_split)
 
@@ -73,7 +70,10 @@ def _norm(x, weight, bias, shape):
 
 
 def _norm_backward(gradient, x, mean, deviation, weight, bias):
-    return aten.native_layer_norm_backward(gradient, x, x.shape[-1:], mean, deviation, weight, bias, [True] * 3)
+    # In fp32: given bf16, torch's kernel sums the gradients of weight and bias in bf16, and is a tenth off.
+    d_x, d_weight, d_bias = aten.native_layer_norm_backward(
+        gradient.float(), x.float(), x.shape[-1:], mean.float(), deviation.float(), weight, bias, [True] * 3)
+    return d_x.to(x.dtype), d_weight, d_bias
 
 
 _SLOPE = 2 * math.sqrt(2 / math.pi)
@@ -211,6 +211,11 @@ class _Bf16GPT2Block(GPT2Block):
                     (self.ln_1, attention.c_attn, attention.c_proj, self.ln_2, self.mlp.c_fc, self.mlp.c_proj))
 
 
+class _Fp32LayerNorm(torch.nn.LayerNorm):
+    def forward(self, hidden_states):
+        return super().forward(hidden_states.float())  # see _norm_backward
+
+
 def _applies(layer, dropouts, kwargs) -> bool:
     dropping = layer.training and any(dropout.p for dropout in dropouts)
     return torch.is_autocast_enabled("cpu") and not dropping and kwargs.get("past_key_values") is None
@@ -221,7 +226,9 @@ def use_bf16_layers(model: PreTrainedModel) -> None:
     a cache of keys and values, not outside autocast, not with another activation than GELU.
     """
     for module in model.modules():
-        if type(module) is BertLayer:
+        if type(module) is torch.nn.LayerNorm:
+            module.__class__ = _Fp32LayerNorm
+        elif type(module) is BertLayer:
             config = module.attention.self.config
             if config.hidden_act == "gelu" and not config.is_decoder:
                 module.__class__ = _Bf16BertLayer

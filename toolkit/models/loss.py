@@ -8,8 +8,8 @@ Kernel*).
 
 import torch
 
-_LOGITS_AT_ONCE = {"cpu": 2**20, "cuda": 2**26, "mps": 2**24}
-"""4 MB where a cache must hold them, 256 MB where a product must be large to be fast."""
+_LOGITS_AT_ONCE = {"cpu": 2**21, "cuda": 2**26, "mps": 2**24}
+"""8 MB where a cache must hold them, 256 MB where a product must be large to be fast."""
 
 
 class _LinearCrossEntropy(torch.autograd.Function):

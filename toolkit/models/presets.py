@@ -72,6 +72,8 @@ PRESETS: dict[str, Preset] = {p.name: p for p in (
     _like_bert("gpt-small", 4, 8, 512),
     _like_bert("gpt-medium", 8, 8, 512),
     Preset("gpt-nano", "gpt", 3, 3, 48, 3, 11, 85_584, "bbycroft.net/llm: sorts the letters A, B, C"),
+    Preset("nanogpt-cpu", "gpt", 4, 4, 128, 65, 64, None,
+           "github.com/karpathy/nanoGPT, README, the run for a cheap computer: tiny Shakespeare by character"),
     # GPT-1 normalises after each block, GPT-2 before it and at the end: this is GPT-1's shape, GPT-2's order.
     Preset("gpt1", "gpt", 12, 12, 768, _GPT1_VOCABULARY, 512, 117_000_000,
            "Radford et al. 2018; count from Radford et al. 2019, table 2"),

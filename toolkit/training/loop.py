@@ -4,12 +4,13 @@ A task says what is learned (model, batches, losses, evaluation). The loop says 
 process holds, divided by the *global* number of predicted items, so that processes and accumulation change nothing.
 """
 
+import gc
+import itertools
 import os
 import random
 import signal
-import time
-import itertools
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -151,7 +152,10 @@ def seed_everything(*parts: int) -> None:
     value = int(counter.key(*parts)) % 2**63
     random.seed(value)
     np.random.seed(value % 2**32)
-    torch.manual_seed(value)
+    if torch.cuda.is_initialized() or torch.backends.mps.is_available():
+        torch.manual_seed(value)
+    else:
+        torch.default_generator.manual_seed(value)  # manual_seed takes half a millisecond to think of absent devices
 
 
 def train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accelerator: Accelerator, seed: int,
@@ -185,7 +189,8 @@ def train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accele
         accelerator.print(f"{name}: {precision.describe()}{resuming}")
         meter = _meter(task, plain_model, dataset, start, precision, world)
     model = accelerator.prepare(plain_model)
-    optimizers = [accelerator.prepare(optimizer) for optimizer in optimizers]
+    parameters = [parameter for optimizer in optimizers for group in optimizer.param_groups
+                  for parameter in group["params"]]
     tracker = None
     if accelerator.is_main_process:
         run.directory.mkdir(parents=True, exist_ok=True)
@@ -224,6 +229,8 @@ def train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accele
     batches = _steps(dataset, start, precision.num_workers, accelerator.device.type == "cuda")
     done, last_step_seconds, finished = start, 0.0, used >= 1
     model.train()
+    gc.collect()
+    gc.freeze()  # what exists will stay: the collector need not look through it again and again
     with _Signals() as signals:
         while not finished:
             began = time.perf_counter()
@@ -248,12 +255,11 @@ def train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accele
                 last = number == len(micro_batches) - 1
                 with accelerator.no_sync(model) if not last else nullcontext():
                     means = _mean_losses(task, model, micro, counts, precision)
-                    # DistributedDataParallel averages over processes.
-                    accelerator.backward(sum(means.values()) * world)
+                    (sum(means.values()) * world).backward()  # DistributedDataParallel averages over processes
                 for key, value in means.items():
                     running[key] = running.get(key, 0) + value.detach()
             if config.max_grad_norm:
-                gradient_norm = accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+                gradient_norm = _clip(parameters, config.max_grad_norm)
             for optimizer in optimizers:
                 optimizer.step()
                 optimizer.zero_grad()
@@ -287,13 +293,14 @@ def train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accele
                 if tracker is not None:
                     tracker.close()
                 raise Interrupted(signals.number or signal.SIGTERM, done)
+    gc.unfreeze()
     progress.close()
     if not metrics:  # resumed after the last step, whose evaluation is in metrics.jsonl already
         metrics = evaluate(done, log=False)
     if tracker is not None:
         tracker.close()
     accelerator.wait_for_everyone()
-    return {**metrics, "steps": done, "tokens": state["tokens"],
+    return {**metrics, "steps": done, "tokens": state["tokens"], "seconds": round(state["seconds"], 1),
             "tokens_per_second": round(state["tokens"] / max(state["seconds"], 1e-9), 1)}
 
 
@@ -303,6 +310,14 @@ def _mean_losses(task: Task, model: torch.nn.Module, micro: dict[str, torch.Tens
     with precision.autocast():
         sums = task.losses(model, micro)
     return {key: value / max(1, counts[key]) for key, value in sums.items()}
+
+
+def _clip(parameters: list[torch.nn.Parameter], largest: float) -> torch.Tensor:
+    """As torch.nn.utils.clip_grad_norm_, which multiplies all gradients by 1 where nothing is to be clipped."""
+    norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+    if norm.device.type != "cpu" or not norm <= largest:  # looking at it costs nothing on a CPU
+        torch.nn.utils.clip_grads_with_norm_(parameters, largest, norm)
+    return norm
 
 
 def _meter(task: Task, model: torch.nn.Module, dataset: _StepDataset, step: int, precision: Precision,
