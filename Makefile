@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow lint clean \
         train-tokenizer evaluate-tokenizers show-batch pretrain-bert pretrain-gpt finetune-text finetune-series \
-        nano-gpt shakespeare-char bench bench-data
+        nano-gpt shakespeare-char sweep bench bench-data
 
 BIN := .venv/bin
 NPROC ?= 1
@@ -67,6 +67,9 @@ nano-gpt: install  ## a GPT of exactly 85,584 parameters learns to sort six lett
 
 shakespeare-char: install  ## nanoGPT's recipe for a CPU, a fraction of its time; needs ../shared/data or --text
 	@$(LAUNCH) recipes/shakespeare_char.py --config $(or $(CONFIG),recipes/configs/shakespeare-char.yaml) $(ARGS)
+
+sweep: install  ## settings of the optimiser side by side: CONFIG=recipes/configs/sweep-gpt-tiny.yaml
+	@$(LAUNCH) recipes/sweep.py $(RECIPE_ARGS)
 
 bench: install  ## our loop against transformers' Trainer, in turn; writes runs/bench/bench.json
 	@$(BIN)/python recipes/bench.py $(RECIPE_ARGS)

@@ -195,7 +195,7 @@ def test_the_best_model_is_kept(tmp_path):
 
 
 def test_logged_numbers(tmp_path):
-    """`loss` is the mean over the steps since the last line, the learning rate that of the middle of the last of them."""
+    """`loss` is the mean over the steps since the last line, the learning rate that of the last one's middle."""
     config = TrainingConfig(max_steps=5, batch_size=4, logging_steps=2, save_steps=0, warmup_ratio=0.2)
     small.train(Toy([1.0]), tmp_path / "twos", config)
     small.train(Toy([1.0]), tmp_path / "ones", TrainingConfig(**{**vars(config), "logging_steps": 1}))
@@ -249,7 +249,8 @@ def test_damaged_checkpoints_are_named_and_passed_over(tmp_path, capfd):
     broken.write_bytes(broken.read_bytes()[:-100])
     small.train(Toy([2.0]), tmp_path / "resumed", config)
     said = capfd.readouterr().out
-    assert "step-00000004: model.safetensors does not match its checksum" in said and "resuming at step 2 with 33 % of max_steps used" in said
+    assert "step-00000004: model.safetensors does not match its checksum" in said
+    assert "resuming at step 2 with 33 % of max_steps used" in said
     assert small.records(tmp_path / "resumed") == small.records(tmp_path / "unbroken")
     path, _ = checkpoint.newest_valid(tmp_path / "resumed/checkpoints")
     assert path.name == "step-00000006"

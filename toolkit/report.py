@@ -100,6 +100,21 @@ def plot_vocabularies(rows: Sequence[dict], path: str | Path, title: str) -> Non
     _save(figure, path)
 
 
+def plot_sweep(rows: Sequence[dict], path: str | Path, title: str) -> None:
+    """One line a setting: its mean, and a dot a seed. Lower is better."""
+    figure, axes = _axes(title, (7.5, 1.2 + 0.32 * len(rows)))
+    for position, row in enumerate(rows):
+        axes.scatter(row["values"], [position] * len(row["values"]), s=28, color=COLOURS[0], zorder=3)
+        axes.annotate(f"{row['mean']:.3f}", (max(row["values"]), position), xytext=(8, 0), textcoords="offset points",
+                      va="center", fontsize=8, color=INK)
+    axes.set_yticks(range(len(rows)), [row["setting"] for row in rows], fontsize=8)
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    axes.set_xlabel("nats")
+    axes.grid(axis="x", color=SOFT, alpha=0.3)
+    _save(figure, path)
+
+
 def _axes(title: str, size: tuple[float, float]):
     figure, axes = plt.subplots(figsize=size, layout="constrained")
     axes.set_title(title, color=INK, fontsize=11)

@@ -16,7 +16,7 @@ def cooccurrence(store: TokenStore, vocab_size: int, progress: bool = True) -> s
     """(vocab, vocab) symmetric counts of ids at most `WINDOW` tokens apart, each weighted by 1 / distance."""
     total = sparse.csr_matrix((vocab_size, vocab_size), dtype=np.float32)
     for start in tqdm(range(0, max(store.num_tokens - 1, 0), _CHUNK), desc="counting neighbours", unit="M",
-                      disable=not progress, leave=False):
+                      disable=None if progress else True, leave=False):
         ids = store.ids[start:start + _CHUNK + WINDOW].astype(np.int32)
         distances = range(1, min(WINDOW, len(ids) - 1) + 1)
         right = [ids[distance:distance + _CHUNK] for distance in distances]  # left tokens of this chunk alone

@@ -347,7 +347,8 @@ class _Progress:
         self.name, self.began, self.used_before, self.used = name, time.monotonic(), used, used
         self.printed, self.lines = self.began, is_main and not sys.stderr.isatty()
         self.bar = tqdm(total=100, initial=100 * used, desc=name, disable=not is_main or self.lines, leave=False,
-                        mininterval=0.5, bar_format="{desc} {percentage:3.0f}% |{bar:20}| {elapsed}<{remaining}{postfix}")
+                        mininterval=0.5,
+                        bar_format="{desc} {percentage:3.0f}% |{bar:20}| {elapsed}<{remaining}{postfix}")
 
     def update(self, used: float) -> None:
         self.bar.update(100 * (min(1.0, used) - self.used))

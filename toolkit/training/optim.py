@@ -121,7 +121,7 @@ class Muon(torch.optim.Muon):
 
 
 def _orthogonalise(matrices: torch.Tensor, group: dict) -> torch.Tensor:
-    """(n, rows, columns), rows ≤ columns → their nearest half-orthogonal matrices, roughly, by Newton–Schulz in bf16."""
+    """(n, rows, columns), rows ≤ columns → roughly their nearest half-orthogonal matrices, by Newton–Schulz in bf16."""
     a, b, c = group["ns_coefficients"]
     x = matrices.bfloat16()
     x /= x.norm(dim=(1, 2), keepdim=True).clamp(min=group["eps"])
