@@ -20,8 +20,8 @@ from toolkit.models.bert import BertForPreTraining
 from toolkit.models.initialisation import set_positions, set_word_embeddings
 from toolkit.models.presets import model_config, preset
 from toolkit.run import Run
-from toolkit.training.loop import ImplConfig, TrainingConfig, make_accelerator, seed_everything, train
-from toolkit.training.pretraining import BertPretraining
+from toolkit.training.loop import ImplConfig, make_accelerator, seed_everything, train
+from toolkit.training.pretraining import BertPretraining, PretrainingConfig, with_defaults
 
 
 @dataclass
@@ -48,7 +48,7 @@ class PretrainBertConfig:
     """A spec to train on the train split, or a trained tokenizer's directory or hub id."""
     model: ModelSection = field(default_factory=ModelSection)
     masking: MaskingConfig = field(default_factory=MaskingConfig)
-    training: TrainingConfig = field(default_factory=TrainingConfig)
+    training: PretrainingConfig = field(default_factory=PretrainingConfig)
     eval_rows: int = 1024
     """Validation rows drawn, once and for all, for every evaluation."""
     seed: int = 0
@@ -65,6 +65,7 @@ def pretrain_bert(settings: PretrainBertConfig, accelerator) -> dict:
                         f"model.max_position_embeddings.")
     if settings.eval_rows < 1:
         raise UserError(f"eval_rows is {settings.eval_rows}; it must be at least 1.")
+    settings.training = with_defaults(settings.training, settings.model.preset)
     run = Run(settings.output_dir, accelerator.is_main_process).open(settings)
     if run.result():
         accelerator.print(f"{run.directory} is finished; its result is {run.result_path}")

@@ -19,8 +19,8 @@ from toolkit.models.gpt import GPT2LMHeadModel
 from toolkit.models.initialisation import set_positions, set_word_embeddings
 from toolkit.models.presets import model_config, preset
 from toolkit.run import Run
-from toolkit.training.loop import ImplConfig, TrainingConfig, make_accelerator, seed_everything, train
-from toolkit.training.pretraining import GptPretraining
+from toolkit.training.loop import ImplConfig, make_accelerator, seed_everything, train
+from toolkit.training.pretraining import GptPretraining, PretrainingConfig, with_defaults
 
 
 @dataclass
@@ -51,7 +51,7 @@ class PretrainGptConfig:
     attention_within_documents: bool = False
     """Keep attention, and the count of positions, inside each of the documents that share a row. Without it a row's
     later documents see the earlier ones, as in GPT-2."""
-    training: TrainingConfig = field(default_factory=TrainingConfig)
+    training: PretrainingConfig = field(default_factory=PretrainingConfig)
     seed: int = 0
     impl: ImplConfig = field(default_factory=ImplConfig)
 
@@ -63,6 +63,7 @@ def pretrain_gpt(settings: PretrainGptConfig, accelerator) -> dict:
     if not 1 <= settings.block_size <= settings.model.max_position_embeddings:
         raise UserError(f"block_size is {settings.block_size}; it must lie between 1 and the model's "
                         f"{settings.model.max_position_embeddings} positions (model.max_position_embeddings).")
+    settings.training = with_defaults(settings.training, settings.model.preset)
     run = Run(settings.output_dir, accelerator.is_main_process).open(settings)
     if run.result():
         accelerator.print(f"{run.directory} is finished; its result is {run.result_path}")

@@ -185,6 +185,8 @@ def _convert(hint: Any, value: Any, where: str, key: str, given: frozenset[str] 
 def _name(hint: Any) -> str:
     if typing.get_origin(hint) is Literal:
         return "|".join(map(str, typing.get_args(hint)))
+    if typing.get_origin(hint) in (Union, types.UnionType):
+        return " | ".join("none" if part is type(None) else _name(part) for part in typing.get_args(hint))
     return getattr(hint, "__name__", str(hint)) if not typing.get_args(hint) else str(hint).replace("typing.", "")
 
 

@@ -1,6 +1,11 @@
-"""The two pretraining objectives as tasks of the loop: masked LM with next-sentence prediction, and causal LM."""
+"""The two pretraining objectives as tasks of the loop, masked LM with next-sentence prediction and causal LM; and what
+of their optimisation goes with a preset.
+"""
 
+import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -10,9 +15,47 @@ from toolkit import metrics
 from toolkit.data.bert import IGNORED, BertBatches, MaskingConfig
 from toolkit.data.gpt import GptBatches, evaluation_blocks, num_evaluation_blocks
 from toolkit.data.prepare import PreparedData
-from toolkit.training.loop import as_tensors, reduce_sums, share, to_device
+from toolkit.models.presets import preset
+from toolkit.training.loop import TrainingConfig, as_tensors, reduce_sums, share, to_device
+
+# Peak rates of AdamW as published: Devlin et al. 2018, section A.2; Radford et al. 2018, section 4.1; Brown et al. 2020,
+# table 2.1, which GPT-2's sizes of the same shape share (its own paper gives none).
+_PUBLISHED_RATES = {
+    "bert-base": 1e-4, "bert-large": 1e-4, "gpt1": 2.5e-4,
+    "gpt2": 6e-4, "gpt2-medium": 3e-4, "gpt2-large": 2.5e-4, "gpt2-xl": 2e-4,
+    "gpt3-small": 6e-4, "gpt3-medium": 3e-4, "gpt3-large": 2.5e-4, "gpt3-xl": 2e-4, "gpt3-2.7b": 1.6e-4,
+    "gpt3-6.7b": 1.2e-4, "gpt3-13b": 1e-4, "gpt3": 6e-5}
 
 _EVALUATION_SEED = 0x5EED  # one fixed draw of pairs and masks for every evaluation of every run
+
+
+@dataclass
+class PretrainingConfig(TrainingConfig):
+    optimizer: Literal["adamw", "muon"] | None = None
+    """`muon`: Muon (Jordan et al. 2024) for the matrices of the hidden layers, AdamW for everything else. Default: muon
+    for small presets, adamw for those whose authors published a rate."""
+    learning_rate: float | None = None
+    """AdamW's, at its peak. Default: the preset's."""
+    muon_learning_rate: float | None = None
+    """Muon's, at its peak, on AdamW's scale (update root-mean-square 0.2, Liu et al. 2025). Default: the preset's."""
+    lr_scheduler_type: Literal["linear", "cosine", "constant", "wsd", "one_cycle"] = "wsd"
+    """How the rate falls after warm-up; `wsd` stays at the peak, then falls linearly over `decay_ratio`; `one_cycle`
+    (Smith & Topin 2018) rises and falls as cosines, from 1/25 of the peak."""
+
+
+def with_defaults(training: PretrainingConfig, preset_name: str) -> PretrainingConfig:
+    """Optimiser and rates that are left open, as they go with the preset.
+
+    Small models: the best of a sweep at width 128 (recipes/README.md); wider ones in proportion to 1 / width (Yang et
+    al. 2022), which nobody has measured here. Large models: what their authors published.
+    """
+    narrow = 128 / max(128, preset(preset_name).width)
+    published = _PUBLISHED_RATES.get(preset_name)
+    optimizer = training.optimizer or ("adamw" if published else "muon")
+    rate = (published or 2e-3 * narrow) if optimizer == "adamw" else 4e-3 * narrow
+    given = {"optimizer": optimizer, "learning_rate": training.learning_rate or rate,
+             "muon_learning_rate": training.muon_learning_rate or 1e-2 * narrow}
+    return dataclasses.replace(training, **given)
 
 
 class BertPretraining:
