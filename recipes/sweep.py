@@ -41,7 +41,7 @@ def sweep(settings: SweepConfig, accelerator) -> dict:
     pretrain, metric = (pretrain_bert, "mlm_loss") if kind is PretrainBertConfig else (pretrain_gpt, "loss")
     rows = []
     for changes in settings.training:
-        name = ", ".join(f"{key} {value}" for key, value in changes.items())
+        name = ", ".join(str(value) if key == "optimizer" else f"{key} {value}" for key, value in changes.items())
         values = {**base, "training": {**base["training"], **changes}}
         losses = []
         for seed in range(settings.seeds):
