@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import random
 import subprocess
 import sys
 
@@ -281,3 +282,45 @@ def test_fewer_processes_than_asked_for_are_refused(monkeypatch, name):
     monkeypatch.setenv(name, "2")
     with pytest.raises(UserError, match="2 processes were asked for, but the process group has 1"):
         small.loop.make_accelerator()
+
+
+@pytest.mark.parametrize("largest", [0.5, 1e3, 0.0])
+def test_clipping_is_torchs(largest):
+    """Bit for bit where there is something to clip and where there is not; parameters without a gradient are passed."""
+    found, expected = [], []
+    for parameters in (found, expected):
+        generator = torch.Generator().manual_seed(4)
+        for shape in ((7, 5), (5,), (3, 2, 4)):
+            parameter = torch.nn.Parameter(torch.zeros(shape))
+            parameter.grad = torch.randn(shape, generator=generator)
+            parameters.append(parameter)
+        parameters.insert(1, torch.nn.Parameter(torch.zeros(2)))
+    before = [parameter.grad.clone() for parameter in found if parameter.grad is not None]
+    norm = loop._clip(found, largest)
+    assert torch.equal(norm, torch.nn.utils.clip_grad_norm_(expected, largest)) and 0.5 < norm < 1e3
+    gradients = [parameter.grad for parameter in found if parameter.grad is not None]
+    assert all(map(torch.equal, gradients, [parameter.grad for parameter in expected if parameter.grad is not None]))
+    assert all(map(torch.equal, gradients, before)) == (largest == 1e3)
+
+
+def test_a_gradient_that_is_no_number_is_seen():
+    parameter = torch.nn.Parameter(torch.zeros(3))
+    parameter.grad = torch.tensor([1.0, float("nan"), 2.0])
+    assert loop._clip([parameter], 1.0).isnan() and parameter.grad.isnan().all()
+
+
+def test_seeding_makes_generators_functions_of_the_arguments():
+    def draws(*parts: int) -> tuple:
+        loop.seed_everything(*parts)
+        return torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random()
+
+    first = draws(7, 0, 0, 0)
+    torch.rand(5), np.random.rand(2), random.random()
+    assert draws(7, 0, 0, 0) == first
+    others = [draws(7, 1, 0, 0), draws(7, 0, 1, 0), draws(7, 0, 0, 1), draws(8, 0, 0, 0), draws(7, 0, 0)]
+    for kind in range(3):
+        assert len({str(draw[kind]) for draw in [first, *others]}) == 6
+    loop.seed_everything(7, 0, 0, 0)
+    value = torch.initial_seed()
+    torch.manual_seed(value)
+    assert torch.rand(3).tolist() == first[0], "not what torch.manual_seed gives"

@@ -38,6 +38,7 @@ def text_classifier(path: str, label_names: Sequence[str], tokenizer: PreTrained
         if hasattr(config, field):
             setattr(config, field, dropout)
     config.pad_token_id = tokenizer.pad_token_id
+    config.use_cache = False  # nothing is generated
     config.id2label = dict(enumerate(label_names))
     config.label2id = {name: index for index, name in enumerate(label_names)}
     if not pretrained:

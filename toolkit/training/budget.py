@@ -1,5 +1,6 @@
 """How long to train: in steps, tokens or minutes. The schedule's clock is the share of the budget that is used."""
 
+import math
 from dataclasses import dataclass
 
 from toolkit.errors import UserError
@@ -27,8 +28,8 @@ class Budget:
             raise UserError(f"training needs exactly one budget: training.max_steps, training.max_tokens or "
                             f"training.max_minutes; this run gives {found}.")
         (self.name, self.limit), = given.items()
-        if self.limit <= 0:
-            raise UserError(f"training.{self.name} is {self.limit}; it must be more than 0.")
+        if not 0 < self.limit < math.inf:
+            raise UserError(f"training.{self.name} is {self.limit}; it must be a number above 0.")
 
     def used(self, steps: int, tokens: int, seconds: float) -> float:
         """The share of the budget, 1 or more when it is used up."""

@@ -50,7 +50,11 @@ def load(path: Path, model: torch.nn.Module, optimizers: list[torch.optim.Optimi
     if len(states) != len(optimizers):
         raise UserError(f"{path}: was saved with {len(states)} optimisers, this run has {len(optimizers)}.")
     for optimizer, state in zip(optimizers, states, strict=True):
-        optimizer.load_state_dict(state)
+        try:
+            optimizer.load_state_dict(state)
+        except ValueError as error:
+            raise UserError(f"{path}: was saved by an optimiser of another make-up ({error}). Delete the run's "
+                            f"checkpoints to start over.") from None
     return read_json(path / "state.json")
 
 

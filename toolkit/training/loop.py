@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -182,7 +182,7 @@ def train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accele
     if path is not None:
         state = checkpoint.load(path, plain_model, optimizers)
         start = state.pop("step")
-    used = budget.used(start, state["tokens"], state["seconds"])
+    used = 1.0 if state.get("finished") else budget.used(start, state["tokens"], state["seconds"])
     dataset = _StepDataset(task, share(config.batch_size, rank, world), impl.micro_batch_size)
     if used < 1:
         resuming = f", resuming at step {start:,} with {100 * used:.0f} % of {budget.name} used" if start else ""
@@ -229,9 +229,7 @@ def train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accele
     batches = _steps(dataset, start, precision.num_workers, accelerator.device.type == "cuda")
     done, last_step_seconds, finished = start, 0.0, used >= 1
     model.train()
-    gc.collect()
-    gc.freeze()  # what exists will stay: the collector need not look through it again and again
-    with _Signals() as signals:
+    with _Signals() as signals, _frozen():
         while not finished:
             began = time.perf_counter()
             micro_batches, counts = next(batches)
@@ -271,6 +269,8 @@ def train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accele
                 means = reduce_sums(accelerator, {key: float(value) / running_steps for key, value in running.items()})
             last_step_seconds = time.perf_counter() - began
             state["seconds"] += last_step_seconds
+            state["finished"] = finished
+            progress.update(used)
             meter.step(tokens, last_step_seconds, waited)
             if logging:
                 speed = meter.record()
@@ -282,7 +282,6 @@ def train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accele
                     tracker.log(record)
                 progress.report(done, means, speed)
                 running, running_steps = {}, 0
-            progress.update(used)
             evaluated = finished or (config.eval_steps and done % config.eval_steps == 0)
             if evaluated:
                 metrics = evaluate(done)
@@ -293,7 +292,6 @@ def train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accele
                 if tracker is not None:
                     tracker.close()
                 raise Interrupted(signals.number or signal.SIGTERM, done)
-    gc.unfreeze()
     progress.close()
     if not metrics:  # resumed after the last step, whose evaluation is in metrics.jsonl already
         metrics = evaluate(done, log=False)
@@ -338,6 +336,17 @@ def _meter(task: Task, model: torch.nn.Module, dataset: _StepDataset, step: int,
 
 def _tokens(micro_batches: list[dict[str, torch.Tensor]]) -> int:
     return sum(next(iter(micro.values())).numel() for micro in micro_batches)
+
+
+@contextmanager
+def _frozen() -> Iterator[None]:
+    """What exists now will stay: the garbage collector need not look through it again and again."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 class _Progress:

@@ -89,6 +89,9 @@ def choose(impl: ImplConfig, device: torch.device) -> Precision:
     if layers == "bf16" and (device.type != "cpu" or dtype != torch.bfloat16):
         raise UserError(f"impl.layers is bf16, which is for CPUs with impl.dtype bf16; this run is on {device.type} in "
                         f"{str(dtype).removeprefix('torch.')}. Use auto.")
+    if layers == "bf16" and attention == "sdpa":  # transformers leaves GPT's causal mask to it
+        raise UserError("impl.layers is bf16, which brings its own attention. Leave impl.attention at auto, or use "
+                        "impl.layers transformers.")
     if layers == "auto":
         plain = device.type != "cpu" or dtype != torch.bfloat16 or impl.attention == "sdpa"
         layers = "transformers" if plain else "bf16"

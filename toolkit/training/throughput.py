@@ -1,10 +1,12 @@
 """How fast a run is, and how fast it could be: tokens a second, share of the matmul peak, waiting, memory."""
 
 import functools
+import re
 import resource
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -14,7 +16,9 @@ class Meter:
     """Adds up steps; `record` says what they came to since the last one."""
 
     def __init__(self, device: torch.device, flops_per_token: float, peak: float):
-        """flops_per_token: of matrix products, forward and backward; peak: operations a second of all processes."""
+        """flops_per_token: of matrix products, forward and backward, what gradient checkpointing repeats included;
+        peak: operations a second of all processes.
+        """
         self.device, self.flops_per_token, self.peak = device, flops_per_token, peak
         self.tokens, self.seconds, self.waited = 0, 0.0, 0.0
 
@@ -72,6 +76,9 @@ def peak_memory_mb(device: torch.device) -> float:
     """On a GPU what tensors took at most, on a CPU what the whole process took; 10^6 bytes."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would begin with the peak of the process that started this one
+        return int(re.search(r"VmHWM:\s*(\d+) kB", status.read_text())[1]) * 1024 / 1e6
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 
