@@ -248,6 +248,7 @@ def test_every_config_that_ships_is_valid():
     kinds = {"bert": "pretrain_bert.PretrainBertConfig", "gpt": "pretrain_gpt.PretrainGptConfig",
              "text": "finetune_text.FinetuneTextConfig", "authorship": "finetune_text.FinetuneTextConfig",
              "series": "finetune_series.FinetuneSeriesConfig", "gunpoint": "finetune_series.FinetuneSeriesConfig",
+             "shakespeare": "shakespeare_char.ShakespeareCharConfig", "sweep": "sweep.SweepConfig",
              "tokenizer": "train_tokenizer.TrainTokenizerConfig",
              "evaluate": "evaluate_tokenizers.EvaluateTokenizersConfig"}
     files = sorted((small.ROOT / "recipes/configs").rglob("*.yaml"))

@@ -18,8 +18,8 @@ from toolkit.data.prepare import PreparedData
 from toolkit.models.presets import preset
 from toolkit.training.loop import TrainingConfig, as_tensors, reduce_sums, share, to_device
 
-# Peak rates of AdamW as published: Devlin et al. 2018, section A.2; Radford et al. 2018, section 4.1; Brown et al. 2020,
-# table 2.1, which GPT-2's sizes of the same shape share (its own paper gives none).
+# Peak rates of AdamW as published: Devlin et al. 2018, section A.2; Radford et al. 2018, section 4.1; Brown et al.
+# 2020, table 2.1, which GPT-2's sizes of the same shape share (its own paper gives none).
 _PUBLISHED_RATES = {
     "bert-base": 1e-4, "bert-large": 1e-4, "gpt1": 2.5e-4,
     "gpt2": 6e-4, "gpt2-medium": 3e-4, "gpt2-large": 2.5e-4, "gpt2-xl": 2e-4,
