@@ -32,6 +32,8 @@ class ModelSection:
     """Minutes of training never see a text often enough to overfit; raise it for many epochs."""
     position_amplitude: float = 0.2
     """Position embeddings start as sinusoids of this amplitude; 0 keeps transformers' random start."""
+    initializer_range: float = 0.02
+    """Standard deviation of the other initial weights; 0.02 is GPT-2's, 0.05 suits a width of 128 in short runs."""
     embeddings: Literal["word-vectors", "random"] = "word-vectors"
     """Token embeddings start as the corpus's own word vectors (PPMI, truncated SVD), or as random values."""
 
@@ -80,7 +82,8 @@ def pretrain_gpt(settings: PretrainGptConfig, accelerator) -> dict:
     dropout = settings.model.dropout
     model = GPT2LMHeadModel(model_config(
         settings.model.preset, vocab_size=vocab_size, max_position_embeddings=settings.model.max_position_embeddings,
-        resid_pdrop=dropout, embd_pdrop=dropout, attn_pdrop=dropout, bos_token_id=end_id, eos_token_id=end_id))
+        initializer_range=settings.model.initializer_range, resid_pdrop=dropout, embd_pdrop=dropout,
+        attn_pdrop=dropout, bos_token_id=end_id, eos_token_id=end_id))
     if settings.model.position_amplitude:
         set_positions(model, settings.model.position_amplitude)
     if settings.model.embeddings == "word-vectors" and accelerator.is_main_process:  # others get rank 0's weights

@@ -4,6 +4,7 @@ A task says what is learned (model, batches, losses, evaluation). The loop says 
 process holds, divided by the *global* number of predicted items, so that processes and accumulation change nothing.
 """
 
+import functools
 import gc
 import itertools
 import os
@@ -97,11 +98,17 @@ def share(total: int, rank: int, world: int) -> range:
 
 
 def reduce_sums(accelerator: Accelerator, sums: dict[str, float]) -> dict[str, float]:
-    """Add up each value over all processes, in float64."""
+    """Add up each value over all processes, in float64; by the hosts, so that no GPU has to finish its work first."""
     if accelerator.num_processes == 1:
         return sums
-    values = torch.tensor(list(sums.values()), dtype=torch.float64, device=accelerator.device)
-    return dict(zip(sums, accelerator.reduce(values, "sum").tolist(), strict=True))
+    values = torch.tensor(list(sums.values()), dtype=torch.float64)
+    torch.distributed.all_reduce(values, group=_host_group())
+    return dict(zip(sums, values.tolist(), strict=True))
+
+
+@functools.cache
+def _host_group():
+    return torch.distributed.new_group(backend="gloo")
 
 
 def _check_positive(**sections) -> None:
