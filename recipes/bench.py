@@ -203,8 +203,8 @@ def run_ours(configuration, data: MarkovRows, shape: Shape, steps: int, contesta
     """Our loop, as a recipe would call it."""
     model = (GPT2LMHeadModel if data.causal else BertForPreTraining)(configuration)
     settings = TrainingConfig(max_steps=steps, batch_size=shape.batch_size, learning_rate=shape.learning_rate,
-                              adam_beta2=0.999, weight_decay=0.0, warmup_ratio=0.0, logging_steps=steps // 12,
-                              save_steps=0)
+                              adam_beta2=0.999, weight_decay=0.0, lr_scheduler_type="constant", warmup_ratio=0.0,
+                              logging_steps=steps // 12, save_steps=0)
     impl = ImplConfig(compile=contestant.endswith("compiled"))
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as directory:
@@ -243,8 +243,8 @@ def run_trainer(configuration, data: MarkovRows, shape: Shape, steps: int, conte
     with tempfile.TemporaryDirectory() as directory:
         arguments = transformers.TrainingArguments(
             output_dir=directory, per_device_train_batch_size=shape.batch_size, max_steps=steps,
-            learning_rate=shape.learning_rate, logging_steps=steps // 12, save_strategy="no", report_to=[],
-            disable_tqdm=True, use_cpu=not torch.cuda.is_available(), torch_compile=contestant.endswith("compiled"),
+            learning_rate=shape.learning_rate, lr_scheduler_type="constant", logging_steps=steps // 12,
+            save_strategy="no", report_to=[], disable_tqdm=True, use_cpu=not torch.cuda.is_available(), torch_compile=contestant.endswith("compiled"),
             **best)
         began = time.perf_counter()
         trainer = InOrder(model=model, args=arguments, train_dataset=Rows(), callbacks=[Clock()])
