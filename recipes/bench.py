@@ -244,8 +244,8 @@ def run_trainer(configuration, data: MarkovRows, shape: Shape, steps: int, conte
         arguments = transformers.TrainingArguments(
             output_dir=directory, per_device_train_batch_size=shape.batch_size, max_steps=steps,
             learning_rate=shape.learning_rate, lr_scheduler_type="constant", logging_steps=steps // 12,
-            save_strategy="no", report_to=[], disable_tqdm=True, use_cpu=not torch.cuda.is_available(), torch_compile=contestant.endswith("compiled"),
-            **best)
+            save_strategy="no", report_to=[], disable_tqdm=True, use_cpu=not torch.cuda.is_available(),
+            torch_compile=contestant.endswith("compiled"), **best)
         began = time.perf_counter()
         trainer = InOrder(model=model, args=arguments, train_dataset=Rows(), callbacks=[Clock()])
         trainer.train()
