@@ -65,7 +65,7 @@ finetune-series: install  ## series classification beside its baselines: CONFIG=
 nano-gpt: install  ## a GPT of exactly 85,584 parameters learns to sort six letters, in about a minute
 	@$(LAUNCH) recipes/nano_gpt.py $(RECIPE_ARGS)
 
-shakespeare-char: install  ## nanoGPT's recipe for a CPU, a fraction of its time; needs ../shared/data or --text
+shakespeare-char: install  ## nanoGPT's recipe for a CPU in an eighth of its time; needs ../shared/data or --text
 	@$(LAUNCH) recipes/shakespeare_char.py --config $(or $(CONFIG),recipes/configs/shakespeare-char.yaml) $(ARGS)
 
 sweep: install  ## settings of the optimiser side by side: CONFIG=recipes/configs/sweep-gpt-tiny.yaml
