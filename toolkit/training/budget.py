@@ -34,3 +34,7 @@ class Budget:
     def used(self, steps: int, tokens: int, seconds: float) -> float:
         """The share of the budget, 1 or more when it is used up."""
         return {"max_steps": steps, "max_tokens": tokens, "max_minutes": seconds / 60}[self.name] / self.limit
+
+    def filled(self, seconds: float) -> float:
+        """The clock at the end: the last step of so many minutes may take less than was expected of it."""
+        return max(seconds, 60 * self.limit) if self.name == "max_minutes" else seconds

@@ -189,7 +189,7 @@ def train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accele
     if path is not None:
         state = checkpoint.load(path, plain_model, optimizers)
         start = state.pop("step")
-    used = 1.0 if state.get("finished") else budget.used(start, state["tokens"], state["seconds"])
+    used = budget.used(start, state["tokens"], state["seconds"])
     dataset = _StepDataset(task, share(config.batch_size, rank, world), impl.micro_batch_size)
     if used < 1:
         resuming = f", resuming at step {start:,} with {100 * used:.0f} % of {budget.name} used" if start else ""
@@ -276,7 +276,8 @@ def train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accele
                 means = reduce_sums(accelerator, {key: float(value) / running_steps for key, value in running.items()})
             last_step_seconds = time.perf_counter() - began
             state["seconds"] += last_step_seconds
-            state["finished"] = finished
+            if finished:
+                state["seconds"] = budget.filled(state["seconds"])
             progress.update(used)
             meter.step(tokens, last_step_seconds, waited)
             if logging:
