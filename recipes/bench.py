@@ -1,6 +1,6 @@
 """Our training loop against transformers' Trainer: the same model, data, batch and number of tokens, run in turn.
 
-    make bench                                          # both shapes, five rounds; about ten minutes on two cores
+    make bench                                          # both shapes, five rounds; about 25 minutes on two cores
     make bench ARGS="--models gpt --rounds 3"
 
 Every run is a process of its own and starts from the same weights. Shapes: GPT-2 with 4 layers, 4 heads, width 128, a

@@ -19,6 +19,7 @@ from toolkit.compare import mean_interval, table
 from toolkit.errors import UserError
 from toolkit.report import plot_sweep
 from toolkit.run import environment, write_json
+from toolkit.training.budget import Budget
 from toolkit.training.loop import make_accelerator
 
 
@@ -36,8 +37,8 @@ def sweep(settings: SweepConfig, accelerator) -> dict:
     """Run every setting on every seed; returns what sweep.json holds, best first."""
     if not settings.training or settings.seeds < 1:
         raise UserError("a sweep needs at least one entry under 'training' and seeds of at least 1.")
-    base = config.to_dict(read_pretraining(settings.pretraining))
-    kind = type(read_pretraining(settings.pretraining))
+    pretraining = read_pretraining(settings.pretraining)
+    base, kind, budget = config.to_dict(pretraining), type(pretraining), Budget(pretraining.training)
     pretrain, metric = (pretrain_bert, "mlm_loss") if kind is PretrainBertConfig else (pretrain_gpt, "loss")
     rows = []
     for changes in settings.training:
@@ -54,10 +55,9 @@ def sweep(settings: SweepConfig, accelerator) -> dict:
     result = {"metric": metric, "pretraining": base, "settings": rows, "environment": environment()}
     if accelerator.is_main_process:
         write_json(Path(settings.output_dir) / "sweep.json", result)
-        budget = next(f"{value:,} {key.removeprefix('max_')}" for key, value in base["training"].items()
-                      if key in ("max_steps", "max_tokens", "max_minutes") and value)
         plot_sweep(rows, Path(settings.output_dir) / "sweep.png",
-                   f"{base['model']['preset']}, {budget}: validation {metric.replace('_', ' ')}")
+                   f"{base['model']['preset']}, {budget.limit:,} {budget.name.removeprefix('max_')}: validation "
+                   f"{metric.replace('_', ' ')}")
     return result
 
 

@@ -102,9 +102,8 @@ def plot_vocabularies(rows: Sequence[dict], path: str | Path, title: str) -> Non
 
 def plot_sweep(rows: Sequence[dict], path: str | Path, title: str) -> None:
     """One line a setting: its mean, and a dot a seed. Lower is better."""
-    figure, axes = plt.subplots(figsize=(9, 1.2 + 0.3 * len(rows)), layout="constrained")
-    figure.suptitle(title, color=INK, fontsize=11)
-    axes.spines[["top", "right"]].set_visible(False)
+    figure, axes = _axes("", (9, 1.2 + 0.3 * len(rows)))
+    figure.suptitle(title, color=INK, fontsize=11)  # over the labels too, which take half the width
     for position, row in enumerate(rows):
         axes.scatter(row["values"], [position] * len(row["values"]), s=28, color=COLOURS[0], zorder=3)
         axes.annotate(f"{row['mean']:.3f}", (max(row["values"]), position), xytext=(8, 0), textcoords="offset points",

@@ -76,6 +76,16 @@ def _norm_backward(gradient, x, mean, deviation, weight, bias):
     return d_x.to(x.dtype), d_weight, d_bias
 
 
+def _linear_backward(inputs, gradient):
+    """Gradients of weight (outputs, inputs) and bias."""
+    return torch.mm(gradient.t(), inputs).float(), gradient.sum(0).float()
+
+
+def _conv1d_backward(inputs, gradient):
+    """Gradients of weight (inputs, outputs) and bias."""
+    return torch.mm(inputs.t(), gradient).float(), gradient.sum(0).float()
+
+
 _SLOPE = 2 * math.sqrt(2 / math.pi)
 _CUBIC = 0.044715 * _SLOPE
 
@@ -128,12 +138,8 @@ class _PreNormLayer(torch.autograd.Function):
         d_joint = _attend_backward(torch.mm(d_middle, out_w.t()), split, weights, ctx.shape)
         d_x, *d_norm1 = _norm_backward(torch.mm(d_joint, joint_w.t()), x, mean1, deviation1, norm1_w, norm1_b)
         d_x.add_(d_middle)
-        return (d_x, None, None, *d_norm1, *_linear_backward(normed1, d_joint), *_linear_backward(context, d_middle),
-                *d_norm2, *_linear_backward(normed2, d_wide), *_linear_backward(active, d_y))
-
-
-def _linear_backward(inputs, gradient):
-    return torch.mm(inputs.t(), gradient).float(), gradient.sum(0).float()
+        return (d_x, None, None, *d_norm1, *_conv1d_backward(normed1, d_joint), *_conv1d_backward(context, d_middle),
+                *d_norm2, *_conv1d_backward(normed2, d_wide), *_conv1d_backward(active, d_y))
 
 
 class _PostNormLayer(torch.autograd.Function):
@@ -168,12 +174,10 @@ class _PostNormLayer(torch.autograd.Function):
         d_first, *d_norm1 = _norm_backward(d_middle, first, mean1, deviation1, norm1_w, norm1_b)
         d_joint = _attend_backward(torch.mm(d_first, out_w), split, weights, ctx.shape)
         d_x = torch.mm(d_joint, joint_w).add_(d_first)
-        d_joint_w, d_joint_b = _linear_backward(d_joint, x)[0], d_joint.sum(0).float()
-        (query_w, key_w, value_w), (query_b, key_b, value_b) = d_joint_w.chunk(3), d_joint_b.chunk(3)
-        return (d_x, None, None, query_w, query_b, key_w, key_b, value_w, value_b,
-                torch.mm(d_first.t(), context).float(), d_first.sum(0).float(), *d_norm1,
-                torch.mm(d_wide.t(), middle).float(), d_wide.sum(0).float(),
-                torch.mm(d_second.t(), active).float(), d_second.sum(0).float(), *d_norm2)
+        (query_w, key_w, value_w), (query_b, key_b, value_b) = (
+            joint.chunk(3) for joint in _linear_backward(x, d_joint))
+        return (d_x, None, None, query_w, query_b, key_w, key_b, value_w, value_b, *_linear_backward(context, d_first),
+                *d_norm1, *_linear_backward(middle, d_wide), *_linear_backward(active, d_second), *d_norm2)
 
 
 def _run(function, hidden_states, attention_mask, shape, modules):

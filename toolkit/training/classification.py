@@ -66,7 +66,7 @@ def predict(model: PreTrainedModel, data: LabelledBatches, accelerator: Accelera
     mine = share(len(data.labels), accelerator.process_index, accelerator.num_processes)
     model.eval()
     parts = []
-    with torch.inference_mode(), precision.autocast():
+    with torch.inference_mode(), precision.autocast(), precision.uncompiled():
         for start in range(mine.start, mine.stop, batch_size):
             rows = data.rows(np.arange(start, min(start + batch_size, mine.stop)))
             batch = to_device(as_tensors(rows), accelerator.device)

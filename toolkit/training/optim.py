@@ -76,9 +76,9 @@ def make_optimizers(model: torch.nn.Module, config: OptimConfig) -> list[torch.o
     optimizers = [torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.adam_beta1, config.adam_beta2),
                                     eps=config.adam_epsilon, fused=device in ("cpu", "cuda", "mps"))]
     if hidden:
-        joint = [parameter for name, parameter in named if id(parameter) in taken and ".c_attn." in name]
-        whole = [parameter for parameter in hidden if all(parameter is not other for other in joint)]
-        groups = [{"params": whole, "maps": 1}, {"params": joint, "maps": 3}]
+        joint = {id(parameter) for name, parameter in named if ".c_attn." in name}
+        groups = [{"params": [p for p in hidden if id(p) not in joint], "maps": 1},
+                  {"params": [p for p in hidden if id(p) in joint], "maps": 3}]
         optimizers.append(Muon([group for group in groups if group["params"]], lr=config.muon_learning_rate,
                                momentum=config.muon_momentum, weight_decay=config.weight_decay,
                                adjust_lr_fn="match_rms_adamw"))

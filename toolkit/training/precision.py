@@ -24,8 +24,8 @@ class ImplConfig:
     """`bf16`: whole layers whose activations stay bf16, for CPUs (toolkit/models/layers.py). `auto`: these on a CPU
     with native bf16."""
     compile: bool | Literal["auto"] = "auto"
-    """torch.compile. `auto`: on GPUs; on a CPU it takes a C++ compiler and 10 to 30 seconds at every start, and gives a
-    narrow GPT a fifth more speed and a BERT nothing."""
+    """torch.compile. `auto`: on GPUs; on a CPU it takes a C++ compiler and 5 to 15 seconds at every start, and gives a
+    narrow GPT a quarter more speed and a BERT nothing."""
     gradient_checkpointing: bool = False
     """Keep a layer's input alone and compute the rest again when it is needed: less memory, a third more time."""
     micro_batch_size: int | None = None
@@ -113,7 +113,7 @@ def _has_native_bf16(device: torch.device) -> bool:
 
 def _keep_freed_memory() -> None:
     """Keep freed memory for the next step. By default glibc returns every large block to the kernel as soon as it is
-    freed and gets it anew, page by page: a fifth of the time of a step.
+    freed and gets it anew, page by page: up to a fifth of the time of a step.
     """
     if platform.libc_ver()[0] == "glibc":
         libc, trim_threshold, mmap_max = ctypes.CDLL(None), -1, -4  # from malloc.h

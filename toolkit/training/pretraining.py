@@ -39,8 +39,6 @@ class PretrainingConfig(TrainingConfig):
     muon_learning_rate: float | None = None
     """Muon's, at its peak, on AdamW's scale (update root-mean-square 0.2, Liu et al. 2025). Default: the preset's."""
     lr_scheduler_type: Literal["linear", "cosine", "constant", "wsd", "one_cycle"] = "wsd"
-    """How the rate falls after warm-up; `wsd` stays at the peak, then falls linearly over `decay_ratio`; `one_cycle`
-    (Smith & Topin 2018) rises and falls as cosines, from 1/25 of the peak."""
 
 
 def with_defaults(training: PretrainingConfig, preset_name: str) -> PretrainingConfig:
