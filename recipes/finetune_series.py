@@ -18,8 +18,8 @@ from toolkit.errors import UserError
 from toolkit.models.baselines import logistic_on_values, majority
 from toolkit.models.series import SeriesForClassification
 from toolkit.run import Run
-from toolkit.training.classification import Arm, arms_table, fine_tune_arms, score
-from toolkit.training.loop import ImplConfig, TrainingConfig, make_accelerator
+from toolkit.training.classification import Arm, FineTuningConfig, arms_table, fine_tune_arms, score
+from toolkit.training.loop import ImplConfig, make_accelerator
 
 
 @dataclass
@@ -40,8 +40,7 @@ class FinetuneSeriesConfig:
     data: SeriesDataSection = field(default_factory=SeriesDataSection)
     patch_length: int = 16
     """Samples a patch; patches start every half of it."""
-    training: TrainingConfig = field(default_factory=lambda: TrainingConfig(
-        max_steps=120, learning_rate=1e-3, weight_decay=0.01, warmup_ratio=0.1, save_steps=0))
+    training: FineTuningConfig = field(default_factory=FineTuningConfig)
     seeds: int = 3
     impl: ImplConfig = field(default_factory=ImplConfig)
 

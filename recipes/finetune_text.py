@@ -9,34 +9,18 @@ and seed. The classifier of the first seed is kept in <output_dir>/<model>-pretr
 
 from dataclasses import dataclass, field
 from functools import partial
-
-import numpy as np
+from typing import Literal
 
 from toolkit import cli, config
-from toolkit.data.labelled import LabelledText, TextBatches, documentation_passages, few_shot, read_table
+from toolkit.data.labelled import TextBatches, TextDataSection, few_shot, load_data
 from toolkit.errors import UserError
 from toolkit.models.baselines import majority, tfidf_logistic
 from toolkit.models.text import load_checkpoint_tokenizer, text_classifier
 from toolkit.run import Run
-from toolkit.training.classification import Arm, arms_table, fine_tune_arms, score
-from toolkit.training.loop import ImplConfig, TrainingConfig, make_accelerator
-
-
-@dataclass
-class TextDataSection:
-    train: str = ""
-    """A .tsv or .csv file; empty for the built-in task on the corpus prepared in `corpus_dir`."""
-    validation: str = ""
-    """Empty: a tenth of the training file, the same share of each class."""
-    test: str = ""
-    text_column: str = "text"
-    label_column: str = "label"
-    corpus_dir: str = ""
-    """Built-in task: a data_dir of python-docs; train passages from its train documents, test from validation's."""
-    shots: int | None = None
-    """Labelled examples of each class; default all."""
-    max_length: int = 128
-    """Longer texts are cut to this many tokens."""
+from toolkit.training.classification import Arm, FineTuningConfig, arms_table, fine_tune_arms, score
+from toolkit.training.loop import ImplConfig, make_accelerator
+from toolkit.training.precision import choose
+from toolkit.training.probing import start_from_probe
 
 
 @dataclass
@@ -45,41 +29,17 @@ class FinetuneTextConfig:
     models: dict
     """Name → checkpoint directory or hub id, for instance {bert: runs/bert-tiny-books/model}."""
     data: TextDataSection = field(default_factory=TextDataSection)
-    training: TrainingConfig = field(default_factory=lambda: TrainingConfig(
-        max_steps=120, learning_rate=1e-3, weight_decay=0.05, warmup_ratio=0.1, save_steps=0))
+    training: FineTuningConfig = field(default_factory=FineTuningConfig)
+    pooling: Literal["layers", "mean", "max", "cls"] = "layers"
+    """What the head reads: the means over tokens of every layer's states side by side, the mean or maximum of the last
+    layer's, or BERT's [CLS] (GPT's last token) in transformers' own class."""
+    head: Literal["probe", "random"] = "probe"
+    """Where the head starts: as logistic regression on the states before training (Kumar et al. 2022), or at random."""
     dropout: float = 0.1
+    """Before the head; with pooling cls, inside the layers too."""
     seeds: int = 3
     """Repetitions with other labelled examples (where shots is set), head and order."""
     impl: ImplConfig = field(default_factory=ImplConfig)
-
-
-def load_data(data: TextDataSection) -> tuple[LabelledText, LabelledText, LabelledText]:
-    """Train, validation and test."""
-    if data.corpus_dir:
-        passages = documentation_passages(f"{data.corpus_dir}/corpus/train.jsonl")
-        test = documentation_passages(f"{data.corpus_dir}/corpus/validation.jsonl")
-        # At most 100 a class: the two largest packages would otherwise be half of the test.
-        test = test.select(np.concatenate([np.flatnonzero(test.labels == label)[:100]
-                                           for label in range(len(test.label_names))]))
-        train, validation = split_off(passages, 0.05)
-        return train, validation, test
-    if not (data.train and data.test):
-        raise UserError("data: give data.train and data.test, or data.corpus_dir for the built-in task.")
-    columns = (data.text_column, data.label_column)
-    train = read_table(data.train, *columns)
-    test = read_table(data.test, *columns, label_names=train.label_names)
-    if data.validation:
-        return train, read_table(data.validation, *columns, label_names=train.label_names), test
-    return *split_off(train, 0.1), test
-
-
-def split_off(data: LabelledText, share: float) -> tuple[LabelledText, LabelledText]:
-    """The last `share` of each class, in the order of the file, becomes validation."""
-    held_out = np.zeros(len(data), bool)
-    for label in range(len(data.label_names)):
-        members = np.flatnonzero(data.labels == label)
-        held_out[members[len(members) - max(1, round(share * len(members))):]] = True
-    return data.select(np.flatnonzero(~held_out)), data.select(np.flatnonzero(held_out))
 
 
 def finetune_text(settings: FinetuneTextConfig, accelerator) -> dict:
@@ -92,18 +52,27 @@ def finetune_text(settings: FinetuneTextConfig, accelerator) -> dict:
         return run.result()
     data = settings.data
     train, validation, test = load_data(data)
-    tokenizers = {name: load_checkpoint_tokenizer(path, data.max_length) for name, path in settings.models.items()}
+    if settings.pooling == "cls" and settings.head == "probe":
+        raise UserError("head is probe, which needs pooling layers, mean or max; with pooling cls set head to random.")
+    tokenizers = {name: load_checkpoint_tokenizer(path, data.max_length if settings.pooling == "cls" else None)
+                  for name, path in settings.models.items()}
     run.write_manifest(examples={"train": len(train), "validation": len(validation), "test": len(test)})
     accelerator.print(f"{len(train):,} labelled examples to draw from, {len(validation):,} for validation, "
                       f"{len(test):,} for test; {len(train.label_names)} classes")
 
+    def start(path: str, tokenizer, batches: TextBatches, pretrained: bool):
+        model = text_classifier(path, train.label_names, tokenizer, pretrained, settings.pooling, settings.dropout)
+        if settings.head == "probe":
+            start_from_probe(model, batches, accelerator, choose(settings.impl, accelerator.device))
+        return model
+
     def on_seed(seed: int) -> tuple[dict[str, Arm], dict[str, float]]:
         labelled = few_shot(train, data.shots, seed, data.train or "the built-in task") if data.shots else train
-        arms = {name: Arm(
-            partial(text_classifier, path, train.label_names, tokenizers[name], dropout=settings.dropout),
-            tuple(TextBatches(part, tokenizers[name], data.max_length, settings.training.batch_size, seed)
-                  for part in (labelled, validation, test)), tokenizers[name])
-            for name, path in settings.models.items()}
+        arms = {}
+        for name, path in settings.models.items():
+            batches = tuple(TextBatches(part, tokenizers[name], data.max_length, settings.training.batch_size, seed)
+                            for part in (labelled, validation, test))
+            arms[name] = Arm(partial(start, path, tokenizers[name], batches[0]), batches, tokenizers[name])
         return arms, {"tfidf": score(tfidf_logistic(labelled, test), test.labels)["accuracy"],
                       "majority": majority(labelled.labels, test.labels)}
 

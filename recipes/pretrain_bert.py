@@ -8,33 +8,29 @@ an interrupted run; a finished one prints its result.
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from toolkit import cli, config
 from toolkit.data.bert import MaskingConfig, unigram_entropy
 from toolkit.data.corpus import CorpusConfig
 from toolkit.data.prepare import prepare
-from toolkit.data.word_vectors import word_vectors
 from toolkit.errors import UserError
 from toolkit.models.bert import BertForPreTraining
-from toolkit.models.initialisation import set_positions, set_word_embeddings
+from toolkit.models.initialisation import InitialValues, initialise
 from toolkit.models.presets import model_config, preset
 from toolkit.run import Run
 from toolkit.training.loop import ImplConfig, make_accelerator, seed_everything, train
 from toolkit.training.pretraining import BertPretraining, PretrainingConfig, with_defaults
+from toolkit.training.probing import ProbeConfig, Probes
 
 
 @dataclass
-class ModelSection:
+class ModelSection(InitialValues):
     preset: str = "bert-tiny"
     """A published size: bert-tiny, -mini, -small, -medium, -base, -large."""
-    max_position_embeddings: int = 512
+    max_position_embeddings: int | None = None
+    """Default: as many as a row has tokens; more would stay untrained."""
     dropout: float = 0.0
     """Minutes of training never see a text often enough to overfit; raise it for many epochs."""
-    position_amplitude: float = 0.2
-    """Position embeddings start as sinusoids of this amplitude; 0 keeps transformers' random start."""
-    embeddings: Literal["word-vectors", "random"] = "word-vectors"
-    """Word embeddings start as the corpus's own word vectors (PPMI, truncated SVD), or as random values."""
 
 
 @dataclass
@@ -51,6 +47,8 @@ class PretrainBertConfig:
     training: PretrainingConfig = field(default_factory=PretrainingConfig)
     eval_rows: int = 1024
     """Validation rows drawn, once and for all, for every evaluation."""
+    probes: ProbeConfig = field(default_factory=ProbeConfig)
+    """Labelled sets on which every evaluation measures what the frozen states are worth."""
     seed: int = 0
     impl: ImplConfig = field(default_factory=ImplConfig)
 
@@ -59,10 +57,10 @@ def pretrain_bert(settings: PretrainBertConfig, accelerator) -> dict:
     """Train and evaluate; returns what `result.json` holds."""
     if preset(settings.model.preset).family != "bert":
         raise UserError(f"model.preset is {settings.model.preset}, a GPT; give one of BERT's sizes, such as bert-tiny.")
-    if settings.masking.max_seq_length > settings.model.max_position_embeddings:
-        raise UserError(f"masking.max_seq_length is {settings.masking.max_seq_length}, but the model has "
-                        f"{settings.model.max_position_embeddings} positions. Lower the one or raise "
-                        f"model.max_position_embeddings.")
+    positions = settings.model.max_position_embeddings or settings.masking.max_seq_length
+    if settings.masking.max_seq_length > positions:
+        raise UserError(f"masking.max_seq_length is {settings.masking.max_seq_length}, but the model has {positions} "
+                        f"positions. Lower the one or raise model.max_position_embeddings.")
     if settings.eval_rows < 1:
         raise UserError(f"eval_rows is {settings.eval_rows}; it must be at least 1.")
     settings.training = with_defaults(settings.training, settings.model.preset)
@@ -80,13 +78,11 @@ def pretrain_bert(settings: PretrainBertConfig, accelerator) -> dict:
     # Model: transformers' class, with initial values from which minutes are enough.
     seed_everything(settings.seed)
     model = BertForPreTraining(model_config(
-        settings.model.preset, vocab_size=vocab_size, max_position_embeddings=settings.model.max_position_embeddings,
+        settings.model.preset, vocab_size=vocab_size, max_position_embeddings=positions,
         hidden_dropout_prob=settings.model.dropout, attention_probs_dropout_prob=settings.model.dropout,
         pad_token_id=data.tokenizer.pad_token_id))
-    if settings.model.position_amplitude:
-        set_positions(model, settings.model.position_amplitude)
-    if settings.model.embeddings == "word-vectors" and accelerator.is_main_process:  # others get rank 0's weights
-        set_word_embeddings(model, word_vectors(data.train, vocab_size, model.config.hidden_size, 0.05))
+    if accelerator.is_main_process:
+        initialise(model, settings.model, data.train, data.tokenizer)  # the others get rank 0's weights
     if not settings.masking.next_sentence_prediction:
         for module in (model.bert.pooler, model.cls.seq_relationship):
             module.requires_grad_(False)
@@ -97,7 +93,7 @@ def pretrain_bert(settings: PretrainBertConfig, accelerator) -> dict:
 
     # Train.
     task = BertPretraining(model, data, settings.masking, settings.training.batch_size, settings.seed,
-                           settings.eval_rows)
+                           settings.eval_rows, Probes(settings.probes, data.tokenizer))
     metrics = train(task, settings.training, settings.impl, run, accelerator, settings.seed, "BERT",
                     config.to_dict(settings))
     return run.finish({**metrics, "unigram_entropy": entropy})

@@ -8,34 +8,30 @@ run; a finished one prints its result.
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from toolkit import cli, config
 from toolkit.data.corpus import CorpusConfig
 from toolkit.data.prepare import prepare
-from toolkit.data.word_vectors import word_vectors
 from toolkit.errors import UserError
 from toolkit.models.gpt import GPT2LMHeadModel
-from toolkit.models.initialisation import set_positions, set_word_embeddings
+from toolkit.models.initialisation import InitialValues, initialise
 from toolkit.models.presets import model_config, preset
 from toolkit.run import Run
 from toolkit.training.loop import ImplConfig, make_accelerator, seed_everything, train
 from toolkit.training.pretraining import GptPretraining, PretrainingConfig, with_defaults
+from toolkit.training.probing import ProbeConfig, Probes
 
 
 @dataclass
-class ModelSection:
+class ModelSection(InitialValues):
     preset: str = "gpt-tiny"
     """A published size (gpt2, gpt2-medium, …) or one of ours of BERT's shapes: gpt-tiny, -mini, -small."""
-    max_position_embeddings: int = 256
+    max_position_embeddings: int | None = None
+    """Default: as many as a row has tokens; more would stay untrained."""
     dropout: float = 0.0
     """Minutes of training never see a text often enough to overfit; raise it for many epochs."""
-    position_amplitude: float = 0.2
-    """Position embeddings start as sinusoids of this amplitude; 0 keeps transformers' random start."""
     initializer_range: float = 0.02
     """Standard deviation of the other initial weights; 0.02 is GPT-2's, 0.05 suits a width of 128 in short runs."""
-    embeddings: Literal["word-vectors", "random"] = "word-vectors"
-    """Token embeddings start as the corpus's own word vectors (PPMI, truncated SVD), or as random values."""
 
 
 @dataclass
@@ -54,6 +50,8 @@ class PretrainGptConfig:
     """Keep attention, and the count of positions, inside each of the documents that share a row. Without it a row's
     later documents see the earlier ones, as in GPT-2."""
     training: PretrainingConfig = field(default_factory=PretrainingConfig)
+    probes: ProbeConfig = field(default_factory=ProbeConfig)
+    """Labelled sets on which every evaluation measures what the frozen states are worth."""
     seed: int = 0
     impl: ImplConfig = field(default_factory=ImplConfig)
 
@@ -62,9 +60,10 @@ def pretrain_gpt(settings: PretrainGptConfig, accelerator) -> dict:
     """Train and evaluate; returns what `result.json` holds."""
     if preset(settings.model.preset).family != "gpt":
         raise UserError(f"model.preset is {settings.model.preset}, a BERT; give one of GPT's sizes, such as gpt-tiny.")
-    if not 1 <= settings.block_size <= settings.model.max_position_embeddings:
-        raise UserError(f"block_size is {settings.block_size}; it must lie between 1 and the model's "
-                        f"{settings.model.max_position_embeddings} positions (model.max_position_embeddings).")
+    positions = settings.model.max_position_embeddings or settings.block_size
+    if not 1 <= settings.block_size <= positions:
+        raise UserError(f"block_size is {settings.block_size}; it must lie between 1 and the model's {positions} "
+                        f"positions (model.max_position_embeddings).")
     settings.training = with_defaults(settings.training, settings.model.preset)
     run = Run(settings.output_dir, accelerator.is_main_process).open(settings)
     if run.result():
@@ -81,20 +80,18 @@ def pretrain_gpt(settings: PretrainGptConfig, accelerator) -> dict:
     seed_everything(settings.seed)
     dropout = settings.model.dropout
     model = GPT2LMHeadModel(model_config(
-        settings.model.preset, vocab_size=vocab_size, max_position_embeddings=settings.model.max_position_embeddings,
+        settings.model.preset, vocab_size=vocab_size, max_position_embeddings=positions,
         initializer_range=settings.model.initializer_range, resid_pdrop=dropout, embd_pdrop=dropout,
         attn_pdrop=dropout, bos_token_id=end_id, eos_token_id=end_id))
-    if settings.model.position_amplitude:
-        set_positions(model, settings.model.position_amplitude)
-    if settings.model.embeddings == "word-vectors" and accelerator.is_main_process:  # others get rank 0's weights
-        set_word_embeddings(model, word_vectors(data.train, vocab_size, model.config.hidden_size, 0.05))
+    if accelerator.is_main_process:
+        initialise(model, settings.model, data.train, data.tokenizer)  # the others get rank 0's weights
     run.write_manifest(data=data.facts(), parameters=model.num_parameters())
     accelerator.print(f"{settings.model.preset}: {model.num_parameters():,} parameters with a vocabulary of "
                       f"{vocab_size:,}; {data.train.num_tokens:,} training tokens")
 
     # Train.
     task = GptPretraining(model, data, settings.block_size, settings.training.batch_size, settings.seed,
-                          settings.attention_within_documents)
+                          settings.attention_within_documents, Probes(settings.probes, data.tokenizer))
     metrics = train(task, settings.training, settings.impl, run, accelerator, settings.seed, "GPT",
                     config.to_dict(settings))
     return run.finish(metrics)

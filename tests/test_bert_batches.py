@@ -96,6 +96,11 @@ def rows_of(store, tokenizer, config: MaskingConfig, batches: int, batch_size: i
     return [read_back(store, source.batch(step, range(batch_size)), config.max_seq_length) for step in range(batches)]
 
 
+def masking(max_seq_length: int, mlm_probability: float = 0.15, *more, **settings) -> MaskingConfig:
+    """With the paper's share of predicted tokens."""
+    return MaskingConfig(max_seq_length, mlm_probability, *more, **settings)
+
+
 def within_sampling_error(hits: float, trials: int, share: float) -> bool:
     return abs(hits - trials * share) < 4.5 * np.sqrt(trials * share * (1 - share))
 
@@ -104,7 +109,7 @@ def within_sampling_error(hits: float, trials: int, share: float) -> bool:
 def test_15_percent_are_chosen_and_80_10_10_happens_to_them(position_store, length, batches):
     """Over 100,000 tokens. `read_back` has held every label against the token that stood there."""
     store, tokenizer = position_store(long_documents())
-    rows = rows_of(store, tokenizer, MaskingConfig(length), batches)
+    rows = rows_of(store, tokenizer, masking(length), batches)
     tokens = sum(part.ordinary for part in rows)
     labels, fates = (np.concatenate([getattr(part, name) for part in rows]) for name in ("labels", "fates"))
     assert tokens >= 100_000
@@ -122,7 +127,7 @@ def test_15_percent_are_chosen_and_80_10_10_happens_to_them(position_store, leng
 
 def test_every_place_in_a_row_is_chosen_equally_often_and_independently_of_the_row(position_store):
     store, tokenizer = position_store(long_documents())
-    source = BertBatches(store, tokenizer, MaskingConfig(64), 4096, 0)
+    source = BertBatches(store, tokenizer, masking(64), 4096, 0)
     batch = source.batch(3, range(4096))
     columns = batch["masked_positions"][batch["masked_labels"] != IGNORED]
     counts = np.bincount(columns, minlength=64)
@@ -134,7 +139,7 @@ def test_every_place_in_a_row_is_chosen_equally_often_and_independently_of_the_r
 def test_no_wrong_continuation_shares_a_document_and_half_are_wrong(position_store):
     """`read_back` has checked each pair: documents differ, or B begins with the sentence right after A's end."""
     store, tokenizer = position_store(long_documents(documents=5))  # chance alone would share one in five
-    rows = rows_of(store, tokenizer, MaskingConfig(64), batches=20)
+    rows = rows_of(store, tokenizer, masking(64), batches=20)
     labels = np.concatenate([part.label for part in rows])
     assert within_sampling_error(labels.sum(), len(labels), 0.5)
     starts = np.concatenate([part.b[part.label == 1, 0] for part in rows])
@@ -145,7 +150,7 @@ def test_no_wrong_continuation_shares_a_document_and_half_are_wrong(position_sto
 
 def test_rows_are_filled_when_documents_are_long(position_store):
     store, tokenizer = position_store(long_documents())
-    for rows in rows_of(store, tokenizer, MaskingConfig(128), batches=4):
+    for rows in rows_of(store, tokenizer, masking(128), batches=4):
         assert (rows.length == 128).all()
 
 
@@ -155,7 +160,7 @@ def test_the_geometry_does_not_tell_the_label(position_store, lengths):
     documents = {"long": long_documents(), "mixed": mixed_documents(),
                  "short": [[4, 3], [6, 2, 3], [5] * 12, [9, 9]] * 50}[lengths]
     store, tokenizer = position_store(documents)
-    rows = rows_of(store, tokenizer, MaskingConfig(128), batches=20)
+    rows = rows_of(store, tokenizer, masking(128), batches=20)
     label = np.concatenate([part.label for part in rows])
     for name, measured in {
         "length of A": np.concatenate([np.diff(part.a)[:, 0] for part in rows]),
@@ -170,7 +175,7 @@ def test_the_geometry_does_not_tell_the_label(position_store, lengths):
 def test_documents_of_a_single_sentence_are_never_torn_apart(position_store, prediction):
     documents = [[7], [4, 6, 5], [30], [2], [8, 3], [50], [1]] * 20
     store, tokenizer = position_store(documents)
-    config = MaskingConfig(32, next_sentence_prediction=prediction)
+    config = masking(32, next_sentence_prediction=prediction)
     sizes = np.diff(store.document_offsets)
     for rows in rows_of(store, tokenizer, config, batches=5):
         document = np.searchsorted(store.document_tokens(), rows.a[:, 0], "right") - 1
@@ -187,7 +192,7 @@ def test_any_store_gives_right_rows(position_store, documents, length, seed, ste
     if max(map(len, documents)) < 2:
         documents[0].append(3)
     store, tokenizer = position_store(documents)
-    config = MaskingConfig(length, probability, prediction)
+    config = masking(length, probability, prediction)
     source = BertBatches(store, tokenizer, config, 16, seed)
     read_back(store, source.batch(step, range(16)), length)
 
@@ -198,26 +203,26 @@ def same(first: dict, second: dict) -> bool:
 
 def test_a_batch_is_a_pure_function_of_step_and_rows(position_store):
     store, tokenizer = position_store(mixed_documents())
-    source = BertBatches(store, tokenizer, MaskingConfig(64), 32, seed=5)
+    source = BertBatches(store, tokenizer, masking(64), 32, seed=5)
     np.random.seed(1)
     whole = {step: source.batch(step, range(32)) for step in (0, 7, 1000)}
     np.random.seed(2)
-    again = BertBatches(store, tokenizer, MaskingConfig(64), 32, seed=5)
+    again = BertBatches(store, tokenizer, masking(64), 32, seed=5)
     for step in (1000, 0, 7):  # in another order, from another object
         assert same(again.batch(step, range(32)), whole[step])
         parts = [again.batch(step, range(start, stop)) for start, stop in ((0, 1), (1, 9), (9, 32))]
         assert same({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, whole[step])
     assert not same(whole[0], whole[7])
-    assert not same(BertBatches(store, tokenizer, MaskingConfig(64), 32, seed=6).batch(0, range(32)), whole[0])
+    assert not same(BertBatches(store, tokenizer, masking(64), 32, seed=6).batch(0, range(32)), whole[0])
     # The order does not depend on the batch size either: 2 × 16 are 1 × 32.
-    half = BertBatches(store, tokenizer, MaskingConfig(64), 16, seed=5)
+    half = BertBatches(store, tokenizer, masking(64), 16, seed=5)
     halves = [half.batch(step, range(16)) for step in (14, 15)]
     assert same({name: np.concatenate([part[name] for part in halves]) for name in halves[0]}, whole[7])
 
 
 def test_an_epoch_reads_the_whole_store_about_once(position_store):
     store, tokenizer = position_store(long_documents())
-    source = BertBatches(store, tokenizer, MaskingConfig(128, next_sentence_prediction=False), 1, seed=0)
+    source = BertBatches(store, tokenizer, masking(128, next_sentence_prediction=False), 1, seed=0)
     count, epochs = source.rows_per_epoch, []
     for epoch in range(2):
         rows = read_back(store, source.batch(0, range(epoch * count, (epoch + 1) * count)), 128)
@@ -234,7 +239,7 @@ def test_an_epoch_reads_the_whole_store_about_once(position_store):
 
 def test_masks_are_drawn_anew_each_epoch(position_store):
     store, tokenizer = position_store(long_documents())
-    source = BertBatches(store, tokenizer, MaskingConfig(128, next_sentence_prediction=False), 1, seed=0)
+    source = BertBatches(store, tokenizer, masking(128, next_sentence_prediction=False), 1, seed=0)
     count = source.rows_per_epoch
     epochs = [source.batch(0, range(epoch * count, (epoch + 1) * count)) for epoch in range(2)]
     begins = [epoch["input_ids"][:, 1] for epoch in epochs]
@@ -248,11 +253,11 @@ def test_masks_are_drawn_anew_each_epoch(position_store):
 
 def test_short_sequences_are_as_many_and_as_long_as_the_paper_says(position_store):
     store, tokenizer = position_store(long_documents())
-    rows = rows_of(store, tokenizer, MaskingConfig(128, short_seq_prob=1.0), batches=20)
+    rows = rows_of(store, tokenizer, masking(128, short_seq_prob=1.0), batches=20)
     lengths = np.concatenate([part.length for part in rows])
     assert lengths.min() < 10
     assert stats.ks_1samp(lengths - 5, stats.randint(0, 124).cdf).statistic < 0.03, "uniform from 2 tokens to 125"
-    rows = rows_of(store, tokenizer, MaskingConfig(128, short_seq_prob=0.1), batches=20)
+    rows = rows_of(store, tokenizer, masking(128, short_seq_prob=0.1), batches=20)
     short = np.concatenate([part.length for part in rows]) < 128
     assert within_sampling_error(short.sum(), len(short), 0.1 * 123 / 124)
 
@@ -262,7 +267,7 @@ def test_sources_are_passed_over_as_often_as_their_weights_say(position_store, w
     store, tokenizer = position_store(long_documents())
     bounds = store.document_tokens()
     store.manifest["sources"] = [int(bounds[25]), int(store.num_tokens - bounds[25])]
-    source = BertBatches(store, tokenizer, MaskingConfig(64, next_sentence_prediction=False), 1, 0, weights)
+    source = BertBatches(store, tokenizer, masking(64, next_sentence_prediction=False), 1, 0, weights)
     seen = np.zeros(store.num_tokens)
     for epoch in range(3):
         count = source.rows_per_epoch
@@ -299,7 +304,7 @@ def words_of(batch: dict[str, np.ndarray], tokenizer) -> list[tuple[int, np.ndar
 @pytest.fixture(scope="module")
 def whole_words(bert_store, wordpiece) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """(original ids, which are predicted, what stands there) of every word of 2,000 rows."""
-    source = BertBatches(bert_store, wordpiece, MaskingConfig(64, whole_word_masking=True), 2000, 0)
+    source = BertBatches(bert_store, wordpiece, masking(64, whole_word_masking=True), 2000, 0)
     batch = source.batch(1, range(2000))
     predicted = np.zeros(batch["input_ids"].shape, bool)
     used = batch["masked_labels"] != IGNORED
@@ -357,7 +362,7 @@ def test_distributions_are_those_of_the_plain_algorithm(position_store):
     documents = [[[f"w{token - FIRST}" for token in store.ids[starts[sentence]:starts[sentence + 1]]]
                   for sentence in range(first, last)]
                  for first, last in zip(store.document_offsets, store.document_offsets[1:], strict=False)]
-    config = MaskingConfig(128, short_seq_prob=0.1)
+    config = masking(128, short_seq_prob=0.1)
     rows = list(create_instances(documents, vocabulary, 128, 0.1, 0.15, config.predictions_per_row(), False,
                                  random.Random(0)))
     assert len(rows) > 1500
@@ -373,7 +378,7 @@ def test_distributions_are_those_of_the_plain_algorithm(position_store):
 
 
 def test_any_step_is_as_quick_as_the_first(bert_store, wordpiece):
-    source = BertBatches(bert_store, wordpiece, MaskingConfig(128), 32, seed=0)
+    source = BertBatches(bert_store, wordpiece, masking(128), 32, seed=0)
     source.batch(0, range(32))
     began = time.perf_counter()
     batch = source.batch(1_000_000, range(32))
@@ -382,7 +387,7 @@ def test_any_step_is_as_quick_as_the_first(bert_store, wordpiece):
 
 
 def test_rows_of_a_real_tokenizer_read_as_text(bert_store, wordpiece, documents):
-    source = BertBatches(bert_store, wordpiece, MaskingConfig(64), 16, seed=0)
+    source = BertBatches(bert_store, wordpiece, masking(64), 16, seed=0)
     batch = source.batch(2, range(16))
     assert batch["masked_positions"].shape == batch["masked_labels"].shape == (16, 10)
     used = batch["masked_labels"] != IGNORED
@@ -403,16 +408,16 @@ def test_rows_of_a_real_tokenizer_read_as_text(bert_store, wordpiece, documents)
 def test_what_cannot_work_is_refused(position_store, byte_level_bpe):
     store, tokenizer = position_store([[3, 4], [5, 6]])
     with pytest.raises(UserError, match="memory: 1 document; .*Give more files"):
-        BertBatches(*position_store([[3, 4, 5]]), MaskingConfig(32), 4, 0)
+        BertBatches(*position_store([[3, 4, 5]]), masking(32), 4, 0)
     with pytest.raises(UserError, match="memory: every document is a single sentence"):
-        BertBatches(*position_store([[3], [4]]), MaskingConfig(32), 4, 0)
+        BertBatches(*position_store([[3], [4]]), masking(32), 4, 0)
     with pytest.raises(UserError, match=r"has no cls_token, .*wordpiece-8k\.yaml"):
-        BertBatches(store, byte_level_bpe, MaskingConfig(32), 4, 0)
+        BertBatches(store, byte_level_bpe, masking(32), 4, 0)
     with pytest.raises(UserError, match="max_seq_length is 4"):
-        BertBatches(store, tokenizer, MaskingConfig(4), 4, 0)
+        BertBatches(store, tokenizer, masking(4), 4, 0)
     for share in (0.0, 1.0, 15.0):
         with pytest.raises(UserError, match=f"mlm_probability is {share}"):
-            BertBatches(store, tokenizer, MaskingConfig(32, share), 4, 0)
+            BertBatches(store, tokenizer, masking(32, share), 4, 0)
 
 
 def test_unigram_entropy(position_store):

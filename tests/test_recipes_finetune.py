@@ -10,11 +10,17 @@ import numpy as np
 import pytest
 import small
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, GPT2Config
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    GPT2Config,
+)
 
 from toolkit import config
 from toolkit.compare import paired_difference
-from toolkit.data.labelled import LabelledText, TextBatches, read_table
+from toolkit.data.labelled import LabelledText, TextBatches, draw, read_table, split_off
 from toolkit.data.sorting import SortingBatches, all_inputs, held_out, with_answers
 from toolkit.errors import UserError
 from toolkit.evaluation import compressor_bits_per_byte, primed_xz_bits_per_byte
@@ -121,9 +127,14 @@ def test_pretrained_starts_from_the_checkpoint_and_random_does_not(checkpoints, 
     pretrained = text_classifier(checkpoints["bert"], ["a", "b"], wordpiece, pretrained=True)
     fresh = text_classifier(checkpoints["bert"], ["a", "b"], wordpiece, pretrained=False)
     for name, weight in source.bert.named_parameters():
-        assert torch.equal(dict(pretrained.bert.named_parameters())[name], weight)
+        if "pooler" not in name:
+            assert torch.equal(dict(pretrained.backbone.named_parameters())[name], weight)
     word = "embeddings.word_embeddings.weight"
-    assert not torch.equal(dict(fresh.bert.named_parameters())[word], dict(source.bert.named_parameters())[word])
+    assert not torch.equal(dict(fresh.backbone.named_parameters())[word], dict(source.bert.named_parameters())[word])
+    transformers_own = text_classifier(checkpoints["bert"], ["a", "b"], wordpiece, pretrained=True, pooling="cls")
+    assert type(transformers_own) is BertForSequenceClassification
+    for name, weight in source.bert.named_parameters():
+        assert torch.equal(dict(transformers_own.bert.named_parameters())[name], weight)
 
 
 def test_gpt_classifies_padded_rows_as_it_does_single_ones(checkpoints, tables):
@@ -164,7 +175,7 @@ def test_wrong_inputs_are_named(checkpoints, tables, tmp_path, accelerator, word
 
 def test_validation_is_cut_from_train_class_by_class(tables):
     train = read_table(tables / "train.tsv")
-    kept, held = finetune_text.split_off(train, 0.1)
+    kept, held = split_off(train, 0.1)
     assert len(kept) + len(held) == len(train) and np.bincount(held.labels).tolist() == [3, 3]
     assert not set(map(id, kept.texts)) & set(map(id, held.texts))
 
@@ -247,6 +258,7 @@ def test_pictures_are_drawn(tmp_path):
 def test_every_config_that_ships_is_valid():
     kinds = {"bert": "pretrain_bert.PretrainBertConfig", "gpt": "pretrain_gpt.PretrainGptConfig",
              "text": "finetune_text.FinetuneTextConfig", "authorship": "finetune_text.FinetuneTextConfig",
+             "transfer": "transfer.TransferConfig", "word": "word_vectors.WordVectorsConfig",
              "series": "finetune_series.FinetuneSeriesConfig", "gunpoint": "finetune_series.FinetuneSeriesConfig",
              "shakespeare": "shakespeare_char.ShakespeareCharConfig", "sweep": "sweep.SweepConfig",
              "tokenizer": "train_tokenizer.TrainTokenizerConfig",

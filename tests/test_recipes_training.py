@@ -69,21 +69,22 @@ def test_a_sweep_orders_settings_and_goes_on(tmp_path):
                    "min_characters": 20},
         "model": {"preset": "gpt-nano", "max_position_embeddings": 16, "embeddings": "random"}, "block_size": 16,
         "training": {"max_tokens": 16 * 16 * 12, "batch_size": 16, "save_steps": 0}})
-    settings = [{"optimizer": "adamw", "learning_rate": 1e-9}, {"optimizer": "muon", "learning_rate": 1e-2}]
+    settings = [{"training.optimizer": "adamw", "training.learning_rate": 1e-9},
+                {"training.optimizer": "muon", "training.learning_rate": 1e-2}]
     config = write_config(tmp_path / "sweep.yaml", {
-        "output_dir": str(tmp_path / "sweep"), "pretraining": str(pretraining), "training": settings, "seeds": 2})
+        "output_dir": str(tmp_path / "sweep"), "pretraining": str(pretraining), "settings": settings, "seeds": 2})
     first = run_recipe("sweep", ["--config", str(config)], tmp_path / "first")
     assert first.code == 0, first.err
     found = json.loads((tmp_path / "sweep/sweep.json").read_text())
     best, worst = found["settings"]
-    assert (best["optimizer"], worst["optimizer"]) == ("muon", "adamw") and best["mean"] < worst["mean"] - 0.1
+    assert (best["changes"], worst["changes"]) == (settings[1], settings[0]) and best["mean"] < worst["mean"] - 0.1
     assert len(best["values"]) == 2 and best["mean"] == pytest.approx(sum(best["values"]) / 2)
     assert (tmp_path / "sweep/sweep.png").stat().st_size > 5000
     again = run_recipe("sweep", ["--config", str(config)], tmp_path / "again")
     assert again.code == 0 and again.out.count("is finished") == 4
     wrong = run_recipe("sweep", ["--config", str(write_config(tmp_path / "wrong.yaml", {
         "output_dir": str(tmp_path / "wrong"), "pretraining": str(pretraining),
-        "training": [{"learning_rat": 1}]}))], tmp_path / "wrong-run")
+        "settings": [{"training.learning_rat": 1}]}))], tmp_path / "wrong-run")
     assert wrong.code == 2 and "training.learning_rat'" in wrong.err and "learning_rate" in wrong.err
 
 

@@ -54,6 +54,15 @@ def to_dict(config: Any) -> dict:
     return dataclasses.asdict(config)
 
 
+def with_values(values: dict, changes: dict) -> dict:
+    """A copy of nested dictionaries with dotted keys set: {"training.max_steps": 10}."""
+    result = dict(values)
+    for dotted, value in changes.items():
+        section, _, rest = dotted.partition(".")
+        result[section] = with_values(result.get(section) or {}, {rest: value}) if rest else value
+    return result
+
+
 def dump(config: Any) -> str:
     """The resolved configuration as YAML, keys in the order of the dataclass."""
     return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)

@@ -1,4 +1,4 @@
-"""Pictures of a run: loss curves, confusion matrices, arms beside each other."""
+"""Pictures of a run: loss curves, confusion matrices, arms beside each other, learning curves."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -97,6 +97,35 @@ def plot_vocabularies(rows: Sequence[dict], path: str | Path, title: str) -> Non
         axes.grid(axis="y", color=SOFT, alpha=0.3)
     np.atleast_1d(all_axes)[0].set_ylabel("bytes per token")
     np.atleast_1d(all_axes)[-1].legend(frameon=False, fontsize=8, loc="lower right")
+    _save(figure, path)
+
+
+def plot_learning_curves(panels: dict[str, dict[str, dict[str, dict]]], path: str | Path, title: str) -> None:
+    """One panel a data set: labels → arm → {mean, ci95}, a line an arm with its interval as a band."""
+    arms = list(dict.fromkeys(arm for by_count in panels.values() for entries in by_count.values() for arm in entries))
+    colours = dict(zip(arms, plt.cm.tab10.colors * (1 + len(arms) // 10), strict=False))
+    columns = min(3, len(panels))
+    figure, all_axes = plt.subplots(-(-len(panels) // columns), columns, squeeze=False, layout="constrained",
+                                    figsize=(4.6 * columns, 1 + 3.4 * -(-len(panels) // columns)))
+    figure.suptitle(title, color=INK)
+    for axes in all_axes.flat[len(panels):]:
+        axes.set_visible(False)
+    for axes, (name, by_count) in zip(all_axes.flat, panels.items(), strict=False):
+        for arm in arms:
+            points = [(x, entries[arm]) for x, entries in enumerate(by_count.values()) if arm in entries]
+            x, mean = [x for x, _ in points], np.asarray([100 * entry["mean"] for _, entry in points])
+            half = np.asarray([100 * (entry["ci95"] or 0) for _, entry in points])
+            style = {"color": colours[arm], "linestyle": "--" if "random" in arm else "-"}
+            axes.plot(x, mean, marker="o", markersize=3, label=arm, **style)
+            axes.fill_between(x, mean - half, mean + half, color=colours[arm], alpha=0.15, linewidth=0)
+        axes.set_xticks(range(len(by_count)), list(by_count))
+        axes.set_title(name, fontsize=10, color=INK)
+        axes.set_xlabel("labels")
+        axes.set_ylabel("test accuracy (%)")
+        axes.grid(axis="y", color=SOFT, alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(*all_axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False,
+                  fontsize=8)
     _save(figure, path)
 
 

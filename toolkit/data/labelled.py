@@ -30,6 +30,23 @@ class LabelledText:
         return LabelledText([self.texts[i] for i in index], self.labels[np.asarray(index, int)], self.label_names)
 
 
+@dataclass
+class TextDataSection:
+    train: str = ""
+    """A .tsv or .csv file; empty for the built-in task on the corpus prepared in `corpus_dir`."""
+    validation: str = ""
+    """Empty: a tenth of the training file, the same share of each class."""
+    test: str = ""
+    text_column: str = "text"
+    label_column: str = "label"
+    corpus_dir: str = ""
+    """Built-in task: a data_dir of python-docs; train passages from its train documents, test from validation's."""
+    shots: int | None = None
+    """Labelled examples of each class; default all."""
+    max_length: int = 256
+    """Longer texts are cut to this many tokens. More than the model has positions are read in windows."""
+
+
 def read_table(path: str | Path, text_column: str = "text", label_column: str = "label",
                label_names: tuple[str, ...] | None = None) -> LabelledText:
     """A .tsv or .csv file with a header, plain or compressed. Labels are sorted by name; given `label_names` (those
@@ -85,6 +102,35 @@ def documentation_passages(corpus_file: Path, passage: int = 250, per_document: 
     return LabelledText(texts, np.asarray(labels, np.int64), PACKAGES)
 
 
+def load_data(data: TextDataSection) -> tuple[LabelledText, LabelledText, LabelledText]:
+    """Train, validation and test."""
+    if data.corpus_dir:
+        passages = documentation_passages(f"{data.corpus_dir}/corpus/train.jsonl")
+        test = documentation_passages(f"{data.corpus_dir}/corpus/validation.jsonl")
+        # At most 100 a class: the two largest packages would otherwise be half of the test.
+        test = test.select(np.concatenate([np.flatnonzero(test.labels == label)[:100]
+                                           for label in range(len(test.label_names))]))
+        train, validation = split_off(passages, 0.05)
+        return train, validation, test
+    if not (data.train and data.test):
+        raise UserError("data: give data.train and data.test, or data.corpus_dir for the built-in task.")
+    columns = (data.text_column, data.label_column)
+    train = read_table(data.train, *columns)
+    test = read_table(data.test, *columns, label_names=train.label_names)
+    if data.validation:
+        return train, read_table(data.validation, *columns, label_names=train.label_names), test
+    return *split_off(train, 0.1), test
+
+
+def split_off(data: LabelledText, share: float) -> tuple[LabelledText, LabelledText]:
+    """The last `share` of each class, in the order of the file, becomes validation."""
+    held_out = np.zeros(len(data), bool)
+    for label in range(len(data.label_names)):
+        members = np.flatnonzero(data.labels == label)
+        held_out[members[len(members) - max(1, round(share * len(members))):]] = True
+    return data.select(np.flatnonzero(~held_out)), data.select(np.flatnonzero(held_out))
+
+
 def few_shot(data: LabelledText, shots: int, seed: int, what: str = "the training set") -> LabelledText:
     """`shots` examples of each class, drawn by `seed`, in a shuffled order."""
     chosen = []
@@ -97,6 +143,11 @@ def few_shot(data: LabelledText, shots: int, seed: int, what: str = "the trainin
         chosen.append(members[order])
     chosen = np.concatenate(chosen)
     return data.select(chosen[counter.permute(counter.key(seed, -1), np.arange(len(chosen)), len(chosen))])
+
+
+def draw(data: LabelledText, count: int, seed: int) -> np.ndarray:
+    """Indices of `count` examples whatever their class; a larger count of the same seed holds the smaller one's."""
+    return counter.permute(counter.key(seed, -2), np.arange(min(count, len(data))), len(data))
 
 
 class TextBatches:

@@ -1,13 +1,57 @@
-"""Initial values that let a small model learn within minutes: sinusoids for positions, word vectors for embeddings.
+"""Initial values that let a small model learn within minutes: sinusoids for positions, word vectors for embeddings, and
+attention that looks for what is alike.
 
 From transformers' own initial values a small BERT spends thousands of steps at word frequencies: attention cannot
-find neighbours among near-zero positions, and the embeddings say nothing of which words are alike. Both tables are
+find neighbours among near-zero positions, and the embeddings say nothing of which words are alike. All of these are
 ordinary learned parameters that merely start elsewhere.
 """
 
+import math
+from dataclasses import dataclass
+
 import numpy as np
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.bert.modeling_bert import BertSelfAttention
+from transformers.models.gpt2.modeling_gpt2 import GPT2Attention
+
+from toolkit.data.store import TokenStore
+from toolkit.data.word_vectors import load_word2vec, train_word_vectors
+from toolkit.errors import UserError
+
+_EMBEDDING_DEVIATION = 0.1  # of each number of a word vector; 0.05 learns a little slower (recipes/README.md)
+
+
+@dataclass
+class InitialValues:
+    position_amplitude: float = 0.2
+    """Position embeddings start as sinusoids of this amplitude; 0 keeps transformers' random start."""
+    segment_deviation: float = 0.2
+    """Standard deviation of BERT's two segment embeddings, as large as a position; at transformers' 0.02 attention
+    cannot tell A from B, and next-sentence prediction starts late."""
+    attention_agreement: float = 0.9
+    """Queries and keys start as random maps with this correlation, so that attention goes to what is alike and near;
+    0 keeps transformers' start, in which it goes nowhere."""
+    embeddings: str = "word-vectors"
+    """Word embeddings start as the corpus's own word vectors (`word-vectors`: PPMI, truncated SVD), as `random` values,
+    or as the vectors of a file in word2vec's text format, such as `make word-vectors` writes."""
+
+
+def initialise(model: PreTrainedModel, values: InitialValues, store: TokenStore,
+               tokenizer: PreTrainedTokenizerBase) -> None:
+    """Set what `values` names; call it on one process, the others get its weights."""
+    if values.position_amplitude:
+        set_positions(model, values.position_amplitude)
+    segments = getattr(getattr(model.base_model, "embeddings", None), "token_type_embeddings", None)
+    if segments is not None:
+        torch.nn.init.normal_(segments.weight, std=values.segment_deviation)
+    if values.attention_agreement:
+        set_attention(model, values.attention_agreement)
+    if values.embeddings == "word-vectors":
+        vocab_size, width = model.get_input_embeddings().weight.shape
+        set_word_embeddings(model, train_word_vectors(store, vocab_size, width))
+    elif values.embeddings != "random":
+        set_word_embeddings(model, vectors_from_file(values.embeddings, model, tokenizer))
 
 
 def sinusoids(positions: int, width: int, amplitude: float) -> torch.Tensor:
@@ -29,11 +73,51 @@ def set_positions(model: PreTrainedModel, amplitude: float) -> None:
     raise AssertionError(f"{type(model).__name__} has no learned position embeddings")
 
 
+def set_attention(model: PreTrainedModel, agreement: float) -> None:
+    """Start queries and keys of a BERT or GPT-2 as random maps that agree: correlation `agreement` between the weights.
+
+    The product of a query and a key then grows with the likeness of the two states, so that from the first step
+    attention goes to near positions and related words, instead of nowhere (Trockman & Kolter 2023, section 4.1, who
+    factorise such a product; drawing its factors so is the same on average). Weights of variance 1 / width give the
+    products a size at which softmax is neither flat nor a single one.
+    """
+    for module in model.modules():
+        if isinstance(module, BertSelfAttention):
+            query, key = module.query.weight, module.key.weight
+        elif isinstance(module, GPT2Attention):
+            query, key = module.c_attn.weight.T.chunk(3)[:2]
+        else:
+            continue
+        width = query.shape[1]
+        with torch.no_grad():
+            shared, own = torch.randn(2, *query.shape) / math.sqrt(width)
+            query.copy_(shared)
+            key.copy_(agreement * shared + math.sqrt(1 - agreement**2) * own)
+
+
+def vectors_from_file(path: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
+    """(vocab, width) of a word2vec file by the tokenizer's entries, all-zero rows where the file has none."""
+    read = load_word2vec(path)
+    vectors = np.zeros(model.get_input_embeddings().weight.shape, np.float32)
+    if read.vectors.shape[1] != vectors.shape[1]:
+        raise UserError(f"{path}: vectors of {read.vectors.shape[1]} numbers, but the model is {vectors.shape[1]} wide "
+                        f"(model.embeddings). Train vectors of that width.")
+    ids = tokenizer.get_vocab()
+    known = [(ids[word], row) for row, word in enumerate(read.words) if word in ids]
+    if len(known) < len(ids) / 10:
+        raise UserError(f"{path}: knows {len(known)} of the tokenizer's {len(ids)} entries (model.embeddings). Train "
+                        f"the vectors on the same tokenizer's entries: make word-vectors.")
+    for index, row in known:
+        vectors[index] = read.vectors[row]
+    return vectors
+
+
 def set_word_embeddings(model: PreTrainedModel, vectors: np.ndarray) -> None:
-    """Start the word embeddings as `vectors` (vocabulary, width); all-zero rows keep their random values."""
+    """Start the word embeddings as `vectors` (vocabulary, width), scaled; all-zero rows keep their random values."""
     weight = model.get_input_embeddings().weight
     if tuple(weight.shape) != vectors.shape:
         raise ValueError(f"word vectors of shape {vectors.shape} do not fit embeddings of shape {tuple(weight.shape)}")
     known = torch.from_numpy(np.any(vectors != 0, axis=1))
     with torch.no_grad():
-        weight[known] = torch.from_numpy(vectors).to(weight.dtype)[known]
+        scale = _EMBEDDING_DEVIATION / vectors[known.numpy()].std()
+        weight[known] = torch.from_numpy(scale * vectors).to(weight.dtype)[known]

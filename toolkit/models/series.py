@@ -6,35 +6,20 @@ Importing this module registers both classes with transformers, after which
 `AutoModelForSequenceClassification.from_pretrained` loads what `save_pretrained` wrote.
 """
 
-import copy
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-import transformers
 from torch import nn
 from torch.nn import functional as F
-from transformers import (
-    AutoConfig,
-    AutoModelForSequenceClassification,
-    BertConfig,
-    BertModel,
-    GPT2Model,
-    PreTrainedConfig,
-    PreTrainedModel,
-)
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils.generic import can_return_tuple
 
-from toolkit.errors import UserError
-
-_DROPOUT_FIELDS = {
-    "bert": ("hidden_dropout_prob", "attention_probs_dropout_prob"),
-    "gpt2": ("resid_pdrop", "embd_pdrop", "attn_pdrop"),
-}
+from toolkit.models.backbone import backbone_config, checkpoint_config, load_backbone, new_backbone
 
 
 class SeriesConfig(PreTrainedConfig):
@@ -75,19 +60,9 @@ class SeriesConfig(PreTrainedConfig):
 
 def _without_words(backbone: dict | PreTrainedConfig | None, dropout: float) -> PreTrainedConfig:
     """A copy of a backbone's configuration without a vocabulary and with `dropout` everywhere."""
-    if backbone is None:  # transformers builds a default configuration to see what differs from it
-        backbone = BertConfig()
-    if isinstance(backbone, dict):
-        backbone = AutoConfig.for_model(**backbone)
-    if backbone.model_type not in _DROPOUT_FIELDS:
-        raise ValueError(f"the backbone must be one of {', '.join(_DROPOUT_FIELDS)}, "
-                         f"not {backbone.model_type!r}")
-    backbone = copy.deepcopy(backbone)
-    backbone.name_or_path, backbone.architectures = "", None  # where it came from is no part of what it is
+    backbone = backbone_config(backbone, dropout)
     backbone.vocab_size = 1
     backbone.pad_token_id = backbone.bos_token_id = backbone.eos_token_id = None
-    for field in _DROPOUT_FIELDS[backbone.model_type]:
-        setattr(backbone, field, dropout)
     return backbone
 
 
@@ -111,10 +86,7 @@ class SeriesForClassification(PreTrainedModel):
         super().__init__(config)
         width = config.backbone_config.hidden_size
         self.patch_embedding = nn.Linear(config.num_channels * config.patch_length, width)
-        if config.backbone_config.model_type == "bert":
-            self.backbone = BertModel(config.backbone_config, add_pooling_layer=False)
-        else:
-            self.backbone = GPT2Model(config.backbone_config)
+        self.backbone = new_backbone(config.backbone_config)
         # `inputs_embeds` goes past the word embeddings: without them nothing untrained is decayed, saved or
         # counted.
         self.backbone.set_input_embeddings(None)
@@ -128,32 +100,28 @@ class SeriesForClassification(PreTrainedModel):
                       patch_stride: int | None = None, dropout: float = 0.0) -> "SeriesForClassification":
         """A new classifier around a text model's layers: trained ones, or the same shape from random values.
 
-        backbone: a directory written by `save_pretrained` of any BERT or GPT-2 class; its configuration
-            alone will do when not `pretrained`.
+        backbone: a directory written by `save_pretrained` of any BERT or GPT-2 class, or a hub id; its
+            configuration alone will do when not `pretrained`.
         pretrained: whether to take over the directory's weights: all of its layers and positions, and the
             size of its word embeddings for that of the patch embeddings. Patch embedding and head are new
             either way.
 
-        UserError when there is no checkpoint at the path; ValueError when it lacks some of the weights.
+        UserError when there is no checkpoint at the path, or it lacks some of the weights.
         """
         if isinstance(backbone, PreTrainedConfig):
             if pretrained:
                 raise ValueError("pretrained=True needs a checkpoint directory, not only a configuration")
-            backbone_config = backbone
+            shape = backbone
         else:
-            # Checked first: transformers would take a mistyped path for a hub id and go looking.
-            if not (Path(backbone) / "config.json").is_file():
-                raise UserError(f"{backbone}: no checkpoint here (config.json is missing). Download one of "
-                                "the hub first, with huggingface_hub.snapshot_download.")
-            backbone_config = AutoConfig.from_pretrained(backbone)
+            shape = checkpoint_config(backbone)
         names = [str(name) for name in label_names]
         config = SeriesConfig(
-            backbone_config=backbone_config, num_channels=num_channels, patch_length=patch_length,
+            backbone_config=shape, num_channels=num_channels, patch_length=patch_length,
             patch_stride=patch_stride, dropout=dropout, id2label=dict(enumerate(names)),
             label2id={name: i for i, name in enumerate(names)})
         if not pretrained:
             return cls(config)
-        source = _load_encoder(backbone, config.backbone_config.model_type)
+        source = load_backbone(backbone, config.backbone_config.model_type)
         words = source.get_input_embeddings().weight
         config.embedding_std = words.std().item()
         source.set_input_embeddings(None)
@@ -205,24 +173,6 @@ class SeriesForClassification(PreTrainedModel):
         loss = None if labels is None else F.cross_entropy(logits.float(), labels)
         return SequenceClassifierOutput(loss=loss, logits=logits, hidden_states=encoded.hidden_states,
                                         attentions=encoded.attentions)
-
-
-def _load_encoder(path: str | Path, model_type: str) -> BertModel | GPT2Model:
-    verbosity = transformers.logging.get_verbosity()
-    # Heads left behind are no news, and missing weights are raised below.
-    transformers.logging.set_verbosity_error()
-    try:
-        if model_type == "bert":
-            model, report = BertModel.from_pretrained(path, add_pooling_layer=False, dtype=torch.float32,
-                                                      output_loading_info=True)
-        else:
-            model, report = GPT2Model.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
-    finally:
-        transformers.logging.set_verbosity(verbosity)
-    if absent := sorted(report["missing_keys"]):
-        raise ValueError(f"{path}: the checkpoint lacks {len(absent)} of the backbone's weights, "
-                         f"such as {absent[0]}")
-    return model
 
 
 AutoConfig.register(SeriesConfig.model_type, SeriesConfig, exist_ok=True)

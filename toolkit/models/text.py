@@ -1,57 +1,159 @@
-"""Text classifiers from pretrained checkpoints: transformers' own `…ForSequenceClassification`."""
+"""Text classifiers from pretrained checkpoints: token ids → BERT or GPT-2 → pooled states → linear → logits.
+
+Importing this module registers the class with transformers, after which
+`AutoModelForSequenceClassification.from_pretrained` loads what `save_pretrained` wrote. With `pooling: cls` it is
+transformers' own `…ForSequenceClassification`, which needs no import.
+"""
 
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import torch
-import transformers
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+from torch import nn
+from torch.nn import functional as F
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.utils.generic import can_return_tuple
 
 from toolkit.errors import UserError
+from toolkit.models.backbone import backbone_config, checkpoint_config, load_backbone, new_backbone
 from toolkit.tokenization import load_tokenizer
 
+Pooling = Literal["layers", "mean", "max", "cls"]
 
-def load_checkpoint_tokenizer(path: str, max_length: int) -> PreTrainedTokenizerBase:
-    """The tokenizer beside a checkpoint, checked against the model; GPT's pads with its end token."""
-    # Checked first: transformers would take a mistyped path for a hub id and go looking.
-    if not (Path(path) / "config.json").is_file() and (Path(path).exists() or path.count("/") != 1):
-        raise UserError(f"{path}: no checkpoint here (config.json is missing). Give the model/ directory of a run, or "
-                        f"a hub id while online.")
-    tokenizer, config = load_tokenizer(path), AutoConfig.from_pretrained(path)
+
+def pooled_states(backbone: PreTrainedModel, pooling: Pooling, input_ids: torch.Tensor,
+                  attention_mask: torch.Tensor | None = None, token_type_ids: torch.Tensor | None = None
+                  ) -> torch.Tensor:
+    """input_ids, attention_mask, token_type_ids (B, T) → one vector a text, (B, features) in fp32.
+
+    `layers`: the means over tokens of every layer's states, embeddings included, side by side; `mean`: of the last
+    layer's alone; `max`: their largest values. A text longer than the backbone has positions is read in windows of
+    that many tokens, and pooled over all of them.
+    """
+    inside = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+    extra = {}
+    if token_type_ids is not None and backbone.config.model_type == "bert":
+        extra["token_type_ids"] = token_type_ids
+    rows, length = input_ids.shape
+    positions = backbone.config.max_position_embeddings
+    windows = -(-length // positions)
+    text = torch.arange(rows, device=input_ids.device).repeat_interleave(windows)  # which each window belongs to
+    if windows > 1:
+        def cut(tokens):
+            return F.pad(tokens, (0, windows * positions - length)).view(rows * windows, positions)[filled]
+
+        filled = F.pad(inside, (0, windows * positions - length)).view(rows * windows, positions).any(1)
+        input_ids, inside, extra = cut(input_ids), cut(inside), {name: cut(value) for name, value in extra.items()}
+        text = text[filled]
+    by_layer = pooling == "layers"
+    encoded = backbone(input_ids, attention_mask=inside, output_hidden_states=by_layer, **extra)
+    if pooling == "max":
+        largest = encoded.last_hidden_state.float().masked_fill(inside[:, :, None] == 0, -torch.inf).amax(1)
+        return largest.new_full((rows, largest.shape[1]), -torch.inf).index_reduce(0, text, largest, "amax")
+    states = encoded.hidden_states if by_layer else [encoded.last_hidden_state]
+    sums = torch.cat([(state.float() * inside[:, :, None]).sum(1) for state in states], -1)
+    tokens = sums.new_zeros(rows).index_add(0, text, inside.sum(1).float())
+    return sums.new_zeros(rows, sums.shape[1]).index_add(0, text, sums) / tokens[:, None]
+
+
+class TextConfig(PreTrainedConfig):
+    """A BERT or GPT-2 backbone and how its states become one vector (`pooled_states`). Labels come as `id2label`."""
+
+    model_type = "toolkit-text"
+    sub_configs: ClassVar[dict] = {"backbone_config": AutoConfig}
+
+    backbone_config: dict | PreTrainedConfig | None = None
+    pooling: str = "layers"
+    dropout: float = 0.1
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if self.pooling not in ("layers", "mean", "max"):
+            raise ValueError(f"pooling must be layers, mean or max, not {self.pooling!r}")
+        self.backbone_config = backbone_config(self.backbone_config, dropout=0.0)
+        self.pad_token_id = self.backbone_config.pad_token_id
+        super().__post_init__(**kwargs)
+
+
+class TextForClassification(PreTrainedModel):
+    """A text classifier around transformers' BertModel (without pooler) or GPT2Model; dropout before the head only."""
+
+    config_class = TextConfig
+    base_model_prefix = "backbone"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+
+    def __init__(self, config: TextConfig):
+        super().__init__(config)
+        shape = config.backbone_config
+        self.backbone = new_backbone(shape)
+        self.dropout = nn.Dropout(config.dropout)
+        layers = 1 + shape.num_hidden_layers if config.pooling == "layers" else 1
+        self.classifier = nn.Linear(layers * shape.hidden_size, config.num_labels)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None,
+                token_type_ids: torch.Tensor | None = None, labels: torch.Tensor | None = None
+                ) -> SequenceClassifierOutput:
+        """input_ids, attention_mask, token_type_ids (B, T), of any length → logits (B, num_labels) and, given labels
+        (B,), the loss.
+        """
+        pooled = pooled_states(self.backbone, self.config.pooling, input_ids, attention_mask, token_type_ids)
+        logits = self.classifier(self.dropout(pooled))
+        return SequenceClassifierOutput(loss=None if labels is None else F.cross_entropy(logits.float(), labels),
+                                        logits=logits)
+
+
+def load_checkpoint_tokenizer(path: str, longest: int | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer beside a checkpoint, checked against the model; GPT's pads with its end token.
+
+    longest: tokens of the longest text, where texts are not read in windows.
+    """
+    config, tokenizer = checkpoint_config(path), load_tokenizer(path)
     if len(tokenizer) > config.vocab_size:
         raise UserError(f"{path}: its tokenizer has {len(tokenizer)} tokens, its model embeds {config.vocab_size}. "
                         f"They do not belong together; use the tokenizer the model was trained with.")
-    if max_length > config.max_position_embeddings:
-        raise UserError(f"{path}: max_length is {max_length}, but the model has {config.max_position_embeddings} "
-                        f"positions. Lower max_length.")
+    if longest and longest > config.max_position_embeddings:
+        raise UserError(f"{path}: max_length is {longest}, but the model has {config.max_position_embeddings} "
+                        f"positions. Lower data.max_length, or use another pooling than cls: they read windows.")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
 def text_classifier(path: str, label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase, pretrained: bool,
-                    dropout: float = 0.1) -> PreTrainedModel:
-    """A classifier with the checkpoint's weights and a new head, or of the same shape from random values."""
-    fields = ("hidden_dropout_prob", "attention_probs_dropout_prob", "resid_pdrop", "embd_pdrop", "attn_pdrop")
-    config = AutoConfig.from_pretrained(path)
-    for field in fields:
-        if hasattr(config, field):
-            setattr(config, field, dropout)
-    config.pad_token_id = tokenizer.pad_token_id
-    config.use_cache = False  # nothing is generated
-    config.id2label = dict(enumerate(label_names))
-    config.label2id = {name: index for index, name in enumerate(label_names)}
-    if not pretrained:
-        return AutoModelForSequenceClassification.from_config(config)
-    verbosity = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()  # the heads left behind are no news; missing weights are checked below
-    try:
-        model, report = AutoModelForSequenceClassification.from_pretrained(path, config=config, dtype=torch.float32,
-                                                                           output_loading_info=True)
-    finally:
-        transformers.logging.set_verbosity(verbosity)
-    absent = sorted(key for key in report["missing_keys"] if not key.startswith(("classifier", "score", "bert.pooler")))
-    if absent:
-        raise UserError(f"{path}: the checkpoint lacks {len(absent)} of the model's weights, such as {absent[0]}. "
-                        f"Give a directory written by save_pretrained.")
+                    pooling: Pooling = "layers", dropout: float = 0.1) -> PreTrainedModel:
+    """A classifier with the checkpoint's weights and a new head, or of the same shape from random values.
+
+    With pooling `cls`, transformers' own class: BERT's [CLS] through its pooler, GPT's last token; dropout is then
+    inside the layers too.
+    """
+    labels = {"id2label": dict(enumerate(label_names)),
+              "label2id": {name: index for index, name in enumerate(label_names)}}
+    shape = checkpoint_config(path)
+    if pooling == "cls":
+        config = backbone_config(shape, dropout)
+        config.update({**labels, "pad_token_id": tokenizer.pad_token_id})
+        model = AutoModelForSequenceClassification.from_config(config)
+        if pretrained:
+            weights = load_backbone(path, shape.model_type, pooler=True).state_dict()
+            getattr(model, model.base_model_prefix).load_state_dict(weights, strict=False)
+        return model
+    shape.pad_token_id = tokenizer.pad_token_id
+    model = TextForClassification(TextConfig(backbone_config=shape, pooling=pooling, dropout=dropout, **labels))
+    if pretrained:
+        model.backbone.load_state_dict(load_backbone(path, shape.model_type).state_dict())
     return model
+
+
+AutoConfig.register(TextConfig.model_type, TextConfig, exist_ok=True)
+AutoModelForSequenceClassification.register(TextConfig, TextForClassification, exist_ok=True)

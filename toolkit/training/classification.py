@@ -22,6 +22,16 @@ from toolkit.training.loop import TrainingConfig, as_tensors, seed_everything, s
 from toolkit.training.precision import ImplConfig, Precision, choose
 
 
+@dataclass
+class FineTuningConfig(TrainingConfig):
+    max_steps: int | None = 400
+    """The budget in optimiser steps, however many labels there are. For another kind of budget set this to null."""
+    weight_decay: float = 0.05
+    warmup_ratio: float = 0.1
+    save_steps: int = 0
+    """Checkpoint every so many steps; 0: only when interrupted."""
+
+
 class LabelledBatches(Protocol):
     """Examples of known class: `TextBatches` and `SeriesBatches`."""
 
@@ -63,7 +73,14 @@ class Classification:
 def predict(model: PreTrainedModel, data: LabelledBatches, accelerator: Accelerator, precision: Precision,
             batch_size: int = 64) -> np.ndarray:
     """(n, classes) float32 logits of every example, once each and in order, on every rank."""
+    return for_all(lambda **batch: model(**batch).logits, model, data, accelerator, precision, batch_size)
+
+
+def for_all(compute: Callable[..., torch.Tensor], model: PreTrainedModel, data: LabelledBatches,
+            accelerator: Accelerator, precision: Precision, batch_size: int = 64) -> np.ndarray:
+    """(n, …) float32 `compute(**inputs)` of every example, once each and in order, on every rank."""
     mine = share(len(data.labels), accelerator.process_index, accelerator.num_processes)
+    training = model.training
     model.eval()
     parts = []
     with torch.inference_mode(), precision.autocast(), precision.uncompiled():
@@ -71,7 +88,8 @@ def predict(model: PreTrainedModel, data: LabelledBatches, accelerator: Accelera
             rows = data.rows(np.arange(start, min(start + batch_size, mine.stop)))
             batch = to_device(as_tensors(rows), accelerator.device)
             inputs = {key: value for key, value in batch.items() if key != "labels"}
-            parts.append(model(**inputs).logits.float().cpu().numpy())
+            parts.append(compute(**inputs).float().cpu().numpy())
+    model.train(training)
     return np.concatenate(gather_object(parts) if accelerator.num_processes > 1 else parts)
 
 

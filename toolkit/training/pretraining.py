@@ -17,6 +17,7 @@ from toolkit.data.gpt import GptBatches, evaluation_blocks, num_evaluation_block
 from toolkit.data.prepare import PreparedData
 from toolkit.models.presets import preset
 from toolkit.training.loop import TrainingConfig, as_tensors, reduce_sums, share, to_device
+from toolkit.training.probing import Probes
 
 # Peak rates of AdamW as published: Devlin et al. 2018, section A.2; Radford et al. 2018, section 4.1; Brown et al.
 # 2020, table 2.1, which GPT-2's sizes of the same shape share (its own paper gives none).
@@ -27,6 +28,7 @@ _PUBLISHED_RATES = {
     "gpt3-6.7b": 1.2e-4, "gpt3-13b": 1e-4, "gpt3": 6e-5}
 
 _EVALUATION_SEED = 0x5EED  # one fixed draw of pairs and masks for every evaluation of every run
+_EVALUATION_MLM_PROBABILITY = 0.15  # Devlin et al. 2018, whatever is masked in training
 
 
 @dataclass
@@ -62,10 +64,11 @@ class BertPretraining:
     best_metric = "loss"
 
     def __init__(self, model: PreTrainedModel, data: PreparedData, masking: MaskingConfig, batch_size: int, seed: int,
-                 eval_rows: int):
-        self.model, self.data, self.masking = model, data, masking
+                 eval_rows: int, probes: Probes | None = None):
+        self.model, self.data, self.masking, self.probes = model, data, masking, probes
         self.batches = BertBatches(data.train, data.tokenizer, masking, batch_size, seed, data.weights)
-        self.evaluation = BertBatches(data.validation, data.tokenizer, masking, eval_rows, _EVALUATION_SEED)
+        asked = dataclasses.replace(masking, mlm_probability=_EVALUATION_MLM_PROBABILITY)
+        self.evaluation = BertBatches(data.validation, data.tokenizer, asked, eval_rows, _EVALUATION_SEED)
         self.eval_rows, self.eval_batch = eval_rows, batch_size
         self.batch = self.batches.batch
 
@@ -96,7 +99,7 @@ class BertPretraining:
                 result[f"{name}_accuracy"] = totals[f"{name}_correct"] / totals[f"{name}_count"]
                 result[f"{name}_count"] = int(totals[f"{name}_count"])
         result["loss"] = result["mlm_loss"] + result.get("nsp_loss", 0.0)
-        return result
+        return result | (self.probes(model, accelerator, precision) if self.probes else {})
 
     def save(self, model: PreTrainedModel, directory: Path) -> None:
         model.save_pretrained(directory)
@@ -119,8 +122,9 @@ class GptPretraining(CausalLanguageModelling):
     best_metric = "loss"
 
     def __init__(self, model: PreTrainedModel, data: PreparedData, block_size: int, batch_size: int, seed: int,
-                 within_documents: bool = False):
+                 within_documents: bool = False, probes: Probes | None = None):
         self.model, self.data, self.block_size, self.eval_batch = model, data, block_size, batch_size
+        self.probes = probes
         self.end_id, self.within_documents = data.tokenizer.eos_token_id, within_documents
         self.batches = GptBatches(data.train, block_size, batch_size, seed, data.weights,
                                   self.end_id if within_documents else None)
@@ -139,6 +143,7 @@ class GptPretraining(CausalLanguageModelling):
         totals = reduce_sums(accelerator, totals)
         nats, count, text_bytes = totals["lm"], int(totals["count"]), self.data.validation.manifest["bytes"]
         return {"loss": nats / count, "accuracy": totals["lm_correct"] / count, "count": count, "bytes": text_bytes,
+                **(self.probes(model, accelerator, precision) if self.probes else {}),
                 **metrics.load("perplexity").compute(negative_log_likelihood=[nats], tokens=[count]),
                 **metrics.load("bits_per_byte").compute(negative_log_likelihood=[nats], bytes=[text_bytes])}
 

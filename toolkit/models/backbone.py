@@ -1,0 +1,70 @@
+"""The layers of a BERT or GPT-2 without its heads, from a directory or the hub: what classifiers are built around."""
+
+import copy
+from pathlib import Path
+
+import torch
+import transformers
+from transformers import AutoConfig, BertConfig, BertModel, GPT2Model, PreTrainedConfig
+
+from toolkit.errors import UserError
+
+_DROPOUT_FIELDS = {
+    "bert": ("hidden_dropout_prob", "attention_probs_dropout_prob"),
+    "gpt2": ("resid_pdrop", "embd_pdrop", "attn_pdrop"),
+}
+
+
+def checkpoint_config(path: str | Path) -> PreTrainedConfig:
+    """The configuration in a checkpoint directory, or of a hub id (`owner/name`, only where no such path exists)."""
+    # Checked first: transformers would take a mistyped path for a hub id and go looking.
+    if not (Path(path) / "config.json").is_file() and (Path(path).exists() or str(path).count("/") != 1):
+        raise UserError(f"{path}: no checkpoint here (config.json is missing). Give the model/ directory of a run, or "
+                        f"a hub id while online.")
+    try:
+        return AutoConfig.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: no checkpoint could be loaded ({str(error).splitlines()[0]}). Give the model/ "
+                        f"directory of a run, or a hub id while online.") from None
+
+
+def backbone_config(config: dict | PreTrainedConfig | None, dropout: float) -> PreTrainedConfig:
+    """A copy of a backbone's configuration with `dropout` everywhere; ValueError when it is of another family."""
+    if config is None:  # transformers builds a default configuration to see what differs from it
+        config = BertConfig()
+    if isinstance(config, dict):
+        config = AutoConfig.for_model(**config)
+    if config.model_type not in _DROPOUT_FIELDS:
+        raise ValueError(f"the backbone must be one of {', '.join(_DROPOUT_FIELDS)}, not {config.model_type!r}")
+    config = copy.deepcopy(config)
+    config.name_or_path, config.architectures = "", None  # where it came from is no part of what it is
+    config.use_cache = False  # nothing is generated
+    for field in _DROPOUT_FIELDS[config.model_type]:
+        setattr(config, field, dropout)
+    return config
+
+
+def new_backbone(config: PreTrainedConfig) -> BertModel | GPT2Model:
+    """Without BERT's pooler, which reads [CLS] alone."""
+    return BertModel(config, add_pooling_layer=False) if config.model_type == "bert" else GPT2Model(config)
+
+
+def load_backbone(path: str | Path, model_type: str, pooler: bool = False) -> BertModel | GPT2Model:
+    """The weights of a checkpoint of any BERT or GPT-2 class, in fp32; UserError when some are missing. A `pooler`
+    that the checkpoint lacks is fresh.
+    """
+    verbosity = transformers.logging.get_verbosity()
+    # Heads left behind are no news, and missing weights are raised below.
+    transformers.logging.set_verbosity_error()
+    try:
+        if model_type == "bert":
+            model, report = BertModel.from_pretrained(path, add_pooling_layer=pooler, dtype=torch.float32,
+                                                      output_loading_info=True)
+        else:
+            model, report = GPT2Model.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
+    finally:
+        transformers.logging.set_verbosity(verbosity)
+    if absent := sorted(key for key in report["missing_keys"] if "pooler." not in key):
+        raise UserError(f"{path}: the checkpoint lacks {len(absent)} of the backbone's weights, such as {absent[0]}. "
+                        f"Give a directory written by save_pretrained.")
+    return model
