@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow lint clean \
         train-tokenizer evaluate-tokenizers show-batch pretrain-bert pretrain-gpt finetune-text finetune-series \
-        nano-gpt shakespeare-char sweep bench bench-data
+        transfer word-vectors ablation nano-gpt shakespeare-char sweep bench bench-data
 
 BIN := .venv/bin
 NPROC ?= 1
@@ -50,14 +50,23 @@ evaluate-tokenizers: install  ## bytes per token, fertility, unknowns, speed: sp
 show-batch: install  ## the batch a pretraining run sees at a step, as text: STEP=1000 CONFIG=recipes/configs/…
 	@$(BIN)/python recipes/show_batch.py --step $(STEP) $(if $(CONFIG),--pretraining $(CONFIG)) $(ARGS)
 
-pretrain-bert: install  ## BERT from scratch: CONFIG=recipes/configs/bert-tiny-books.yaml
+pretrain-bert: install  ## BERT from scratch: CONFIG=recipes/configs/bert-5min.yaml
 	@$(LAUNCH) recipes/pretrain_bert.py $(RECIPE_ARGS)
 
-pretrain-gpt: install  ## GPT from scratch: CONFIG=recipes/configs/gpt-tiny-books.yaml
+pretrain-gpt: install  ## GPT from scratch: CONFIG=recipes/configs/gpt-5min.yaml
 	@$(LAUNCH) recipes/pretrain_gpt.py $(RECIPE_ARGS)
 
 finetune-text: install  ## text classification beside its baselines: CONFIG=recipes/configs/authorship.yaml
 	@$(LAUNCH) recipes/finetune_text.py $(RECIPE_ARGS)
+
+transfer: install  ## what a checkpoint is worth with 100, 400, 1,600 and all labels; quick: ARGS="--quick true"
+	@$(LAUNCH) recipes/transfer.py --config $(or $(CONFIG),recipes/configs/transfer.yaml) $(ARGS)
+
+word-vectors: install  ## word vectors of a corpus, their neighbours and analogies, for gensim or a model to start from
+	@$(BIN)/python recipes/word_vectors.py --config $(or $(CONFIG),recipes/configs/word-vectors.yaml) $(ARGS)
+
+ablation: install  ## what of the BERT recipe matters: each of its parts taken out, losses and probes side by side
+	@$(LAUNCH) recipes/sweep.py --config recipes/configs/sweep-bert-start.yaml $(ARGS)
 
 finetune-series: install  ## series classification beside its baselines: CONFIG=recipes/configs/gunpoint.yaml
 	@$(LAUNCH) recipes/finetune_series.py $(RECIPE_ARGS)

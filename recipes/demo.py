@@ -146,7 +146,7 @@ def show(summary: dict) -> None:
     print("\nseconds: " + ", ".join(f"{stage} {value:.0f}" for stage, value in summary["seconds"].items()))
     print(f"""
 Everything lies in {DEMO}: summary.json, plots/*.png, bert/model and gpt/model (load them with from_pretrained).
-Next:  make pretrain-bert CONFIG=recipes/configs/bert-tiny-books.yaml   your own text: set corpus.sources
+Next:  make pretrain-bert CONFIG=recipes/configs/bert-5min.yaml   your own text: set corpus.sources
        make nano-gpt                                                    85,584 parameters that sort letters
        make help""")
 

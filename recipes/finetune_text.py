@@ -27,7 +27,7 @@ from toolkit.training.probing import start_from_probe
 class FinetuneTextConfig:
     output_dir: str
     models: dict
-    """Name → checkpoint directory or hub id, for instance {bert: runs/bert-tiny-books/model}."""
+    """Name → checkpoint directory or hub id, for instance {bert: runs/bert-5min/model}."""
     data: TextDataSection = field(default_factory=TextDataSection)
     training: FineTuningConfig = field(default_factory=FineTuningConfig)
     pooling: Literal["layers", "mean", "max", "cls"] = "layers"
@@ -35,7 +35,7 @@ class FinetuneTextConfig:
     layer's, or BERT's [CLS] (GPT's last token) in transformers' own class."""
     head: Literal["probe", "random"] = "probe"
     """Where the head starts: as logistic regression on the states before training (Kumar et al. 2022), or at random."""
-    dropout: float = 0.1
+    dropout: float = 0.3
     """Before the head; with pooling cls, inside the layers too."""
     seeds: int = 3
     """Repetitions with other labelled examples (where shots is set), head and order."""

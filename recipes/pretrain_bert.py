@@ -1,6 +1,6 @@
 """Pretrain a BERT from scratch on your text: masked LM and next-sentence prediction (Devlin et al. 2018).
 
-    make pretrain-bert CONFIG=recipes/configs/bert-tiny-books.yaml
+    make pretrain-bert CONFIG=recipes/configs/bert-5min.yaml
     accelerate launch --multi_gpu --num_processes 2 recipes/pretrain_bert.py --config …
 
 Corpus → WordPiece tokenizer → token store → sentence pairs with masks → BertForPreTraining. Run it again to continue
@@ -8,6 +8,8 @@ an interrupted run; a finished one prints its result.
 """
 
 from dataclasses import dataclass, field
+
+import torch
 
 from toolkit import cli, config
 from toolkit.data.bert import MaskingConfig, unigram_entropy
@@ -29,6 +31,9 @@ class ModelSection(InitialValues):
     """A published size: bert-tiny, -mini, -small, -medium, -base, -large."""
     max_position_embeddings: int | None = None
     """Default: as many as a row has tokens; more would stay untrained."""
+    segment_deviation: float = 0.2
+    """Standard deviation of the two segment embeddings at the start, as large as a position; at transformers' 0.02
+    attention cannot tell A from B, and next-sentence prediction starts late."""
     dropout: float = 0.0
     """Minutes of training never see a text often enough to overfit; raise it for many epochs."""
 
@@ -81,6 +86,7 @@ def pretrain_bert(settings: PretrainBertConfig, accelerator) -> dict:
         settings.model.preset, vocab_size=vocab_size, max_position_embeddings=positions,
         hidden_dropout_prob=settings.model.dropout, attention_probs_dropout_prob=settings.model.dropout,
         pad_token_id=data.tokenizer.pad_token_id))
+    torch.nn.init.normal_(model.bert.embeddings.token_type_embeddings.weight, std=settings.model.segment_deviation)
     if accelerator.is_main_process:
         initialise(model, settings.model, data.train, data.tokenizer)  # the others get rank 0's weights
     if not settings.masking.next_sentence_prediction:

@@ -1,6 +1,6 @@
 """Pretrain a GPT from scratch on your text: the next token, in packed blocks (Radford et al. 2019).
 
-    make pretrain-gpt CONFIG=recipes/configs/gpt-tiny-books.yaml
+    make pretrain-gpt CONFIG=recipes/configs/gpt-5min.yaml
     accelerate launch --multi_gpu --num_processes 2 recipes/pretrain_gpt.py --config …
 
 Corpus → byte-level BPE tokenizer → token store → blocks → GPT2LMHeadModel. Run it again to continue an interrupted

@@ -1,7 +1,7 @@
 """Show the rows that a pretraining run sees at a step: any step, past or to come, without running to it.
 
-    make show-batch STEP=1000 CONFIG=recipes/configs/bert-tiny-books.yaml
-    python recipes/show_batch.py --step 1000 --pretraining recipes/configs/gpt-tiny-books.yaml --rows 8
+    make show-batch STEP=1000 CONFIG=recipes/configs/bert-5min.yaml
+    python recipes/show_batch.py --step 1000 --pretraining recipes/configs/gpt-5min.yaml --rows 8
 
 The data are prepared if they are not yet. Of a BERT: the pair, its label, and what is to be predicted, as [hidden],
 [shown←hidden] where another token stands, [=kept] where it was left; of a GPT: the text, and a bar before each document

@@ -51,15 +51,15 @@ class TransferConfig:
     """A file of `make word-vectors`, whose averages are a baseline; its tokenizer lies beside it."""
     training: FineTuningConfig = field(default_factory=FineTuningConfig)
     pooling: Literal["layers", "mean", "max"] = "layers"
-    dropout: float = 0.1
+    dropout: float = 0.3
     impl: ImplConfig = field(default_factory=ImplConfig)
 
 
 def transfer(settings: TransferConfig, accelerator) -> dict:
     """Every arm on every set, count of labels and seed; returns what transfer.json holds."""
     if not settings.models or not settings.sets or not settings.labels or settings.seeds < 1:
-        raise UserError("transfer needs at least one entry under each of models, sets and labels, and seeds of at least "
-                        "1.")
+        raise UserError("transfer needs at least one entry under each of models, sets and labels, and seeds of at "
+                        "least 1.")
     sections = {name: config.from_dict(TextDataSection, values or {}, f"sets.{name}")
                 for name, values in settings.sets.items()}
     tokenizers = {name: load_checkpoint_tokenizer(path) for name, path in settings.models.items()}

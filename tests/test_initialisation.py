@@ -14,7 +14,14 @@ from toolkit.data.store import TokenStore
 from toolkit.data.word_vectors import WINDOW, cooccurrence, train_word_vectors
 from toolkit.models.bert import BertForPreTraining
 from toolkit.models.gpt import GPT2LMHeadModel
-from toolkit.models.initialisation import set_positions, set_word_embeddings, sinusoids
+from toolkit.models.initialisation import (
+    InitialValues,
+    initialise,
+    set_attention,
+    set_positions,
+    set_word_embeddings,
+    sinusoids,
+)
 
 
 def store_of(ids) -> TokenStore:
@@ -51,6 +58,54 @@ def test_set_positions_changes_the_positions_alone(make):
 def test_set_positions_needs_positions():
     with pytest.raises(AssertionError, match="no learned position embeddings"):
         set_positions(torch.nn.Linear(2, 2), 0.2)
+
+
+def queries_and_keys(model) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    state = model.state_dict()
+    bert = [(state[name], state[name.replace("query", "key")]) for name in state if name.endswith("query.weight")]
+    return bert or [state[name].T.chunk(3)[:2] for name in state if name.endswith("c_attn.weight")]
+
+
+@pytest.mark.parametrize("agreement", [0.5, 0.9])
+@pytest.mark.parametrize("make", [lambda: BertForPreTraining(small.bert_config(50)),
+                                  lambda: GPT2LMHeadModel(small.gpt_config(50))], ids=["bert", "gpt"])
+def test_set_attention_makes_queries_and_keys_agree_and_nothing_else(make, agreement):
+    torch.manual_seed(0)
+    model = make()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    set_attention(model, agreement)
+    for query, key in queries_and_keys(model):
+        assert torch.corrcoef(torch.stack([query.flatten(), key.flatten()]))[0, 1] == pytest.approx(agreement, abs=0.05)
+        assert query.std() == pytest.approx(32**-0.5, rel=0.1) and key.std() == pytest.approx(32**-0.5, rel=0.1)
+        # What that is for: states attend to themselves, and to what is like them, more than to others.
+        states = torch.randn(40, 32)
+        logits = (states @ query.T) @ (states @ key.T).T
+        assert logits.diagonal().mean() > 5 * logits[~torch.eye(40, dtype=bool)].mean().abs()
+    changed = [name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])]
+    assert all(name.endswith(("query.weight", "key.weight", "c_attn.weight")) for name in changed)
+    for name in changed:
+        if "c_attn" in name:
+            assert torch.equal(model.state_dict()[name][:, 64:], before[name][:, 64:]), "values stay as they were"
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt"])
+def test_initialise_sets_what_is_asked_for(family, tmp_path):
+    data = small.small_data(tmp_path, "wordpiece" if family == "bert" else "bytes")
+    make = {"bert": lambda: BertForPreTraining(small.bert_config(len(data.tokenizer))),
+            "gpt": lambda: GPT2LMHeadModel(small.gpt_config(len(data.tokenizer)))}[family]
+    torch.manual_seed(0)
+    model = make()
+    initialise(model, InitialValues(), data.train, data.tokenizer)
+    words, known = model.get_input_embeddings().weight, np.unique(data.train.ids)
+    assert words[known.astype(int)].std().item() == pytest.approx(0.1, rel=0.01)
+    positions = [weight for name, weight in model.named_parameters() if name.endswith(("position_embeddings.weight",
+                                                                                       "wpe.weight"))]
+    assert torch.equal(positions[0], sinusoids(64, 32, 0.2))
+    torch.manual_seed(0)
+    model = make()
+    initialise(model, InitialValues(position_amplitude=0, attention_agreement=0, embeddings="random"), data.train,
+               data.tokenizer)
+    assert all(tensor.std() < 0.03 for name, tensor in model.named_parameters() if tensor.ndim == 2)
 
 
 @pytest.mark.parametrize("make", [lambda: BertForPreTraining(small.bert_config(50)),

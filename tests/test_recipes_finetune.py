@@ -20,7 +20,7 @@ from transformers import (
 
 from toolkit import config
 from toolkit.compare import paired_difference
-from toolkit.data.labelled import LabelledText, TextBatches, draw, read_table, split_off
+from toolkit.data.labelled import LabelledText, TextBatches, read_table, split_off
 from toolkit.data.sorting import SortingBatches, all_inputs, held_out, with_answers
 from toolkit.errors import UserError
 from toolkit.evaluation import compressor_bits_per_byte, primed_xz_bits_per_byte

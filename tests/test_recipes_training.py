@@ -109,17 +109,19 @@ def test_shakespeare_by_character(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "optimizer", "rate", "muon_rate"), [
-    ("gpt-tiny", "muon", 4e-3, 1e-2), ("bert-tiny", "muon", 4e-3, 1e-2), ("bert-mini", "muon", 2e-3, 5e-3),
-    ("gpt-nano", "muon", 4e-3, 1e-2), ("gpt2", "adamw", 6e-4, 1e-2 / 6), ("gpt3", "adamw", 6e-5, 1e-2 / 96),
+    ("gpt-tiny", "muon", 2e-3, 1e-2), ("bert-tiny", "muon", 2e-3, 1e-2), ("bert-mini", "muon", 1e-3, 5e-3),
+    ("gpt-nano", "muon", 2e-3, 1e-2), ("gpt2", "adamw", 6e-4, 1e-2 / 6), ("gpt3", "adamw", 6e-5, 1e-2 / 96),
     ("bert-base", "adamw", 1e-4, 1e-2 / 6)])
 def test_what_is_left_open_goes_with_the_preset(name, optimizer, rate, muon_rate):
     found = with_defaults(PretrainingConfig(max_steps=1), name)
     assert (found.optimizer, found.learning_rate) == (optimizer, pytest.approx(rate))
     assert found.muon_learning_rate == pytest.approx(muon_rate)
+    assert found.weight_decay == (0.3 if optimizer == "muon" else 0.1)
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
 def test_what_is_given_stays(name):
-    given = PretrainingConfig(max_steps=1, optimizer="adamw", learning_rate=0.5, muon_learning_rate=0.25)
+    given = PretrainingConfig(max_steps=1, optimizer="adamw", learning_rate=0.0, muon_learning_rate=0.25,
+                              weight_decay=0)
     assert with_defaults(given, name) == given
     assert with_defaults(PretrainingConfig(max_steps=1), name).learning_rate > 0

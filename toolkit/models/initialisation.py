@@ -26,9 +26,6 @@ _EMBEDDING_DEVIATION = 0.1  # of each number of a word vector; 0.05 learns a lit
 class InitialValues:
     position_amplitude: float = 0.2
     """Position embeddings start as sinusoids of this amplitude; 0 keeps transformers' random start."""
-    segment_deviation: float = 0.2
-    """Standard deviation of BERT's two segment embeddings, as large as a position; at transformers' 0.02 attention
-    cannot tell A from B, and next-sentence prediction starts late."""
     attention_agreement: float = 0.9
     """Queries and keys start as random maps with this correlation, so that attention goes to what is alike and near;
     0 keeps transformers' start, in which it goes nowhere."""
@@ -42,9 +39,6 @@ def initialise(model: PreTrainedModel, values: InitialValues, store: TokenStore,
     """Set what `values` names; call it on one process, the others get its weights."""
     if values.position_amplitude:
         set_positions(model, values.position_amplitude)
-    segments = getattr(getattr(model.base_model, "embeddings", None), "token_type_embeddings", None)
-    if segments is not None:
-        torch.nn.init.normal_(segments.weight, std=values.segment_deviation)
     if values.attention_agreement:
         set_attention(model, values.attention_agreement)
     if values.embeddings == "word-vectors":

@@ -56,7 +56,8 @@ def pooled_states(backbone: PreTrainedModel, pooling: Pooling, input_ids: torch.
     encoded = backbone(input_ids, attention_mask=inside, output_hidden_states=by_layer, **extra)
     if pooling == "max":
         largest = encoded.last_hidden_state.float().masked_fill(inside[:, :, None] == 0, -torch.inf).amax(1)
-        return largest.new_full((rows, largest.shape[1]), -torch.inf).index_reduce(0, text, largest, "amax")
+        return largest.new_full((rows, largest.shape[1]), -torch.inf).scatter_reduce(
+            0, text[:, None].expand_as(largest), largest, "amax")
     states = encoded.hidden_states if by_layer else [encoded.last_hidden_state]
     sums = torch.cat([(state.float() * inside[:, :, None]).sum(1) for state in states], -1)
     tokens = sums.new_zeros(rows).index_add(0, text, inside.sum(1).float())
@@ -71,7 +72,7 @@ class TextConfig(PreTrainedConfig):
 
     backbone_config: dict | PreTrainedConfig | None = None
     pooling: str = "layers"
-    dropout: float = 0.1
+    dropout: float = 0.3
 
     def __post_init__(self, **kwargs: Any) -> None:
         if self.pooling not in ("layers", "mean", "max"):
@@ -131,7 +132,7 @@ def load_checkpoint_tokenizer(path: str, longest: int | None = None) -> PreTrain
 
 
 def text_classifier(path: str, label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase, pretrained: bool,
-                    pooling: Pooling = "layers", dropout: float = 0.1) -> PreTrainedModel:
+                    pooling: Pooling = "layers", dropout: float = 0.3) -> PreTrainedModel:
     """A classifier with the checkpoint's weights and a new head, or of the same shape from random values.
 
     With pooling `cls`, transformers' own class: BERT's [CLS] through its pooler, GPT's last token; dropout is then

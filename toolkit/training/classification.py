@@ -24,7 +24,7 @@ from toolkit.training.precision import ImplConfig, Precision, choose
 
 @dataclass
 class FineTuningConfig(TrainingConfig):
-    max_steps: int | None = 400
+    max_steps: int | None = 300
     """The budget in optimiser steps, however many labels there are. For another kind of budget set this to null."""
     weight_decay: float = 0.05
     warmup_ratio: float = 0.1

@@ -40,22 +40,25 @@ class PretrainingConfig(TrainingConfig):
     """AdamW's, at its peak. Default: the preset's."""
     muon_learning_rate: float | None = None
     """Muon's, at its peak, on AdamW's scale (update root-mean-square 0.2, Liu et al. 2025). Default: the preset's."""
+    weight_decay: float | None = None
+    """Decoupled (Loshchilov & Hutter 2019); on matrices only. Default: 0.3 for small presets, which keeps weights small
+    enough to be fine-tuned (recipes/README.md), 0.1 for those with a published rate, as Brown et al. 2020."""
     lr_scheduler_type: Literal["linear", "cosine", "constant", "wsd", "one_cycle"] = "wsd"
 
 
 def with_defaults(training: PretrainingConfig, preset_name: str) -> PretrainingConfig:
     """Optimiser and rates that are left open, as they go with the preset.
 
-    Small models: the best of a sweep at width 128 (recipes/README.md); wider ones in proportion to 1 / width (Yang et
-    al. 2022), which nobody has measured here. Large models: what their authors published.
+    Small models: what transferred best at width 128 (recipes/README.md); wider ones in proportion to 1 / width (Yang
+    et al. 2022), measured at 256. Large models: what their authors published.
     """
     narrow = 128 / max(128, preset(preset_name).width)
     published = _PUBLISHED_RATES.get(preset_name)
     optimizer = training.optimizer or ("adamw" if published else "muon")
-    rate = (published or 2e-3 * narrow) if optimizer == "adamw" else 4e-3 * narrow
-    given = {"optimizer": optimizer, "learning_rate": training.learning_rate or rate,
-             "muon_learning_rate": training.muon_learning_rate or 1e-2 * narrow}
-    return dataclasses.replace(training, **given)
+    defaults = {"optimizer": optimizer, "learning_rate": published or 2e-3 * narrow,
+                "muon_learning_rate": 1e-2 * narrow, "weight_decay": 0.1 if published else 0.3}
+    return dataclasses.replace(training, **{key: value for key, value in defaults.items()
+                                            if getattr(training, key) is None})
 
 
 class BertPretraining:
