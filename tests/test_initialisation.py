@@ -75,7 +75,8 @@ def test_set_attention_makes_queries_and_keys_agree_and_nothing_else(make, agree
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     set_attention(model, agreement)
     for query, key in queries_and_keys(model):
-        assert torch.corrcoef(torch.stack([query.flatten(), key.flatten()]))[0, 1] == pytest.approx(agreement, abs=0.05)
+        correlation = torch.corrcoef(torch.stack([query.flatten(), key.flatten()]))[0, 1]
+        assert correlation == pytest.approx(agreement, abs=0.1)  # of 1,024 pairs
         assert query.std() == pytest.approx(32**-0.5, rel=0.1) and key.std() == pytest.approx(32**-0.5, rel=0.1)
         # What that is for: states attend to themselves, and to what is like them, more than to others.
         states = torch.randn(40, 32)

@@ -76,7 +76,8 @@ def read_table(path: str | Path, text_column: str = "text", label_column: str = 
     if len(unseen):
         raise UserError(f"{path}, line {lines[unseen[0]]}: label '{table[label_column].iloc[unseen[0]]}' does not "
                         f"occur in the training file, which has {', '.join(names)}.")
-    return LabelledText(table[text_column].tolist(), table[label_column].map(position).to_numpy(np.int64), names)
+    labels = table[label_column].map(position).to_numpy(np.int64, copy=True)
+    return LabelledText(table[text_column].tolist(), labels, names)
 
 
 def documentation_passages(corpus_file: Path, passage: int = 250, per_document: int = 8) -> LabelledText:
