@@ -1,5 +1,6 @@
 """Pictures of a run: loss curves, confusion matrices, arms beside each other, learning curves."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -130,18 +131,28 @@ def plot_learning_curves(panels: dict[str, dict[str, dict[str, dict]]], path: st
 
 
 def plot_sweep(rows: Sequence[dict], path: str | Path, title: str) -> None:
-    """One line a setting: its mean, and a dot a seed. Lower is better."""
-    figure, axes = _axes("", (9, 1.2 + 0.3 * len(rows)))
-    figure.suptitle(title, color=INK, fontsize=11)  # over the labels too, which take half the width
-    for position, row in enumerate(rows):
-        axes.scatter(row["values"], [position] * len(row["values"]), s=28, color=COLOURS[0], zorder=3)
-        axes.annotate(f"{row['mean']:.3f}", (max(row["values"]), position), xytext=(8, 0), textcoords="offset points",
-                      va="center", fontsize=8, color=INK)
-    axes.set_yticks(range(len(rows)), [row["setting"] for row in rows], fontsize=8)
-    axes.invert_yaxis()
-    axes.margins(x=0.12)
-    axes.set_xlabel("nats")
-    axes.grid(axis="x", color=SOFT, alpha=0.3)
+    """One line a setting: its mean loss, and a dot a seed; beside it, where there are any, the mean of the probes."""
+    probed = all("probe" in row for row in rows)
+    names = [textwrap.fill(row["setting"], 56) for row in rows]
+    lines = len(names) + sum(name.count("\n") for name in names)
+    figure, all_axes = plt.subplots(1, 1 + probed, figsize=(9 + 3 * probed, 1.2 + 0.3 * lines), sharey=True,
+                                    squeeze=False, layout="constrained")
+    figure.suptitle(title, color=INK, fontsize=11)
+    columns = [("nats, lower is better", [(row["values"], f"{row['mean']:.3f}") for row in rows])]
+    if probed:
+        shares = [100 * row["probe"]["mean"] for row in rows]
+        columns.append(("frozen probes, accuracy in percent", [([share], f"{share:.1f}") for share in shares]))
+    for axes, (label, entries), colour in zip(all_axes[0], columns, COLOURS, strict=False):
+        for position, (values, text) in enumerate(entries):
+            axes.scatter(values, [position] * len(values), s=28, color=colour, zorder=3)
+            axes.annotate(text, (max(values), position), xytext=(8, 0), textcoords="offset points", va="center",
+                          fontsize=8, color=INK)
+        axes.margins(x=0.15)
+        axes.set_xlabel(label)
+        axes.grid(axis="x", color=SOFT, alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    all_axes[0, 0].set_yticks(range(len(rows)), names, fontsize=8)
+    all_axes[0, 0].invert_yaxis()
     _save(figure, path)
 
 
