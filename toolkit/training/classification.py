@@ -28,6 +28,8 @@ class FineTuningConfig(TrainingConfig):
     """The budget in optimiser steps, however many labels there are. For another kind of budget set this to null."""
     weight_decay: float = 0.05
     warmup_ratio: float = 0.1
+    eval_steps: int = 30
+    """Evaluate every so many steps, and keep the model with the best validation accuracy; 0: only at the end."""
     save_steps: int = 0
     """Checkpoint every so many steps; 0: only when interrupted."""
 
@@ -45,7 +47,7 @@ class LabelledBatches(Protocol):
 class Classification:
     """Cross-entropy on `train`; evaluated, and the best model chosen, on `validation`. The test set is not in here."""
 
-    best_metric = "loss"
+    best_metric = "error"  # a few examples answered wrongly with confidence move the loss, and say little
 
     def __init__(self, model: PreTrainedModel, train: LabelledBatches, validation: LabelledBatches,
                  eval_batch: int = 64, tokenizer: PreTrainedTokenizerBase | None = None):
@@ -62,7 +64,8 @@ class Classification:
     def evaluate(self, model: PreTrainedModel, accelerator: Accelerator, precision: Precision) -> dict[str, float]:
         logits = predict(model, self.validation, accelerator, precision, self.eval_batch)
         loss = F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(self.validation.labels))
-        return {"loss": float(loss), **score(logits.argmax(1), self.validation.labels)}
+        scores = score(logits.argmax(1), self.validation.labels)
+        return {"loss": float(loss), "error": 1 - scores["accuracy"], **scores}
 
     def save(self, model: PreTrainedModel, directory: Path) -> None:
         model.save_pretrained(directory)
