@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 import transformers
-from transformers import AutoConfig, BertConfig, BertModel, GPT2Model, PreTrainedConfig
+from transformers import AutoConfig, BertConfig, BertModel, GPT2Model, PreTrainedConfig, PreTrainedModel
 
 from toolkit.errors import UserError
 
@@ -13,6 +13,16 @@ _DROPOUT_FIELDS = {
     "bert": ("hidden_dropout_prob", "attention_probs_dropout_prob"),
     "gpt2": ("resid_pdrop", "embd_pdrop", "attn_pdrop"),
 }
+
+
+class BackboneModel(PreTrainedModel):
+    """What a model around a `backbone` can do because its layers can."""
+
+    base_model_prefix = "backbone"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
 
 
 def checkpoint_config(path: str | Path) -> PreTrainedConfig:

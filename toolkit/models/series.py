@@ -14,12 +14,12 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig
 from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils.generic import can_return_tuple
 
-from toolkit.models.backbone import backbone_config, checkpoint_config, load_backbone, new_backbone
+from toolkit.models.backbone import BackboneModel, backbone_config, checkpoint_config, load_backbone, new_backbone
 
 
 class SeriesConfig(PreTrainedConfig):
@@ -66,7 +66,7 @@ def _without_words(backbone: dict | PreTrainedConfig | None, dropout: float) -> 
     return backbone
 
 
-class SeriesForClassification(PreTrainedModel):
+class SeriesForClassification(BackboneModel):
     """A series classifier around transformers' BertModel (without pooler) or GPT2Model.
 
     The series should be z-normalised (`toolkit.data.series.z_normalise`): nothing here rescales them. Patches
@@ -75,12 +75,7 @@ class SeriesForClassification(PreTrainedModel):
     """
 
     config_class = SeriesConfig
-    base_model_prefix = "backbone"
     main_input_name = "values"
-    supports_gradient_checkpointing = True
-    _supports_sdpa = True
-    _supports_flash_attn = True
-    _supports_attention_backend = True
 
     def __init__(self, config: SeriesConfig):
         super().__init__(config)

@@ -22,7 +22,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils.generic import can_return_tuple
 
 from toolkit.errors import UserError
-from toolkit.models.backbone import backbone_config, checkpoint_config, load_backbone, new_backbone
+from toolkit.models.backbone import BackboneModel, backbone_config, checkpoint_config, load_backbone, new_backbone
 from toolkit.tokenization import load_tokenizer
 
 Pooling = Literal["layers", "mean", "max", "cls"]
@@ -82,15 +82,10 @@ class TextConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
 
 
-class TextForClassification(PreTrainedModel):
+class TextForClassification(BackboneModel):
     """A text classifier around transformers' BertModel (without pooler) or GPT2Model; dropout before the head only."""
 
     config_class = TextConfig
-    base_model_prefix = "backbone"
-    supports_gradient_checkpointing = True
-    _supports_sdpa = True
-    _supports_flash_attn = True
-    _supports_attention_backend = True
 
     def __init__(self, config: TextConfig):
         super().__init__(config)
@@ -147,7 +142,7 @@ def text_classifier(path: str, label_names: Sequence[str], tokenizer: PreTrained
         model = AutoModelForSequenceClassification.from_config(config)
         if pretrained:
             weights = load_backbone(path, shape.model_type, pooler=True).state_dict()
-            getattr(model, model.base_model_prefix).load_state_dict(weights, strict=False)
+            getattr(model, model.base_model_prefix).load_state_dict(weights)
         return model
     shape.pad_token_id = tokenizer.pad_token_id
     model = TextForClassification(TextConfig(backbone_config=shape, pooling=pooling, dropout=dropout, **labels))
