@@ -33,7 +33,8 @@ from toolkit.models.bert import BertForPreTraining
 from toolkit.models.gpt import GPT2LMHeadModel
 from toolkit.models.presets import model_config
 from toolkit.run import Run, environment, read_metrics, write_json
-from toolkit.training.loop import ImplConfig, TrainingConfig, make_accelerator, seed_everything, train
+from toolkit.training.distributed import make_accelerator
+from toolkit.training.loop import ImplConfig, TrainingConfig, seed_everything, train
 from toolkit.training.throughput import peak_memory_mb
 
 

@@ -19,7 +19,8 @@ from toolkit.models.baselines import logistic_on_values, majority
 from toolkit.models.series import SeriesForClassification
 from toolkit.run import Run
 from toolkit.training.classification import Arm, FineTuningConfig, arms_table, fine_tune_arms, score
-from toolkit.training.loop import ImplConfig, make_accelerator
+from toolkit.training.distributed import make_accelerator
+from toolkit.training.loop import ImplConfig
 
 
 @dataclass
@@ -92,7 +93,7 @@ def finetune_series(settings: FinetuneSeriesConfig, accelerator) -> dict:
 
 def main(argv: list[str]) -> None:
     settings = config.parse(FinetuneSeriesConfig, argv, __doc__)
-    accelerator = make_accelerator()
+    accelerator = make_accelerator(settings.impl.ddp_timeout)
     result = finetune_series(settings, accelerator)
     accelerator.print(f"test accuracy in percent, mean ± 95 % interval over {settings.seeds} seeds, "
                       f"{result['test_examples']:,} series")

@@ -18,7 +18,8 @@ from toolkit.models.baselines import majority, tfidf_logistic
 from toolkit.models.text import load_checkpoint_tokenizer, text_classifier
 from toolkit.run import Run
 from toolkit.training.classification import Arm, FineTuningConfig, arms_table, fine_tune_arms, score
-from toolkit.training.loop import ImplConfig, make_accelerator
+from toolkit.training.distributed import make_accelerator
+from toolkit.training.loop import ImplConfig
 from toolkit.training.precision import choose
 from toolkit.training.probing import start_from_probe
 
@@ -82,7 +83,7 @@ def finetune_text(settings: FinetuneTextConfig, accelerator) -> dict:
 
 def main(argv: list[str]) -> None:
     settings = config.parse(FinetuneTextConfig, argv, __doc__)
-    accelerator = make_accelerator()
+    accelerator = make_accelerator(settings.impl.ddp_timeout)
     result = finetune_text(settings, accelerator)
     accelerator.print(f"test accuracy in percent, mean ± 95 % interval over {settings.seeds} seeds, "
                       f"{result['test_examples']:,} examples")

@@ -16,15 +16,8 @@ from toolkit.data.sorting import LENGTH, LETTERS, SortingBatches, all_inputs, he
 from toolkit.models.gpt import GPT2LMHeadModel
 from toolkit.models.presets import model_config
 from toolkit.run import Run
-from toolkit.training.loop import (
-    ImplConfig,
-    TrainingConfig,
-    as_tensors,
-    make_accelerator,
-    seed_everything,
-    to_device,
-    train,
-)
+from toolkit.training.distributed import make_accelerator
+from toolkit.training.loop import ImplConfig, TrainingConfig, as_tensors, seed_everything, to_device, train
 from toolkit.training.pretraining import CausalLanguageModelling
 
 

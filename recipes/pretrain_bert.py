@@ -20,7 +20,9 @@ from toolkit.models.bert import BertForPreTraining
 from toolkit.models.initialisation import InitialValues, initialise
 from toolkit.models.presets import model_config, preset
 from toolkit.run import Run
-from toolkit.training.loop import ImplConfig, make_accelerator, seed_everything, train
+from toolkit.training.distributed import main_process_first, make_accelerator
+from toolkit.training.dry_run import dry_run
+from toolkit.training.loop import ImplConfig, seed_everything, train
 from toolkit.training.pretraining import BertPretraining, PretrainingConfig, with_defaults
 from toolkit.training.probing import ProbeConfig, Probes
 
@@ -56,6 +58,8 @@ class PretrainBertConfig:
     """Labelled sets on which every evaluation measures what the frozen states are worth."""
     seed: int = 0
     impl: ImplConfig = field(default_factory=ImplConfig)
+    dry_run: bool = False
+    """Check every input, prepare the data, tell what would be trained, how long and in how much memory, and end."""
 
 
 def pretrain_bert(settings: PretrainBertConfig, accelerator) -> dict:
@@ -69,13 +73,13 @@ def pretrain_bert(settings: PretrainBertConfig, accelerator) -> dict:
     if settings.eval_rows < 1:
         raise UserError(f"eval_rows is {settings.eval_rows}; it must be at least 1.")
     settings.training = with_defaults(settings.training, settings.model.preset)
-    run = Run(settings.output_dir, accelerator.is_main_process).open(settings)
+    run = Run(settings.output_dir, accelerator.is_main_process and not settings.dry_run).open(settings)
     if run.result():
         accelerator.print(f"{run.directory} is finished; its result is {run.result_path}")
         return run.result()
 
     # Data: the first process makes it, the others find it made.
-    with accelerator.main_process_first():
+    with main_process_first(accelerator):
         data = prepare(settings.corpus, settings.tokenizer, settings.data_dir, end_documents=False,
                        num_proc=settings.impl.preprocessing_num_workers, progress=accelerator.is_main_process)
     vocab_size = len(data.tokenizer)
@@ -93,13 +97,15 @@ def pretrain_bert(settings: PretrainBertConfig, accelerator) -> dict:
         for module in (model.bert.pooler, model.cls.seq_relationship):
             module.requires_grad_(False)
     entropy = unigram_entropy(data.validation, vocab_size, data.train)
-    run.write_manifest(data=data.facts(), parameters=model.num_parameters())
+    run.write_manifest(data.files(), data=data.facts(), parameters=model.num_parameters())
     accelerator.print(f"{settings.model.preset}: {model.num_parameters():,} parameters with a vocabulary of "
                       f"{vocab_size:,}; {data.train.num_tokens:,} training tokens; unigram entropy {entropy:.2f} nats")
 
     # Train.
     task = BertPretraining(model, data, settings.masking, settings.training.batch_size, settings.seed,
                            settings.eval_rows, Probes(settings.probes, data.tokenizer))
+    if settings.dry_run:
+        return dry_run(task, settings.training, settings.impl, run, accelerator, data.train.num_tokens)
     metrics = train(task, settings.training, settings.impl, run, accelerator, settings.seed, "BERT",
                     config.to_dict(settings))
     return run.finish({**metrics, "unigram_entropy": entropy})
@@ -107,8 +113,10 @@ def pretrain_bert(settings: PretrainBertConfig, accelerator) -> dict:
 
 def main(argv: list[str]) -> None:
     settings = config.parse(PretrainBertConfig, argv, __doc__)
-    accelerator = make_accelerator()
+    accelerator = make_accelerator(settings.impl.ddp_timeout)
     result = pretrain_bert(settings, accelerator)
+    if settings.dry_run:
+        return
     accelerator.print(f"masked LM {result['mlm_loss']:.3f} nats (unigram entropy {result['unigram_entropy']:.3f}), "
                       f"accuracy {result['mlm_accuracy']:.3f}")
     if "nsp_accuracy" in result:

@@ -17,7 +17,9 @@ from toolkit.models.gpt import GPT2LMHeadModel
 from toolkit.models.initialisation import InitialValues, initialise
 from toolkit.models.presets import model_config, preset
 from toolkit.run import Run
-from toolkit.training.loop import ImplConfig, make_accelerator, seed_everything, train
+from toolkit.training.distributed import main_process_first, make_accelerator
+from toolkit.training.dry_run import dry_run
+from toolkit.training.loop import ImplConfig, seed_everything, train
 from toolkit.training.pretraining import GptPretraining, PretrainingConfig, with_defaults
 from toolkit.training.probing import ProbeConfig, Probes
 
@@ -54,6 +56,8 @@ class PretrainGptConfig:
     """Labelled sets on which every evaluation measures what the frozen states are worth."""
     seed: int = 0
     impl: ImplConfig = field(default_factory=ImplConfig)
+    dry_run: bool = False
+    """Check every input, prepare the data, tell what would be trained, how long and in how much memory, and end."""
 
 
 def pretrain_gpt(settings: PretrainGptConfig, accelerator) -> dict:
@@ -65,13 +69,13 @@ def pretrain_gpt(settings: PretrainGptConfig, accelerator) -> dict:
         raise UserError(f"block_size is {settings.block_size}; it must lie between 1 and the model's {positions} "
                         f"positions (model.max_position_embeddings).")
     settings.training = with_defaults(settings.training, settings.model.preset)
-    run = Run(settings.output_dir, accelerator.is_main_process).open(settings)
+    run = Run(settings.output_dir, accelerator.is_main_process and not settings.dry_run).open(settings)
     if run.result():
         accelerator.print(f"{run.directory} is finished; its result is {run.result_path}")
         return run.result()
 
     # Data: the first process makes it, the others find it made.
-    with accelerator.main_process_first():
+    with main_process_first(accelerator):
         data = prepare(settings.corpus, settings.tokenizer, settings.data_dir, end_documents=True,
                        num_proc=settings.impl.preprocessing_num_workers, progress=accelerator.is_main_process)
     vocab_size, end_id = len(data.tokenizer), data.tokenizer.eos_token_id
@@ -85,13 +89,15 @@ def pretrain_gpt(settings: PretrainGptConfig, accelerator) -> dict:
         attn_pdrop=dropout, bos_token_id=end_id, eos_token_id=end_id))
     if accelerator.is_main_process:
         initialise(model, settings.model, data.train, data.tokenizer)  # the others get rank 0's weights
-    run.write_manifest(data=data.facts(), parameters=model.num_parameters())
+    run.write_manifest(data.files(), data=data.facts(), parameters=model.num_parameters())
     accelerator.print(f"{settings.model.preset}: {model.num_parameters():,} parameters with a vocabulary of "
                       f"{vocab_size:,}; {data.train.num_tokens:,} training tokens")
 
     # Train.
     task = GptPretraining(model, data, settings.block_size, settings.training.batch_size, settings.seed,
                           settings.attention_within_documents, Probes(settings.probes, data.tokenizer))
+    if settings.dry_run:
+        return dry_run(task, settings.training, settings.impl, run, accelerator, data.train.num_tokens)
     metrics = train(task, settings.training, settings.impl, run, accelerator, settings.seed, "GPT",
                     config.to_dict(settings))
     return run.finish(metrics)
@@ -99,8 +105,10 @@ def pretrain_gpt(settings: PretrainGptConfig, accelerator) -> dict:
 
 def main(argv: list[str]) -> None:
     settings = config.parse(PretrainGptConfig, argv, __doc__)
-    accelerator = make_accelerator()
+    accelerator = make_accelerator(settings.impl.ddp_timeout)
     result = pretrain_gpt(settings, accelerator)
+    if settings.dry_run:
+        return
     accelerator.print(f"loss {result['loss']:.3f} nats a token, perplexity {result['perplexity']:.1f}, "
                       f"{result['bits_per_byte']:.3f} bits per byte")
     accelerator.print(f"model: {settings.output_dir}/model")

@@ -16,7 +16,7 @@ from pretrain_gpt import PretrainGptConfig, pretrain_gpt
 from toolkit import cli, config
 from toolkit.errors import UserError
 from toolkit.run import write_atomic
-from toolkit.training.loop import make_accelerator
+from toolkit.training.distributed import main_process_first, make_accelerator
 
 
 @dataclass
@@ -43,8 +43,8 @@ def main(argv: list[str]) -> None:
     settings = config.parse(ShakespeareCharConfig, argv, __doc__)
     if not 0 < settings.train_share < 1:
         raise UserError(f"train_share is {settings.train_share}; it must lie between 0 and 1.")
-    accelerator = make_accelerator()
-    with accelerator.main_process_first():
+    accelerator = make_accelerator(settings.impl.ddp_timeout)
+    with main_process_first(accelerator):
         parts = split(Path(settings.text), settings.train_share, Path(settings.data_dir))
     settings.corpus.sources, settings.corpus.validation_sources = parts[:1], parts[1:]
     result = pretrain_gpt(settings, accelerator)

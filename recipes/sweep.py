@@ -22,7 +22,7 @@ from toolkit.errors import UserError
 from toolkit.report import plot_sweep
 from toolkit.run import environment, write_json
 from toolkit.training.budget import Budget
-from toolkit.training.loop import make_accelerator
+from toolkit.training.distributed import make_accelerator
 
 
 @dataclass

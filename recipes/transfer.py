@@ -28,7 +28,8 @@ from toolkit.report import plot_learning_curves
 from toolkit.run import Run, write_json
 from toolkit.tokenization import load_tokenizer
 from toolkit.training.classification import FineTuningConfig, fine_tune
-from toolkit.training.loop import ImplConfig, make_accelerator, seed_everything
+from toolkit.training.distributed import make_accelerator
+from toolkit.training.loop import ImplConfig, seed_everything
 from toolkit.training.precision import choose
 from toolkit.training.probing import fit_head, frozen_states, start_from_probe
 
@@ -200,7 +201,7 @@ def cell(entry: dict) -> str:
 
 def main(argv: list[str]) -> None:
     settings = config.parse(TransferConfig, argv, __doc__)
-    accelerator = make_accelerator()
+    accelerator = make_accelerator(settings.impl.ddp_timeout)
     result = transfer(settings, accelerator)
     accelerator.print(show(result))
     accelerator.print(f"{Path(settings.output_dir) / 'transfer.json'}")

@@ -33,6 +33,7 @@ from toolkit.models.bert import BertForPreTraining
 from toolkit.models.gpt import GPT2LMHeadModel
 from toolkit.run import Run, read_json, read_metrics  # noqa: F401
 from toolkit.training import loop
+from toolkit.training.distributed import make_accelerator
 from toolkit.training.pretraining import BertPretraining, GptPretraining
 
 ROOT = Path(__file__).parent.parent
@@ -117,7 +118,7 @@ def sgd_steps(clip: float) -> loop.TrainingConfig:
 
 def train(task, directory: Path, config: loop.TrainingConfig, **impl) -> dict[str, float]:
     """`loop.train` in fp32 on the process group at hand."""
-    return loop.train(task, config, loop.ImplConfig(dtype="fp32", **impl), Run(directory), loop.make_accelerator(), 7)
+    return loop.train(task, config, loop.ImplConfig(dtype="fp32", **impl), Run(directory), make_accelerator(), 7)
 
 
 TIMING = ("tokens_per_second", "mfu", "data_wait", "peak_memory_mb", "seconds")
@@ -233,7 +234,7 @@ class Stopped(Exception):
 def _launched(root: Path) -> None:
     """On each of two processes: three steps of SGD for BERT and GPT; AdamW unbroken, and broken off and resumed."""
     data = {"bert": small_data(root, "wordpiece"), "gpt": small_data(root, "bytes")}  # made before the launch
-    accelerator = loop.make_accelerator()
+    accelerator = make_accelerator()
     adam, loop.make_optimizers = loop.make_optimizers, sgd
     facts = {"processes": accelerator.num_processes}
     for make in (bert_task, gpt_task):

@@ -29,9 +29,13 @@ def trained(kind: str = "bert", steps: int = 3, seed: int = 0, optimizer: str = 
     return model, optimizers
 
 
+def save(directory, step: int, model, optimizers, state: dict, keep: int):
+    return checkpoint.save(directory, step, checkpoint.snapshot(model, optimizers), state, keep)
+
+
 def write(directory, steps, keep: int = 10) -> None:
     for step in steps:
-        checkpoint.save(directory, step, *trained(steps=1), {}, keep)
+        save(directory, step, *trained(steps=1), {}, keep)
 
 
 def names(directory) -> list[str]:
@@ -60,7 +64,7 @@ def assert_same(left, right) -> None:
 def test_what_is_loaded_is_what_was_saved(tmp_path, kind, optimizer):
     model, optimizers = trained(kind, optimizer=optimizer)
     state = {"best": 0.1 + 0.2, "running": {"mlm": 1 / 3}, "tokens": 2**40}
-    path = checkpoint.save(tmp_path, 12, model, optimizers, state, keep=2)
+    path = save(tmp_path, 12, model, optimizers, state, keep=2)
     assert names(path) == sorted(FILES)
     other, others = trained(kind, steps=1, seed=1, optimizer=optimizer)
     assert checkpoint.newest_valid(tmp_path) == (path, [])
@@ -81,7 +85,7 @@ def test_what_is_loaded_is_what_was_saved(tmp_path, kind, optimizer):
 
 
 def test_another_set_of_optimisers_is_refused(tmp_path):
-    path = checkpoint.save(tmp_path, 1, *trained(optimizer="muon"), {}, keep=2)
+    path = save(tmp_path, 1, *trained(optimizer="muon"), {}, keep=2)
     with pytest.raises(UserError, match="2 optimisers, this run has 1"):
         checkpoint.load(path, *trained(optimizer="adamw"))
 
@@ -154,9 +158,9 @@ def test_damaged_checkpoints_do_not_push_out_new_ones(tmp_path):
 
 
 def test_saving_a_step_again_replaces_it(tmp_path):
-    checkpoint.save(tmp_path, 5, *trained(seed=1), {"mark": 1}, keep=2)
+    save(tmp_path, 5, *trained(seed=1), {"mark": 1}, keep=2)
     model, optimizers = trained(seed=2)
-    path = checkpoint.save(tmp_path, 5, model, optimizers, {"mark": 2}, keep=2)
+    path = save(tmp_path, 5, model, optimizers, {"mark": 2}, keep=2)
     assert names(tmp_path) == ["step-00000005"] and checkpoint.newest_valid(tmp_path) == (path, [])
     other, others = trained(seed=3)
     assert checkpoint.load(path, other, others)["mark"] == 2
@@ -164,14 +168,14 @@ def test_saving_a_step_again_replaces_it(tmp_path):
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=["full", "ctrl-c"])
-@pytest.mark.parametrize("part", ["save_model", "torch.save", "write_json", "fsync", "replace"])
+@pytest.mark.parametrize("part", ["save_file", "torch.save", "write_json", "fsync", "replace"])
 def test_nothing_half_written_is_left_when_writing_fails(tmp_path, monkeypatch, part, error):
     write(tmp_path, [4])
 
     def fail(*args, **kwargs):
         raise error
 
-    target = {"save_model": (checkpoint, "save_model"), "torch.save": (checkpoint.torch, "save"),
+    target = {"save_file": (checkpoint, "save_file"), "torch.save": (checkpoint.torch, "save"),
               "write_json": (checkpoint, "write_json"), "fsync": (small.os, "fsync"),
               "replace": (small.os, "replace")}[part]
     with monkeypatch.context() as patch:

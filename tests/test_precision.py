@@ -13,6 +13,7 @@ from toolkit.models.bert import BertForPreTraining
 from toolkit.models.gpt import GPT2LMHeadModel
 from toolkit.run import Run
 from toolkit.training import loop, precision
+from toolkit.training.distributed import make_accelerator
 from toolkit.training.loop import TrainingConfig
 from toolkit.training.precision import ImplConfig, Precision, choose
 
@@ -121,7 +122,7 @@ def make_task(data, kind: str, dropout: float = 0.0):
 
 def trained(task, directory: Path, config: TrainingConfig, **impl) -> list[float]:
     """The logged losses."""
-    loop.train(task, config, ImplConfig(**impl), Run(directory), loop.make_accelerator(), 7)
+    loop.train(task, config, ImplConfig(**impl), Run(directory), make_accelerator(), 7)
     return [record["loss"] for record in small.records(directory) if "loss" in record]
 
 

@@ -11,7 +11,7 @@ from small import run_recipe, write_config
 
 from toolkit.data.labelled import LabelledText, TextBatches, draw
 from toolkit.models.text import TextConfig, TextForClassification
-from toolkit.training.loop import make_accelerator
+from toolkit.training.distributed import make_accelerator
 from toolkit.training.precision import ImplConfig, choose
 from toolkit.training.probing import ProbeConfig, Probes, fit_head, frozen_states, start_from_probe
 

@@ -32,7 +32,8 @@ from toolkit.models.presets import count_parameters
 from toolkit.models.text import load_checkpoint_tokenizer, text_classifier
 from toolkit.report import plot_arms, plot_confusion, plot_loss
 from toolkit.training.classification import arms_table, compare_arms
-from toolkit.training.loop import TrainingConfig, make_accelerator
+from toolkit.training.distributed import make_accelerator
+from toolkit.training.loop import TrainingConfig
 
 QUICK = dict(max_steps=6, batch_size=8, learning_rate=1e-3, logging_steps=3, save_steps=0)
 

@@ -12,6 +12,7 @@ from test_loop import Toy
 from toolkit.models.layers import use_bf16_layers
 from toolkit.run import read_metrics
 from toolkit.training import loop, throughput
+from toolkit.training.distributed import make_accelerator
 from toolkit.training.loop import TrainingConfig
 from toolkit.training.precision import ImplConfig, choose
 from toolkit.training.throughput import Meter, matmul_flops, matmul_peak, throughput_line
@@ -120,7 +121,7 @@ def test_waiting_for_data_is_seen(tmp_path, monkeypatch):
 def test_operations_a_token_do_not_depend_on_micro_batches():
     config, found = choose(ImplConfig(dtype="fp32"), CPU), []
     for micro in (None, 2):
-        dataset = loop._StepDataset(Toy(), range(8), micro)
+        dataset = loop.StepDataset(Toy(), 8, make_accelerator(), ImplConfig(micro_batch_size=micro))
         task = dataset.task
         found.append(loop._meter(task, task.model, dataset, 0, config, 1))
         assert all(parameter.grad is None for parameter in task.model.parameters()), "gradients are left behind"
@@ -157,7 +158,7 @@ def test_a_short_run_prints_its_last_line(tmp_path, capfd):
 
 
 def test_a_bar_where_there_is_a_terminal(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(loop.sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     small.train(Toy([1.0]), tmp_path, TrainingConfig(max_steps=3, batch_size=4, logging_steps=1, save_steps=0))
     said = capfd.readouterr()
     assert "training: step " not in said.out and "%" in said.err

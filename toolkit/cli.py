@@ -1,38 +1,62 @@
 """How a recipe starts and ends: mistakes as one line, signals as exit codes, process groups taken down in order."""
 
+import os
 import sys
 from collections.abc import Callable
 
-from toolkit.errors import Interrupted, UserError
+from toolkit.errors import Diverged, Interrupted, PeerLost, UserError
 
 
 def run(main: Callable[[list[str]], object]) -> None:
-    """Call `main(argv)` and exit: 0 done, 2 wrong input, 130 or 143 stopped by Ctrl-C or SIGTERM after saving."""
-    code = 0
+    """Call `main(argv)` and exit:
+
+    0 done; 2 wrong input; 3 the loss is no number; 4 another process of the group is gone; 128 + n stopped by signal
+    n after saving: 130 Ctrl-C, 138 SIGUSR1, 143 SIGTERM. After 4 and 128 + n the same command continues.
+    """
+    code, together = 0, True
     if "transformers" in sys.modules:  # its bars and load reports would bury ours; missing weights are our errors
         logging = sys.modules["transformers"].logging
         logging.set_verbosity_error()
         logging.disable_progress_bar()
     try:
         main(sys.argv[1:])
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 2
-    except Interrupted as stop:
+    except Interrupted as stop:  # on every rank at the same step
         print(f"\n{stop}", file=sys.stderr)
         code = stop.exit_code
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code, together = 2, False
+    except Diverged as error:
+        print(f"error: {error}", file=sys.stderr)
+        code, together = 3, False
     except KeyboardInterrupt:
         print("\nstopped; what was finished is kept, the same command continues", file=sys.stderr)
-        code = 130
-    if code != 2:
-        _end_process_group()
+        code, together = 130, False
+    except (PeerLost, RuntimeError) as error:
+        lost = error if isinstance(error, PeerLost) else _lost_peer(error)
+        if lost is None:
+            raise
+        print(f"error: {lost}", file=sys.stderr)
+        code, together = 4, False
     sys.stdout.flush()
+    if _in_process_group():
+        if not together:
+            sys.stderr.flush()
+            os._exit(code)  # taking the group down would wait for the others, who are told by its going
+        # Leaving without this ended about one two-process run in five in SIGABRT, after training had succeeded.
+        torch = sys.modules["torch"]
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
     sys.exit(code)
 
 
-def _end_process_group() -> None:
-    # Leaving without this ended about one two-process run in five in SIGABRT, after training had succeeded.
+def _lost_peer(error: RuntimeError) -> PeerLost | None:
+    distributed = sys.modules.get("toolkit.training.distributed")
+    if distributed is None or not _in_process_group() or not distributed.is_lost_peer(error):
+        return None
+    return PeerLost(int(os.environ.get("RANK", "0")), error)
+
+
+def _in_process_group() -> bool:
     torch = sys.modules.get("torch")
-    if torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.barrier()
-        torch.distributed.destroy_process_group()
+    return torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized()

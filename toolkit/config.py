@@ -91,6 +91,7 @@ def parse(cls: type[Config], argv: list[str], description: str) -> Config:
         print(_help(cls, description))
         sys.exit(0)
     values, where, overrides = {}, "command line", []
+    flags = [key for key, hint in typing.get_type_hints(cls).items() if hint is bool]
     position = 0
     while position < len(argv):
         argument = argv[position]
@@ -98,7 +99,10 @@ def parse(cls: type[Config], argv: list[str], description: str) -> Config:
             raise UserError(f"command line: unexpected '{argument}'. Options look like --section.key value; "
                             f"--help lists them.")
         key, equals, value = argument[2:].partition("=")
-        if not equals:
+        alone = position + 1 >= len(argv) or argv[position + 1].startswith("--")
+        if not equals and alone and key in flags:  # --dry_run
+            value = "true"
+        elif not equals:
             if position + 1 >= len(argv):
                 raise UserError(f"command line: --{key} needs a value.")
             position += 1

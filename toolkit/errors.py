@@ -21,6 +21,18 @@ class Interrupted(Exception):
         self.exit_code = 128 + signal_number
 
 
+class Diverged(Exception):
+    """The loss is no number, or leapt; a checkpoint of the last good state is on disk. Recipes exit with 3."""
+
+
+class PeerLost(Exception):
+    """Another process of the group ended or does not answer; what ails it, it says itself. Recipes exit with 4."""
+
+    def __init__(self, rank: int, reason: object):
+        super().__init__(f"rank {rank}: another process of the group is gone ({str(reason).splitlines()[0]}); this one "
+                         f"ends too. Its own message says why; the same command goes on from the last checkpoint")
+
+
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """`" Did you mean 'x'?"` for the closest choice, or the list of choices when none is close."""
     choices = sorted(choices)

@@ -15,7 +15,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -58,6 +58,7 @@ def write_directory(path: str | Path, fill: Callable[[Path], Any]) -> None:
         for file in temporary.rglob("*"):
             _sync(file)
         os.chmod(temporary, 0o755)
+        _sync(temporary)
         if path.exists():
             discarded = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
             os.replace(path, discarded / "old")
@@ -70,6 +71,7 @@ def write_directory(path: str | Path, fill: Callable[[Path], Any]) -> None:
                 shutil.rmtree(discarded, ignore_errors=True)
         else:
             os.replace(temporary, path)
+        _sync(path.parent)  # the names, too, outlive a power cut
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -115,15 +117,25 @@ def building(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def disk_errors(path: str | Path) -> Iterator[None]:
-    """A full disk as a message that says what to do."""
+def disk_errors(path: str | Path, option: str = "data_dir") -> Iterator[None]:
+    """A disk that is full, read-only or broken as a message that says what to do."""
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        problem = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up",
+                   errno.EFBIG: "the disk takes no file of that size", errno.EROFS: "the disk is read-only",
+                   errno.EACCES: "may not be written", errno.EPERM: "may not be written",
+                   errno.EIO: "the disk does not answer"}.get(error.errno)
+        if problem is None:
             raise
-        raise UserError(f"{path}: the disk is full ({error.strerror}). Free some space or choose another data_dir; "
-                        f"what is finished is kept, the same command continues.") from None
+        raise UserError(f"{path}: {problem} ({error.strerror}). Mend that, or choose another {option}; what is "
+                        f"finished is kept, the same command continues.") from None
+
+
+def room_for(size: int, directory: Path) -> None:
+    """OSError (ENOSPC) unless `size` bytes fit: libraries that write files say all kinds of things when they do not."""
+    if shutil.disk_usage(directory).free < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(directory))
 
 
 def _sync(path: Path) -> None:
@@ -147,6 +159,38 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f"{path}: cannot be read as JSON ({error}). Delete it to have it made again.") from None
 
 
+HOW_IT_IS_RUN = ("impl", "dry_run", "training.on_bad_step", "training.report_to")
+"""Keys of a configuration that may change between a run's interruptions."""
+
+_claimed: dict[Path, int] = {}
+"""Directory → file descriptor of its lock: closing any descriptor of that file would give the lock back."""
+
+
+def _claim(directory: Path) -> None:
+    directory = directory.resolve()
+    if directory in _claimed and (directory / LOCK_FILE).exists():
+        return
+    lock = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        if error.errno not in (errno.EACCES, errno.EAGAIN):
+            raise
+        raise UserError(f"{directory}: another process is running in this directory at this moment. Wait for it to "
+                        f"end, or choose another --output_dir.") from None
+    _claimed[directory] = lock
+
+
+def _state(file: Path) -> tuple | None:
+    """What changes when a file is written to, replaced or removed."""
+    try:
+        found = os.stat(file)
+    except FileNotFoundError:
+        return None
+    return found.st_size, found.st_mtime_ns, found.st_ino
+
+
 class Run:
     """One run directory. Rank 0 alone writes (`is_main`); other ranks see the same paths."""
 
@@ -157,22 +201,28 @@ class Run:
         self.checkpoint_dir = self.directory / "checkpoints"
         self.metrics_path = self.directory / "metrics.jsonl"
         self.result_path = self.directory / "result.json"
+        self.inputs: dict[Path, tuple] = {}
 
-    def open(self, config: Any, ignore: tuple[str, ...] = ("impl",)) -> "Run":
+    def open(self, config: Any, ignore: tuple[str, ...] = HOW_IT_IS_RUN) -> "Run":
         """Claim the directory for `config`: a new one is made; one that holds results of another is refused.
 
-        Sections or dotted keys in `ignore` say how a run is run, not what it is, and may differ.
+        Sections or dotted keys in `ignore` say how a run is run, not what it is, and may differ. Until this process
+        ends no other may claim the directory; the kernel sees to that, so that one that died leaves nothing behind.
         """
         path = self.directory / "config.yaml"
         if self.directory.exists() and not self.directory.is_dir():
             raise UserError(f"{self.directory}: is a file; output_dir must be a directory.")
+        if self.is_main:
+            with disk_errors(self.directory, "output_dir"):
+                self.directory.mkdir(parents=True, exist_ok=True)
+                _claim(self.directory)
         differing = []
         if path.exists():
             earlier, now = _flatten(configuration.read_yaml(path)), _flatten(configuration.to_dict(config))
             differing = [key for key in now | earlier if now.get(key) != earlier.get(key)
                          and not any(key == name or key.startswith(name + ".") for name in ignore)]
             # Until something is computed, a mistake in the configuration may simply be corrected.
-            computed = {part.name for part in self.directory.iterdir()} - {"config.yaml", "manifest.json"}
+            computed = {part.name for part in self.directory.iterdir()} - {"config.yaml", "manifest.json", LOCK_FILE}
             if differing and computed:
                 key = differing[0]
                 more = f" (and {len(differing) - 1} more keys)" if len(differing) > 1 else ""
@@ -180,13 +230,33 @@ class Run:
                                 f"{now.get(key)!r}{more}. Choose another --output_dir, or delete {self.directory} to "
                                 f"start over.")
         if self.is_main and (differing or not path.exists()):
-            write_atomic(path, configuration.dump(config))
+            with disk_errors(self.directory, "output_dir"):
+                write_atomic(path, configuration.dump(config))
         return self
 
-    def write_manifest(self, **facts: Any) -> None:
-        """Versions, commit and machine, with whatever else the recipe knows (data fingerprints, parameters)."""
+    def write_manifest(self, inputs: Sequence[Path] = (), **facts: Any) -> None:
+        """Versions, commit and machine, with whatever else the recipe knows (data fingerprints, parameters).
+
+        A run with checkpoints goes on with the data they come from: another `data` is refused. `inputs` are files that
+        must not change from now on (`check_inputs`).
+        """
+        path = self.directory / "manifest.json"
+        earlier = read_json(path).get("data") if path.exists() and any(self.checkpoint_dir.glob("step-*")) else None
+        if earlier is not None and "data" in facts and earlier != json.loads(json.dumps(facts["data"])):
+            changed = [key for key in facts["data"] if earlier.get(key) != json.loads(json.dumps(facts["data"][key]))]
+            raise UserError(f"{path}: the checkpoints of this run saw other data than there is now (differing: "
+                            f"{', '.join(changed)}). Restore the data, or choose another --output_dir.")
+        self.inputs = {Path(file): _state(file) for file in inputs}
         if self.is_main:
-            write_json(self.directory / "manifest.json", {**environment(), **facts})
+            write_json(path, {**environment(), **facts})
+
+    def check_inputs(self) -> None:
+        """UserError when a file that this run reads was changed or removed under it."""
+        for file, state in self.inputs.items():
+            if _state(file) != state:
+                raise UserError(f"{file}: was changed while this run was reading it. The last checkpoint is from "
+                                f"before; restore the file (or delete its folder to have it built again) and give the "
+                                f"same command.")
 
     def result(self) -> dict | None:
         """What the finished run reported, or None while it is unfinished."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from toolkit.data.corpus import SPLITS, CorpusConfig, prepare_corpus
-from toolkit.data.store import TokenStore, build_store
+from toolkit.data.store import STORE_FILES, TokenStore, build_store
 from toolkit.errors import UserError
 from toolkit.tokenization import fingerprint
 from toolkit.tokenizer_training import prepare_tokenizer
@@ -30,6 +30,10 @@ class PreparedData:
         """What a manifest should say of the data."""
         return {"corpus": self.corpus, "weights": list(self.weights), "tokenizer": fingerprint(self.tokenizer),
                 "tokens": {"train": self.train.num_tokens, "validation": self.validation.num_tokens}}
+
+    def files(self) -> list[Path]:
+        """What a run reads while it trains."""
+        return [store.directory / name for store in (self.train, self.validation) for name in STORE_FILES]
 
 
 def prepare(corpus: CorpusConfig, tokenizer: str, data_dir: str | Path, end_documents: bool,

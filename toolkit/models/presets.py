@@ -62,6 +62,7 @@ _DEVLIN = "Devlin et al. 2018, section 3"
 
 PRESETS: dict[str, Preset] = {p.name: p for p in (
     _bert("bert-tiny", 2, 2, 128, 4_400_000, _TURC),
+    Preset("bert-2x256", "bert", 2, 4, 256, _BERT_VOCABULARY, 512, None, "Turc et al. 2019, uncased_L-2_H-256_A-4"),
     _bert("bert-mini", 4, 4, 256, 11_200_000, _TURC),
     _bert("bert-small", 4, 8, 512, 28_800_000, _TURC),
     _bert("bert-medium", 8, 8, 512, 41_400_000, _TURC),

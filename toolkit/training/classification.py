@@ -18,7 +18,8 @@ from toolkit import metrics
 from toolkit.compare import mean_interval, paired_difference, table, verdict
 from toolkit.errors import UserError
 from toolkit.run import Run
-from toolkit.training.loop import TrainingConfig, as_tensors, seed_everything, share, to_device, train
+from toolkit.training.distributed import share
+from toolkit.training.loop import TrainingConfig, as_tensors, seed_everything, to_device, train
 from toolkit.training.precision import ImplConfig, Precision, choose
 
 

@@ -4,13 +4,10 @@ A task says what is learned (model, batches, losses, evaluation). The loop says 
 process holds, divided by the *global* number of predicted items, so that processes and accumulation change nothing.
 """
 
-import functools
 import gc
 import itertools
-import os
 import random
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -22,22 +19,27 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch.utils.data import DataLoader, Dataset
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from toolkit.data import counter
-from toolkit.errors import Interrupted, UserError
-from toolkit.run import Run, write_directory
+from toolkit.errors import Diverged, Interrupted, UserError
+from toolkit.run import Run, disk_errors, write_directory
 from toolkit.training import checkpoint
 from toolkit.training.budget import Budget, BudgetConfig
+from toolkit.training.distributed import from_main, reduce_sums, share
+from toolkit.training.guard import MOST_IN_A_ROW, Guard, GuardConfig, Moment
 from toolkit.training.optim import OptimConfig, learning_rate_factor, make_optimizers
 from toolkit.training.precision import ImplConfig, Precision, choose
-from toolkit.training.throughput import Meter, matmul_flops, matmul_peak, throughput_line
+from toolkit.training.progress import Progress
+from toolkit.training.sharding import Sharded, whole
+from toolkit.training.sharding import is_asked_for as sharding_is_asked_for
+from toolkit.training.signals import Signals
+from toolkit.training.throughput import Meter, matmul_flops, matmul_peak
 from toolkit.training.tracking import Tracker
 
 
 @dataclass
-class TrainingConfig(OptimConfig, BudgetConfig):
+class TrainingConfig(GuardConfig, OptimConfig, BudgetConfig):
     batch_size: int = 32
     """Rows of the global batch, over all processes and accumulated micro-batches."""
     logging_steps: int = 20
@@ -74,58 +76,28 @@ class Task(Protocol):
         """Write the model, and what it needs to be used, in Hugging Face's format."""
 
 
-def make_accelerator() -> Accelerator:
-    """The process group as it was launched; refuses the launches that silently train several copies or just one."""
-    if not torch.cuda.is_available() and "ACCELERATE_USE_CPU" not in os.environ:
-        os.environ["ACCELERATE_USE_CPU"] = "true"
-    asked = int(os.environ.get("TOOLKIT_NPROC", os.environ.get("WORLD_SIZE", "1")))
-    try:
-        accelerator = Accelerator(cpu=not torch.cuda.is_available() and not torch.backends.mps.is_available())
-    except ValueError as error:  # WORLD_SIZE without an address to meet at
-        raise UserError(f"{asked} processes were asked for, but no process group was formed ({error}). Launch with "
-                        f"`make … NPROC={asked}` or `accelerate launch --multi_gpu --num_processes {asked}`."
-                        ) from None
-    if asked != accelerator.num_processes:
-        raise UserError(f"{asked} processes were asked for, but the process group has {accelerator.num_processes}. "
-                        f"Launch with `make … NPROC={asked}` or `accelerate launch --multi_gpu --num_processes "
-                        f"{asked}`; `--cpu --num_processes` starts one process only.")
-    return accelerator
-
-
-def share(total: int, rank: int, world: int) -> range:
-    """The contiguous part of range(total) that is rank's; parts differ by at most one."""
-    return range(total * rank // world, total * (rank + 1) // world)
-
-
-def reduce_sums(accelerator: Accelerator, sums: dict[str, float]) -> dict[str, float]:
-    """Add up each value over all processes, in float64; by the hosts, so that no GPU has to finish its work first."""
-    if accelerator.num_processes == 1:
-        return sums
-    values = torch.tensor(list(sums.values()), dtype=torch.float64)
-    torch.distributed.all_reduce(values, group=_host_group())
-    return dict(zip(sums, values.tolist(), strict=True))
-
-
-@functools.cache
-def _host_group():
-    return torch.distributed.new_group(backend="gloo")
-
-
-def _check_positive(**sections) -> None:
-    for section, names in (("training", ("batch_size", "logging_steps", "save_total_limit")),
-                           ("impl", ("micro_batch_size",))):
+def check(config: TrainingConfig, impl: ImplConfig, accelerator: Accelerator) -> None:
+    """UserError for a value that makes no sense."""
+    for section, values, names in (("training", config, ("batch_size", "logging_steps", "save_total_limit")),
+                                   ("impl", impl, ("micro_batch_size",))):
         for name in names:
-            value = getattr(sections[section], name)
+            value = getattr(values, name)
             if value is not None and value < 1:
                 raise UserError(f"{section}.{name} is {value}; it must be at least 1.")
+    if config.batch_size < accelerator.num_processes:
+        raise UserError(f"training.batch_size is {config.batch_size}, fewer rows than the {accelerator.num_processes} "
+                        f"processes. Use fewer processes or a larger batch.")
+    if sharding_is_asked_for() and config.optimizer == "muon":
+        raise UserError("training.optimizer is muon, which needs whole matrices; the launch asks for sharded ones. Use "
+                        "--training.optimizer adamw, or launch without FSDP.")
 
 
-class _StepDataset(Dataset):
+class StepDataset(Dataset):
     """Step → this rank's micro-batches as tensors, with the counts of its rows."""
 
-    def __init__(self, task: Task, rows: range, micro_batch_size: int | None):
-        self.task, self.rows = task, rows
-        self.micro = micro_batch_size or max(1, len(rows))
+    def __init__(self, task: Task, batch_size: int, accelerator: Accelerator, impl: ImplConfig):
+        self.task, self.rows = task, share(batch_size, accelerator.process_index, accelerator.num_processes)
+        self.micro = impl.micro_batch_size or max(1, len(self.rows))
 
     def __getitem__(self, step: int) -> tuple[list[dict[str, torch.Tensor]], dict[str, int]]:
         batch = self.task.batch(step, self.rows)
@@ -137,7 +109,7 @@ class _StepDataset(Dataset):
         return micro, counts
 
 
-def _steps(dataset: _StepDataset, start: int, num_workers: int, pin_memory: bool) -> Iterator:
+def _steps(dataset: StepDataset, start: int, num_workers: int, pin_memory: bool) -> Iterator:
     # A generator of its own: starting an iterator would otherwise draw from the global one and shift dropout.
     return iter(DataLoader(dataset, batch_size=None, sampler=itertools.count(start), num_workers=num_workers,
                            generator=torch.Generator().manual_seed(0), pin_memory=pin_memory,
@@ -169,60 +141,78 @@ def train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accele
           name: str = "training", settings: dict | None = None) -> dict[str, float]:
     """Train until the budget is used, resuming from the newest valid checkpoint; returns the final evaluation.
 
-    The best model by `task.best_metric` is in `run.model_dir` afterwards. Raises `Interrupted` when SIGTERM or SIGINT
-    arrived, after saving.
+    The best model by `task.best_metric` is in `run.model_dir` afterwards. Raises `Interrupted` when a signal asked to
+    stop, after saving, and `Diverged` when a step is bad and `config.on_bad_step` says so.
     """
+    with disk_errors(run.directory, "output_dir"):
+        return _train(task, config, impl, run, accelerator, seed, name, settings or {})
+
+
+def _train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accelerator: Accelerator, seed: int,
+           name: str, settings: dict) -> dict[str, float]:
     budget = Budget(config)
-    _check_positive(training=config, impl=impl)
-    if config.batch_size < accelerator.num_processes:
-        raise UserError(f"training.batch_size is {config.batch_size}, fewer rows than the {accelerator.num_processes} "
-                        f"processes. Use fewer processes or a larger batch.")
-    rank, world = accelerator.process_index, accelerator.num_processes
-    precision = choose(impl, accelerator.device)
-    plain_model = task.model.to(accelerator.device)
+    check(config, impl, accelerator)
+    rank, world, device = accelerator.process_index, accelerator.num_processes, accelerator.device
+    is_main = accelerator.is_main_process
+    precision = choose(impl, device)
+    plain_model = task.model.to(device)
     precision.prepare(plain_model)
-    optimizers = make_optimizers(plain_model, config)
-    start, state = 0, {"best": None, "tokens": 0, "seconds": 0.0, "running": [{}], "running_steps": 0}
-    path, passed_over = checkpoint.newest_valid(run.checkpoint_dir)
+
+    # Where to begin: the first process decides, so that all begin there.
+    state = {"step": 0, "best": None, "tokens": 0, "seconds": 0.0, "running": [{}], "running_steps": 0, "guard": None}
+    path, passed_over = from_main(accelerator, checkpoint.newest_valid(run.checkpoint_dir) if is_main else None)
     for reason in passed_over:
         accelerator.print(f"passed over {reason}")
     if path is not None:
-        state = checkpoint.load(path, plain_model, optimizers)
-        start = state.pop("step")
+        state |= checkpoint.read_state(path)
+    start = done = state.pop("step")
     used = budget.used(start, state["tokens"], state["seconds"])
-    dataset = _StepDataset(task, share(config.batch_size, rank, world), impl.micro_batch_size)
+    dataset = StepDataset(task, config.batch_size, accelerator, impl)
     if used < 1:
         resuming = f", resuming at step {start:,} with {100 * used:.0f} % of {budget.name} used" if start else ""
-        accelerator.print(f"{name}: {precision.describe()}{resuming}")
+        sharding = f", sharded over {world} processes" if sharding_is_asked_for() and world > 1 else ""
+        accelerator.print(f"{name}: {precision.describe()}{sharding}{resuming}")
         meter = _meter(task, plain_model, dataset, start, precision, world)
-    model = accelerator.prepare(plain_model)
+
+    sharded = Sharded(plain_model, device) if sharding_is_asked_for() and world > 1 else None
+    optimizers = make_optimizers(plain_model, config)
+    if path is not None:
+        checkpoint.load(path, plain_model, optimizers)
+    model = plain_model if sharded else accelerator.prepare(plain_model)
     parameters = [parameter for optimizer in optimizers for group in optimizer.param_groups
                   for parameter in group["params"]]
+    # On a CPU asking costs nothing. A GPU decides by itself, and is asked when it is waited for anyway.
+    guard = Guard(config, device, at_once=device.type != "cuda" or sharded is not None, state=state.pop("guard"))
     tracker = None
-    if accelerator.is_main_process:
+    if is_main:
         run.directory.mkdir(parents=True, exist_ok=True)
-        tracker = Tracker(run.metrics_path, start, config.report_to, run.directory.name, settings or {})
+        tracker = Tracker(run.metrics_path, start, config.report_to, run.directory.name, settings)
 
     def save(step: int) -> None:
         mine = {key: float(value) for key, value in running.items()}
         state["running"] = gather_object([mine]) if world > 1 else [mine]
-        state["running_steps"] = running_steps
-        if accelerator.is_main_process:
+        state["running_steps"], state["guard"] = running_steps, guard.state()
+        saved = checkpoint.snapshot(plain_model, optimizers)
+        if is_main:
+            run.check_inputs()
             tracker.sync()
-            checkpoint.save(run.checkpoint_dir, step, plain_model, optimizers, state, config.save_total_limit)
+            checkpoint.save(run.checkpoint_dir, step, saved, state, config.save_total_limit)
         accelerator.wait_for_everyone()
 
     def evaluate(step: int, log: bool = True) -> dict[str, float]:
         model.eval()
-        with torch.inference_mode(), precision.autocast(), precision.uncompiled():
+        with sharded.gathered() if sharded else nullcontext(), torch.inference_mode(), precision.autocast(), \
+                precision.uncompiled():
             metrics = task.evaluate(plain_model, accelerator, precision)
         model.train()
         if tracker is not None and log:
             tracker.log({"step": step, **{f"eval_{key}": value for key, value in metrics.items()}})
-        if state["best"] is None or metrics[task.best_metric] < state["best"]:
-            state["best"] = metrics[task.best_metric]
-            if accelerator.is_main_process:
-                write_directory(run.model_dir, lambda directory: task.save(plain_model, directory))
+        value = metrics[task.best_metric]
+        if state["best"] is None or not state["best"] <= value:  # better, or the best so far is no number
+            state["best"] = value
+            finished_model = sharded.whole() if sharded else plain_model
+            if is_main:
+                write_directory(run.model_dir, lambda directory: task.save(finished_model, directory))
         return metrics
 
     metrics: dict[str, float] = {}
@@ -232,18 +222,47 @@ def train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accele
         running = dict(saved[rank])
     else:  # saved by another number of processes: the sum is what counts
         running = {key: sum(part[key] for part in saved) if rank == 0 else 0.0 for key in saved[0]}
-    progress = _Progress(name, used, accelerator.is_main_process)
-    batches = _steps(dataset, start, precision.num_workers, accelerator.device.type == "cuda")
-    done, last_step_seconds, finished = start, 0.0, used >= 1
+    progress = Progress(name, used, is_main)
+    batches = _steps(dataset, start, precision.num_workers, device.type == "cuda")
+    last_step_seconds, finished = 0.0, used >= 1
+
+    def answer(bad_steps: list[Moment]) -> None:
+        nonlocal done, running, running_steps
+        running_steps -= len(bad_steps)
+        for moment in bad_steps:
+            accelerator.print(f"{name}: the loss or gradient of step {moment.step:,} is no finite number"
+                              f"{', or leaps' if config.loss_spike else ''}; its update was not made")
+            if tracker is not None:
+                tracker.log({"step": moment.step + 1, "bad_step": moment.step})
+        last = checkpoint.newest_valid(run.checkpoint_dir)[0] if is_main and config.on_bad_step == "back" else None
+        last = from_main(accelerator, last)
+        if config.on_bad_step == "skip" and guard.in_a_row < MOST_IN_A_ROW:
+            return
+        if last is not None and guard.in_a_row < MOST_IN_A_ROW:
+            guard.restore(checkpoint.load(last, plain_model, optimizers)["guard"])
+            running, running_steps = {}, 0
+            accelerator.print(f"{name}: back to the weights of {last.name}, on with batch {done:,}")
+            return
+        first = bad_steps[0]
+        done, state["tokens"], running, running_steps = first.step, first.tokens, first.running, first.running_steps
+        save(done)
+        what = "is no finite number" + " or leaps" * bool(config.loss_spike)
+        if guard.in_a_row > 1:
+            what += f", as those of the {guard.in_a_row - 1} steps before it"
+        raise Diverged(
+            f"{name}: the loss or gradient of step {done:,} {what}. The state before it is saved. See its rows (`make "
+            f"show-batch STEP={done} CONFIG=…`); then give the same command with --training.on_bad_step skip (or "
+            f"back), or start anew with a lower learning rate.")
+
     model.train()
-    with _Signals() as signals, _frozen():
+    with Signals() as signals, _frozen():
         while not finished:
             began = time.perf_counter()
             micro_batches, counts = next(batches)
             waited = time.perf_counter() - began
             first = int(rank == 0)  # one clock for all, or their learning rates would differ
             counts = reduce_sums(accelerator, {
-                **counts, "signal": signals.received, "tokens": _tokens(micro_batches),
+                **counts, "signal": signals.received, "tokens": num_tokens(micro_batches),
                 "seconds": first * state["seconds"], "last": first * last_step_seconds})
             stop, tokens = int(counts.pop("signal")), int(counts.pop("tokens"))
             seconds, expected = counts.pop("seconds"), counts.pop("last")
@@ -254,26 +273,35 @@ def train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accele
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] = group["initial_lr"] * factor
+            losses: dict[str, torch.Tensor] = {}
             for number, micro in enumerate(micro_batches):
                 seed_everything(seed, done, rank, number)
-                micro = to_device(micro, accelerator.device)
+                micro = to_device(micro, device)
                 last = number == len(micro_batches) - 1
-                with accelerator.no_sync(model) if not last else nullcontext():
+                with nullcontext() if last else sharded.no_sync() if sharded else accelerator.no_sync(model):
                     means = _mean_losses(task, model, micro, counts, precision)
-                    (sum(means.values()) * world).backward()  # DistributedDataParallel averages over processes
+                    (sum(means.values()) * world).backward()  # gradients are averaged over processes
                 for key, value in means.items():
-                    running[key] = running.get(key, 0) + value.detach()
-            if config.max_grad_norm:
-                gradient_norm = _clip(parameters, config.max_grad_norm)
+                    losses[key] = losses.get(key, 0) + value.detach()
+            gradient_norm = _clip(parameters, config.max_grad_norm)
+            loss = sum(losses.values())
+            if world > 1 and config.loss_spike:
+                torch.distributed.all_reduce(loss)
+            good = guard.step(optimizers, loss, gradient_norm, Moment(done, state["tokens"], running, running_steps))
             for optimizer in optimizers:
-                optimizer.step()
                 optimizer.zero_grad()
+            running = {key: running.get(key, 0) + torch.where(good, value, 0) for key, value in losses.items()}
             done += 1
             running_steps += 1
             state["tokens"] += tokens
             logging = done % config.logging_steps == 0 or finished
+            evaluating = finished or bool(config.eval_steps and done % config.eval_steps == 0)
+            saving = config.save_steps and (done % config.save_steps == 0 or finished) or (stop and not finished)
+            if bad_steps := guard.look(logging or evaluating or saving):
+                answer(bad_steps)
             if logging:
-                means = reduce_sums(accelerator, {key: float(value) / running_steps for key, value in running.items()})
+                means = reduce_sums(accelerator, {key: float(value) / max(1, running_steps)
+                                                  for key, value in running.items()})
             last_step_seconds = time.perf_counter() - began
             state["seconds"] += last_step_seconds
             if finished:
@@ -282,18 +310,16 @@ def train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accele
             meter.step(tokens, last_step_seconds, waited)
             if logging:
                 speed = meter.record()
-                record = {"step": done, "loss": sum(means.values()), **{f"{key}_loss": means[key] for key in means},
-                          "learning_rate": config.learning_rate * factor, "tokens": state["tokens"], **speed}
-                if config.max_grad_norm:
-                    record["grad_norm"] = float(gradient_norm)
-                if tracker is not None:
-                    tracker.log(record)
+                if tracker is not None and running_steps:
+                    tracker.log({"step": done, "loss": sum(means.values()),
+                                 **{f"{key}_loss": value for key, value in means.items()},
+                                 "learning_rate": config.learning_rate * factor, "tokens": state["tokens"], **speed,
+                                 "grad_norm": float(gradient_norm)})
                 progress.report(done, means, speed)
                 running, running_steps = {}, 0
-            evaluated = finished or (config.eval_steps and done % config.eval_steps == 0)
-            if evaluated:
+            if evaluating:
                 metrics = evaluate(done)
-            if (config.save_steps and (done % config.save_steps == 0 or finished)) or (stop and not finished):
+            if saving:
                 save(done)
             if stop and not finished:
                 progress.close()
@@ -319,30 +345,37 @@ def _mean_losses(task: Task, model: torch.nn.Module, micro: dict[str, torch.Tens
 
 
 def _clip(parameters: list[torch.nn.Parameter], largest: float) -> torch.Tensor:
-    """As torch.nn.utils.clip_grad_norm_, which multiplies all gradients by 1 where nothing is to be clipped."""
-    norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+    """As torch.nn.utils.clip_grad_norm_, which multiplies all gradients by 1 where nothing is to be clipped; largest
+    0 measures them only. Returns the norm before.
+    """
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm = whole(torch.nn.utils.get_total_norm(gradients))
+    if not largest:
+        return norm
     if norm.device.type != "cpu" or not norm <= largest:  # looking at it costs nothing on a CPU
         torch.nn.utils.clip_grads_with_norm_(parameters, largest, norm)
     return norm
 
 
-def _meter(task: Task, model: torch.nn.Module, dataset: _StepDataset, step: int, precision: Precision,
+def _meter(task: Task, model: torch.nn.Module, dataset: StepDataset, step: int, precision: Precision,
            world: int) -> Meter:
     """Counts the operations of a micro-batch by computing it once, before anything is prepared or seeded."""
     (micro, *_), counts = dataset[step]
     model.train()
+    with precision.uncompiled():
+        flops = matmul_flops(lambda: forward_backward(task, model, micro, counts, precision))
+    return Meter(precision.device, flops / num_tokens([micro]), world * matmul_peak(precision.device, precision.dtype))
 
-    def forward_and_backward() -> None:
-        with precision.uncompiled():
-            means = _mean_losses(task, model, to_device(micro, precision.device), counts, precision)
-            sum(means.values()).backward()
 
-    flops = matmul_flops(forward_and_backward)
+def forward_backward(task: Task, model: torch.nn.Module, micro: dict[str, torch.Tensor], counts: dict[str, float],
+                     precision: Precision) -> None:
+    """The work of a micro-batch, for those who want to measure it; leaves no gradients."""
+    means = _mean_losses(task, model, to_device(micro, precision.device), counts, precision)
+    sum(means.values()).backward()
     model.zero_grad()
-    return Meter(precision.device, flops / _tokens([micro]), world * matmul_peak(precision.device, precision.dtype))
 
 
-def _tokens(micro_batches: list[dict[str, torch.Tensor]]) -> int:
+def num_tokens(micro_batches: list[dict[str, torch.Tensor]]) -> int:
     return sum(next(iter(micro.values())).numel() for micro in micro_batches)
 
 
@@ -355,55 +388,3 @@ def _frozen() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
-
-
-class _Progress:
-    """A bar where there is a terminal, a line every half minute where there is a log."""
-
-    def __init__(self, name: str, used: float, is_main: bool):
-        self.name, self.began, self.used_before, self.used = name, time.monotonic(), used, used
-        self.printed, self.lines = self.began, is_main and not sys.stderr.isatty()
-        self.bar = tqdm(total=100, initial=100 * used, desc=name, disable=not is_main or self.lines, leave=False,
-                        mininterval=0.5,
-                        bar_format="{desc} {percentage:3.0f}% |{bar:20}| {elapsed}<{remaining}{postfix}")
-
-    def update(self, used: float) -> None:
-        self.bar.update(100 * (min(1.0, used) - self.used))
-        self.used = min(1.0, used)
-
-    def report(self, step: int, losses: dict[str, float], speed: dict[str, float]) -> None:
-        losses_text = ", ".join(f"{key} {value:.3f}" for key, value in losses.items())
-        self.bar.set_postfix_str(f"step {step:,}, {losses_text}, {throughput_line(speed)}", refresh=False)
-        now = time.monotonic()
-        if self.lines and (now - self.printed > 30 or self.used >= 1):
-            self.printed = now
-            share = max(1e-9, self.used - self.used_before)
-            left = (now - self.began) / share * (1 - self.used)
-            print(f"{self.name}: step {step:,}, {losses_text}, {throughput_line(speed, left)}", flush=True)
-
-    def close(self) -> None:
-        self.bar.close()
-
-
-class _Signals:
-    """Notes SIGTERM and SIGINT instead of dying of them; a second SIGINT is obeyed at once."""
-
-    def __enter__(self) -> "_Signals":
-        self.number = 0
-        self.earlier = {}
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self.earlier[number] = signal.signal(number, self._note)
-        return self
-
-    def _note(self, number: int, frame) -> None:
-        if self.number == signal.SIGINT == number:
-            raise KeyboardInterrupt
-        self.number = number
-
-    @property
-    def received(self) -> int:
-        return int(bool(self.number))
-
-    def __exit__(self, *_) -> None:
-        for number, handler in self.earlier.items():
-            signal.signal(number, handler)

@@ -105,9 +105,14 @@ class Muon(torch.optim.Muon):
                 if not self.state[parameter]:
                     self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
             buffers = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
+            made = 1.0
+            if (found := getattr(self, "found_inf", None)) is not None:  # as fused AdamW: no update where it is 1
+                gradients = [torch.where(found > 0, buffer, gradient)
+                             for buffer, gradient in zip(buffers, gradients, strict=True)]
+                made = 1 - found
             torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
             updates = torch._foreach_lerp(gradients, buffers, group["momentum"]) if group["nesterov"] else buffers
-            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+            torch._foreach_mul_(parameters, 1 - made * group["lr"] * group["weight_decay"])
             by_shape: dict[tuple[int, int], list[tuple[torch.Tensor, torch.Tensor]]] = {}
             for parameter, update in zip(parameters, updates, strict=True):
                 for pair in zip(parameter.chunk(group["maps"], 1), update.chunk(group["maps"], 1), strict=True):
@@ -116,7 +121,8 @@ class Muon(torch.optim.Muon):
             for (_, columns), pairs in by_shape.items():
                 directions = _orthogonalise(torch.stack([update for _, update in pairs]), group)
                 rate = group["lr"] * 0.2 * math.sqrt(columns)  # the size of AdamW's updates (Liu et al. 2025)
-                for (parameter, _), direction in zip(pairs, directions, strict=True):
+                for (parameter, _), direction in zip(pairs, directions * made if found is not None else directions,
+                                                     strict=True):
                     parameter.add_(direction, alpha=-rate)
 
 

@@ -34,6 +34,8 @@ class ImplConfig:
     """Processes that draw batches ahead. Default: none on CPU, where drawing takes a hundredth of a step; 2 on GPU."""
     preprocessing_num_workers: int | None = None
     """Processes that tokenise the corpus. Default: one a core."""
+    ddp_timeout: float = 600
+    """Seconds after which the other processes give up one that does not answer; one that died is noticed at once."""
 
 
 @dataclass(frozen=True)

@@ -37,12 +37,13 @@ class Meter:
 
 def throughput_line(record: dict[str, float], seconds_left: float | None = None) -> str:
     """`Meter.record` for people."""
-    left = "" if seconds_left is None else f", {_duration(seconds_left)} left"
+    left = "" if seconds_left is None else f", {duration(seconds_left)} left"
     return (f"{record['tokens_per_second']:,.0f} tokens/s, {100 * record['mfu']:.0f} % of the matmul peak, "
             f"{100 * record['data_wait']:.1f} % waiting for data, {record['peak_memory_mb']:,.0f} MB{left}")
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, whichever reads best."""
     minutes = round(seconds / 60)
     return f"{seconds:.0f} s" if seconds < 100 else f"{minutes} min" if minutes < 100 else f"{minutes / 60:.1f} h"
 

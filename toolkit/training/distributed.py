@@ -1,0 +1,110 @@
+"""The process group: formed as it was launched, summed over, waited in, and never left hanging."""
+
+import datetime
+import itertools
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
+
+from toolkit.errors import PeerLost, UserError
+from toolkit.training.sharding import take_over_from_accelerate
+
+_PREPARATION_TIMEOUT = datetime.timedelta(days=7)
+"""While rank 0 prepares a corpus. If it dies the others know at once; time alone says nothing."""
+
+
+def make_accelerator(timeout: float = 600) -> Accelerator:
+    """The process group as it was launched; refuses the launches that silently train several copies or just one.
+
+    timeout: seconds after which a process that hangs, or whose cable was cut, is given up; one that died is noticed
+    at once.
+    """
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
+        raise UserError("The launch asks for DeepSpeed, which is not used here. For its stage 2 launch with "
+                        "--config_file recipes/accelerate/deepspeed_zero2.yaml, for its stage 3 with fsdp.yaml.")
+    take_over_from_accelerate()
+    if not torch.cuda.is_available() and "ACCELERATE_USE_CPU" not in os.environ:
+        os.environ["ACCELERATE_USE_CPU"] = "true"
+    asked = int(os.environ.get("TOOLKIT_NPROC", os.environ.get("WORLD_SIZE", "1")))
+    limit = InitProcessGroupKwargs(timeout=datetime.timedelta(seconds=timeout))
+    try:
+        accelerator = Accelerator(cpu=not torch.cuda.is_available() and not torch.backends.mps.is_available(),
+                                  kwargs_handlers=[limit])
+    except ValueError as error:  # WORLD_SIZE without an address to meet at
+        raise UserError(f"{asked} processes were asked for, but no process group was formed ({error}). Launch with "
+                        f"`make … NPROC={asked}` or `accelerate launch --multi_gpu --num_processes {asked}`."
+                        ) from None
+    if asked != accelerator.num_processes:
+        raise UserError(f"{asked} processes were asked for, but the process group has {accelerator.num_processes}. "
+                        f"Launch with `make … NPROC={asked}` or `accelerate launch --multi_gpu --num_processes "
+                        f"{asked}`; `--cpu --num_processes` starts one process only.")
+    if accelerator.num_processes > 1 and not _groups:
+        _groups.append(torch.distributed.new_group(backend="gloo", timeout=limit.timeout))
+    return accelerator
+
+
+_groups: list = []
+"""The group by which hosts talk, once it is made: on GPUs the default one would wait for their work."""
+
+
+def share(total: int, rank: int, world: int) -> range:
+    """The contiguous part of range(total) that is rank's; parts differ by at most one."""
+    return range(total * rank // world, total * (rank + 1) // world)
+
+
+def reduce_sums(accelerator: Accelerator, sums: dict[str, float]) -> dict[str, float]:
+    """Add up each value over all processes, in float64; by the hosts, so that no GPU has to finish its work first."""
+    if accelerator.num_processes == 1:
+        return sums
+    values = torch.tensor(list(sums.values()), dtype=torch.float64)
+    torch.distributed.all_reduce(values, group=_groups[0])
+    return dict(zip(sums, values.tolist(), strict=True))
+
+
+def from_main(accelerator: Accelerator, value):
+    """Rank 0's `value`, on every rank."""
+    if accelerator.num_processes == 1:
+        return value
+    values = [value]
+    torch.distributed.broadcast_object_list(values, src=0, group=_groups[0])
+    return values[0]
+
+
+@contextmanager
+def main_process_first(accelerator: Accelerator) -> Iterator[None]:
+    """Rank 0 goes through the block alone, then the others; however long it takes, and none waits for one that failed.
+
+    A barrier would give up after the process group's timeout, and preparing a corpus may take hours.
+    """
+    if accelerator.num_processes == 1:
+        yield
+        return
+    store, name = torch.distributed.distributed_c10d._get_default_store(), f"main-first-{next(_blocks)}"
+    if accelerator.is_main_process:
+        try:
+            yield
+        except BaseException:
+            store.set(name, "failed")
+            raise
+        store.set(name, "done")
+        return
+    try:
+        store.wait([name], _PREPARATION_TIMEOUT)
+        outcome = store.get(name)
+    except torch.distributed.DistError as error:
+        raise PeerLost(accelerator.process_index, error) from None
+    if outcome == b"failed":
+        raise PeerLost(accelerator.process_index, "rank 0 could not prepare the data")
+    yield
+
+
+_blocks = itertools.count()
+
+
+def is_lost_peer(error: BaseException) -> bool:
+    """Whether an error says no more than that another process is gone, or does not answer."""
+    return isinstance(error, torch.distributed.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))

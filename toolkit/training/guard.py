@@ -1,0 +1,95 @@
+"""Steps that must not count: a loss or gradient that is no number, a loss that leaps. Found where they are computed."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+_HORIZON = 100
+"""Steps over which the running mean and variance of the loss forget."""
+_LEARNED = 50
+"""Steps after which they are trusted."""
+MOST_IN_A_ROW = 10
+"""Bad steps that are passed over before it must be something else than the batch."""
+
+
+@dataclass
+class GuardConfig:
+    on_bad_step: Literal["stop", "skip", "back"] = "stop"
+    """What to do at a step whose loss or gradient is infinite or no number. Its update is never made. `stop`: save the
+    state before it and end; `skip`: go on with the next batch; `back`: go back to the weights of the last checkpoint
+    and on with the next batch, so that the batches since then go unlearned, as in Chowdhery et al. (2022)."""
+    loss_spike: float = 0.0
+    """A step whose loss lies so many standard deviations above its running mean is bad, too; 0: none is."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What a run was just before a step: enough to go back to it as long as the weights are still those."""
+
+    step: int
+    tokens: int
+    running: dict
+    running_steps: int
+
+
+class Guard:
+    """Judges each step where it is computed, and lets the update be made or not.
+
+    at_once: the host asks at each step. Otherwise the device decides alone, and the host learns of it when it looks;
+    unless bad steps are to be skipped, nothing is updated after one until then.
+    """
+
+    def __init__(self, config: GuardConfig, device: torch.device, at_once: bool, state: list[float] | None = None):
+        self.spike, self.skips, self.at_once, self.device = (config.loss_spike, config.on_bad_step == "skip", at_once,
+                                                             device)
+        self.in_a_row, self.unseen = 0, []
+        self.restore(state)
+
+    def step(self, optimizers: list[torch.optim.Optimizer], loss: torch.Tensor, gradient_norm: torch.Tensor,
+             moment: Moment) -> torch.Tensor:
+        """Update unless the step is bad; returns () bool: whether it was good. Loss and norm are those of all ranks."""
+        bad = self._judge(loss, gradient_norm)
+        if self.at_once:
+            if not bad:
+                for optimizer in optimizers:
+                    optimizer.step()
+        else:
+            bad = bad | self.halted
+            self.halted = bad & (not self.skips)
+            for optimizer in optimizers:  # as under a GradScaler: fused optimisers ask the device
+                optimizer.grad_scale, optimizer.found_inf = None, bad.float()
+                optimizer.step()
+        self.unseen.append((bad, moment))
+        return ~bad
+
+    def look(self, waits_anyway: bool) -> list[Moment]:
+        """The bad steps since the last look; none is looked for on a device that would have to be waited for."""
+        if not (self.at_once or waits_anyway):
+            return []
+        flags = torch.stack([bad for bad, _ in self.unseen]).tolist()
+        found = [moment for bad, (_, moment) in zip(flags, self.unseen, strict=True) if bad]
+        for bad in flags:
+            self.in_a_row = self.in_a_row + 1 if bad else 0
+        self.unseen = []
+        self.halted = torch.zeros_like(self.halted)
+        return found
+
+    def state(self) -> list[float]:
+        """Mean, variance and number of the losses so far."""
+        return [float(self.mean), float(self.variance), float(self.count)]
+
+    def restore(self, state: list[float] | None) -> None:
+        self.mean, self.variance, self.count = torch.tensor(state or [0.0] * 3, device=self.device)
+        self.halted = torch.zeros((), dtype=torch.bool, device=self.device)
+
+    def _judge(self, loss: torch.Tensor, gradient_norm: torch.Tensor) -> torch.Tensor:
+        bad = ~torch.isfinite(loss + gradient_norm)
+        if self.spike:
+            bad = bad | ((self.count >= _LEARNED) & (loss > self.mean + self.spike * self.variance.sqrt()))
+            self.count = self.count + torch.where(bad, 0.0, 1.0)
+            share = torch.where(bad, 0.0, 1 / self.count.clamp(1, _HORIZON))
+            change = torch.where(bad, 0.0, loss - self.mean)
+            self.mean = self.mean + share * change
+            self.variance = (1 - share) * (self.variance + share * change**2)
+        return bad
