@@ -1,6 +1,6 @@
 # `make` lists the targets. CONFIG= names a YAML file, ARGS= adds --section.key value, NPROC= starts several processes.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint clean \
+.PHONY: help install demo test test-slow test-faults lint clean \
         train-tokenizer evaluate-tokenizers show-batch pretrain-bert pretrain-gpt finetune-text finetune-series \
         transfer word-vectors ablation nano-gpt shakespeare-char sweep bench bench-data
 
@@ -36,6 +36,9 @@ test: install  ## the tests, in under ten minutes on two cores
 
 test-slow: install  ## the tests that take longer
 	$(BIN)/python -m pytest -m slow
+
+test-faults: install  ## kill, cut off and spoil runs in every way: nothing may be lost; writes runs/faults/faults.json
+	$(BIN)/python -m pytest -m faults
 
 lint: install  ## ruff
 	$(BIN)/ruff check --line-length 120 --select E,F,W,I,UP,B \

@@ -18,7 +18,7 @@ from toolkit.errors import UserError
 from toolkit.models.baselines import logistic_on_values, majority
 from toolkit.models.series import SeriesForClassification
 from toolkit.run import Run
-from toolkit.training.classification import Arm, FineTuningConfig, arms_table, fine_tune_arms, score
+from toolkit.training.classification import Arm, FineTuningConfig, arms_table, dry_run_arms, fine_tune_arms, score
 from toolkit.training.distributed import make_accelerator
 from toolkit.training.loop import ImplConfig
 
@@ -44,6 +44,8 @@ class FinetuneSeriesConfig:
     training: FineTuningConfig = field(default_factory=FineTuningConfig)
     seeds: int = 3
     impl: ImplConfig = field(default_factory=ImplConfig)
+    dry_run: bool = False
+    """Check every input, tell what would be trained, how long and in how much memory, and end."""
 
 
 def load_data(data: SeriesDataSection, seed: int) -> tuple[SeriesDataset, SeriesDataset, SeriesDataset]:
@@ -67,11 +69,11 @@ def load_data(data: SeriesDataSection, seed: int) -> tuple[SeriesDataset, Series
     return tuple(SeriesDataset(z_normalise(part.values), part.labels, part.label_names) for part in parts)
 
 
-def finetune_series(settings: FinetuneSeriesConfig, accelerator) -> dict:
-    """Train every arm on every seed; returns what `result.json` holds."""
+def finetune_series(settings: FinetuneSeriesConfig, accelerator) -> dict | None:
+    """Train every arm on every seed; returns what `result.json` holds, a dry run nothing."""
     if not settings.models:
         raise UserError("models is empty; name at least one checkpoint, for instance {bert: runs/demo/bert/model}.")
-    run = Run(settings.output_dir, accelerator.is_main_process).open(settings)
+    run = Run(settings.output_dir, accelerator.is_main_process and not settings.dry_run).open(settings)
     if run.result():
         accelerator.print(f"{run.directory} is finished; its result is {run.result_path}")
         return run.result()
@@ -87,6 +89,8 @@ def finetune_series(settings: FinetuneSeriesConfig, accelerator) -> dict:
         return arms, {"logistic": score(guesses, test.labels)["accuracy"],
                       "majority": majority(train.labels, test.labels)}
 
+    if settings.dry_run:
+        return dry_run_arms(on_seed, settings.seeds, settings.training, settings.impl, run, accelerator)
     result = fine_tune_arms(on_seed, settings.seeds, settings.training, settings.impl, run, accelerator, "series")
     return run.finish({**result, "label_names": list(load_data(settings.data, 0)[0].label_names)})
 
@@ -95,6 +99,8 @@ def main(argv: list[str]) -> None:
     settings = config.parse(FinetuneSeriesConfig, argv, __doc__)
     accelerator = make_accelerator(settings.impl.ddp_timeout)
     result = finetune_series(settings, accelerator)
+    if settings.dry_run:
+        return
     accelerator.print(f"test accuracy in percent, mean ± 95 % interval over {settings.seeds} seeds, "
                       f"{result['test_examples']:,} series")
     accelerator.print(arms_table(result, list(settings.models)))

@@ -17,7 +17,7 @@ from toolkit.errors import UserError
 from toolkit.models.baselines import majority, tfidf_logistic
 from toolkit.models.text import load_checkpoint_tokenizer, text_classifier
 from toolkit.run import Run
-from toolkit.training.classification import Arm, FineTuningConfig, arms_table, fine_tune_arms, score
+from toolkit.training.classification import Arm, FineTuningConfig, arms_table, dry_run_arms, fine_tune_arms, score
 from toolkit.training.distributed import make_accelerator
 from toolkit.training.loop import ImplConfig
 from toolkit.training.precision import choose
@@ -41,13 +41,15 @@ class FinetuneTextConfig:
     seeds: int = 3
     """Repetitions with other labelled examples (where shots is set), head and order."""
     impl: ImplConfig = field(default_factory=ImplConfig)
+    dry_run: bool = False
+    """Check every input, tell what would be trained, how long and in how much memory, and end."""
 
 
-def finetune_text(settings: FinetuneTextConfig, accelerator) -> dict:
-    """Train every arm on every seed; returns what `result.json` holds."""
+def finetune_text(settings: FinetuneTextConfig, accelerator) -> dict | None:
+    """Train every arm on every seed; returns what `result.json` holds, a dry run nothing."""
     if not settings.models:
         raise UserError("models is empty; name at least one checkpoint, for instance {bert: runs/demo/bert/model}.")
-    run = Run(settings.output_dir, accelerator.is_main_process).open(settings)
+    run = Run(settings.output_dir, accelerator.is_main_process and not settings.dry_run).open(settings)
     if run.result():
         accelerator.print(f"{run.directory} is finished; its result is {run.result_path}")
         return run.result()
@@ -77,6 +79,8 @@ def finetune_text(settings: FinetuneTextConfig, accelerator) -> dict:
         return arms, {"tfidf": score(tfidf_logistic(labelled, test), test.labels)["accuracy"],
                       "majority": majority(labelled.labels, test.labels)}
 
+    if settings.dry_run:
+        return dry_run_arms(on_seed, settings.seeds, settings.training, settings.impl, run, accelerator)
     result = fine_tune_arms(on_seed, settings.seeds, settings.training, settings.impl, run, accelerator, "text")
     return run.finish({**result, "label_names": list(test.label_names)})
 
@@ -85,6 +89,8 @@ def main(argv: list[str]) -> None:
     settings = config.parse(FinetuneTextConfig, argv, __doc__)
     accelerator = make_accelerator(settings.impl.ddp_timeout)
     result = finetune_text(settings, accelerator)
+    if settings.dry_run:
+        return
     accelerator.print(f"test accuracy in percent, mean ± 95 % interval over {settings.seeds} seeds, "
                       f"{result['test_examples']:,} examples")
     accelerator.print(arms_table(result, list(settings.models)))

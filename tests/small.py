@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import transformers
 import yaml
 from safetensors.torch import load_file
 from transformers import BertConfig, GPT2Config
@@ -157,14 +158,20 @@ def start_server():
 
 
 def run_recipe(recipe: str, arguments: list[str], directory: Path, env: dict[str, str] | None = None,
-               hook: tuple | None = None, timeout: float = 60) -> Finished:
-    """Run recipes/<recipe>.py as a program. hook: (`batch` | `checkpoint`, step, signal), sent to itself there."""
+               hook: tuple | None = None, timeout: float = 60, kill_after: float | None = None) -> Finished:
+    """Run recipes/<recipe>.py as a program. hook: (where, when, signal), sent to itself there: see `_signal_self`.
+
+    kill_after: seconds after which it is killed with SIGKILL, unless it has ended.
+    """
     context = start_server()
     directory.mkdir(parents=True, exist_ok=True)
     out, err = directory / "out.txt", directory / "err.txt"
     path = str(ROOT / f"recipes/{recipe}.py")
     process = context.Process(target=_child, args=(path, arguments, str(out), str(err), env or {}, hook))
     process.start()
+    if kill_after is not None:
+        process.join(kill_after)
+        process.kill()
     process.join(timeout)
     if process.exitcode is None:
         process.kill()
@@ -199,7 +206,10 @@ def _child(path: str, arguments: list[str], out: str, err: str, env: dict[str, s
 
 
 def _signal_self(where: str, at: int, number: int) -> None:
-    """At training step `at` (counted from 0), or with the checkpoint of step `at` half written."""
+    """`batch`: at training step `at` (from 0); `micro`: in the middle of its accumulation. `evaluate`: in the middle of
+    evaluation `at` (from 0). `checkpoint`: with that of step `at` half written; `renamed`: in place, but older ones not
+    yet removed. `model`: with the best model half written.
+    """
     from toolkit.data.bert import BertBatches
     from toolkit.data.gpt import GptBatches
     from toolkit.training import checkpoint
@@ -207,16 +217,40 @@ def _signal_self(where: str, at: int, number: int) -> None:
     def before(owner, name: str, reached) -> None:
         original = getattr(owner, name)
 
-        def patched(*args):
+        def patched(*args, **kwargs):
             if reached(*args):
                 os.kill(os.getpid(), number)
-            return original(*args)
+            return original(*args, **kwargs)
 
         setattr(owner, name, patched)
 
     if where == "batch":
         for owner in (BertBatches, GptBatches):
             before(owner, "batch", lambda self, step, rows: step == at)
+    elif where in ("micro", "evaluate"):
+        now = {"step": -1, "evaluation": -1, "computed": 0}
+
+        def drawn(self, step: int, rows: range) -> None:
+            if not torch.is_inference_mode_enabled():  # evaluations draw batches, too
+                now.update(step=step, computed=0)
+
+        def evaluating(self, *args) -> None:
+            now.update(evaluation=now["evaluation"] + 1, computed=0)
+
+        def computed(self, model, batch) -> bool:
+            now["computed"] += 1
+            there = now["step"] == at if where == "micro" else now["evaluation"] == at
+            return there and model.training == (where == "micro") and now["computed"] == 2
+
+        for owner in (BertBatches, GptBatches):
+            before(owner, "batch", drawn)
+        for owner in (BertPretraining, GptPretraining):
+            before(owner, "evaluate", evaluating)
+            before(owner, "losses", computed)
+    elif where == "renamed":
+        before(checkpoint, "_newest_first", lambda directory: (directory / f"step-{at:08d}").exists())
+    elif where == "model":
+        before(transformers.PreTrainedTokenizerBase, "save_pretrained", lambda self, to: ".model." in str(to))
     else:
         before(checkpoint, "write_json", lambda path, value: path.name == "state.json" and value["step"] == at)
 

@@ -53,8 +53,8 @@ def run(root: Path, name: str, *arguments: str, family: str = "bert", env=None, 
     return run_recipe(f"pretrain_{family}", ["--config", str(path), *arguments], root / f"{name}-output", env, hook)
 
 
-def assert_same_run(run: Path, unbroken: Path) -> None:
-    last = f"checkpoints/step-{STEPS:08}/model.safetensors"
+def assert_same_run(run: Path, unbroken: Path, steps: int = STEPS) -> None:
+    last = f"checkpoints/step-{steps:08}/model.safetensors"
     for file in (last, "model/model.safetensors"):
         assert small.digest(run / file) == small.digest(unbroken / file), file
     assert small.records(run) == small.records(unbroken)

@@ -19,6 +19,7 @@ from toolkit.compare import mean_interval, paired_difference, table, verdict
 from toolkit.errors import UserError
 from toolkit.run import Run
 from toolkit.training.distributed import share
+from toolkit.training.dry_run import dry_run
 from toolkit.training.loop import TrainingConfig, as_tensors, seed_everything, to_device, train
 from toolkit.training.precision import ImplConfig, Precision, choose
 
@@ -166,6 +167,16 @@ def fine_tune_arms(on_seed: Callable[[int], tuple[dict[str, Arm], dict[str, floa
     test_labels = next(iter(arms.values())).batches[2].labels
     return {**compare_arms(accuracies, baselines), "test_examples": len(test_labels),
             "references": test_labels.tolist(), "predictions": predictions}
+
+
+def dry_run_arms(on_seed: Callable[[int], tuple[dict[str, Arm], dict[str, float]]], seeds: int,
+                 config: TrainingConfig, impl: ImplConfig, run: Run, accelerator: Accelerator) -> None:
+    """What `fine_tune_arms` would train: the first fit of each model, none of them made."""
+    arms, _ = on_seed(0)
+    for name, arm in arms.items():
+        accelerator.print(f"\n{name}, {2 * seeds} fits, each of them:")
+        task = Classification(arm.make_model(pretrained=True), *arm.batches[:2], tokenizer=arm.tokenizer)
+        dry_run(task, config, impl, run, accelerator)
 
 
 def compare_arms(result: dict[str, dict[str, list[float]]], baselines: dict[str, list[float]]) -> dict:
