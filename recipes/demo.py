@@ -27,7 +27,7 @@ from toolkit.evaluation import compressor_bits_per_byte, primed_xz_bits_per_byte
 from toolkit.generation import continue_text, fill_mask  # noqa: E402
 from toolkit.report import plot_arms, plot_confusion, plot_loss  # noqa: E402
 from toolkit.run import read_json, read_metrics, write_json  # noqa: E402
-from toolkit.training.classification import arms_table  # noqa: E402
+from toolkit.training.arms import arms_table  # noqa: E402
 from toolkit.training.distributed import make_accelerator  # noqa: E402
 
 CONFIGS = Path(__file__).parent / "configs/demo"

@@ -18,8 +18,9 @@ from toolkit.errors import UserError
 from toolkit.models.baselines import logistic_on_values, majority
 from toolkit.models.series import SeriesForClassification
 from toolkit.run import Run
-from toolkit.training.classification import Arm, FineTuningConfig, arms_table, dry_run_arms, fine_tune_arms, score
+from toolkit.training.arms import Arm, arms_table, dry_run_arms, fine_tune_arms
 from toolkit.training.distributed import make_accelerator
+from toolkit.training.fine_tuning import FineTuningConfig, class_scores
 from toolkit.training.loop import ImplConfig
 
 
@@ -86,7 +87,7 @@ def finetune_series(settings: FinetuneSeriesConfig, accelerator) -> dict | None:
             partial(SeriesForClassification.from_backbone, path, train.label_names, patch_length=settings.patch_length,
                     num_channels=train.values.shape[1]), batches) for name, path in settings.models.items()}
         guesses = logistic_on_values(train.values, train.labels, test.values)
-        return arms, {"logistic": score(guesses, test.labels)["accuracy"],
+        return arms, {"logistic": class_scores(guesses, test.labels)["accuracy"],
                       "majority": majority(train.labels, test.labels)}
 
     if settings.dry_run:

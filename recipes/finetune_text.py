@@ -17,8 +17,9 @@ from toolkit.errors import UserError
 from toolkit.models.baselines import majority, tfidf_logistic
 from toolkit.models.text import load_checkpoint_tokenizer, text_classifier
 from toolkit.run import Run
-from toolkit.training.classification import Arm, FineTuningConfig, arms_table, dry_run_arms, fine_tune_arms, score
+from toolkit.training.arms import Arm, arms_table, dry_run_arms, fine_tune_arms
 from toolkit.training.distributed import make_accelerator
+from toolkit.training.fine_tuning import FineTuningConfig, class_scores
 from toolkit.training.loop import ImplConfig
 from toolkit.training.precision import choose
 from toolkit.training.probing import start_from_probe
@@ -76,7 +77,7 @@ def finetune_text(settings: FinetuneTextConfig, accelerator) -> dict | None:
             batches = tuple(TextBatches(part, tokenizers[name], data.max_length, settings.training.batch_size, seed)
                             for part in (labelled, validation, test))
             arms[name] = Arm(partial(start, path, tokenizers[name], batches[0]), batches, tokenizers[name])
-        return arms, {"tfidf": score(tfidf_logistic(labelled, test), test.labels)["accuracy"],
+        return arms, {"tfidf": class_scores(tfidf_logistic(labelled, test), test.labels)["accuracy"],
                       "majority": majority(labelled.labels, test.labels)}
 
     if settings.dry_run:

@@ -27,8 +27,8 @@ from toolkit.models.text import load_checkpoint_tokenizer, text_classifier
 from toolkit.report import plot_learning_curves
 from toolkit.run import Run, write_json
 from toolkit.tokenization import load_tokenizer
-from toolkit.training.classification import FineTuningConfig, fine_tune
 from toolkit.training.distributed import make_accelerator
+from toolkit.training.fine_tuning import FineTuningConfig, fine_tune
 from toolkit.training.loop import ImplConfig, seed_everything
 from toolkit.training.precision import choose
 from toolkit.training.probing import fit_head, frozen_states, start_from_probe

@@ -31,9 +31,9 @@ from toolkit.models.gpt import GPT2LMHeadModel
 from toolkit.models.presets import count_parameters
 from toolkit.models.text import load_checkpoint_tokenizer, text_classifier
 from toolkit.report import plot_arms, plot_confusion, plot_loss
-from toolkit.training.classification import arms_table, compare_arms
+from toolkit.training.arms import arms_table, compare_arms
 from toolkit.training.distributed import make_accelerator
-from toolkit.training.loop import TrainingConfig
+from toolkit.training.fine_tuning import FineTuningConfig
 
 QUICK = dict(max_steps=6, batch_size=8, learning_rate=1e-3, logging_steps=3, save_steps=0)
 
@@ -74,7 +74,7 @@ def tables(texts, tmp_path_factory):
 
 def text_settings(checkpoints, tables, output, **data):
     return finetune_text.FinetuneTextConfig(
-        output_dir=str(output), models=checkpoints, seeds=2, training=TrainingConfig(**QUICK),
+        output_dir=str(output), models=checkpoints, seeds=2, training=FineTuningConfig(**QUICK),
         data=finetune_text.TextDataSection(train=str(tables / "train.tsv"), test=str(tables / "test.tsv"),
                                            max_length=32, **data))
 
@@ -183,7 +183,7 @@ def test_validation_is_cut_from_train_class_by_class(tables):
 
 def test_finetune_series_gives_every_arm(checkpoints, tmp_path, accelerator):
     settings = finetune_series.FinetuneSeriesConfig(
-        output_dir=str(tmp_path / "run"), models=checkpoints, seeds=2, training=TrainingConfig(**QUICK),
+        output_dir=str(tmp_path / "run"), models=checkpoints, seeds=2, training=FineTuningConfig(**QUICK),
         data=finetune_series.SeriesDataSection(train_per_class=8, test_per_class=20))
     result = finetune_series.finetune_series(settings, accelerator)
     assert result["test_examples"] == 60 and math.isclose(result["majority"]["mean"], 1 / 3)

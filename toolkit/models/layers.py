@@ -227,11 +227,13 @@ def _applies(layer, dropouts, kwargs) -> bool:
 
 def use_bf16_layers(model: PreTrainedModel) -> None:
     """Compute the layers of `model` as above wherever that is what they are: not with dropout while training, not with
-    a cache of keys and values, not outside autocast, not with another activation than GELU.
+    a cache of keys and values, not outside autocast, not with another activation than GELU, not with adapters.
     """
     for module in model.modules():
         if type(module) is torch.nn.LayerNorm:
             module.__class__ = _Fp32LayerNorm
+        elif any("lora_" in name for name, _ in module.named_parameters()):
+            continue  # its maps are more than their weights
         elif type(module) is BertLayer:
             config = module.attention.self.config
             if config.hidden_act == "gelu" and not config.is_decoder:

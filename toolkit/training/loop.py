@@ -45,6 +45,8 @@ class TrainingConfig(GuardConfig, OptimConfig, BudgetConfig):
     logging_steps: int = 20
     eval_steps: int = 0
     """Evaluate every so many steps; 0: only at the end."""
+    early_stopping_patience: int | None = None
+    """End after so many evaluations in a row without a better model."""
     save_steps: int = 100
     """Checkpoint every so many steps; 0: only when interrupted."""
     save_total_limit: int = 2
@@ -78,7 +80,8 @@ class Task(Protocol):
 
 def check(config: TrainingConfig, impl: ImplConfig, accelerator: Accelerator) -> None:
     """UserError for a value that makes no sense."""
-    for section, values, names in (("training", config, ("batch_size", "logging_steps", "save_total_limit")),
+    for section, values, names in (("training", config, ("batch_size", "logging_steps", "save_total_limit",
+                                                           "early_stopping_patience")),
                                    ("impl", impl, ("micro_batch_size",))):
         for name in names:
             value = getattr(values, name)
@@ -159,7 +162,8 @@ def _train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accel
     precision.prepare(plain_model)
 
     # Where to begin: the first process decides, so that all begin there.
-    state = {"step": 0, "best": None, "tokens": 0, "seconds": 0.0, "running": [{}], "running_steps": 0, "guard": None}
+    state = {"step": 0, "best": None, "tokens": 0, "seconds": 0.0, "running": [{}], "running_steps": 0, "guard": None,
+             "no_better": 0}
     path, passed_over = from_main(accelerator, checkpoint.newest_valid(run.checkpoint_dir) if is_main else None)
     for reason in passed_over:
         accelerator.print(f"passed over {reason}")
@@ -209,11 +213,16 @@ def _train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accel
             tracker.log({"step": step, **{f"eval_{key}": value for key, value in metrics.items()}})
         value = metrics[task.best_metric]
         if state["best"] is None or not state["best"] <= value:  # better, or the best so far is no number
-            state["best"] = value
+            state["best"], state["no_better"] = value, 0
             finished_model = sharded.whole() if sharded else plain_model
             if is_main:
                 write_directory(run.model_dir, lambda directory: task.save(finished_model, directory))
+        else:
+            state["no_better"] += 1
         return metrics
+
+    def has_stopped_early() -> bool:
+        return config.early_stopping_patience is not None and state["no_better"] >= config.early_stopping_patience
 
     metrics: dict[str, float] = {}
     # Sums since the last logged line; part of a checkpoint, so that a resumed run logs what an unbroken one does.
@@ -224,7 +233,7 @@ def _train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accel
         running = {key: sum(part[key] for part in saved) if rank == 0 else 0.0 for key in saved[0]}
     progress = Progress(name, used, is_main)
     batches = _steps(dataset, start, precision.num_workers, device.type == "cuda")
-    last_step_seconds, finished = 0.0, used >= 1
+    last_step_seconds, finished = 0.0, used >= 1 or has_stopped_early()
 
     def answer(bad_steps: list[Moment]) -> None:
         nonlocal done, running, running_steps
@@ -319,7 +328,8 @@ def _train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accel
                 running, running_steps = {}, 0
             if evaluating:
                 metrics = evaluate(done)
-            if saving:
+                finished = finished or has_stopped_early()
+            if saving or (finished and config.save_steps):
                 save(done)
             if stop and not finished:
                 progress.close()

@@ -1,6 +1,7 @@
 """Optimisers, and the learning-rate schedule as a function of the share of the budget that is used."""
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,6 +20,9 @@ class OptimConfig:
     """Jordan et al. take 0.95; in budgets of minutes 0.9 was ahead in every comparison (recipes/README.md)."""
     weight_decay: float = 0.1
     """Decoupled (Loshchilov & Hutter 2019); on matrices only, never on biases and norms."""
+    layerwise_lr_decay: float = 1.0
+    """Each layer's rates are this share of those of the one above it, the head's being whole (Howard & Ruder 2018,
+    section 3.2)."""
     adam_beta1: float = 0.9
     adam_beta2: float = 0.98
     adam_epsilon: float = 1e-8
@@ -65,27 +69,44 @@ def make_optimizers(model: torch.nn.Module, config: OptimConfig) -> list[torch.o
     vectors are not the linear maps its orthogonalised update is made for.
     """
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    hidden = [parameter for name, parameter in named
-              if config.optimizer == "muon" and parameter.ndim == 2 and (".layer." in name or ".h." in name)]
-    taken = {id(parameter) for parameter in hidden}
-    rest = [parameter for _, parameter in named if id(parameter) not in taken]
-    groups = [{"params": [p for p in rest if p.ndim >= 2], "weight_decay": config.weight_decay},
-              {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0}]
-    groups = [group for group in groups if group["params"]]
+    hidden = {id(parameter) for name, parameter in named
+              if config.optimizer == "muon" and parameter.ndim == 2 and (".layer." in name or ".h." in name)}
+    shares = _layer_shares([name for name, _ in named], config.layerwise_lr_decay)
+
+    def groups(parameters: list[tuple[str, torch.nn.Parameter]], rate: float, **options) -> list[dict]:
+        """One for each share of the rate."""
+        by_share: dict[float, list[torch.nn.Parameter]] = {}
+        for name, parameter in parameters:
+            by_share.setdefault(shares[name], []).append(parameter)
+        return [{"params": chosen, "lr": rate * share, **options} for share, chosen in by_share.items()]
+
+    rest = [(name, parameter) for name, parameter in named if id(parameter) not in hidden]
     device = named[0][1].device.type
-    optimizers = [torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.adam_beta1, config.adam_beta2),
-                                    eps=config.adam_epsilon, fused=device in ("cpu", "cuda", "mps"))]
+    optimizers = [torch.optim.AdamW(
+        [*groups([(n, p) for n, p in rest if p.ndim >= 2], config.learning_rate, weight_decay=config.weight_decay),
+         *groups([(n, p) for n, p in rest if p.ndim < 2], config.learning_rate, weight_decay=0.0)],
+        lr=config.learning_rate, betas=(config.adam_beta1, config.adam_beta2), eps=config.adam_epsilon,
+        fused=device in ("cpu", "cuda", "mps"))]
     if hidden:
-        joint = {id(parameter) for name, parameter in named if ".c_attn." in name}
-        groups = [{"params": [p for p in hidden if id(p) not in joint], "maps": 1},
-                  {"params": [p for p in hidden if id(p) in joint], "maps": 3}]
-        optimizers.append(Muon([group for group in groups if group["params"]], lr=config.muon_learning_rate,
-                               momentum=config.muon_momentum, weight_decay=config.weight_decay,
-                               adjust_lr_fn="match_rms_adamw"))
+        matrices = [(name, parameter) for name, parameter in named if id(parameter) in hidden]
+        optimizers.append(Muon(
+            [*groups([(n, p) for n, p in matrices if ".c_attn." not in n], config.muon_learning_rate, maps=1),
+             *groups([(n, p) for n, p in matrices if ".c_attn." in n], config.muon_learning_rate, maps=3)],
+            lr=config.muon_learning_rate, momentum=config.muon_momentum, weight_decay=config.weight_decay,
+            adjust_lr_fn="match_rms_adamw"))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
     return optimizers
+
+
+def _layer_shares(names: list[str], decay: float) -> dict[str, float]:
+    """Parameter → its share of the rate: 1 for what lies above the layers, decay^n for embeddings below n of them."""
+    layers = {name: int(found[1]) for name in names if (found := re.search(r"\.(?:layer|h)\.(\d+)\.", name))}
+    top = max(layers.values(), default=-1) + 1
+    below = ("embeddings.", ".wte.", ".wpe.")
+    return {name: decay ** (top - layers[name] if name in layers else
+                            top + 1 if any(part in name for part in below) else 0) for name in names}
 
 
 class Muon(torch.optim.Muon):

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from toolkit.config import from_dict
 from toolkit.data.labelled import TextBatches, TextDataSection, draw, load_data
 from toolkit.models.text import Pooling, TextForClassification, pooled_states
-from toolkit.training.classification import LabelledBatches, for_all
+from toolkit.training.fine_tuning import LabelledBatches, for_all
 from toolkit.training.precision import Precision
 
 
