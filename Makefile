@@ -2,7 +2,8 @@
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow test-faults lint clean \
         train-tokenizer evaluate-tokenizers show-batch pretrain-bert pretrain-gpt finetune-text finetune-series \
-        transfer word-vectors ablation nano-gpt shakespeare-char sweep bench bench-data
+        compare-text transfer word-vectors ablation nano-gpt shakespeare-char sweep bench bench-text \
+        bench-data
 
 BIN := .venv/bin
 NPROC ?= 1
@@ -62,6 +63,9 @@ pretrain-gpt: install  ## GPT from scratch: CONFIG=recipes/configs/gpt-5min.yaml
 finetune-text: install  ## text classification beside its baselines: CONFIG=recipes/configs/authorship.yaml
 	@$(LAUNCH) recipes/finetune_text.py $(RECIPE_ARGS)
 
+compare-text: install  ## what pretraining bought on one labelled set: arms, seeds, learning curve, verdicts
+	@$(LAUNCH) recipes/compare_text.py --config $(or $(CONFIG),recipes/configs/compare-docstrings.yaml) $(ARGS)
+
 transfer: install  ## what a checkpoint is worth with 100, 400, 1,600 and all labels; quick: ARGS="--quick true"
 	@$(LAUNCH) recipes/transfer.py --config $(or $(CONFIG),recipes/configs/transfer.yaml) $(ARGS)
 
@@ -85,6 +89,9 @@ sweep: install  ## settings of the optimiser side by side: CONFIG=recipes/config
 
 bench: install  ## our loop against transformers' Trainer, in turn; writes runs/bench/bench.json
 	@$(BIN)/python recipes/bench.py $(RECIPE_ARGS)
+
+bench-text: install  ## our fine-tuning against transformers' Trainer, in turn; writes runs/bench-text/bench.json
+	@$(BIN)/python recipes/bench_text.py $(RECIPE_ARGS)
 
 bench-data: install  ## how fast corpora become batches, as ratios; writes runs/bench-data/bench.json
 	@$(BIN)/python recipes/bench_data.py $(RECIPE_ARGS)

@@ -4,25 +4,30 @@
     python recipes/finetune_text.py --config recipes/configs/authorship.yaml --seeds 5
 
 Every arm sees the same examples in the same order for the same number of steps; the test set is touched once an arm
-and seed. The classifier of the first seed is kept in <output_dir>/<model>-pretrained/seed-0/model.
+and seed. The classifier of the first seed is kept in <output_dir>/<model>-pretrained/seed-0/model; <model>-report.html
+is a page about it, and <model>-predictions.parquet has its answers.
 """
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
+
+import numpy as np
 
 from toolkit import cli, config
-from toolkit.data.labelled import TextBatches, TextDataSection, few_shot, load_data
+from toolkit.data.labelled import LabelledText, TextDataSection, few_shot, load_data
+from toolkit.data.text_batches import TextBatches
 from toolkit.errors import UserError
-from toolkit.models.baselines import majority, tfidf_logistic
-from toolkit.models.text import load_checkpoint_tokenizer, text_classifier
-from toolkit.run import Run
+from toolkit.models.backbone import checkpoint_config
+from toolkit.models.baselines import constant_outputs, tfidf_outputs
+from toolkit.models.text import Pooling, load_checkpoint_tokenizer
+from toolkit.report_page import Classified, write_page, write_predictions
+from toolkit.run import Run, read_json
 from toolkit.training.arms import Arm, arms_table, dry_run_arms, fine_tune_arms
 from toolkit.training.distributed import make_accelerator
-from toolkit.training.fine_tuning import FineTuningConfig, class_scores
+from toolkit.training.fine_tuning import MAIN_SCORE, FineTuningConfig, score
 from toolkit.training.loop import ImplConfig
-from toolkit.training.precision import choose
-from toolkit.training.probing import start_from_probe
+from toolkit.training.probing import new_text_classifier
+from toolkit.training.threshold import ThresholdConfig
 
 
 @dataclass
@@ -32,13 +37,14 @@ class FinetuneTextConfig:
     """Name → checkpoint directory or hub id, for instance {bert: runs/bert-5min/model}."""
     data: TextDataSection = field(default_factory=TextDataSection)
     training: FineTuningConfig = field(default_factory=FineTuningConfig)
-    pooling: Literal["layers", "mean", "max", "cls"] = "layers"
+    pooling: Pooling = "layers"
     """What the head reads: the means over tokens of every layer's states side by side, the mean or maximum of the last
-    layer's, or BERT's [CLS] (GPT's last token) in transformers' own class."""
-    head: Literal["probe", "random"] = "probe"
-    """Where the head starts: as logistic regression on the states before training (Kumar et al. 2022), or at random."""
+    layer's, or BERT's [CLS] (GPT's last token) in transformers' own class. For classes the head starts as logistic
+    regression on what it reads (Kumar et al. 2022), but for [CLS], where it starts at random."""
     dropout: float = 0.3
     """Before the head; with pooling cls, inside the layers too."""
+    threshold: ThresholdConfig = field(default_factory=ThresholdConfig)
+    """Of two classes, from which probability on one is answered; chosen on validation, saved in the model's config."""
     seeds: int = 3
     """Repetitions with other labelled examples (where shots is set), head and order."""
     impl: ImplConfig = field(default_factory=ImplConfig)
@@ -55,35 +61,46 @@ def finetune_text(settings: FinetuneTextConfig, accelerator) -> dict | None:
         accelerator.print(f"{run.directory} is finished; its result is {run.result_path}")
         return run.result()
     data = settings.data
-    train, validation, test = load_data(data)
-    if settings.pooling == "cls" and settings.head == "probe":
-        raise UserError("head is probe, which needs pooling layers, mean or max; with pooling cls set head to random.")
-    tokenizers = {name: load_checkpoint_tokenizer(path, data.max_length if settings.pooling == "cls" else None)
+    train, validation, test = load_data(data, accelerator.print)
+    whole = settings.pooling == "cls" and data.long_texts == "windows"  # transformers' own classes read no windows
+    tokenizers = {name: load_checkpoint_tokenizer(path, data.max_length if whole else None)
                   for name, path in settings.models.items()}
+    for tokenizer in tokenizers.values():
+        tokenizer.model_max_length = data.max_length  # what pipelines cut to, too
+    positions = {name: checkpoint_config(path).max_position_embeddings for name, path in settings.models.items()}
     run.write_manifest(examples={"train": len(train), "validation": len(validation), "test": len(test)})
     accelerator.print(f"{len(train):,} labelled examples to draw from, {len(validation):,} for validation, "
                       f"{len(test):,} for test; {len(train.label_names)} classes")
-
-    def start(path: str, tokenizer, batches: TextBatches, pretrained: bool):
-        model = text_classifier(path, train.label_names, tokenizer, pretrained, settings.pooling, settings.dropout)
-        if settings.head == "probe":
-            start_from_probe(model, batches, accelerator, choose(settings.impl, accelerator.device))
-        return model
 
     def on_seed(seed: int) -> tuple[dict[str, Arm], dict[str, float]]:
         labelled = few_shot(train, data.shots, seed, data.train or "the built-in task") if data.shots else train
         arms = {}
         for name, path in settings.models.items():
-            batches = tuple(TextBatches(part, tokenizers[name], data.max_length, settings.training.batch_size, seed)
-                            for part in (labelled, validation, test))
-            arms[name] = Arm(partial(start, path, tokenizers[name], batches[0]), batches, tokenizers[name])
-        return arms, {"tfidf": class_scores(tfidf_logistic(labelled, test), test.labels)["accuracy"],
-                      "majority": majority(labelled.labels, test.labels)}
+            batches = tuple(TextBatches(part, tokenizers[name], data.max_length, settings.training.batch_size, seed,
+                                        data.long_texts, positions[name]) for part in (labelled, validation, test))
+            make = partial(new_text_classifier, path, train.label_names, tokenizers[name], batches[0], accelerator,
+                           settings.impl, pooling=settings.pooling, dropout=settings.dropout, task=train.task)
+            arms[name] = Arm(make, batches, tokenizers[name], train.task, settings.threshold)
+        return arms, {name: score(train.task, outputs(labelled, test), test.labels)[MAIN_SCORE[train.task]]
+                      for name, outputs in (("tfidf", tfidf_outputs), ("majority", constant_outputs))}
 
     if settings.dry_run:
         return dry_run_arms(on_seed, settings.seeds, settings.training, settings.impl, run, accelerator)
     result = fine_tune_arms(on_seed, settings.seeds, settings.training, settings.impl, run, accelerator, "text")
+    if accelerator.is_main_process and train.task == "classification":
+        for name in settings.models:
+            describe(run, name, test, arms_table(result, list(settings.models)))
     return run.finish({**result, "label_names": list(test.label_names)})
+
+
+def describe(run: Run, model: str, test: LabelledText, summary: str) -> None:
+    """The kept classifier's answers as a table of predictions, and as a page."""
+    kept = run.directory / f"{model}-pretrained/seed-0"
+    found = Classified(test.texts, test.labels, np.load(kept / "outputs.npz")["test"].astype(float), test.label_names,
+                       read_json(kept / "result.json").get("threshold"))
+    write_predictions(found, run.directory / f"{model}-predictions.parquet")
+    write_page(f"{run.directory.name}: pretrained {model}, fine-tuned", found, kept,
+               run.directory / f"{model}-report.html", summary)
 
 
 def main(argv: list[str]) -> None:
@@ -92,9 +109,10 @@ def main(argv: list[str]) -> None:
     result = finetune_text(settings, accelerator)
     if settings.dry_run:
         return
-    accelerator.print(f"test accuracy in percent, mean ± 95 % interval over {settings.seeds} seeds, "
-                      f"{result['test_examples']:,} examples")
+    accelerator.print(f"test {MAIN_SCORE[settings.data.task]} in percent, mean ± 95 % interval over {settings.seeds} "
+                      f"seeds, {result['test_examples']:,} examples")
     accelerator.print(arms_table(result, list(settings.models)))
+    accelerator.print(f"classifiers, predictions and a page about each: {settings.output_dir}")
 
 
 if __name__ == "__main__":

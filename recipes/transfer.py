@@ -19,7 +19,8 @@ import numpy as np
 
 from toolkit import cli, config
 from toolkit.compare import mean_interval, paired_difference, table, verdict
-from toolkit.data.labelled import LabelledText, TextBatches, TextDataSection, draw, load_data
+from toolkit.data.labelled import LabelledText, TextDataSection, draw, load_data
+from toolkit.data.text_batches import TextBatches
 from toolkit.data.word_vectors import averaged, load_word2vec
 from toolkit.errors import UserError
 from toolkit.models.baselines import majority, tfidf_logistic
@@ -31,7 +32,7 @@ from toolkit.training.distributed import make_accelerator
 from toolkit.training.fine_tuning import FineTuningConfig, fine_tune
 from toolkit.training.loop import ImplConfig, seed_everything
 from toolkit.training.precision import choose
-from toolkit.training.probing import fit_head, frozen_states, start_from_probe
+from toolkit.training.probing import fit_head, frozen_states, new_text_classifier
 
 MEAN = "mean of all sets"
 
@@ -111,7 +112,7 @@ def transfer(settings: TransferConfig, accelerator) -> dict:
                     measured.probe(f"{model}, {start}: probe", states, seed)
                 for column in () if settings.quick else draws:
                     for seed in range(settings.seeds):
-                        fit = tune(classifier, settings, accelerator, seed, tokenizer, max_length,
+                        fit = tune(path, start == "pretrained", settings, accelerator, seed, tokenizer, max_length,
                                    (train.select(draws[column][seed]), validation, test),
                                    Run(run.directory / f"fits/{name}/{model}-{start}/{column}/seed-{seed}",
                                        accelerator.is_main_process),
@@ -145,19 +146,13 @@ class Curves:
             self.note(arm, column, float((head.predict(states[1]) == self.test.labels).mean()))
 
 
-def tune(classifier, settings: TransferConfig, accelerator, seed: int, tokenizer, max_length: int,
+def tune(path: str, pretrained: bool, settings: TransferConfig, accelerator, seed: int, tokenizer, max_length: int,
          parts: tuple[LabelledText, LabelledText, LabelledText], run: Run, title: str) -> dict:
     """Full fine-tuning that starts from the probe on the labelled examples at hand; what its result.json holds."""
-    labelled, validation, test = (TextBatches(part, tokenizer, max_length, settings.training.batch_size, seed)
-                                  for part in parts)
-
-    def from_probe():
-        model = classifier()
-        start_from_probe(model, labelled, accelerator, choose(settings.impl, accelerator.device))
-        return model
-
-    return fine_tune(from_probe, labelled, validation, test, settings.training, settings.impl, run, accelerator, seed,
-                     title)
+    batches = [TextBatches(part, tokenizer, max_length, settings.training.batch_size, seed) for part in parts]
+    make = partial(new_text_classifier, path, parts[0].label_names, tokenizer, batches[0], accelerator, settings.impl,
+                   pretrained, settings.pooling, settings.dropout)
+    return fine_tune(make, *batches, settings.training, settings.impl, run, accelerator, seed, title)
 
 
 def summarise(scores: dict, models: list[str]) -> dict:

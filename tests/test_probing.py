@@ -9,7 +9,8 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from small import run_recipe, write_config
 
-from toolkit.data.labelled import LabelledText, TextBatches, draw
+from toolkit.data.labelled import LabelledText, draw
+from toolkit.data.text_batches import TextBatches
 from toolkit.models.text import TextConfig, TextForClassification
 from toolkit.training.distributed import make_accelerator
 from toolkit.training.precision import ImplConfig, choose

@@ -20,8 +20,9 @@ from transformers import (
 
 from toolkit import config
 from toolkit.compare import paired_difference
-from toolkit.data.labelled import LabelledText, TextBatches, read_table, split_off
+from toolkit.data.labelled import LabelledText, read_table, split_off
 from toolkit.data.sorting import SortingBatches, all_inputs, held_out, with_answers
+from toolkit.data.text_batches import TextBatches
 from toolkit.errors import UserError
 from toolkit.evaluation import compressor_bits_per_byte, primed_xz_bits_per_byte
 from toolkit.generation import continue_text, fill_mask
@@ -258,7 +259,8 @@ def test_pictures_are_drawn(tmp_path):
 
 def test_every_config_that_ships_is_valid():
     kinds = {"bert": "pretrain_bert.PretrainBertConfig", "gpt": "pretrain_gpt.PretrainGptConfig",
-             "text": "finetune_text.FinetuneTextConfig", "authorship": "finetune_text.FinetuneTextConfig",
+             "text": "finetune_text.FinetuneTextConfig", "compare": "compare_text.CompareTextConfig",
+             "authorship": "finetune_text.FinetuneTextConfig",
              "transfer": "transfer.TransferConfig", "word": "word_vectors.WordVectorsConfig",
              "series": "finetune_series.FinetuneSeriesConfig", "gunpoint": "finetune_series.FinetuneSeriesConfig",
              "shakespeare": "shakespeare_char.ShakespeareCharConfig", "sweep": "sweep.SweepConfig",

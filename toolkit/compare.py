@@ -91,6 +91,36 @@ def paired_difference(values: Sequence[float], reference: Sequence[float]) -> In
     return mean_interval(differences)
 
 
+def mcnemar(right: Sequence[bool], reference_right: Sequence[bool]) -> float:
+    """Two models' right and wrong answers on the same examples → p-value of the exact test that neither is better.
+
+    McNemar (1947), exact by the binomial distribution: only examples that one of the two answers right count.
+    1.0 when there are none.
+    """
+    right, reference_right = _answers(right, reference_right)
+    gained, lost = int((right & ~reference_right).sum()), int((~right & reference_right).sum())
+    return float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+
+
+def paired_bootstrap(values: Sequence[float], reference: Sequence[float], draws: int = 10_000, seed: int = 0
+                     ) -> tuple[float, float, float]:
+    """(n,) and (n,) scores of the same test examples → mean of values - reference, and its 95 % interval (low, high).
+
+    Efron & Tibshirani (1993), chapter 13, percentiles: how far another test set of this size would move the
+    difference. (`paired_difference` says how far other seeds would.)
+    """
+    values, reference = _vector("values", values), _vector("reference", reference)
+    if len(values) != len(reference):
+        raise ValueError(f"Given {len(values)} values and {len(reference)} reference values; expected one of each per "
+                         "test example. Compare answers to the same test set.")
+    difference = values - reference
+    # Only how often each distinct difference is drawn matters, and that is multinomial: no n × draws indices.
+    levels, counts = np.unique(difference, return_counts=True)
+    drawn = np.random.default_rng(seed).multinomial(len(difference), counts / len(difference), size=draws)
+    low, high = np.percentile(drawn @ levels / len(difference), [2.5, 97.5])
+    return float(difference.mean()), float(low), float(high)
+
+
 def verdict(difference: Interval, what: str = "pretraining", unit: str = "points") -> str:
     """One sentence: does `what` help? `difference` is in `unit`, positive when `what` is better.
 
@@ -143,6 +173,14 @@ def _vector(name: str, values: Sequence[float]) -> np.ndarray:
         raise ValueError(f"Given {name} {vector.tolist()}; expected a flat list of finite numbers, one per "
                          "seed. Leave out runs that failed, and say that they did.")
     return vector
+
+
+def _answers(right: Sequence[bool], reference: Sequence[bool]) -> tuple[np.ndarray, np.ndarray]:
+    right, reference = np.asarray(right), np.asarray(reference)
+    if right.shape != reference.shape or right.ndim != 1 or not (right.dtype == reference.dtype == bool):
+        raise ValueError(f"Given answers of shapes {right.shape} and {reference.shape}; expected two flat lists of "
+                         "True and False, of the same test examples.")
+    return right, reference
 
 
 def _excludes_zero(interval: Interval) -> bool:

@@ -9,6 +9,7 @@ import matplotlib
 matplotlib.use("Agg")  # no display is needed, or asked for
 import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
+from sklearn.metrics import precision_recall_curve, roc_curve  # noqa: E402
 
 INK, SOFT = "#1f2937", "#9ca3af"
 COLOURS = ("#2563eb", "#ea580c", "#16a34a", "#9333ea")
@@ -35,24 +36,82 @@ def plot_loss(records: Sequence[dict], path: str | Path, title: str, train: str 
 
 def plot_confusion(references: Sequence[int], predictions: Sequence[int], label_names: Sequence[str],
                    path: str | Path, title: str) -> None:
-    """Counts, shaded by their share of the true class."""
+    """Counts, shaded by their share of the true class, which stands below them."""
     size = len(label_names)
     counts = np.zeros((size, size), int)
     np.add.at(counts, (np.asarray(references), np.asarray(predictions)), 1)
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    figure, axes = _axes(title, (1.6 + 0.75 * size, 1.3 + 0.65 * size))
+    figure, axes = _axes(title, (1.8 + 0.85 * size, 1.5 + 0.7 * size))
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for row in range(size):
         for column in range(size):
             if counts[row, column]:
-                axes.text(column, row, counts[row, column], ha="center", va="center", fontsize=9,
-                          color="white" if share[row, column] > 0.55 else INK)
+                axes.text(column, row, f"{counts[row, column]}\n{100 * share[row, column]:.0f} %", ha="center",
+                          va="center", fontsize=8, color="white" if share[row, column] > 0.55 else INK)
     axes.set_xticks(range(size), label_names, rotation=40, ha="right")
     axes.set_yticks(range(size), label_names)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     for spine in axes.spines.values():
         spine.set_visible(False)
+    _save(figure, path)
+
+
+def plot_ranking(probabilities: np.ndarray, references: np.ndarray, label_names: Sequence[str], path: str | Path,
+                 threshold: dict | None = None) -> None:
+    """ROC and precision-recall curves, of the threshold's class or of every class against the rest; the threshold is a
+    dot.
+    """
+    classes = range(len(label_names))
+    if len(label_names) == 2:
+        classes = [label_names.index(threshold["label"]) if threshold else 1]
+    colours = plt.cm.tab10.colors
+    figure, (roc, recall) = plt.subplots(1, 2, figsize=(9.5, 4.3), layout="constrained")
+    for number, label in enumerate(classes):
+        positive, ranked, colour = references == label, probabilities[:, label], colours[number % len(colours)]
+        if positive.all() or not positive.any():
+            continue  # there is nothing to rank
+        false_rate, true_rate, _ = roc_curve(positive, ranked)
+        precision, found, _ = precision_recall_curve(positive, ranked)
+        roc.plot(false_rate, true_rate, color=colour, label=label_names[label])
+        recall.plot(found, precision, color=colour, label=label_names[label])
+        if threshold and label_names[label] == threshold["label"]:
+            called = ranked >= threshold["probability"]
+            roc.plot((called & ~positive).sum() / (~positive).sum(), (called & positive).sum() / positive.sum(), "o",
+                     color=INK, label=f"from {threshold['probability']:.3f} on")
+            if called.any():
+                recall.plot((called & positive).sum() / positive.sum(), (called & positive).sum() / called.sum(), "o",
+                            color=INK)
+    roc.plot([0, 1], [0, 1], color=SOFT, linestyle="--", linewidth=1)
+    for axes, x, y, title in ((roc, "false positives / negatives", "recall", "ROC"),
+                              (recall, "recall", "precision", "Precision and recall")):
+        axes.set(xlabel=x, ylabel=y, xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
+        axes.set_title(title, color=INK, fontsize=11)
+        axes.spines[["top", "right"]].set_visible(False)
+    roc.legend(frameon=False, fontsize=8, loc="lower right")
+    _save(figure, path)
+
+
+def plot_calibration(probabilities: np.ndarray, references: np.ndarray, path: str | Path, bins: int = 10) -> None:
+    """Share of right answers by the probability they were given with, and how many there are (Guo et al. 2017)."""
+    confidence = probabilities.max(1)
+    right = probabilities.argmax(1) == references
+    edges = np.linspace(0, 1, bins + 1)
+    place = np.clip(np.digitize(confidence, edges[1:-1]), 0, bins - 1)
+    counts = np.bincount(place, minlength=bins)
+    filled = counts > 0
+    figure, (axes, below) = plt.subplots(2, 1, figsize=(5.2, 5.2), layout="constrained", sharex=True,
+                                         height_ratios=(3, 1))
+    axes.plot([0, 1], [0, 1], color=SOFT, linestyle="--", linewidth=1)
+    means = [np.bincount(place, weights=values, minlength=bins)[filled] / counts[filled]
+             for values in (confidence, right)]
+    axes.plot(*means, color=COLOURS[0], marker="o", markersize=4)
+    axes.set(ylabel="share that is right", ylim=(0, 1.02))
+    axes.set_title("Calibration on the test set", color=INK, fontsize=11)
+    below.bar((edges[:-1] + edges[1:]) / 2, counts, width=0.9 / bins, color=SOFT)
+    below.set(xlabel="probability of the answer", ylabel="examples", xlim=(0, 1))
+    for each in (axes, below):
+        each.spines[["top", "right"]].set_visible(False)
     _save(figure, path)
 
 

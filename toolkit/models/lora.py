@@ -12,8 +12,8 @@ def add_lora(model: PreTrainedModel, rank: int) -> None:
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
-        raise UserError("training.tuning is lora, which needs the package peft: pip install 'pretraining-toolkit[lora]'."
-                        ) from None
+        raise UserError("training.tuning is lora, which needs the package peft. Install it (the extra `lora`), or "
+                        "use another tuning.") from None
     if rank < 1:
         raise UserError(f"training.lora_rank is {rank}; it must be at least 1.")
     backbone = model.base_model

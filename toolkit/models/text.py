@@ -26,6 +26,7 @@ from toolkit.models.backbone import BackboneModel, backbone_config, checkpoint_c
 from toolkit.tokenization import load_tokenizer
 
 Pooling = Literal["layers", "mean", "max", "cls"]
+ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 
 
 def pooled_states(backbone: PreTrainedModel, pooling: Pooling, input_ids: torch.Tensor,
@@ -115,6 +116,7 @@ def load_checkpoint_tokenizer(path: str, longest: int | None = None) -> PreTrain
     longest: tokens of the longest text, where texts are not read in windows.
     """
     config, tokenizer = checkpoint_config(path), load_tokenizer(path)
+    config = getattr(config, "backbone_config", config)
     if len(tokenizer) > config.vocab_size:
         raise UserError(f"{path}: its tokenizer has {len(tokenizer)} tokens, its model embeds {config.vocab_size}. "
                         f"They do not belong together; use the tokenizer the model was trained with.")
@@ -127,14 +129,15 @@ def load_checkpoint_tokenizer(path: str, longest: int | None = None) -> PreTrain
 
 
 def text_classifier(path: str, label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase, pretrained: bool,
-                    pooling: Pooling = "layers", dropout: float = 0.3) -> PreTrainedModel:
+                    pooling: Pooling = "layers", dropout: float = 0.3,
+                    problem_type: ProblemType = "single_label_classification") -> PreTrainedModel:
     """A classifier with the checkpoint's weights and a new head, or of the same shape from random values.
 
     With pooling `cls`, transformers' own class: BERT's [CLS] through its pooler, GPT's last token; dropout is then
-    inside the layers too.
+    inside the layers too. `problem_type` is transformers' word for what its pipelines make of the outputs.
     """
     labels = {"id2label": dict(enumerate(label_names)),
-              "label2id": {name: index for index, name in enumerate(label_names)}}
+              "label2id": {name: index for index, name in enumerate(label_names)}, "problem_type": problem_type}
     shape = checkpoint_config(path)
     if pooling == "cls":
         config = backbone_config(shape, dropout)

@@ -11,8 +11,10 @@ from toolkit.compare import mean_interval, paired_difference, table, verdict
 from toolkit.errors import UserError
 from toolkit.run import Run
 from toolkit.training.dry_run import dry_run
-from toolkit.training.fine_tuning import FineTuning, FineTuningConfig, LabelledBatches, fine_tune
+from toolkit.training.fine_tuning import MAIN_SCORE, FineTuning, FineTuningConfig, LabelledBatches, fine_tune
+from toolkit.training.objectives import Task
 from toolkit.training.precision import ImplConfig
+from toolkit.training.threshold import ThresholdConfig
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,8 @@ class Arm:
     make_model: Callable[..., PreTrainedModel]
     batches: tuple[LabelledBatches, LabelledBatches, LabelledBatches]
     tokenizer: PreTrainedTokenizerBase | None = None
+    task: Task = "classification"
+    threshold: ThresholdConfig | None = None
 
 
 def fine_tune_arms(on_seed: Callable[[int], tuple[dict[str, Arm], dict[str, float]]], seeds: int,
@@ -34,7 +38,7 @@ def fine_tune_arms(on_seed: Callable[[int], tuple[dict[str, Arm], dict[str, floa
     """
     if seeds < 1:
         raise UserError(f"seeds is {seeds}; give at least 1, and 3 or more for an interval worth having.")
-    accuracies: dict[str, dict[str, list[float]]] = {}
+    scores: dict[str, dict[str, list[float]]] = {}
     baselines: dict[str, list[float]] = {}
     predictions, number = {}, 0
     for seed in range(seeds):
@@ -48,11 +52,11 @@ def fine_tune_arms(on_seed: Callable[[int], tuple[dict[str, Arm], dict[str, floa
                     partial(arm.make_model, pretrained=start == "pretrained"), *arm.batches, config, impl,
                     Run(run.directory / f"{name}-{start}/seed-{seed}", accelerator.is_main_process), accelerator, seed,
                     f"{title} {number}/{2 * len(arms) * seeds}: {name} {start}, seed {seed}", arm.tokenizer,
-                    keep_model=start == "pretrained" and seed == 0)
-                accuracies.setdefault(name, {}).setdefault(start, []).append(result["accuracy"])
+                    start == "pretrained" and seed == 0, arm.task, arm.threshold)
+                scores.setdefault(name, {}).setdefault(start, []).append(result[MAIN_SCORE[arm.task]])
                 predictions[f"{name}-{start}"] = result["predictions"]
     test_labels = next(iter(arms.values())).batches[2].labels
-    return {**compare_arms(accuracies, baselines), "test_examples": len(test_labels),
+    return {**compare_arms(scores, baselines), "test_examples": len(test_labels),
             "references": test_labels.tolist(), "predictions": predictions}
 
 
@@ -62,7 +66,7 @@ def dry_run_arms(on_seed: Callable[[int], tuple[dict[str, Arm], dict[str, float]
     arms, _ = on_seed(0)
     for name, arm in arms.items():
         accelerator.print(f"\n{name}, {2 * seeds} fits, each of them:")
-        task = FineTuning(arm.make_model(pretrained=True), *arm.batches[:2], config, arm.tokenizer)
+        task = FineTuning(arm.make_model(pretrained=True), *arm.batches[:2], config, arm.tokenizer, arm.task)
         dry_run(task, config, impl, run, accelerator)
 
 

@@ -18,10 +18,10 @@ from toolkit import metrics
 from toolkit.errors import UserError
 from toolkit.models.lora import add_lora, merge_lora
 from toolkit.run import Run, write_atomic
-from toolkit.training.distributed import share
 from toolkit.training.loop import TrainingConfig, as_tensors, seed_everything, to_device, train
 from toolkit.training.objectives import Objective, ObjectiveConfig, Task
 from toolkit.training.precision import ImplConfig, Precision, choose
+from toolkit.training.threshold import ThresholdConfig, choose_threshold, positive_class
 
 
 @dataclass
@@ -106,18 +106,24 @@ def predict(model: PreTrainedModel, data: LabelledBatches, accelerator: Accelera
 def for_all(compute: Callable[..., torch.Tensor], model: PreTrainedModel, data: LabelledBatches,
             accelerator: Accelerator, precision: Precision, batch_size: int = 64) -> np.ndarray:
     """(n, …) float32 `compute(**inputs)` of every example, once each and in order, on every rank."""
-    mine = share(len(data.labels), accelerator.process_index, accelerator.num_processes)
+    # Texts of like length together: hardly any padding. Every so manyth is a rank's, so that all have as much to do.
+    order = getattr(data, "by_length", np.arange(len(data.labels)))
+    mine = order[accelerator.process_index::accelerator.num_processes]
     training = model.training
     model.eval()
     parts = []
     with torch.inference_mode(), precision.autocast(), precision.uncompiled():
-        for start in range(mine.start, mine.stop, batch_size):
-            rows = data.rows(np.arange(start, min(start + batch_size, mine.stop)))
-            batch = to_device(as_tensors(rows), accelerator.device)
+        for start in range(0, len(mine), batch_size):
+            index = mine[start:start + batch_size]
+            batch = to_device(as_tensors(data.rows(index)), accelerator.device)
             inputs = {key: value for key, value in batch.items() if key != "labels"}
-            parts.append(compute(**inputs).float().cpu().numpy())
+            parts.append((index, compute(**inputs).float().cpu().numpy()))
     model.train(training)
-    return np.concatenate(gather_object(parts) if accelerator.num_processes > 1 else parts)
+    parts = gather_object(parts) if accelerator.num_processes > 1 else parts
+    values = np.empty((len(order), *parts[0][1].shape[1:]), np.float32)
+    for index, part in parts:
+        values[index] = part
+    return values
 
 
 def class_scores(predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
@@ -137,18 +143,26 @@ def score(task: Task, outputs: np.ndarray, references: np.ndarray) -> dict[str, 
         hits = (decisions & references).sum()
         return {"accuracy": float((decisions == references).all(1).mean()),
                 "f1": float(2 * hits / max(1, decisions.sum() + references.sum()))}
-    return {name: metrics.load(name).compute(predictions=outputs, references=references)[name]
-            for name in ("mse", "mae")}
+    errors = {name: metrics.load(name).compute(predictions=outputs, references=references)[name]
+              for name in ("mse", "mae")}
+    variance = float(np.var(references))
+    return {**errors, "r2": 1 - errors["mse"] / variance if variance else None}
+
+
+MAIN_SCORE: dict[str, str] = {"classification": "accuracy", "distribution": "accuracy", "multi-label": "f1",
+                              "regression": "r2"}
+"""Task → the one of `score` by which arms are compared; more is better."""
 
 
 def fine_tune(make_model: Callable[[], PreTrainedModel], train_data: LabelledBatches, validation: LabelledBatches,
               test: LabelledBatches, config: FineTuningConfig, impl: ImplConfig, run: Run, accelerator: Accelerator,
               seed: int, name: str, tokenizer: PreTrainedTokenizerBase | None = None, keep_model: bool = False,
-              task: Task = "classification") -> dict:
+              task: Task = "classification", threshold: ThresholdConfig | None = None) -> dict:
     """One arm on one seed: train, take the model that was best on validation, and touch the test set once.
 
     Returns, and leaves in the run's result.json, the test scores and predictions; what the model gives for every
-    example of validation and test goes to outputs.npz. A finished run is not repeated.
+    example of validation and test goes to outputs.npz. A threshold is chosen on validation, written into the model's
+    configuration, and held against test. A finished run is not repeated.
     """
     if run.result():
         return run.result()
@@ -161,15 +175,38 @@ def fine_tune(make_model: Callable[[], PreTrainedModel], train_data: LabelledBat
     precision.prepare(best)
     outputs = {split: learning.objective.probabilities(predict(best, data, accelerator, precision))
                for split, data in (("validation", validation), ("test", test))}
+    chosen = None
+    if threshold is not None:
+        chosen = at_threshold(outputs, validation.labels, test.labels, threshold, task, best.config.id2label)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
+        if chosen is not None:
+            best.config.decision_threshold = {key: chosen[key] for key in ("label", "probability", "aim")}
+            write_atomic(run.model_dir / "config.json", best.config.to_json_string())
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **{split: values.astype(np.float32) for split, values in outputs.items()})
         write_atomic(run.directory / "outputs.npz", buffer.getvalue())
         if not keep_model:
             shutil.rmtree(run.model_dir)
     return run.finish({**score(task, outputs["test"], test.labels), "predictions": decisions(task, outputs["test"]),
-                       "validation": on_validation})
+                       "validation": on_validation, **({"threshold": chosen} if chosen else {})})
+
+
+def at_threshold(outputs: dict[str, np.ndarray], validation_labels: np.ndarray, test_labels: np.ndarray,
+                 config: ThresholdConfig, task: Task, names: dict[int, str]) -> dict | None:
+    """The threshold chosen on validation, and what it comes to there and on test; None where none is asked for."""
+    label_names = tuple(names[index] for index in sorted(names))
+    positive = positive_class(config, task, label_names)
+    if positive is None:
+        return None
+    probability = choose_threshold(outputs["validation"][:, positive], validation_labels == positive, config)
+    found = {"label": label_names[positive], "probability": probability, "aim": config.aim}
+    for split, labels in (("validation", validation_labels), ("test", test_labels)):
+        called, actual = (outputs[split][:, positive] >= probability).astype(int), (labels == positive).astype(int)
+        found[split] = {name: metrics.load(name).compute(predictions=called, references=actual)[name]
+                        for name in ("accuracy", "precision", "recall", "specificity")}
+        found[split] |= metrics.load("fbeta").compute(predictions=called, references=actual, beta=config.beta)
+    return found
 
 
 def decisions(task: Task, outputs: np.ndarray) -> list:

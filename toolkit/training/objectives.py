@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from toolkit.data.labels import Task
 from toolkit.errors import UserError
 
-Task = Literal["classification", "multi-label", "distribution", "regression"]
 Loss = Literal["auto", "cross-entropy", "focal", "binary-cross-entropy", "kl-divergence", "mse", "mae", "msle"]
 LOSSES: dict[str, tuple[str, ...]] = {
     "classification": ("cross-entropy", "focal"),
@@ -18,6 +18,9 @@ LOSSES: dict[str, tuple[str, ...]] = {
     "regression": ("mse", "mae", "msle"),
 }
 """Task → its losses, the default first."""
+PROBLEM_TYPES = {"classification": "single_label_classification", "multi-label": "multi_label_classification",
+                 "distribution": "single_label_classification", "regression": "regression"}
+"""Task → how transformers calls it, and its pipelines treat it."""
 
 
 @dataclass
@@ -51,8 +54,8 @@ class Objective:
             raise UserError(f"training.objective.label_smoothing_factor is {self.smoothing}; it must lie in [0, 1), "
                             f"and goes with cross-entropy.")
         if self.loss_name == "msle" and train_labels.min() < 0:
-            raise UserError(f"training.objective.loss is msle, which takes numbers of 0 or more; the training labels go "
-                            f"down to {train_labels.min():g}. Use mse or mae.")
+            raise UserError(f"training.objective.loss is msle, which takes numbers of 0 or more; labels go down to "
+                            f"{train_labels.min():g}. Use mse or mae.")
         self.weights = None
         if config.class_weights == "balanced":
             self.weights = torch.from_numpy(self._balanced(train_labels, classes))

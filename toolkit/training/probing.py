@@ -6,6 +6,7 @@ probe's weights it keeps what they know (Kumar et al. 2022, section 3).
 
 import copy
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,10 +17,12 @@ from sklearn.linear_model import LogisticRegression
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from toolkit.config import from_dict
-from toolkit.data.labelled import TextBatches, TextDataSection, draw, load_data
-from toolkit.models.text import Pooling, TextForClassification, pooled_states
+from toolkit.data.labelled import TextDataSection, draw, load_data
+from toolkit.data.text_batches import TextBatches
+from toolkit.models.text import Pooling, TextForClassification, pooled_states, text_classifier
 from toolkit.training.fine_tuning import LabelledBatches, for_all
-from toolkit.training.precision import Precision
+from toolkit.training.objectives import PROBLEM_TYPES, Task
+from toolkit.training.precision import ImplConfig, Precision, choose
 
 
 @dataclass
@@ -81,6 +84,17 @@ def start_from_probe(model: TextForClassification, train: LabelledBatches, accel
     with torch.no_grad():
         model.classifier.weight.copy_(torch.from_numpy(head.weight))
         model.classifier.bias.copy_(torch.from_numpy(head.bias))
+
+
+def new_text_classifier(path: str, label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase,
+                        train: LabelledBatches, accelerator: Accelerator, impl: ImplConfig, pretrained: bool,
+                        pooling: Pooling = "layers", dropout: float = 0.3, task: Task = "classification"
+                        ) -> PreTrainedModel:
+    """`text_classifier`, its head started from the probe where there is one: for classes, on pooled states."""
+    model = text_classifier(path, label_names, tokenizer, pretrained, pooling, dropout, PROBLEM_TYPES[task])
+    if task == "classification" and pooling != "cls":
+        start_from_probe(model, train, accelerator, choose(impl, accelerator.device))
+    return model
 
 
 class Probes:
