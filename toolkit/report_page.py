@@ -17,7 +17,8 @@ _WORST = 12
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1f2937; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
 h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2.2rem; border-bottom: 1px solid #e5e7eb }
-img { max-width: min(100%, 44rem) } pre { overflow-x: auto; font-size: 13px } table { border-collapse: collapse; margin: 0.8rem 0 }
+img { max-width: min(100%, 44rem) } pre { overflow-x: auto; font-size: 13px }
+table { border-collapse: collapse; margin: 0.8rem 0 }
 th, td { padding: 0.25rem 0.8rem 0.25rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid #f3f4f6 }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums } .soft { color: #6b7280 }
 """
