@@ -1,33 +1,84 @@
-"""Metrics against hand-worked tables and scikit-learn, and without any network."""
+"""What all metrics share: no network, batches, processes, memory, evaluate's machinery. Values: test_metrics_*.py."""
 
 import json
 import math
 import os
+import pickle
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
-import sklearn.metrics as reference
 
 from toolkit import metrics
 
-NAMES = ["accuracy", "f1", "confusion_matrix", "masked_accuracy", "perplexity", "bits_per_byte", "mse", "mae"]
-# TP 3, FN 1, FP 2, TN 4: accuracy 0.7, F1 = 6 / (6 + 2 + 1) = 2/3.
-TABLE_REFERENCES = [1] * 4 + [0] * 6
-TABLE_PREDICTIONS = [1, 1, 1, 0, 1, 1, 0, 0, 0, 0]
+NAMES = ["accuracy", "balanced_accuracy", "precision", "recall", "specificity", "f1", "fbeta", "matthews_correlation",
+         "confusion_matrix", "roc_auc", "pr_auc", "brier_score", "log_loss", "expected_calibration_error",
+         "masked_accuracy", "perplexity", "bits_per_byte", "mse", "mae", "msle", "smape", "mase", "quantile_loss"]
+ROWS = 211
 
 
-def compute(name, predictions, references, **options):
-    return metrics.load(name).compute(predictions=predictions, references=references, **options)[name]
-
-
-@pytest.fixture
-def classes():
+def inputs_and_options():
+    """Every metric in each of its forms: (name, inputs with ROWS rows, options of compute, whether exact)."""
     rng = np.random.default_rng(0)
-    truth = rng.choice([0, 3, 7, 9], size=300, p=[0.6, 0.25, 0.1, 0.05])
-    guess = np.where(rng.random(300) < 0.6, truth, rng.choice([0, 3, 7, 9], size=300))
-    return guess, truth
+    truth = rng.choice([0, 3, 7, 9], size=ROWS, p=[0.6, 0.3, 0.09, 0.01])  # 9: in few of the parts
+    guess = np.where(rng.random(ROWS) < 0.6, truth, rng.choice([0, 3, 7, 9], size=ROWS))
+    many = {"predictions": rng.integers(0, 2, (ROWS, 3)), "references": rng.integers(0, 2, (ROWS, 3))}
+    binary = rng.integers(0, 2, ROWS)
+    scores = np.round(rng.random(ROWS), 1)  # with ties
+    rows = rng.dirichlet([1, 1, 1], size=ROWS)
+    classes = rng.integers(0, 3, ROWS)
+    values, forecasts = rng.gamma(2, 3, (2, ROWS, 4))
+    ids = {"predictions": guess, "references": truth}
+    yield "accuracy", ids, {}, True
+    yield "balanced_accuracy", ids, {}, True
+    yield "confusion_matrix", ids, {"labels": [9, 0, 5]}, True
+    yield "matthews_correlation", ids, {}, True
+    yield "matthews_correlation", many, {"average": None}, True
+    for name in ("precision", "recall", "specificity", "f1", "fbeta"):
+        for average in ("micro", "macro", "weighted", None):
+            yield name, ids, {"average": average, "beta": 0.7}, True
+            yield name, many, {"average": average, "beta": 0.7}, True
+        yield name, {"predictions": guess > 0, "references": truth > 0}, {}, True
+    for name in ("roc_auc", "pr_auc"):
+        yield name, {"prediction_scores": scores, "references": binary}, {}, True
+        yield name, {"prediction_scores": rows, "references": classes}, {"average": None}, True
+        yield name, {"prediction_scores": rows, "references": many["references"]}, {"average": "micro"}, True
+    for name in ("brier_score", "log_loss", "expected_calibration_error"):
+        yield name, {"predictions": scores, "references": binary}, {}, False
+        yield name, {"predictions": rows, "references": classes}, {}, False
+    yield "masked_accuracy", {"predictions": guess, "references": np.where(truth > 3, -100, truth)}, {}, True
+    for name, unit in (("perplexity", "tokens"), ("bits_per_byte", "bytes")):
+        yield name, {"negative_log_likelihood": scores * 9, unit: classes}, {}, False
+    for name in ("mse", "mae", "msle", "smape"):
+        yield name, {"predictions": forecasts, "references": values}, {}, False
+    yield "mase", {"predictions": forecasts, "references": values, "scale": classes}, {}, False
+    yield "mase", {"predictions": forecasts, "references": values}, {"training": [1, 2, 4, 3], "season": 2}, False
+    yield "quantile_loss", {"predictions": forecasts, "references": values}, {"quantile": 0.9}, False
+    yield ("quantile_loss", {"predictions": forecasts, "references": values[:, 0]},
+           {"quantile": [0.1, 0.3, 0.6, 0.9], "multioutput": "raw_values"}, False)
+
+
+CASES = [pytest.param(*case, id=f"{case[0]}-{case[2]}-{len(next(iter(case[1].values())).shape)}")
+         for case in inputs_and_options()]
+
+
+def same(result, expected, exact):
+    assert list(result) == list(expected)
+    for key, value in result.items():
+        assert value == (expected[key] if exact else pytest.approx(expected[key], rel=1e-12)), key
+
+
+def cut(inputs, places):
+    """The rows before, between and after `places`; the same place twice makes an empty part."""
+    edges = [0, *places, ROWS]
+    return [{name: values[start:stop] for name, values in inputs.items()}
+            for start, stop in zip(edges, edges[1:], strict=False)]
+
+
+def test_every_metric_is_among_the_cases():
+    assert {case.values[0] for case in CASES} == set(NAMES)
 
 
 # --- no network -------------------------------------------------------------------------------------------
@@ -43,7 +94,7 @@ for name in json.loads(sys.argv[1]):
     metric = metrics.load(name)
     metric.download_and_prepare()
     metric.add_batch(**{key: [1, 0] for key in metric.inputs})
-    results[name] = metric.compute()
+    results[name] = metric.compute(training=[1, 2, 3])
 import evaluate
 combined = evaluate.combine([metrics.load("accuracy"), metrics.load("f1")])
 results["combined"] = combined.compute(predictions=[1, 0], references=[1, 0])
@@ -79,7 +130,7 @@ def test_no_metric_asks_for_the_network_or_writes_to_the_home(tmp_path):
 def test_a_metric_has_the_name_it_is_loaded_by(name):
     metric = metrics.load(name)
     assert metric.name == name
-    assert metric.description
+    assert "Result: {" in metric.description and f'"{name}"' in metric.description
     assert metrics.load(name) is not metric
 
 
@@ -91,153 +142,129 @@ def test_an_unknown_name_is_answered_with_the_nearest():
 def test_everything_exported_exists():
     for name in metrics.__all__:
         assert getattr(metrics, name) is not None
-    with pytest.raises(AttributeError, match="Precision"):
-        metrics.Precision  # noqa: B018
+    with pytest.raises(AttributeError, match="Bleu"):
+        metrics.Bleu  # noqa: B018
 
 
-# --- classification ---------------------------------------------------------------------------------------
+def test_options_that_come_too_early_and_evaluates_own_processes_are_refused():
+    with pytest.raises(ValueError, match="'average'.*Pass them to compute"):
+        metrics.load("f1", average="macro")
+    with pytest.raises(ValueError, match="num_process=2.*state"):
+        metrics.load("f1", num_process=2)
 
 
-def test_the_table_by_hand():
-    assert compute("accuracy", TABLE_PREDICTIONS, TABLE_REFERENCES) == pytest.approx(0.7)
-    assert compute("f1", TABLE_PREDICTIONS, TABLE_REFERENCES) == pytest.approx(2 / 3)
-    assert compute("f1", TABLE_PREDICTIONS, TABLE_REFERENCES, pos_label=0) == pytest.approx(8 / 11)
-    assert compute("confusion_matrix", TABLE_PREDICTIONS, TABLE_REFERENCES) == [[4, 2], [1, 3]]
+# --- batches and processes --------------------------------------------------------------------------------
 
 
-def test_a_constant_classifier_on_an_80_20_set():
-    truth, guess = [0] * 80 + [1] * 20, [0] * 100
-    assert compute("accuracy", guess, truth) == pytest.approx(0.8)
-    assert compute("f1", guess, truth) == 0.0  # defined: there are positives, and all are missed
-    assert compute("f1", guess, truth, average="micro") == pytest.approx(0.8)
-    assert compute("f1", guess, truth, average="macro") == pytest.approx((160 / 180 + 0) / 2)
-    assert compute("f1", guess, truth, average="weighted") == pytest.approx(0.8 * 160 / 180)
-    assert compute("f1", guess, truth, average=None) == pytest.approx([160 / 180, 0.0])
-    assert compute("confusion_matrix", guess, truth) == [[80, 0], [20, 0]]
-    assert compute("confusion_matrix", guess, truth, normalize="true") == [[1.0, 0.0], [1.0, 0.0]]
-    assert compute("confusion_matrix", guess, truth, normalize="pred") == [[0.8, None], [0.2, None]]
+@pytest.mark.parametrize(("name", "inputs", "options", "exact"), CASES)
+def test_batches_add_up_to_the_whole(name, inputs, options, exact):
+    whole = metrics.load(name).compute(**inputs, **options)
+    metric = metrics.load(name)
+    for places in ([1, 1, 50], range(0, ROWS, 3)):
+        for part in cut(inputs, places):
+            metric.add_batch(**part)
+        same(metric.compute(**options), whole, exact)
+        assert len(metric) == 0
 
 
-@pytest.mark.parametrize("labels", [None, [9, 0, 3], [7, 5], [3]])
-@pytest.mark.parametrize("average", ["micro", "macro", "weighted", None])
-def test_f1_as_in_scikit_learn(classes, average, labels):
-    guess, truth = classes
-    ours = compute("f1", guess, truth, average=average, labels=labels)
-    theirs = reference.f1_score(truth, guess, average=average, labels=labels, zero_division=np.nan)
-    if average is None:
-        assert ours == [None if math.isnan(value) else pytest.approx(value) for value in theirs]
-    else:
-        assert ours == pytest.approx(theirs)
+@pytest.mark.parametrize(("name", "inputs", "options", "exact"), CASES)
+def test_processes_add_up_to_the_whole(name, inputs, options, exact):
+    whole = metrics.load(name).compute(**inputs, **options)
+    for processes in (1, 2, 3, 7):
+        for places in (np.linspace(0, ROWS, processes + 1, dtype=int)[1:-1], [40] * (processes - 1)):  # with empty ones
+            states = []
+            for part in cut(inputs, places):
+                metric = metrics.load(name)
+                for half in (slice(0, 13), slice(13, None)):
+                    metric.add_batch(**{key: values[half] for key, values in part.items()})
+                states.append(pickle.loads(pickle.dumps(metric.state())))  # as gather_object sends it
+            assert all(isinstance(value, (int, float, np.ndarray)) for state in states for value in state.values())
+            same(metrics.load(name).merge(states).compute(**options), whole, exact)
+            same(metrics.load(name).merge(states[::-1]).compute(**options), whole, exact)
 
 
-@pytest.mark.parametrize("labels", [None, [9, 0, 3]])
-@pytest.mark.parametrize("normalize", [None, "true", "pred", "all"])
-def test_confusion_matrix_as_in_scikit_learn(classes, normalize, labels):
-    guess, truth = classes
-    ours = compute("confusion_matrix", guess, truth, normalize=normalize, labels=labels)
-    assert ours == pytest.approx(reference.confusion_matrix(truth, guess, normalize=normalize, labels=labels))
+def test_what_is_merged_can_be_added_to():
+    metric, other = metrics.load("roc_auc"), metrics.load("roc_auc")
+    metric.add_batch(prediction_scores=[0.1, 0.4], references=[0, 1])
+    other.add_batch(prediction_scores=[0.3], references=[0])
+    assert metric.merge([other.state(), {}]) is metric
+    metric.add_batch(prediction_scores=[0.2], references=[1])
+    assert len(metric) == 4
+    assert metric.compute() == {"roc_auc": 0.75}
+    assert len(other) == 1  # state() took nothing away
 
 
-def test_shares_of_a_class_that_does_not_occur_are_undefined():
-    shares = [compute("confusion_matrix", [0, 1], [0, 0], normalize=by) for by in ("true", "pred", "all")]
-    assert shares == [[[0.5, 0.5], [None, None]], [[1.0, 1.0], [0.0, 0.0]], [[0.5, 0.5], [0.0, 0.0]]]
-    assert compute("confusion_matrix", [2], [2], labels=[0], normalize="all") == [[None]]
-
-
-def test_accuracy_as_in_scikit_learn(classes):
-    guess, truth = classes
-    assert compute("accuracy", guess, truth) == pytest.approx(reference.accuracy_score(truth, guess))
-
-
-def test_undefined_f1_is_none_and_zero_is_zero():
-    assert compute("f1", [0, 0], [0, 0]) is None  # no positive anywhere
-    assert compute("f1", [1, 0], [0, 0]) == 0.0  # a false alarm
-    assert compute("f1", [0, 0], [1, 0]) == 0.0  # a miss
-    assert compute("f1", [1, 1], [1, 1]) == 1.0  # one class only, and it is the positive one
-    assert compute("f1", [0, 0], [0, 0], average="macro", labels=[0, 1]) == 1.0  # 1 does not count
-    assert compute("f1", [0, 0], [0, 0], average=None, labels=[0, 1]) == [1.0, None]
-    assert compute("f1", [0, 0], [0, 0], average="micro", labels=[1]) is None
-    assert compute("f1", [0, 0], [0, 0], average="macro", labels=[1]) is None
-    assert compute("f1", [1, 0], [0, 0], average="weighted", labels=[1]) is None  # no reference to weigh by
-
-
-def test_negative_ids_and_label_order():
-    assert compute("confusion_matrix", [-1, 1], [1, 1], labels=[1, -1]) == [[1, 1], [0, 0]]
-    assert compute("f1", [-1, 1], [-1, 1], pos_label=-1) == 1.0
-
-
-@pytest.mark.parametrize(("name", "options", "message"), [
-    ("f1", {}, "3 classes.*average='macro'"),
-    ("f1", {"average": "marco"}, "Did you mean 'macro'"),
-    ("f1", {"average": "macro", "labels": [0, 0]}, "different class ids"),
-    ("f1", {"average": "macro", "sample_weight": [1, 1, 1]}, "sample_weight"),
-    ("confusion_matrix", {"normalize": "rows"}, "normalize='rows'"),
-    ("confusion_matrix", {"labels": []}, "one or more"),
+@pytest.mark.parametrize(("name", "states", "message"), [
+    ("f1", [{"examples": 3, "right": 2}], "right.*expected states of.*'tp'"),
+    ("f1", {"examples": 3, "right": 2}, "was given a str"),
 ])
-def test_bad_options(name, options, message):
+def test_states_of_other_metrics_are_refused(name, states, message):
+    metric = metrics.load(name)
     with pytest.raises(ValueError, match=message):
-        compute(name, [0, 1, 2], [0, 1, 1], **options)
+        metric.merge(states)
+    assert len(metric) == 0
 
 
-def test_a_positive_class_that_does_not_occur_is_refused_when_two_others_do():
-    with pytest.raises(ValueError, match="pos_label=1"):
-        compute("f1", [0, 2], [2, 2])
-
-
-# --- language modelling -----------------------------------------------------------------------------------
-
-
-def test_masked_accuracy_scores_labels_other_than_minus_100():
-    metric = metrics.load("masked_accuracy")
-    metric.add_batch(predictions=[[5, 6, 7], [8, -100, 9]], references=[[5, -100, 1], [8, -100, -100]])
-    metric.add_batch(predictions=[[4]], references=[[4]])
-    assert metric.compute() == {"masked_accuracy": 0.75, "count": 4}
-    nothing = metric.compute(predictions=[3, 4], references=[-100, -100])
-    assert nothing == {"masked_accuracy": None, "count": 0}
-
-
-def test_perplexity_and_bits_per_byte_by_hand():
-    # Uniform over 8: 3 bits a token. Two tokens of one byte each, then six of two bytes: 24 bits in 14 bytes.
-    both = [metrics.load("perplexity"), metrics.load("bits_per_byte")]
-    for tokens, size in [(2, 2), (6, 12)]:
-        both[0].add_batch(negative_log_likelihood=tokens * math.log(8), tokens=tokens)
-        both[1].add_batch(negative_log_likelihood=tokens * math.log(8), bytes=size)
-    assert both[0].compute() == {"perplexity": pytest.approx(8)}
-    assert both[1].compute() == {"bits_per_byte": pytest.approx(24 / 14)}
-
-
-def test_perplexity_weighs_batches_by_their_tokens():
-    metric = metrics.load("perplexity")
-    metric.add_batch(negative_log_likelihood=[1.0, 9.0], tokens=[1, 3])
-    assert metric.compute()["perplexity"] == pytest.approx(math.exp(10 / 4))
-    assert metric.compute(negative_log_likelihood=0.0, tokens=0) == {"perplexity": None}
-
-
-@pytest.mark.parametrize(("nats", "tokens", "message"), [
-    (-5.0, 2, "not log p"), (5.0, -2, "tokens=-2"), (math.nan, 2, "diverged"), (5000.0, 2, "nats per token"),
-    (5.0, 2.5, "expected integers"), (5.0, None, "no tokens"), ([1.0, 2.0], [3], "different shapes"),
+@pytest.mark.parametrize(("name", "first", "second", "message"), [
+    ("f1", {"predictions": [1], "references": [1]}, {"predictions": [[1, 0]], "references": [[1, 0]]}, "columns = 2"),
+    ("brier_score", {"predictions": [0.4], "references": [1]},
+     {"predictions": [[0.2, 0.8]], "references": [1]}, "columns = 2"),
+    ("roc_auc", {"prediction_scores": [[0.2, 0.8]], "references": [1]},
+     {"prediction_scores": [[0.2, 0.8]], "references": [[1, 0]]}, "multilabel = 1"),
 ])
-def test_bad_sums(nats, tokens, message):
+def test_inputs_of_another_form_are_refused_and_not_added(name, first, second, message):
+    metric = metrics.load(name)
+    metric.add_batch(**first)
     with pytest.raises(ValueError, match=message):
-        metrics.load("perplexity").compute(negative_log_likelihood=nats, tokens=tokens)
+        metric.add_batch(**second)
+    assert len(metric) == 1
 
 
-# --- regression -------------------------------------------------------------------------------------------
+# --- memory -----------------------------------------------------------------------------------------------
 
 
-def test_errors_of_forecasts_over_all_elements():
-    assert compute("mse", [[1.0, 2.0], [3.0, 4.0]], [[1.0, 0.0], [3.0, 7.0]]) == pytest.approx((4 + 9) / 4)
-    assert compute("mae", [[1.0, 2.0], [3.0, 4.0]], [[1.0, 0.0], [3.0, 7.0]]) == pytest.approx((2 + 3) / 4)
-    rng = np.random.default_rng(1)
-    guess, truth = rng.normal(size=(2, 5, 12, 3))
-    flat = truth.ravel(), guess.ravel()
-    assert compute("mse", guess, truth) == pytest.approx(reference.mean_squared_error(*flat))
-    assert compute("mae", guess, truth) == pytest.approx(reference.mean_absolute_error(*flat))
+def grown(name, inputs, batches):
+    """Bytes that `batches` batches more leave behind, anywhere."""
+    metric = metrics.load(name, cache_dir="/nonexistent/never/written", keep_in_memory=False)
+    for _ in range(5):
+        metric.add_batch(**inputs)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        size = len(pickle.dumps(metric.state()))
+        for _ in range(batches):
+            metric.add_batch(**inputs)
+        state_growth = len(pickle.dumps(metric.state())) - size
+        growth = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert metric.writer is None and metric.buf_writer is None and metric.data is None
+    return growth, state_growth
 
 
-def test_a_broadcastable_shape_is_not_broadcast():
-    with pytest.raises(ValueError, match="different shapes"):
-        compute("mse", np.zeros((4, 1)), np.zeros((4, 4)))
+@pytest.mark.parametrize(("name", "inputs", "options", "exact"),
+                         [case for case in CASES if case.values[0] not in ("roc_auc", "pr_auc")])
+def test_memory_does_not_grow_with_the_examples(name, inputs, options, exact):
+    growth, state_growth = grown(name, inputs, 200)  # 42,200 rows, at least 337,600 bytes
+    assert state_growth < 100  # longer integers
+    assert growth < 10_000
+
+
+@pytest.mark.parametrize("name", ["roc_auc", "pr_auc"])
+def test_areas_keep_nine_bytes_an_example(name):
+    inputs = {"prediction_scores": np.linspace(0, 1, 500), "references": np.arange(500) % 2}
+    growth, state_growth = grown(name, inputs, 251)  # with the first five 256 batches, which become one chunk
+    assert state_growth == pytest.approx(9 * 500 * 251, rel=0.01)
+    assert growth == pytest.approx(9 * 500 * 256, rel=0.01)
+
+
+def test_chunks_of_scores_are_few_and_in_order():
+    metric = metrics.load("roc_auc")
+    scores = np.random.default_rng(0).random(1000)
+    for score in scores:
+        metric.add(prediction_scores=score, reference=1)
+    assert len(metric._state["scores"]) <= 10
+    assert np.array_equal(metric.state()["scores"], scores)
 
 
 # --- inputs and evaluate's machinery ----------------------------------------------------------------------
@@ -254,7 +281,7 @@ def test_a_broadcastable_shape_is_not_broadcast():
 ])
 def test_bad_predictions_are_explained(predictions, references, message):
     with pytest.raises(ValueError, match=message):
-        compute("accuracy", predictions, references)
+        metrics.load("accuracy").compute(predictions=predictions, references=references)
 
 
 def test_computing_twice_does_not_return_the_old_result():
@@ -264,58 +291,86 @@ def test_computing_twice_does_not_return_the_old_result():
         metric.compute()
 
 
+def test_a_wrong_option_costs_no_examples():
+    metric = metrics.load("f1")
+    metric.add_batch(predictions=[1, 1], references=[1, 0])
+    for more in ({}, {"predictions": [0], "references": [1]}):
+        with pytest.raises(ValueError, match="Did you mean 'macro'"):
+            metric.compute(average="marco", **more)
+    assert len(metric) == 2
+    assert metric.compute(predictions=[0], references=[1]) == {"f1": 0.5}  # TP 1, FP 1, FN 1
+
+
 def test_unknown_inputs_are_refused():
     with pytest.raises(ValueError, match="expected \\['negative_log_likelihood', 'tokens'\\]"):
         metrics.load("perplexity").add_batch(negative_log_likelihood=1.0, token=3)
 
 
-@pytest.mark.parametrize("keep_in_memory", [True, False])
-def test_batches_add_up_to_the_whole(classes, keep_in_memory, tmp_path):
-    guess, truth = classes
-    metric = metrics.F1(keep_in_memory=keep_in_memory, cache_dir=str(tmp_path))
-    for start, stop in [(0, 7), (7, 7), (7, 299)]:  # an empty batch among them
-        metric.add_batch(predictions=guess[start:stop], references=truth[start:stop])
-    metric.add(prediction=guess[299], reference=truth[299])
-    assert metric.compute(average="macro")["f1"] == compute("f1", guess, truth, average="macro")
+def test_examples_one_at_a_time():
+    metric = metrics.load("accuracy")
+    for guess, truth in [(1, 1), (0, 1), (2, 2), (3, 3)]:
+        metric.add(prediction=guess, reference=truth)
+    assert metric.compute() == {"accuracy": 0.75}
+    loss = metrics.load("log_loss")
+    loss.add(prediction=[0.5, 0.25, 0.25], reference=0)
+    assert loss.compute() == {"log_loss": pytest.approx(math.log(2))}
 
 
 def test_tensors():
     torch = pytest.importorskip("torch")
     guess, truth = torch.tensor([1, 0, 1]), torch.tensor([1, 1, 1])
-    assert compute("accuracy", guess, truth) == pytest.approx(2 / 3)
+    assert metrics.load("accuracy").compute(predictions=guess, references=truth) == {"accuracy": pytest.approx(2 / 3)}
     loss = torch.tensor(2.0, dtype=torch.bfloat16, requires_grad=True)
     result = metrics.load("perplexity").compute(negative_log_likelihood=[loss], tokens=[torch.tensor(2)])
     assert result == {"perplexity": pytest.approx(math.e)}
+    metric = metrics.load("f1")
+    metric.add_batch(predictions=guess, references=truth)
+    sent = {name: torch.as_tensor(value) for name, value in metric.state().items()}  # as a gather of tensors returns
+    assert metrics.load("f1").merge([sent, sent]).compute() == {"f1": pytest.approx(0.8)}
 
 
-def test_combined_metrics_share_inputs_and_options(classes):
+def test_combined_metrics_share_inputs_and_options():
     import evaluate
 
-    guess, truth = classes
-    combined = evaluate.combine([metrics.load(name) for name in NAMES])
+    rng = np.random.default_rng(0)
+    truth = rng.choice([0, 3, 7, 9], size=300, p=[0.6, 0.25, 0.1, 0.05])
+    guess = np.where(rng.random(300) < 0.6, truth, rng.choice([0, 3, 7, 9], size=300))
+    others = {"roc_auc", "pr_auc", "brier_score", "log_loss", "expected_calibration_error"}  # take probabilities
+    names = [name for name in NAMES if name not in others]
+    combined = evaluate.combine([metrics.load(name) for name in names])
     for part in (slice(0, 100), slice(100, 300)):
         sums = {"negative_log_likelihood": 3.0, "tokens": 2, "bytes": 4}
         combined.add_batch(predictions=guess[part], references=truth[part], **sums)
-    result = combined.compute(average="macro", normalize="true")
-    assert set(result) == {*NAMES, "count"}
-    assert result["accuracy"] == result["masked_accuracy"] == compute("accuracy", guess, truth)
-    assert result["f1"] == compute("f1", guess, truth, average="macro")
+    result = combined.compute(average="macro", normalize="true", beta=2, scale=3.0)
+    alone = {name: metrics.load(name).compute(predictions=guess, references=truth, average="macro", beta=2, scale=3.0)
+             for name in names if name not in ("perplexity", "bits_per_byte", "confusion_matrix")}
+    assert set(result) == {*names, "count"}
+    for name, expected in alone.items():
+        assert result[name] == pytest.approx(expected[name], rel=1e-12)
+    assert result["f1"] == metrics.load("f1").compute(predictions=guess, references=truth, average="macro")["f1"]
+    assert result["fbeta"] != result["f1"]  # beta is for it alone
+    assert result["mase"] == pytest.approx(result["mae"] / 3)
     assert result["perplexity"] == pytest.approx(math.exp(1.5))
     one_call = evaluate.combine([metrics.load("accuracy"), metrics.load("f1")])
     assert one_call.compute(predictions=guess, references=truth, average="micro")["f1"] == result["accuracy"]
+    ranked = evaluate.combine([metrics.load("roc_auc"), metrics.load("f1")])
+    assert ranked.compute(prediction_scores=[0.2, 0.7], predictions=[0, 0], references=[0, 1]) == {
+        "roc_auc": 1.0, "f1": 0.0}
 
 
-def test_results_are_plain_python(classes):
-    guess, truth = classes
-
+@pytest.mark.parametrize(("name", "inputs", "options", "exact"), CASES)
+def test_results_are_plain_python(name, inputs, options, exact):
     def types(value):
         if isinstance(value, (list, dict)):
             return set().union(*map(types, value.values() if isinstance(value, dict) else value))
         return {type(value)}
 
-    for name, options in [("accuracy", {}), ("masked_accuracy", {}), ("mse", {}), ("mae", {}),
-                          ("f1", {"average": None, "labels": [0, 3, 5]}), ("confusion_matrix", {}),
-                          ("confusion_matrix", {"normalize": "true", "labels": [0, 5]})]:
-        result = metrics.load(name).compute(predictions=guess, references=truth, **options)
-        assert types(result) <= {int, float, type(None)}, name
-        json.dumps(result, allow_nan=False)
+    result = metrics.load(name).compute(**inputs, **options)
+    assert types(result) <= {int, float, type(None)}
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_are_refused(name):
+    with pytest.raises(ValueError, match="sample_weight, which is not supported"):
+        metrics.load(name).compute(predictions=[1, 0], references=[1, 0], sample_weight=[1, 2])

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from toolkit.metrics.base import OfflineMetric
+from toolkit.metrics.base import OfflineMetric, State, ratio
 
 IGNORED = -100
 """The label of a position that is not scored, in transformers and in `torch.nn.CrossEntropyLoss`."""
@@ -23,14 +23,15 @@ class MaskedAccuracy(OfflineMetric):
     Result: {"masked_accuracy": float in [0, 1], None when no token is scored, "count": int, scored tokens}.
     """
 
-    any_shape = True
+    dimensions = None
+    keeps = ("right", "scored")
 
-    def _compute(self, predictions, references, **_) -> dict[str, float | int | None]:
-        references = np.asarray(references)
+    def _statistics(self, predictions, references) -> State:
         scored = references != IGNORED
-        count = int(scored.sum())
-        right = int((references == predictions)[scored].sum())
-        return {"masked_accuracy": right / count if count else None, "count": count}
+        return {"right": int(np.sum((references == predictions) & scored)), "scored": int(scored.sum())}
+
+    def _result(self, state: State, **_) -> dict[str, float | int | None]:
+        return {"masked_accuracy": ratio(state["right"], state["scored"]), "count": int(state["scored"])}
 
 
 class Perplexity(OfflineMetric):
@@ -42,9 +43,13 @@ class Perplexity(OfflineMetric):
     """
 
     inputs: ClassVar = {"negative_log_likelihood": float, "tokens": int}
+    keeps = ("nats", "tokens")
 
-    def _compute(self, negative_log_likelihood, tokens, **_) -> dict[str, float | None]:
-        mean = _nats_per(self.name, "tokens", negative_log_likelihood, tokens)
+    def _statistics(self, negative_log_likelihood, tokens) -> State:
+        return _sums(self.name, "tokens", negative_log_likelihood, tokens)
+
+    def _result(self, state: State, **_) -> dict[str, float | None]:
+        mean = _nats_per(self.name, "tokens", state)
         if mean is not None and mean > 700:  # exp overflows at 709.8
             raise ValueError(f"perplexity was given {mean:.6g} nats per token; expected less than 700. "
                              "Check that tokens counts every token in the sum.")
@@ -59,18 +64,26 @@ class BitsPerByte(OfflineMetric):
     """
 
     inputs: ClassVar = {"negative_log_likelihood": float, "bytes": int}
+    keeps = ("nats", "bytes")
 
-    def _compute(self, negative_log_likelihood, bytes, **_) -> dict[str, float | None]:
-        mean = _nats_per(self.name, "bytes", negative_log_likelihood, bytes)
+    def _statistics(self, negative_log_likelihood, bytes) -> State:
+        return _sums(self.name, "bytes", negative_log_likelihood, bytes)
+
+    def _result(self, state: State, **_) -> dict[str, float | None]:
+        mean = _nats_per(self.name, "bytes", state)
         return {"bits_per_byte": None if mean is None else mean / math.log(2)}
 
 
-def _nats_per(metric: str, unit: str, sums: list[float], counts: list[int]) -> float | None:
-    """Mean over all units, so that batches of unequal size weigh by their counts. None for no units."""
-    if min(counts) < 0:
-        raise ValueError(f"{metric} was given {unit}={min(counts)}; expected counts of 0 or more. "
+def _sums(metric: str, unit: str, nats: np.ndarray, counts: np.ndarray) -> State:
+    if counts.min() < 0:
+        raise ValueError(f"{metric} was given {unit}={counts.min()}; expected counts of 0 or more. "
                          "Count the predicted positions, not their labels.")
-    nats, total = math.fsum(sums), sum(counts)
+    return {"nats": math.fsum(nats.ravel()), unit: int(counts.sum())}
+
+
+def _nats_per(metric: str, unit: str, state: State) -> float | None:
+    """Mean over all units, so that batches of unequal size weigh by their counts. None for no units."""
+    nats, total = float(state["nats"]), int(state[unit])
     if total == 0:
         return None
     if nats / total < -1e-6:  # below what rounding in a loss can do

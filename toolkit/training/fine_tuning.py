@@ -139,10 +139,9 @@ def score(task: Task, outputs: np.ndarray, references: np.ndarray) -> dict[str, 
     if task == "distribution":  # of the likeliest class
         return class_scores(outputs.argmax(1), references.argmax(1))
     if task == "multi-label":
-        decisions, references = outputs >= 0.5, references.astype(bool)
-        hits = (decisions & references).sum()
-        return {"accuracy": float((decisions == references).all(1).mean()),
-                "f1": float(2 * hits / max(1, decisions.sum() + references.sum()))}
+        predictions, references = (outputs >= 0.5).astype(int), references.astype(int)
+        return {"accuracy": float((predictions == references).all(1).mean()),
+                **metrics.load("f1").compute(predictions=predictions, references=references, average="micro")}
     errors = {name: metrics.load(name).compute(predictions=outputs, references=references)[name]
               for name in ("mse", "mae")}
     variance = float(np.var(references))
