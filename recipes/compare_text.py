@@ -20,8 +20,8 @@ from toolkit.compare import mcnemar, mean_interval, paired_bootstrap, paired_dif
 from toolkit.data.labelled import TextDataSection, draw, load_data
 from toolkit.data.text_batches import TextBatches
 from toolkit.errors import UserError
-from toolkit.models.baselines import tfidf_logistic
 from toolkit.models.backbone import checkpoint_config
+from toolkit.models.baselines import tfidf_logistic
 from toolkit.models.text import Pooling, load_checkpoint_tokenizer
 from toolkit.report import plot_learning_curves
 from toolkit.run import Run, write_json
