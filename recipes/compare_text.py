@@ -20,7 +20,7 @@ from toolkit.compare import mcnemar, mean_interval, paired_bootstrap, paired_dif
 from toolkit.data.labelled import TextDataSection, draw, load_data
 from toolkit.data.text_batches import TextBatches
 from toolkit.errors import UserError
-from toolkit.models.backbone import checkpoint_config
+from toolkit.models.backbone import pretrained_config
 from toolkit.models.baselines import tfidf_logistic
 from toolkit.models.text import Pooling, load_checkpoint_tokenizer
 from toolkit.report import plot_learning_curves
@@ -64,7 +64,7 @@ def compare_text(settings: CompareTextConfig, accelerator) -> dict:
     if train.task != "classification":
         raise UserError(f"data.task is {train.task}; comparisons are made for classification.")
     tokenizers = {name: load_checkpoint_tokenizer(path) for name, path in settings.models.items()}
-    positions = {name: checkpoint_config(path).max_position_embeddings for name, path in settings.models.items()}
+    positions = {name: pretrained_config(path).max_position_embeddings for name, path in settings.models.items()}
     run.write_manifest(examples={"train": len(train), "validation": len(validation), "test": len(test)})
     counts = {str(count): len(train) if count == "all" else count for count in settings.labels
               if count == "all" or count < len(train)}

@@ -17,7 +17,7 @@ from toolkit import cli, config
 from toolkit.data.labelled import LabelledText, TextDataSection, few_shot, load_data
 from toolkit.data.text_batches import TextBatches
 from toolkit.errors import UserError
-from toolkit.models.backbone import checkpoint_config
+from toolkit.models.backbone import pretrained_config
 from toolkit.models.baselines import constant_outputs, tfidf_outputs
 from toolkit.models.text import Pooling, load_checkpoint_tokenizer
 from toolkit.report_page import Classified, write_page, write_predictions
@@ -67,7 +67,7 @@ def finetune_text(settings: FinetuneTextConfig, accelerator) -> dict | None:
                   for name, path in settings.models.items()}
     for tokenizer in tokenizers.values():
         tokenizer.model_max_length = data.max_length  # what pipelines cut to, too
-    positions = {name: checkpoint_config(path).max_position_embeddings for name, path in settings.models.items()}
+    positions = {name: pretrained_config(path).max_position_embeddings for name, path in settings.models.items()}
     run.write_manifest(examples={"train": len(train), "validation": len(validation), "test": len(test)})
     accelerator.print(f"{len(train):,} labelled examples to draw from, {len(validation):,} for validation, "
                       f"{len(test):,} for test; {len(train.label_names)} classes")

@@ -38,6 +38,15 @@ def checkpoint_config(path: str | Path) -> PreTrainedConfig:
                         f"directory of a run, or a hub id while online.") from None
 
 
+def pretrained_config(path: str | Path) -> PreTrainedConfig:
+    """The configuration of a BERT or GPT-2 to start from; UserError for a checkpoint of anything else."""
+    config = checkpoint_config(path)
+    if config.model_type not in _DROPOUT_FIELDS:
+        raise UserError(f"{path}: is a {config.model_type}, not a BERT or GPT-2 to start from. Give the pretrained "
+                        f"checkpoint, not a classifier made from it.")
+    return config
+
+
 def backbone_config(config: dict | PreTrainedConfig | None, dropout: float) -> PreTrainedConfig:
     """A copy of a backbone's configuration with `dropout` everywhere; ValueError when it is of another family."""
     if config is None:  # transformers builds a default configuration to see what differs from it

@@ -19,7 +19,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils.generic import can_return_tuple
 
-from toolkit.models.backbone import BackboneModel, backbone_config, checkpoint_config, load_backbone, new_backbone
+from toolkit.models.backbone import BackboneModel, backbone_config, load_backbone, new_backbone, pretrained_config
 
 
 class SeriesConfig(PreTrainedConfig):
@@ -108,7 +108,7 @@ class SeriesForClassification(BackboneModel):
                 raise ValueError("pretrained=True needs a checkpoint directory, not only a configuration")
             shape = backbone
         else:
-            shape = checkpoint_config(backbone)
+            shape = pretrained_config(backbone)
         names = [str(name) for name in label_names]
         config = SeriesConfig(
             backbone_config=shape, num_channels=num_channels, patch_length=patch_length,

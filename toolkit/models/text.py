@@ -22,7 +22,14 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils.generic import can_return_tuple
 
 from toolkit.errors import UserError
-from toolkit.models.backbone import BackboneModel, backbone_config, checkpoint_config, load_backbone, new_backbone
+from toolkit.models.backbone import (
+    BackboneModel,
+    backbone_config,
+    checkpoint_config,
+    load_backbone,
+    new_backbone,
+    pretrained_config,
+)
 from toolkit.tokenization import load_tokenizer
 
 Pooling = Literal["layers", "mean", "max", "cls"]
@@ -138,7 +145,7 @@ def text_classifier(path: str, label_names: Sequence[str], tokenizer: PreTrained
     """
     labels = {"id2label": dict(enumerate(label_names)),
               "label2id": {name: index for index, name in enumerate(label_names)}, "problem_type": problem_type}
-    shape = checkpoint_config(path)
+    shape = pretrained_config(path)
     if pooling == "cls":
         config = backbone_config(shape, dropout)
         config.update({**labels, "pad_token_id": tokenizer.pad_token_id})

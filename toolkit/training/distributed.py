@@ -32,12 +32,17 @@ def make_accelerator(timeout: float = 600) -> Accelerator:
     asked = int(os.environ.get("TOOLKIT_NPROC", os.environ.get("WORLD_SIZE", "1")))
     limit = InitProcessGroupKwargs(timeout=datetime.timedelta(seconds=timeout))
     try:
+        _meet_anew(limit.timeout)
         accelerator = Accelerator(cpu=not torch.cuda.is_available() and not torch.backends.mps.is_available(),
                                   kwargs_handlers=[limit])
     except ValueError as error:  # WORLD_SIZE without an address to meet at
         raise UserError(f"{asked} processes were asked for, but no process group was formed ({error}). Launch with "
                         f"`make … NPROC={asked}` or `accelerate launch --multi_gpu --num_processes {asked}`."
                         ) from None
+    except RuntimeError as error:
+        if not is_lost_peer(error):
+            raise
+        raise PeerLost(int(os.environ.get("RANK", "0")), error) from None
     if asked != accelerator.num_processes:
         raise UserError(f"{asked} processes were asked for, but the process group has {accelerator.num_processes}. "
                         f"Launch with `make … NPROC={asked}` or `accelerate launch --multi_gpu --num_processes "
@@ -45,6 +50,16 @@ def make_accelerator(timeout: float = 600) -> Accelerator:
     if accelerator.num_processes > 1 and not _groups:
         _groups.append(torch.distributed.new_group(backend="gloo", timeout=limit.timeout))
     return accelerator
+
+
+def _meet_anew(timeout: datetime.timedelta) -> None:
+    """After a restart by the launcher, whose store still holds the addresses of the processes that are gone."""
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if attempt != "0" and not torch.distributed.is_initialized():
+        store, rank, world = next(torch.distributed.rendezvous("env://", timeout=timeout))
+        torch.distributed.init_process_group(
+            "nccl" if torch.cuda.is_available() else "gloo", timeout=timeout, rank=rank, world_size=world,
+            store=torch.distributed.PrefixStore(f"attempt-{attempt}", store))
 
 
 _groups: list = []

@@ -33,7 +33,7 @@ from toolkit.training.precision import ImplConfig, Precision, choose
 from toolkit.training.progress import Progress
 from toolkit.training.sharding import Sharded, whole
 from toolkit.training.sharding import is_asked_for as sharding_is_asked_for
-from toolkit.training.signals import Signals
+from toolkit.training.signals import Signals, leave_to_the_run
 from toolkit.training.throughput import Meter, matmul_flops, matmul_peak
 from toolkit.training.tracking import Tracker
 
@@ -116,7 +116,8 @@ def _steps(dataset: StepDataset, start: int, num_workers: int, pin_memory: bool)
     # A generator of its own: starting an iterator would otherwise draw from the global one and shift dropout.
     return iter(DataLoader(dataset, batch_size=None, sampler=itertools.count(start), num_workers=num_workers,
                            generator=torch.Generator().manual_seed(0), pin_memory=pin_memory,
-                           persistent_workers=False, prefetch_factor=2 if num_workers else None))
+                           worker_init_fn=leave_to_the_run, persistent_workers=False,
+                           prefetch_factor=2 if num_workers else None))
 
 
 def as_tensors(batch: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:

@@ -7,6 +7,12 @@ STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 """What clusters send, what Ctrl-C sends, and what SLURM sends ahead of the time limit (`sbatch --signal`)."""
 
 
+def leave_to_the_run(*_) -> None:
+    """In a process that draws batches: whole groups are signalled, and the run still needs it to save."""
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
+
+
 class Signals:
     """Notes them instead of dying of them; a second Ctrl-C is obeyed at once."""
 
