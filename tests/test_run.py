@@ -66,6 +66,18 @@ def test_a_directory_belongs_to_one_configuration(tmp_path):
         Run(tmp_path / "run").open(Settings(training=Training(20)), ignore=("impl", "train", "training.step"))
 
 
+def test_a_run_of_an_earlier_version_goes_on(tmp_path):
+    """A key that it did not have is at its default there; another value of it is another run."""
+    Run(tmp_path).open(Settings())
+    values = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    del values["training"]["betas"], values["training"]["note"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
+    Run(tmp_path).open(Settings())
+    with pytest.raises(UserError, match=r"made with training\.note = None, now it is 'more'"):
+        Run(tmp_path).open(Settings(training=Training(note="more")))
+
+
 def test_other_ranks_write_nothing(tmp_path):
     other = Run(tmp_path / "run", is_main=False).open(Settings())
     other.write_manifest(fact=1)

@@ -154,6 +154,20 @@ def all_keys(cls: type, prefix: str = "") -> list[str]:
     return keys
 
 
+def default_values(cls: type, prefix: str = "") -> dict[str, Any]:
+    """Dotted key → default, for every key of a configuration class that has one."""
+    values = {}
+    for field in dataclasses.fields(cls):
+        hint = typing.get_type_hints(cls)[field.name]
+        if dataclasses.is_dataclass(hint):
+            values |= default_values(hint, f"{prefix}{field.name}.")
+        elif field.default is not dataclasses.MISSING:
+            values[prefix + field.name] = field.default
+        elif field.default_factory is not dataclasses.MISSING:
+            values[prefix + field.name] = field.default_factory()
+    return values
+
+
 def _convert(hint: Any, value: Any, where: str, key: str, given: frozenset[str] | set[str] = frozenset()) -> Any:
     if dataclasses.is_dataclass(hint):
         if dataclasses.is_dataclass(value):

@@ -219,6 +219,9 @@ class Run:
         differing = []
         if path.exists():
             earlier, now = _flatten(configuration.read_yaml(path)), _flatten(configuration.to_dict(config))
+            # A key that a later version brought is at its default in the runs of earlier ones.
+            earlier = {key: value for key, value in configuration.default_values(type(config)).items()
+                       if key in now and key not in earlier} | earlier
             differing = [key for key in now | earlier if now.get(key) != earlier.get(key)
                          and not any(key == name or key.startswith(name + ".") for name in ignore)]
             # Until something is computed, a mistake in the configuration may simply be corrected.
