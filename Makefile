@@ -15,7 +15,8 @@ RECIPE_ARGS = $(if $(CONFIG),--config $(CONFIG)) $(ARGS)
 ifeq ($(NPROC),1)
 LAUNCH := $(BIN)/python
 else
-LAUNCH := TOOLKIT_NPROC=$(NPROC) PET_SIGNALS_TO_HANDLE=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1 $(BIN)/accelerate launch --multi_gpu --num_machines 1 --num_processes $(NPROC) \
+LAUNCH := TOOLKIT_NPROC=$(NPROC) PET_SIGNALS_TO_HANDLE=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1 PET_SHUTDOWN_TIMEOUT=110 \
+          $(BIN)/accelerate launch --multi_gpu --num_machines 1 --num_processes $(NPROC) \
           --mixed_precision no --dynamo_backend no
 endif
 

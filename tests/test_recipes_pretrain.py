@@ -114,7 +114,8 @@ def test_killed_twice_and_continued(root, unbroken, family):
     assert_same_run(root / name, unbroken if family == "bert" else unbroken_run(root, "gpt"))
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130),
+                                               (signal.SIGHUP, 129)])
 def test_signals_stop_after_saving_and_the_same_command_continues(root, unbroken, number, code):
     name = f"stopped-{number.name}"
     finished = run(root, name, hook=("batch", 6, number))

@@ -11,7 +11,7 @@ def run(main: Callable[[list[str]], object]) -> None:
     """Call `main(argv)` and exit:
 
     0 done; 2 wrong input; 3 the loss is no number; 4 another process of the group is gone; 128 + n stopped by signal
-    n after saving: 130 Ctrl-C, 138 SIGUSR1, 143 SIGTERM. After 4 and 128 + n the same command continues.
+    n after saving: 129 SIGHUP, 130 Ctrl-C, 138 SIGUSR1, 143 SIGTERM. After 4 and 128 + n the same command continues.
     """
     code, together = 0, True
     if "transformers" in sys.modules:  # its bars and load reports would bury ours; missing weights are our errors

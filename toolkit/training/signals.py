@@ -3,8 +3,8 @@
 import os
 import signal
 
-STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-"""What clusters send, what Ctrl-C sends, and what SLURM sends ahead of the time limit (`sbatch --signal`)."""
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
+"""From clusters; Ctrl-C; from SLURM ahead of the time limit (`sbatch --signal`); where a connection is lost."""
 
 
 def leave_to_the_run(*_) -> None:
@@ -20,7 +20,8 @@ class Signals:
         self.number = 0
         self.earlier = {}
         for number in STOPPING:
-            self.earlier[number] = signal.signal(number, self._note)
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup's wish
+                self.earlier[number] = signal.signal(number, self._note)
         return self
 
     def _note(self, number: int, frame) -> None:
