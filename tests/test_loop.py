@@ -196,6 +196,20 @@ def test_the_best_model_is_kept(tmp_path):
     assert not torch.equal(hashes[1]["bert.pooler.dense.bias"], hashes[3]["bert.embeddings.LayerNorm.bias"])
 
 
+def test_an_evaluation_that_is_no_number_is_not_the_best(tmp_path):
+    # Once wrong: nothing is less than NaN, so that a first evaluation of NaN stayed the best.
+    config = TrainingConfig(max_steps=8, batch_size=4, eval_steps=2, save_steps=0)
+    steps = []
+
+    class Noted(Toy):
+        def save(self, model, directory):
+            steps.append(self.drawn[-1][0] + 1)
+            super().save(model, directory)
+
+    small.train(Noted([float("nan"), 2.0, float("nan"), 1.5]), tmp_path, config)
+    assert steps == [2, 4, 8]
+
+
 def test_logged_numbers(tmp_path):
     """`loss` is the mean over the steps since the last line, the learning rate that of the last one's middle."""
     config = TrainingConfig(max_steps=5, batch_size=4, logging_steps=2, save_steps=0, warmup_ratio=0.2)

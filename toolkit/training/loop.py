@@ -6,6 +6,7 @@ process holds, divided by the *global* number of predicted items, so that proces
 
 import gc
 import itertools
+import math
 import random
 import signal
 import time
@@ -213,7 +214,7 @@ def _train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accel
         if tracker is not None and log:
             tracker.log({"step": step, **{f"eval_{key}": value for key, value in metrics.items()}})
         value = metrics[task.best_metric]
-        if state["best"] is None or not state["best"] <= value:  # better, or the best so far is no number
+        if state["best"] is None or value < state["best"] or math.isnan(state["best"]):
             state["best"], state["no_better"] = value, 0
             finished_model = sharded.whole() if sharded else plain_model
             if is_main:
