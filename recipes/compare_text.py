@@ -4,10 +4,10 @@
 
 Arms that share splits and seeds: the majority class; TF-IDF and logistic regression; and for every checkpoint the same
 model from random values, its frozen encoder under a trained head, all of it tuned, and, when asked for, LoRA. Every arm
-is held against the reference arm over seeds, and over the test examples. Writes runs/compare-text/<name>.json and .png.
+is held against the reference arm over seeds, and over the test examples. Writes runs/compare-text/<name>.json, .png
+and .html.
 """
 
-import json
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from toolkit.models.backbone import pretrained_config
 from toolkit.models.baselines import tfidf_logistic
 from toolkit.models.text import Pooling, load_checkpoint_tokenizer
 from toolkit.report import plot_learning_curves
+from toolkit.report_page import write_comparison
 from toolkit.run import Run, write_json
 from toolkit.training.distributed import make_accelerator
 from toolkit.training.fine_tuning import FineTuningConfig, fine_tune
@@ -99,9 +100,10 @@ def compare_text(settings: CompareTextConfig, accelerator) -> dict:
     result = summarise(answers, test.labels, settings)
     if accelerator.is_main_process:
         write_json(Path(settings.output_dir) / f"{settings.name}.json", result)
-        plot_learning_curves({settings.name: result["learning_curve"]},
-                             Path(settings.output_dir) / f"{settings.name}.png",
-                             "Test accuracy by number of labels")
+        picture = Path(settings.output_dir) / f"{settings.name}.png"
+        plot_learning_curves({settings.name: result["learning_curve"]}, picture, "Test accuracy by number of labels")
+        write_comparison(f"{settings.name}: was pretraining worth it?", show(result), picture,
+                         picture.with_suffix(".html"))
     return result
 
 
@@ -149,7 +151,7 @@ def main(argv: list[str]) -> None:
     settings = config.parse(CompareTextConfig, argv, __doc__)
     accelerator = make_accelerator(settings.impl.ddp_timeout)
     result = compare_text(settings, accelerator)
-    accelerator.print(show(json.loads(json.dumps(result))))
+    accelerator.print(show(result))
     accelerator.print(f"{Path(settings.output_dir) / settings.name}.json")
 
 

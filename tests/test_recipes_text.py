@@ -148,6 +148,7 @@ def test_a_comparison_tells_what_pretraining_bought(checkpoints, tables, tmp_pat
         training=FineTuningConfig(**QUICK))
     result = compare_text.compare_text(asked, accelerator)
     assert json.loads((tmp_path / "words.json").read_text()) == result and (tmp_path / "words.png").exists()
+    assert "McNemar p" in (tmp_path / "words.html").read_text()
     arms = {f"{model}, {arm}" for model in ("bert", "gpt") for arm in ("random", "frozen", "tuned", "lora")}
     assert set(result["learning_curve"]) == {"40", "all"}
     assert set(result["learning_curve"]["40"]) == arms | {"majority class", "TF-IDF"}

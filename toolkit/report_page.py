@@ -45,9 +45,14 @@ def write_predictions(found: Classified, path: str | Path) -> None:
     pd.DataFrame(columns).to_parquet(path, index=False)
 
 
-def write_page(title: str, found: Classified, run_directory: Path, path: Path, summary: str,
-               extra: Sequence[tuple[str, Path]] = ()) -> None:
-    """Plots beside `path` and the page itself. summary: a table as text; extra: more pictures, with their headings."""
+def write_comparison(title: str, summary: str, picture: Path, path: Path) -> None:
+    """A page of a table, as text, and a picture."""
+    _write(title, [("What came out", f"<pre>{html.escape(summary)}</pre>"), ("By number of labels", _picture(picture))],
+           path)
+
+
+def write_page(title: str, found: Classified, run_directory: Path, path: Path, summary: str) -> None:
+    """Plots beside `path` and the page itself. summary: a table as text."""
     plots = path.parent / "plots"
     stem = path.stem
     records = read_metrics(run_directory / "metrics.jsonl")
@@ -60,7 +65,6 @@ def write_page(title: str, found: Classified, run_directory: Path, path: Path, s
     plot_calibration(found.probabilities, found.labels, plots / f"{stem}-calibration.png")
     sections = [
         ("What came out", f"<pre>{html.escape(summary)}</pre>"),
-        *((heading, _picture(picture)) for heading, picture in extra),
         ("Scores on the test set", _score_table(found)),
         ("By class", _class_table(found)),
         ("Which classes are taken for which", _picture(plots / f"{stem}-confusion.png")),
@@ -69,9 +73,7 @@ def write_page(title: str, found: Classified, run_directory: Path, path: Path, s
         ("Worst errors", _worst(found)),
         ("Training", _picture(plots / f"{stem}-loss.png") + _picture(plots / f"{stem}-accuracy.png")),
     ]
-    body = "".join(f"<h2>{html.escape(heading)}</h2>{content}" for heading, content in sections)
-    write_atomic(path, f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
-                       f"<style>{_STYLE}</style></head><body><h1>{html.escape(title)}</h1>{body}</body></html>")
+    _write(title, sections, path)
 
 
 def scores(found: Classified) -> dict[str, float | None]:
@@ -90,6 +92,12 @@ def scores(found: Classified) -> dict[str, float | None]:
     for name in ("log_loss", "expected_calibration_error"):
         result[name] = metrics.load(name).compute(predictions=probabilities, references=labels)[name]
     return result
+
+
+def _write(title: str, sections: Sequence[tuple[str, str]], path: Path) -> None:
+    body = "".join(f"<h2>{html.escape(heading)}</h2>{content}" for heading, content in sections)
+    write_atomic(path, f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
+                       f"<style>{_STYLE}</style></head><body><h1>{html.escape(title)}</h1>{body}</body></html>")
 
 
 def _score_table(found: Classified) -> str:
