@@ -134,13 +134,18 @@ def show(result: dict) -> str:
     """The table at the most labels, the verdicts, and the learning curve."""
     curve = result["learning_curve"]
     last = curve[result["labels"]]
-    rows = [{"arm": arm, "accuracy %": 100 * entry["mean"], "sd": None if entry["sd"] is None else 100 * entry["sd"],
-             "± 95 %": None if entry["ci95"] is None else 100 * entry["ci95"],
-             "over the reference": entry.get("gain_points", {}).get("mean"),
-             "± seeds": entry.get("gain_points", {}).get("ci95"),
-             "± test set": entry["test_set_points"][2] - entry["test_set_points"][0] if "verdict" in entry else None,
-             "McNemar p": entry.get("mcnemar_p")} for arm, entry in last.items()]
-    curves = [{"arm": arm} | {count: 100 * entries[arm]["mean"] for count, entries in curve.items()} for arm in last]
+    def points(value: float | None) -> str | None:
+        return None if value is None else f"{value:.1f}"
+
+    rows = [{"arm": arm, "accuracy %": points(100 * entry["mean"]),
+             "sd": points(entry["sd"] and 100 * entry["sd"]), "± 95 %": points(entry["ci95"] and 100 * entry["ci95"]),
+             "over the reference": points(entry.get("gain_points", {}).get("mean")),
+             "± seeds": points(entry.get("gain_points", {}).get("ci95")),
+             "± test set": points(entry["test_set_points"][2] - entry["test_set_points"][0])
+             if "verdict" in entry else None,
+             "McNemar p": f"{entry['mcnemar_p']:.2g}" if "verdict" in entry else None} for arm, entry in last.items()]
+    curves = [{"arm": arm} | {count: points(100 * entries[arm]["mean"]) for count, entries in curve.items()}
+              for arm in last]
     verdicts = [f"{count} labels: {entry['verdict']}" for count, entries in curve.items() for entry in entries.values()
                 if "verdict" in entry]
     return "\n\n".join([f"{result['labels']} labels, {result['test_examples']:,} test examples\n{table(rows)}",

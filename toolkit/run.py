@@ -122,14 +122,15 @@ def disk_errors(path: str | Path, option: str = "data_dir") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        problem = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up",
-                   errno.EFBIG: "the disk takes no file of that size", errno.EROFS: "the disk is read-only",
-                   errno.EACCES: "may not be written", errno.EPERM: "may not be written",
-                   errno.EIO: "the disk does not answer"}.get(error.errno)
-        if problem is None:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            problem, remedy = "the disk is full", "Free some space"
+        elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO):
+            problem = "the disk is read-only" if error.errno == errno.EROFS else "cannot be written"
+            remedy = "Mend that"
+        else:
             raise
-        raise UserError(f"{path}: {problem} ({error.strerror}). Mend that, or choose another {option}; what is "
-                        f"finished is kept, the same command continues.") from None
+        raise UserError(f"{path}: {problem} ({error.strerror}). {remedy} or choose another {option}; what is finished "
+                        f"is kept, the same command continues.") from None
 
 
 def room_for(size: int, directory: Path) -> None:
