@@ -188,6 +188,7 @@ def _child(path: str, arguments: list[str], out: str, err: str, env: dict[str, s
         os.environ.pop(name, None)
     os.environ.update(env)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored where the tests run under nohup
     if hook is not None:
         _signal_self(*hook)
     sys.argv = [path, *arguments]
