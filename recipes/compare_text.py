@@ -17,7 +17,7 @@ import numpy as np
 
 from toolkit import cli, config
 from toolkit.compare import mcnemar, mean_interval, paired_bootstrap, paired_difference, table, verdict
-from toolkit.data.labelled import TextDataSection, draw, load_data
+from toolkit.data.labelled import LabelledText, TextDataSection, draw, label_counts, load_data
 from toolkit.data.text_batches import TextBatches
 from toolkit.errors import UserError
 from toolkit.models.backbone import pretrained_config
@@ -67,8 +67,13 @@ def compare_text(settings: CompareTextConfig, accelerator) -> dict:
     tokenizers = {name: load_checkpoint_tokenizer(path) for name, path in settings.models.items()}
     positions = {name: pretrained_config(path).max_position_embeddings for name, path in settings.models.items()}
     run.write_manifest(examples={"train": len(train), "validation": len(validation), "test": len(test)})
-    counts = {str(count): len(train) if count == "all" else count for count in settings.labels
-              if count == "all" or count < len(train)}
+    counts = label_counts(settings.labels, len(train))
+
+    def tokenised(part: LabelledText, model: str, seed: int = 0) -> TextBatches:
+        return TextBatches(part, tokenizers[model], settings.data.max_length, settings.training.batch_size, seed,
+                           settings.data.long_texts, positions[model])
+
+    held_out = {model: [tokenised(part, model) for part in (validation, test)] for model in settings.models}
 
     answers: dict[str, dict[str, list]] = {column: {} for column in counts}  # labels → arm → one of predictions a seed
     for column, size in counts.items():
@@ -81,9 +86,7 @@ def compare_text(settings: CompareTextConfig, accelerator) -> dict:
             note("majority class", np.full(len(test), np.bincount(labelled.labels).argmax()))
             note("TF-IDF", tfidf_logistic(labelled, test))
             for model, path in settings.models.items():
-                batches = [TextBatches(part, tokenizers[model], settings.data.max_length, settings.training.batch_size,
-                                       seed, settings.data.long_texts, positions[model])
-                           for part in (labelled, validation, test)]
+                batches = [tokenised(labelled, model, seed), *held_out[model]]
                 for arm in settings.arms:
                     tuning, pretrained = ARMS[arm]
                     make = partial(new_text_classifier, path, train.label_names, tokenizers[model], batches[0],

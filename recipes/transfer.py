@@ -19,7 +19,7 @@ import numpy as np
 
 from toolkit import cli, config
 from toolkit.compare import mean_interval, paired_difference, table, verdict
-from toolkit.data.labelled import LabelledText, TextDataSection, draw, load_data
+from toolkit.data.labelled import LabelledText, TextDataSection, draw, label_counts, load_data
 from toolkit.data.text_batches import TextBatches
 from toolkit.data.word_vectors import averaged, load_word2vec
 from toolkit.errors import UserError
@@ -75,9 +75,7 @@ def transfer(settings: TransferConfig, accelerator) -> dict:
 
     scores: dict = {}  # data set → labels → arm → one accuracy a seed
     for name, (train, validation, test) in data.items():
-        # A count that the set cannot give is left out; "all" stands for it.
-        counts = {str(count): len(train) if count == "all" else count for count in settings.labels
-                  if count == "all" or count < len(train)}
+        counts = label_counts(settings.labels, len(train))
         draws = {column: [draw(train, size, seed) for seed in range(settings.seeds)] for column, size in counts.items()}
         scores[name] = {column: {} for column in counts}
         measured = Curves(scores[name], train, test, draws)

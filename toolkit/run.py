@@ -246,8 +246,9 @@ class Run:
         """
         path = self.directory / "manifest.json"
         earlier = read_json(path).get("data") if path.exists() and any(self.checkpoint_dir.glob("step-*")) else None
-        if earlier is not None and "data" in facts and earlier != json.loads(json.dumps(facts["data"])):
-            changed = [key for key in facts["data"] if earlier.get(key) != json.loads(json.dumps(facts["data"][key]))]
+        now = json.loads(json.dumps(facts.get("data")))  # as it would be read again
+        if earlier is not None and now is not None and earlier != now:
+            changed = [key for key in now if earlier.get(key) != now[key]]
             raise UserError(f"{path}: the checkpoints of this run saw other data than there is now (differing: "
                             f"{', '.join(changed)}). Restore the data, or choose another --output_dir.")
         self.inputs = {Path(file): _state(file) for file in inputs}

@@ -179,6 +179,12 @@ def few_shot(data: LabelledText, shots: int, seed: int, what: str = "the trainin
     return data.select(chosen[counter.permute(counter.key(seed, -1), np.arange(len(chosen)), len(chosen))])
 
 
+def label_counts(asked: Sequence[int | str], available: int) -> dict[str, int]:
+    """Column of a learning curve → labelled examples. A count that cannot be had is left out; "all" stands for it."""
+    return {str(count): available if count == "all" else count for count in asked
+            if count == "all" or count < available}
+
+
 def draw(data: LabelledText, count: int, seed: int) -> np.ndarray:
     """Indices of `count` examples whatever their class; a larger count of the same seed holds the smaller one's."""
     return counter.permute(counter.key(seed, -2), np.arange(min(count, len(data))), len(data))
