@@ -13,7 +13,9 @@ from functools import partial
 import numpy as np
 
 from toolkit import cli, config
-from toolkit.data.series import SeriesBatches, SeriesDataset, cylinder_bell_funnel, read_ucr_tsv, z_normalise
+from toolkit.data.series import SeriesBatches, SeriesDataset, z_normalise
+from toolkit.data.series_files import read_ucr_tsv
+from toolkit.data.series_generators import cylinder_bell_funnel
 from toolkit.errors import UserError
 from toolkit.models.baselines import logistic_on_values, majority
 from toolkit.models.series import SeriesForClassification

@@ -18,13 +18,9 @@ from transformers import (
     ViTConfig,
 )
 
-from toolkit.data.series import (
-    SeriesDataset,
-    _events,
-    cylinder_bell_funnel,
-    read_ucr_tsv,
-    z_normalise,
-)
+from toolkit.data.series import SeriesDataset, z_normalise
+from toolkit.data.series_files import read_ucr_tsv
+from toolkit.data.series_generators import _events, cylinder_bell_funnel
 from toolkit.models.presets import model_config
 from toolkit.models.series import SeriesConfig, SeriesForClassification
 
