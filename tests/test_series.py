@@ -1,13 +1,11 @@
-"""Series data against its equations and the archive's own files; the series model against its backbone."""
+"""Series data, and the series model against its backbone."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
 from torch.nn import functional as F
 from transformers import (
     AutoModelForSequenceClassification,
@@ -18,13 +16,11 @@ from transformers import (
     ViTConfig,
 )
 
-from toolkit.data.series import SeriesDataset, z_normalise
-from toolkit.data.series_files import read_ucr_tsv
-from toolkit.data.series_generators import _events, cylinder_bell_funnel
+from toolkit.data.series import SeriesBatches, SeriesDataset, z_normalise
+from toolkit.data.series_generators import cylinder_bell_funnel
 from toolkit.models.presets import model_config
 from toolkit.models.series import SeriesConfig, SeriesForClassification
 
-ARCHIVE = Path(__file__).parents[1] / "../shared/data/ucr/CBF"
 NAMES = ("cylinder", "bell", "funnel")
 BACKBONES = ("bert-tiny", "gpt-tiny")
 
@@ -50,118 +46,46 @@ def test_constant_series_become_zeros(level):
     np.testing.assert_array_equal(z_normalise(np.full((1, 1, 1), level)), 0)
 
 
-# ---- Cylinder-Bell-Funnel
+def test_z_normalise_looks_at_what_was_observed_alone():
+    values = np.random.default_rng(0).normal(50, 9, (4, 2, 30)).astype(np.float32)
+    observed = np.random.default_rng(1).random(values.shape) < 0.7
+    observed[3, 1] = False
+    scaled = z_normalise(np.where(observed, values, 0), observed)
+    for series, seen, before in zip(scaled.reshape(8, 30), observed.reshape(8, 30), values.reshape(8, 30), strict=True):
+        np.testing.assert_array_equal(series[~seen], 0)
+        if seen.any():
+            np.testing.assert_allclose(series[seen], z_normalise(before[seen]), atol=1e-6)
+    np.testing.assert_array_equal(z_normalise(np.where(observed, values, 1e30), observed), scaled)
+    constant = np.where(observed, np.float32(1 / 3), 0)
+    np.testing.assert_array_equal(z_normalise(constant, observed), 0)
 
 
-def test_cylinder_bell_funnel_follows_its_equations():
-    data = cylinder_bell_funnel(4_000, seed=1)
-    assert data.values.shape == (12_000, 1, 128) and data.label_names == NAMES
-    assert np.bincount(data.labels).tolist() == [4_000] * 3
-    t = np.arange(1, 129)
-    # The expectation at each t over all (a, b), by enumeration; amplitudes average 6.
-    expected = np.zeros((3, 128))
-    for a in range(16, 32):
-        for length in range(32, 96):
-            inside = (a <= t) & (t <= a + length)
-            rising = (t - a) / length
-            expected += 6 / (16 * 64) * inside * np.stack([np.ones(128), rising, 1 - rising])
-    for label in range(3):
-        series = data.values[data.labels == label, 0]
-        np.testing.assert_allclose(series.mean(0), expected[label], atol=0.25)  # 5 standard errors
-        np.testing.assert_allclose(series[:, :15].std(), 1, atol=0.02)  # before any a: noise alone
-        np.testing.assert_allclose(series[:, 127:].std(), 1, atol=0.06)  # after every b
-    plateau = data.values[data.labels == 0, 0, 31:48].mean(1)  # 31 ≤ t − 1 < 48 lies inside every [a, b]
-    np.testing.assert_allclose(plateau.std(), np.sqrt(1 + 1 / 17), atol=0.05)  # η, and the mean of 17 ε
+# ---- the data set
 
 
-def test_cylinder_bell_funnel_is_a_function_of_its_seed():
-    first, again, other = (cylinder_bell_funnel(3, seed) for seed in (5, 5, 6))
-    np.testing.assert_array_equal(first.values, again.values)
-    assert not np.array_equal(first.values, other.values)
+def test_lengths_and_take():
+    observed = np.asarray([[[1, 1, 1, 0], [0, 1, 0, 0]], [[1, 0, 0, 0], [0, 0, 0, 1]], [[0] * 4, [0] * 4]], bool)
+    data = SeriesDataset(observed.astype(np.float32), np.asarray([0, 1, 0]), ("a", "b"), observed, 125.0)
+    assert data.lengths.tolist() == [3, 4, 0]
+    part = data.take(np.asarray([1, 0]))
+    assert part.labels.tolist() == [1, 0] and part.sampling_rate == 125 and part.lengths.tolist() == [4, 3]
+    full = SeriesDataset(np.ones((2, 1, 4), np.float32), np.zeros(2, np.int64), ("a",))
+    assert full.lengths.tolist() == [4, 4] and full.take(np.asarray([True, False])).values.shape == (1, 1, 4)
 
 
-@pytest.mark.real_data
-@pytest.mark.skipif(not ARCHIVE.exists(), reason="the archive's files are not here")
-def test_generated_series_agree_with_the_archive():
-    train = read_ucr_tsv(ARCHIVE / "CBF_TRAIN.tsv")
-    test = read_ucr_tsv(ARCHIVE / "CBF_TEST.tsv", train.label_names)
-    assert train.values.shape == (30, 1, 128) and test.values.shape == (900, 1, 128)
-    np.testing.assert_allclose(z_normalise(test.values), test.values, atol=2e-6)
-    assert train.label_names == test.label_names == ("1", "2", "3")
-    random, labels = np.random.default_rng(0), np.arange(9_000) % 3
-    start = random.integers(16, 32, len(labels))
-    misfit = {}
-    for ends, end in (("archive", random.integers(65, 129, len(labels))),
-                      ("published", start + random.integers(32, 96, len(labels)))):
-        ours = z_normalise(_events(labels, start, end, random))
-        for label in range(3):
-            a, b = ours[labels == label, 0], test.values[test.labels == label, 0]
-            # Squared differences of the class means, in units of their sampling variance: 1 for one
-            # distribution.
-            variance = a.var(0) / len(a) + b.var(0) / len(b)
-            misfit[ends, label] = np.mean(np.square(a.mean(0) - b.mean(0)) / variance)
-            if ends == "archive":
-                np.testing.assert_allclose(a.var(0).mean(), b.var(0).mean(), rtol=0.06)
-    # The archive draws the end without regard to the start. With that, nothing else differs; and that it
-    # shows so clearly says that this comparison would find another mistake.
-    assert max(misfit["archive", label] for label in range(3)) < 1.6, misfit
-    assert min(misfit["published", label] for label in range(3)) > 4, misfit
-
-
-@pytest.mark.real_data
-@pytest.mark.skipif(not ARCHIVE.exists(), reason="the archive's files are not here")
-@pytest.mark.parametrize("classifier", [LogisticRegression(max_iter=1000), KNeighborsClassifier(1)])
-def test_training_on_generated_series_serves_the_archive(classifier):
-    train, test = read_ucr_tsv(ARCHIVE / "CBF_TRAIN.tsv"), read_ucr_tsv(ARCHIVE / "CBF_TEST.tsv")
-
-    def accuracy(values, labels):
-        return classifier.fit(values[:, 0], labels).score(test.values[:, 0], test.labels)
-
-    draws = [cylinder_bell_funnel(10, seed) for seed in range(10)]
-    ours = np.mean([accuracy(z_normalise(draw.values), draw.labels) for draw in draws])
-    assert ours == pytest.approx(accuracy(train.values, train.labels), abs=0.05)  # 30 series each
-
-
-# ---- .tsv files
-
-
-def _write(tmp_path, text):
-    path = tmp_path / "Set_TRAIN.tsv"
-    path.write_text(text)
-    return path
-
-
-def test_read_ucr_tsv(tmp_path):
-    data = read_ucr_tsv(_write(tmp_path, "2\t1.5\t-2e-1\n-1\t0\t3\n10\t1\t1\n\n"))
-    np.testing.assert_array_equal(data.values, np.asarray([[[1.5, -0.2]], [[0, 3]], [[1, 1]]], np.float32))
-    assert data.label_names == ("-1", "2", "10"), "numeric order"
-    assert data.labels.tolist() == [1, 0, 2] and data.labels.dtype == np.int64
-
-
-def test_a_test_file_is_numbered_like_its_training_file(tmp_path):
-    data = read_ucr_tsv(_write(tmp_path, "3.0\t1\t2\n"), label_names=("1", "2", "3"))
-    assert data.labels.tolist() == [2] and data.label_names == ("1", "2", "3")
-
-
-@pytest.mark.parametrize(("text", "message"), [
-    ("1\t2\t3\n1\t2\tx\n", r"Set_TRAIN.tsv, line 2, column 3: expected a number, found 'x'"),
-    ("1\t2\tNaN\n", r"line 1, column 3: expected a finite number, found 'NaN'"),
-    ("1\t2\t3\n1\t2\n", r"line 2, column 3: expected 2 values as in the lines above, found 1"),
-    ("1\t2\t3\n1\t2\t3\t4\n", r"line 2, column 4: expected 2 values as in the lines above, found 3"),
-    ("1.5\t2\t3\n", r"line 1, column 1: expected an integer label, found '1.5'"),
-    ("1,2,3\n", r"line 1, column 1: expected a number, found '1,2,3'"),
-    ("1\n", r"line 1, column 2: expected tabs and values after the label"),
-    ("9\t2\t3\n", r"line 1, column 1: label 9 is not among 1, 2"),
-    ("", r"Set_TRAIN.tsv: no series"),
-])
-def test_errors_name_file_line_and_column(tmp_path, text, message):
-    with pytest.raises(ValueError, match=message):
-        read_ucr_tsv(_write(tmp_path, text), label_names=("1", "2"))
-
-
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(ValueError, match="nowhere.tsv: no such file"):
-        read_ucr_tsv(tmp_path / "nowhere.tsv")
+@pytest.mark.parametrize("masked", [False, True])
+def test_batches_follow_seed_and_step(masked):
+    values = np.arange(10, dtype=np.float32)[:, None, None] + np.ones((10, 2, 3), np.float32)
+    observed = np.ones(values.shape, bool) if masked else None
+    data = SeriesDataset(values, np.arange(10), tuple("abcdefghij"), observed)
+    batches = SeriesBatches(data, 5, seed=3)
+    epoch = [batches.batch(step, range(5)) for step in (0, 1)]
+    assert set(epoch[0]) == {"values", "labels"} | ({"observed"} if masked else set())
+    assert sorted(np.concatenate([batch["labels"] for batch in epoch])) == list(range(10))
+    np.testing.assert_array_equal(epoch[1]["values"][:, 0, 0], epoch[1]["labels"] + 1)
+    np.testing.assert_array_equal(batches.batch(1, range(2, 4))["labels"], epoch[1]["labels"][2:4])
+    if masked:
+        assert epoch[0]["observed"].shape == (5, 2, 3)
 
 
 def test_datasets_check_their_shapes():
@@ -171,6 +95,15 @@ def test_datasets_check_their_shapes():
         SeriesDataset(np.zeros((2, 1, 4), np.float32), np.zeros(3, np.int64), ("a",))
     with pytest.raises(ValueError, match="1 label names"):
         SeriesDataset(np.zeros((2, 1, 4), np.float32), np.ones(2, np.int64), ("a",))
+    ones, labels = np.ones((2, 1, 4), np.float32), np.zeros(2, np.int64)
+    with pytest.raises(ValueError, match="3 of 8 values are not finite"):
+        SeriesDataset(np.where(np.arange(8).reshape(2, 1, 4) < 3, np.float32("nan"), ones), labels, ("a",))
+    with pytest.raises(ValueError, match=r"observed must be bool \(2, 1, 4\)"):
+        SeriesDataset(ones, labels, ("a",), ones)
+    with pytest.raises(ValueError, match="not observed must be 0"):
+        SeriesDataset(ones, labels, ("a",), np.zeros((2, 1, 4), bool))
+    with pytest.raises(ValueError, match="positive number of Hz, not 0"):
+        SeriesDataset(ones, labels, ("a",), sampling_rate=0)
 
 
 # ---- the model

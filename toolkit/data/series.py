@@ -26,7 +26,7 @@ class SeriesDataset:
             raise ValueError(f"values must be float32 (n, channels, length), not {self.values.dtype} "
                              f"{self.values.shape}")
         if not np.isfinite(self.values).all():
-            raise ValueError(f"{(~np.isfinite(self.values)).sum():,} of {self.values.size:,} values are NaN or infinite")
+            raise ValueError(f"{(~np.isfinite(self.values)).sum():,} of {self.values.size:,} values are not finite")
         if self.labels.shape != (len(self.values),) or self.labels.dtype != np.int64:
             raise ValueError(f"labels must be int64 ({len(self.values)},), not {self.labels.dtype} "
                              f"{self.labels.shape}")
