@@ -189,6 +189,58 @@ def plot_learning_curves(panels: dict[str, dict[str, dict[str, dict]]], path: st
     _save(figure, path)
 
 
+def plot_forecasts(rows: dict[str, Sequence[dict]], path: str | Path, title: str) -> None:
+    """One row a forecaster, one column a window of its: {title, context, truth, prediction, low, high}, each of the
+    last five a flat sequence; low and high bound the band.
+    """
+    columns = max(len(windows) for windows in rows.values())
+    figure, all_axes = plt.subplots(len(rows), columns, squeeze=False, sharex=True, sharey="col", layout="constrained",
+                                    figsize=(3.6 * columns, 0.9 + 2.1 * len(rows)))
+    figure.suptitle(title, color=INK)
+    for row, (name, windows) in enumerate(rows.items()):
+        for axes, window in zip(all_axes[row], windows, strict=False):
+            before, after = np.arange(-len(window["context"]), 0), np.arange(len(window["truth"]))
+            axes.plot(before, window["context"], color=SOFT, linewidth=0.9, label="context")
+            axes.plot(after, window["truth"], color=INK, linewidth=0.9, label="truth")
+            axes.fill_between(after, window["low"], window["high"], color=COLOURS[0], alpha=0.18, linewidth=0,
+                              label="interval")
+            axes.plot(after, window["prediction"], color=COLOURS[0], linewidth=1.3, label="forecast")
+            axes.axvline(-0.5, color=SOFT, linewidth=0.6)
+            axes.spines[["top", "right"]].set_visible(False)
+            if row == 0:
+                axes.set_title(window["title"], fontsize=9, color=INK)
+            if row == len(rows) - 1:
+                axes.set_xlabel("rows from the first forecast on")
+        all_axes[row, 0].set_ylabel(name)
+    figure.legend(*all_axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False,
+                  fontsize=8)
+    _save(figure, path)
+
+
+def plot_by_step(panels: dict[str, dict[str, Sequence[float]]], path: str | Path, title: str, ylabel: str) -> None:
+    """One panel a horizon: forecaster → its error at each step, a line each."""
+    names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
+    colours = dict(zip(names, plt.cm.tab10.colors * (1 + len(names) // 10), strict=False))
+    columns = min(2, len(panels))
+    figure, all_axes = plt.subplots(-(-len(panels) // columns), columns, squeeze=False, layout="constrained",
+                                    sharey=True, figsize=(5.4 * columns, 0.9 + 3.2 * -(-len(panels) // columns)))
+    figure.suptitle(title, color=INK)
+    for axes in all_axes.flat[len(panels):]:
+        axes.set_visible(False)
+    for axes, (panel, curves) in zip(all_axes.flat, panels.items(), strict=False):
+        for name, curve in curves.items():
+            axes.plot(range(1, 1 + len(curve)), curve, color=colours[name], linewidth=1.2, label=name)
+        axes.set_title(panel, fontsize=10, color=INK)
+        axes.set_xlabel("rows ahead")
+        axes.set_ylim(bottom=0)
+        axes.grid(axis="y", color=SOFT, alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    all_axes[0, 0].set_ylabel(ylabel)
+    figure.legend(*all_axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False,
+                  fontsize=8)
+    _save(figure, path)
+
+
 def plot_sweep(rows: Sequence[dict], path: str | Path, title: str) -> None:
     """One line a setting: its mean loss, and a dot a seed; beside it, where there are any, the mean of the probes."""
     probed = all("probe" in row for row in rows)

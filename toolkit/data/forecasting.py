@@ -19,14 +19,16 @@ from toolkit.errors import UserError
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
+_TRANSIENT = 500
+"""Rows of a generated series that are left out: how it comes from where it was started to where it stays."""
+
 
 @dataclass
 class ForecastDataSection:
     path: str = ""
-    """A .csv, .tsv or .parquet table, one row a time; empty: a generated series."""
-    generator: Literal["mackey-glass", "noisy-sines"] = "noisy-sines"
-    """Without a path: chaos that can be forecast for a while (Mackey & Glass 1977), or sums of sines under noise."""
-    generated_rows: int = 4000
+    """A .csv, .tsv or .parquet table, one row a time; empty: Mackey-Glass, chaos that can be forecast for a while."""
+    generated_rows: int = 5000
+    """Of Mackey-Glass, one a unit of time."""
     time_column: str = "date"
     """ISO 8601 dates or numbers; "" where rows are evenly spaced."""
     target_columns: list[str] = field(default_factory=list)
@@ -78,7 +80,10 @@ class ForecastData:
 def load_forecast_data(section: ForecastDataSection, note: Callable[[str], None] = print) -> ForecastData:
     """The table, or the generated series, that `section` names; what is odd about it is told to `note`."""
     if not section.path:
-        return standardised([_generated(section)[None]], (section.generator,), section.borders, section.season)
+        from toolkit.data.series_generators import mackey_glass
+
+        series = mackey_glass(_TRANSIENT + section.generated_rows)[None, _TRANSIENT:]
+        return standardised([series], ("mackey-glass",), section.borders, section.season)
     table = read_time_table(section.path, section.time_column, section.target_columns, section.missing)
     for line in table.notes:
         note(f"{section.path}: {line}")
@@ -209,8 +214,3 @@ def window_splits(data: ForecastData, context_length: int, horizon: int, batch_s
                   ) -> dict[Split, WindowBatches]:
     """Train, validation and test windows of one length."""
     return {split: WindowBatches(data, split, context_length, horizon, batch_size, seed) for split in SPLITS}
-
-
-def _generated(section: ForecastDataSection) -> np.ndarray:
-    """float64 (rows,)."""
-    raise NotImplementedError
