@@ -194,10 +194,10 @@ def test_finetune_series_gives_every_arm(checkpoints, tmp_path, accelerator):
 
 
 def test_series_splits_share_no_series():
-    train, validation, test = finetune_series.load_data(finetune_series.SeriesDataSection(test_per_class=30), seed=3)
+    train, validation, test = finetune_series.load_splits(finetune_series.SeriesDataSection(test_per_class=30), seed=3)
     rows = [{series.tobytes() for series in part.values} for part in (train, validation, test)]
     assert not (rows[0] & rows[1] or rows[0] & rows[2] or rows[1] & rows[2])
-    again = finetune_series.load_data(finetune_series.SeriesDataSection(test_per_class=30), seed=4)[0]
+    again = finetune_series.load_splits(finetune_series.SeriesDataSection(test_per_class=30), seed=4)[0]
     assert not np.array_equal(train.values, again.values)
 
 

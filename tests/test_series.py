@@ -63,14 +63,14 @@ def test_z_normalise_looks_at_what_was_observed_alone():
 # ---- the data set
 
 
-def test_lengths_and_take():
+def test_lengths_and_select():
     observed = np.asarray([[[1, 1, 1, 0], [0, 1, 0, 0]], [[1, 0, 0, 0], [0, 0, 0, 1]], [[0] * 4, [0] * 4]], bool)
     data = SeriesDataset(observed.astype(np.float32), np.asarray([0, 1, 0]), ("a", "b"), observed, 125.0)
     assert data.lengths.tolist() == [3, 4, 0]
-    part = data.take(np.asarray([1, 0]))
+    part = data.select(np.asarray([1, 0]))
     assert part.labels.tolist() == [1, 0] and part.sampling_rate == 125 and part.lengths.tolist() == [4, 3]
     full = SeriesDataset(np.ones((2, 1, 4), np.float32), np.zeros(2, np.int64), ("a",))
-    assert full.lengths.tolist() == [4, 4] and full.take(np.asarray([True, False])).values.shape == (1, 1, 4)
+    assert full.lengths.tolist() == [4, 4] and full.select(np.asarray([True, False])).values.shape == (1, 1, 4)
 
 
 @pytest.mark.parametrize("masked", [False, True])

@@ -52,7 +52,7 @@ def read_labels(data: "TextDataSection", cells: list, places: list[str], known: 
     if data.task == "classification":
         refuse([isinstance(cell, (list, dict)) for cell in cells], places, lambda i: f"'{column}' is "
                 f"{_shown(cells[i])}, where one label was expected", "Set data.task to multi-label for several.")
-        return _numbered(cells, places, column, known, role, note)
+        return numbered(cells, places, column, known, role, note)
     # multi-label: names in one cell
     if data.label_separator:
         split = [cell if isinstance(cell, list) else list(filter(str.strip, str(cell).split(data.label_separator)))
@@ -65,8 +65,8 @@ def read_labels(data: "TextDataSection", cells: list, places: list[str], known: 
     refuse([any(_is_missing(name) or isinstance(name, (list, dict)) for name in cell) for cell in split], places,
             lambda i: f"'{column}' is {_shown(cells[i])}, where names were expected", "Correct or remove them.")
     owner = np.repeat(np.arange(len(split)), [len(cell) for cell in split])
-    flat, names = _numbered([name for cell in split for name in cell], [places[i] for i in owner], column, known, role,
-                            note)
+    flat, names = numbered([name for cell in split for name in cell], [places[i] for i in owner], column, known, role,
+                           note)
     table = np.zeros((len(cells), len(names)), np.float32)
     table[owner, flat] = 1
     without = int((table.sum(1) == 0).sum())
@@ -75,8 +75,9 @@ def read_labels(data: "TextDataSection", cells: list, places: list[str], known: 
     return table, names
 
 
-def _numbered(cells: list, places: list[str], column: str, known: tuple[str, ...] | None, role: str, note: Note
-              ) -> tuple[np.ndarray, tuple[str, ...]]:
+def numbered(cells: list, places: list[str], column: str, known: tuple[str, ...] | None, role: str, note: Note,
+             if_quantities: str = " Where labels are quantities, set data.task to regression."
+             ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Labels as indices into their names: without blanks around them and, where all are numbers, in one spelling."""
     # A float that is whole was an integer before pandas met an empty cell in its column.
     given = [str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell) for cell in cells]
@@ -105,8 +106,7 @@ def _numbered(cells: list, places: list[str], column: str, known: tuple[str, ...
     position = {name: index for index, name in enumerate(names)}
     refuse([label not in position for label in labels], places, lambda i: f"label '{labels[i]}' does not occur in the "
             f"training data, which has {', '.join(names[:20])}{', …' if len(names) > 20 else ''}",
-            "Correct the label, or add examples of it to training." + numeric * " Where labels are quantities, set "
-            "data.task to regression.")
+            "Correct the label, or add examples of it to training." + numeric * if_quantities)
     return np.asarray([position[label] for label in labels], np.int64), names
 
 

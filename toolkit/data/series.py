@@ -54,7 +54,7 @@ class SeriesDataset:
         anywhere = self.observed.any(1)
         return np.where(anywhere.any(1), length - anywhere[:, ::-1].argmax(1), 0)
 
-    def take(self, index: np.ndarray) -> "SeriesDataset":
+    def select(self, index: np.ndarray) -> "SeriesDataset":
         """The series at `index`, integers or bool (n,)."""
         return SeriesDataset(self.values[index], self.labels[index], self.label_names,
                              None if self.observed is None else self.observed[index], self.sampling_rate)

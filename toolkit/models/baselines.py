@@ -1,6 +1,9 @@
-"""What every result is held against: cheap, classical, from scikit-learn."""
+"""What every result is held against: cheap, classical, from scikit-learn and aeon."""
+
+import warnings
 
 import numpy as np
+import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.multiclass import OneVsRestClassifier
@@ -8,6 +11,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from toolkit.data.labelled import LabelledText
+from toolkit.data.series import SeriesDataset
+from toolkit.errors import UserError
 
 
 def majority(train_labels: np.ndarray, test_labels: np.ndarray) -> float:
@@ -55,3 +60,52 @@ def logistic_on_values(train_values: np.ndarray, train_labels: np.ndarray, test_
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     return model.fit(train_values.reshape(len(train_values), -1), train_labels).predict(
         test_values.reshape(len(test_values), -1))
+
+
+def minirocket(train: SeriesDataset, test: SeriesDataset, seed: int) -> np.ndarray:
+    """(n,) predictions of ridge regression on 9,996 MiniRocket features (Dempster et al. 2021), by aeon.
+
+    It reads series of one length: of shorter ones, the padding, and of gaps, the zeros, which are the mean of
+    normalised series. It takes 9 values at least; shorter sets are padded.
+    """
+    try:
+        from aeon.classification.convolution_based import MiniRocketClassifier
+    except ImportError:
+        raise _without_aeon("MiniRocket") from None
+    more = ((0, 0), (0, 0), (0, max(0, 9 - train.values.shape[2])))
+    state = np.random.get_state()  # aeon seeds numpy's global generator
+    try:
+        model = MiniRocketClassifier(random_state=seed, n_jobs=torch.get_num_threads())
+        return model.fit(np.pad(train.values, more), train.labels).predict(np.pad(test.values, more))
+    finally:
+        np.random.set_state(state)
+
+
+def dtw_1nn(train: SeriesDataset, test: SeriesDataset, seed: int = 0) -> np.ndarray:
+    """(n,) labels of the nearest training series by dynamic time warping without a window, by aeon; ties go to the
+    first. Several channels are warped together.
+
+    Of unequal lengths each series is compared as long as it is; times at which no channel was observed are left out.
+    Nothing is drawn: `seed` is there for the signature. The time grows with train × test × length².
+    """
+    try:
+        from aeon.distances import dtw_pairwise_distance
+    except ImportError:
+        raise _without_aeon("1-NN DTW") from None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # numba's, about casts inside aeon
+        distances = dtw_pairwise_distance(_as_observed(test), _as_observed(train), n_jobs=torch.get_num_threads())
+    return train.labels[np.asarray(distances).argmin(1)]
+
+
+def _as_observed(data: SeriesDataset) -> list[np.ndarray] | np.ndarray:
+    """float64 (channels, length of its own) each."""
+    values = data.values.astype(np.float64)
+    if data.observed is None:
+        return values
+    return [np.ascontiguousarray(series[:, seen.any(0)]) for series, seen in zip(values, data.observed, strict=True)]
+
+
+def _without_aeon(what: str) -> UserError:
+    return UserError(f"{what} needs the package aeon. Install it (the extra `series`: pip install "
+                     f"'pretraining-toolkit[series]'), or leave this baseline out.")
