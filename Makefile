@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow test-faults lint clean \
         train-tokenizer evaluate-tokenizers show-batch pretrain-bert pretrain-gpt finetune-text finetune-series \
-        compare-text transfer word-vectors ablation nano-gpt shakespeare-char sweep bench bench-text \
+        compare-text transfer word-vectors ablation fibonacci nano-gpt shakespeare-char sweep bench bench-text \
         bench-data
 
 BIN := .venv/bin
@@ -78,6 +78,9 @@ ablation: install  ## what of the BERT recipe matters: each of its parts taken o
 
 finetune-series: install  ## series classification beside its baselines: CONFIG=recipes/configs/gunpoint.yaml
 	@$(LAUNCH) recipes/finetune_series.py $(RECIPE_ARGS)
+
+fibonacci: install  ## the lecture's lab: RNNs of 11 and 33 parameters, without and with attention, beside least squares
+	@$(LAUNCH) recipes/fibonacci.py $(RECIPE_ARGS)
 
 nano-gpt: install  ## a GPT of exactly 85,584 parameters learns to sort six letters, in about a minute
 	@$(LAUNCH) recipes/nano_gpt.py $(RECIPE_ARGS)

@@ -54,7 +54,8 @@ def by_hand(name: str, score: nn.Module, h: np.ndarray, q: np.ndarray) -> list[f
         "scaled-dot": lambda i: q @ h[i] / len(q) ** 0.5,
         "general": lambda i: q @ (p["of_state.weight"] @ h[i]),
         "content": lambda i: np.log1p(np.exp(p["strength"][0])) * (q @ h[i]) / (q @ q * (h[i] @ h[i])) ** 0.5,
-        "positional": lambda i: np.tanh(p["of_state.weight"][0] @ h[i] + p["bias"][i])}
+        "positional": lambda i: np.tanh(p["of_state.weight"][0] @ h[i] + p["bias"][i]),
+        "uniform": lambda i: 0.0}
     return [float(formulas[name](i)) for i in range(len(h))]
 
 

@@ -117,9 +117,16 @@ class Positional(Score):
         return torch.tanh(self.of_state(states)[..., 0] + self.bias[:states.shape[1]])
 
 
+class Uniform(Score):
+    """eᵢ = 0: the plain mean of all states, which attention has to beat."""
+
+    def forward(self, states: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(states[..., 0])
+
+
 SCORES: dict[str, type[Score]] = {
     "additive": Additive, "dot": Dot, "scaled-dot": ScaledDot, "general": General, "location": Location,
-    "content": Content, "positional": Positional}
+    "content": Content, "positional": Positional, "uniform": Uniform}
 """Name → score."""
 
 

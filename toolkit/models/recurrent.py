@@ -28,7 +28,7 @@ class RecurrentConfig(PreTrainedConfig):
     cell: rnn (Elman 1990, tanh), lstm (Hochreiter & Schmidhuber 1997, with forget gates) or gru (Cho et al. 2014).
     hidden_size: of each direction.
     attention: None for the last states alone, or how states are scored against them: additive, dot, scaled-dot,
-        general, location, content, positional (toolkit.models.attention_scores).
+        general, location, content, positional, or uniform, for their plain mean (toolkit.models.attention_scores).
     patch_length: samples a step. 1 is the textbook's RNN; its time grows with the number of steps.
     series_length: samples of the longest series; `location` and `positional`, which have weights for every step, need
         it, nothing else does.
