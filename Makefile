@@ -1,7 +1,7 @@
 # `make` lists the targets. CONFIG= names a YAML file, ARGS= adds --section.key value, NPROC= starts several processes.
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow test-faults lint clean \
-        train-tokenizer evaluate-tokenizers show-batch pretrain-bert pretrain-gpt finetune-text finetune-series \
+        train-tokenizer evaluate-tokenizers show-batch pretrain-bert pretrain-gpt finetune-text finetune-series forecast \
         compare-text transfer word-vectors ablation fibonacci nano-gpt shakespeare-char sweep bench bench-text \
         bench-data
 
@@ -81,6 +81,9 @@ finetune-series: install  ## series classification beside its baselines: CONFIG=
 
 fibonacci: install  ## the lecture's lab: RNNs of 11 and 33 parameters, without and with attention, beside least squares
 	@$(LAUNCH) recipes/fibonacci.py $(RECIPE_ARGS)
+
+forecast: install  ## forecasts beside linear and naive ones, with intervals: CONFIG=recipes/configs/etth1.yaml
+	@$(LAUNCH) recipes/forecast.py --config $(or $(CONFIG),recipes/configs/forecast-mackey-glass.yaml) $(ARGS)
 
 nano-gpt: install  ## a GPT of exactly 85,584 parameters learns to sort six letters, in about a minute
 	@$(LAUNCH) recipes/nano_gpt.py $(RECIPE_ARGS)

@@ -263,6 +263,7 @@ def test_every_config_that_ships_is_valid():
              "authorship": "finetune_text.FinetuneTextConfig",
              "transfer": "transfer.TransferConfig", "word": "word_vectors.WordVectorsConfig",
              "series": "finetune_series.FinetuneSeriesConfig", "gunpoint": "finetune_series.FinetuneSeriesConfig",
+             "forecast": "forecast.ForecastRecipeConfig", "etth1": "forecast.ForecastRecipeConfig",
              "shakespeare": "shakespeare_char.ShakespeareCharConfig", "sweep": "sweep.SweepConfig",
              "tokenizer": "train_tokenizer.TrainTokenizerConfig",
              "evaluate": "evaluate_tokenizers.EvaluateTokenizersConfig"}

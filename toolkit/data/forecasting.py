@@ -195,11 +195,10 @@ class WindowBatches:
     def rows(self, index: np.ndarray) -> dict[str, np.ndarray]:
         """The windows of these numbers, 0 … len − 1, in order of time."""
         starts, cut = index + self._shifts[self.series_of(index)], self.context_length
-        windows = self._values[starts]
-        batch = {"values": windows[..., :cut], "future": windows[..., cut:]}
+        # Each part by itself: cut out of one array, they would have to be copied once more to become tensors.
+        batch = {"values": self._values[starts, :, :cut], "future": self._values[starts, :, cut:]}
         if self._observed is not None:
-            seen = self._observed[starts]
-            batch |= {"observed": seen[..., :cut], "future_observed": seen[..., cut:]}
+            batch |= {"observed": self._observed[starts, :, :cut], "future_observed": self._observed[starts, :, cut:]}
         return batch
 
     def in_order(self, size: int = 256, rank: int = 0, world: int = 1) -> Iterator[tuple[np.ndarray, dict]]:

@@ -1,0 +1,293 @@
+"""Forecasts of a table over time: models from random and pretrained starts, beside the linear and the naive ones.
+
+    make forecast                                            # Mackey-Glass, no file needed
+    make forecast CONFIG=recipes/configs/etth1.yaml
+    python recipes/forecast.py --config recipes/configs/etth1.yaml --horizons 96 --seeds 1
+
+Arms × horizons × seeds. Models are chosen on validation; the test windows are counted once each, at the end; intervals
+are from residuals on validation, for every arm alike. Writes <output_dir>/<name>.json: arm → horizon → mse, mae, ….
+"""
+
+import csv
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from transformers import BertConfig, PreTrainedModel
+
+from toolkit import cli, config
+from toolkit.compare import mean_interval, table, verdict
+from toolkit.data.forecasting import ForecastData, ForecastDataSection, load_forecast_data, window_splits
+from toolkit.errors import UserError
+from toolkit.models.forecasting_baselines import (
+    DLinear,
+    DLinearConfig,
+    NLinear,
+    NLinearConfig,
+    repeat_last,
+    seasonal_naive,
+)
+from toolkit.models.series import SeriesForForecasting
+from toolkit.report import plot_by_step, plot_forecasts
+from toolkit.run import Run, write_json
+from toolkit.training.distributed import make_accelerator
+from toolkit.training.dry_run import dry_run
+from toolkit.training.forecasting import ForecastConfig, ForecastingTask, fit_forecaster, score_forecaster
+from toolkit.training.loop import ImplConfig
+
+LINEAR = {"nlinear": (NLinear, NLinearConfig), "dlinear": (DLinear, DLinearConfig)}
+STARTS = {"random": (False, False), "random-frozen": (False, True), "pretrained": (True, False),
+          "pretrained-frozen": (True, True)}
+"""Arm → whether it starts from a checkpoint, and whether all but norms and positions is frozen (Zhou et al. 2023)."""
+MEANS = ("mse", "mae", "mase", "quantile_loss", "coverage", "seconds")
+
+
+@dataclass
+class SeriesModelSection:
+    """Fields of SeriesConfig, for all models."""
+
+    patch_length: int = 16
+    patch_stride: int = 8
+    channels: Literal["independent", "mixed"] = "independent"
+    instance_norm: bool = True
+    dropout: float = 0.2
+
+
+@dataclass
+class ForecastRecipeConfig:
+    name: str = "mackey-glass"
+    """Of the data set, and of the files that are written."""
+    output_dir: str = "runs/forecast"
+    data: ForecastDataSection = field(default_factory=ForecastDataSection)
+    context_length: int = 336
+    """Rows a forecast is made from."""
+    horizons: list[int] = field(default_factory=lambda: [96])
+    """Rows that are forecast; each is a comparison of its own."""
+    linear: list[Literal["nlinear", "dlinear"]] = field(default_factory=lambda: ["nlinear", "dlinear"])
+    models: dict = field(default_factory=dict)
+    """Name → checkpoint directory or hub id of a text or series model, or the fields of a BertConfig."""
+    starts: list[Literal["random", "random-frozen", "pretrained", "pretrained-frozen"]] = field(
+        default_factory=lambda: ["random", "pretrained-frozen", "pretrained"])
+    """Of each model; the pretrained ones where it is a checkpoint. `random` is what they are held against."""
+    series: SeriesModelSection = field(default_factory=SeriesModelSection)
+    seeds: int = 3
+    training: ForecastConfig = field(default_factory=ForecastConfig)
+    arm_training: dict = field(default_factory=dict)
+    """Arm → the keys of `training` that differ for it: {nlinear: {learning_rate: 0.02}}."""
+    published: str = ""
+    """A csv of published errors to show beside: horizon, then columns named <model>_mse and <model>_mae."""
+    impl: ImplConfig = field(default_factory=ImplConfig)
+    dry_run: bool = False
+    """Check every input, tell what would be trained, how long and in how much memory, and end."""
+
+
+def trained_arms(settings: ForecastRecipeConfig, channels: int, horizon: int) -> dict[str, Callable[[], PreTrainedModel]]:
+    """Arm → what makes its model."""
+    arms: dict[str, Callable[[], PreTrainedModel]] = {}
+    for name in settings.linear:
+        model, model_config = LINEAR[name]
+        arms[name] = partial(_linear, model, model_config, settings.context_length, horizon)
+    for name, source in settings.models.items():
+        backbone = BertConfig(**source) if isinstance(source, dict) else str(source)
+        for start in settings.starts:
+            pretrained, frozen = STARTS[start]
+            if isinstance(source, dict) and pretrained:
+                continue
+            arms[f"{name}-{start}"] = partial(_series, backbone, pretrained, frozen, settings, channels, horizon)
+    return arms
+
+
+def _linear(model: type, model_config: type, context_length: int, horizon: int) -> PreTrainedModel:
+    return model(model_config(context_length=context_length, horizon=horizon))
+
+
+def _series(backbone: BertConfig | str, pretrained: bool, frozen: bool, settings: ForecastRecipeConfig, channels: int,
+            horizon: int) -> PreTrainedModel:
+    model = SeriesForForecasting.from_backbone(
+        backbone, pretrained=pretrained, num_channels=channels, context_length=settings.context_length,
+        horizon=horizon, **config.to_dict(settings.series))
+    if frozen:
+        model.freeze_all_but_norms_and_positions()
+    return model
+
+
+def arm_config(settings: ForecastRecipeConfig, arm: str) -> ForecastConfig:
+    return config.from_dict(ForecastConfig, config.with_values(config.to_dict(settings.training),
+                                                               settings.arm_training.get(arm) or {}),
+                            "config", f"arm_training.{arm}.")
+
+
+def forecast(settings: ForecastRecipeConfig, accelerator) -> dict | None:
+    """Every arm on every horizon and seed; returns what the JSON file holds, a dry run nothing."""
+    if not settings.horizons or settings.seeds < 1:
+        raise UserError("forecast needs at least one of horizons, and seeds of at least 1.")
+    if settings.data.season > settings.context_length:
+        raise UserError(f"data.season is {settings.data.season} rows, but context_length {settings.context_length}: the "
+                        f"seasonal naive forecast needs a whole season of context.")
+    published = read_published(settings.published)
+    run = Run(Path(settings.output_dir) / settings.name, accelerator.is_main_process and not settings.dry_run)
+    run.open(settings)
+    data = load_forecast_data(settings.data, accelerator.print)
+    names = trained_arms(settings, len(data.columns), 1)
+    if unknown := sorted(settings.arm_training.keys() - names.keys()):
+        raise UserError(f"arm_training: there is no arm '{unknown[0]}'. Choose from: {', '.join(names)}.")
+    run.write_manifest(data={"columns": list(data.columns), "rows": [values.shape[1] for values in data.values],
+                             "borders": [list(ends) for ends in data.borders], "mean": data.mean.tolist(),
+                             "deviation": data.deviation.tolist()})
+
+    results: dict[str, dict[int, list[dict]]] = {}
+    for horizon in settings.horizons:
+        def note(arm: str, result: dict, horizon: int = horizon) -> None:
+            results.setdefault(arm, {}).setdefault(horizon, []).append(result)
+
+        arms = trained_arms(settings, len(data.columns), horizon)
+        windows = window_splits(data, settings.context_length, horizon, settings.training.batch_size, 0)
+        if settings.dry_run:
+            for arm, make in arms.items():
+                accelerator.print(f"\n{arm}, horizon {horizon}, {settings.seeds} fits, each of them:")
+                dry_run(ForecastingTask(make(), windows["train"], windows["validation"]), arm_config(settings, arm),
+                        settings.impl, run, accelerator)
+            continue
+        season = settings.data.season
+        rules = {"repeat-last": lambda values, observed, horizon=horizon: repeat_last(values, horizon, observed),
+                 "seasonal-naive": lambda values, observed, horizon=horizon: seasonal_naive(
+                     values, horizon, season, observed)}
+        for arm, rule in rules.items():
+            note(arm, score_forecaster(rule, windows, settings.training, settings.impl,
+                                       Run(run.directory / f"{arm}/{horizon}", accelerator.is_main_process),
+                                       accelerator))
+        for seed in range(settings.seeds):
+            for arm, make in arms.items():
+                training = arm_config(settings, arm)
+                windows = window_splits(data, settings.context_length, horizon, training.batch_size, seed)
+                note(arm, fit_forecaster(make, windows, training, settings.impl,
+                                         Run(run.directory / f"{arm}/{horizon}/seed-{seed}",
+                                             accelerator.is_main_process),
+                                         accelerator, seed, f"{arm}, horizon {horizon}, seed {seed}", seed == 0))
+    if settings.dry_run:
+        return None
+    summary = summarise(results)
+    if accelerator.is_main_process:
+        stem = Path(settings.output_dir) / settings.name
+        write_json(stem.with_name(f"{settings.name}.json"), summary)
+        panels = {f"horizon {horizon}": {arm: np.mean([one["mse_by_step"] for one in by_horizon[horizon]], 0)
+                                         for arm, by_horizon in results.items()} for horizon in settings.horizons}
+        plot_by_step(panels, stem.with_name(f"{settings.name}-by-step.png"), f"{settings.name}: error by step",
+                     "test MSE, standardised")
+        for horizon in settings.horizons:
+            draw_forecasts(run.directory, results, horizon, data, settings.training.quantiles,
+                           stem.with_name(f"{settings.name}-forecasts-{horizon}.png"), settings.name)
+    accelerator.print(show(summary, published))
+    return summary
+
+
+def summarise(results: dict[str, dict[int, list[dict]]]) -> dict:
+    """Arm → horizon → means over seeds, with intervals; for pretrained arms the gain over the random start."""
+    summary: dict = {}
+    for arm, by_horizon in results.items():
+        for horizon, fits in by_horizon.items():
+            entry: dict = {"seeds": len(fits), "test_windows": fits[0]["test_windows"],
+                           "parameters": fits[0]["parameters"], "trained_parameters": fits[0]["trained_parameters"]}
+            for key in MEANS:
+                values = [fit[key] for fit in fits if fit.get(key) is not None]
+                if values:
+                    interval = mean_interval(values).as_dict()
+                    entry |= {key: interval["mean"], f"{key}_ci95": interval["ci95"], f"{key}_values": values}
+            entry["validation_mse"] = mean_interval([fit["validation"]["mse"] for fit in fits]).mean
+            entry["nominal_coverage"] = fits[0]["nominal_coverage"]
+            for key in ("mse_by_step", "mae_by_step", "quantile_loss_by_step", "coverage_by_step"):
+                entry[key] = np.mean([fit[key] for fit in fits], 0).tolist()
+            model, _, start = arm.rpartition("-pretrained")
+            reference = results.get(f"{model}-random", {}).get(horizon)
+            if model and reference:
+                gain = mean_interval([100 * (1 - fit["mse"] / other["mse"])
+                                      for fit, other in zip(fits, reference, strict=True)])
+                entry |= {"gain_percent": gain.as_dict(),
+                          "verdict": verdict(gain, f"{arm} over {model}-random, horizon {horizon}:", "% of its MSE")}
+            summary.setdefault(arm, {})[str(horizon)] = entry
+    return summary
+
+
+def draw_forecasts(directory: Path, results: dict, horizon: int, data: ForecastData, quantiles: list[float], path: Path,
+                   name: str) -> None:
+    """The last channel of a few test windows, in its own units: by the two arms that were best on validation, and by
+    the seasonal naive one.
+    """
+    channel = len(data.columns) - 1
+    trained = sorted((arm for arm in results if arm not in ("repeat-last", "seasonal-naive")),
+                     key=lambda arm: np.mean([fit["validation"]["mse"] for fit in results[arm][horizon]]))
+    rows = {}
+    for arm in [*trained[:2], "seasonal-naive"]:
+        place = directory / arm / str(horizon)
+        with np.load((place if arm == "seasonal-naive" else place / "seed-0") / "forecasts.npz") as saved:
+            parts = {key: saved[key][:, channel] * data.deviation[channel] + data.mean[channel]
+                     for key in ("values", "future", "prediction", "quantiles")}
+            index = saved["index"]
+        rows[arm] = [{"title": f"test window {number + 1:,}", "context": parts["values"][place][-2 * horizon:],
+                      "truth": parts["future"][place], "prediction": parts["prediction"][place],
+                      "low": parts["quantiles"][place][:, 0], "high": parts["quantiles"][place][:, -1]}
+                     for place, number in enumerate(index)]
+    share = round(100 * (quantiles[-1] - quantiles[0]))
+    plot_forecasts(rows, path, f"{name}, column {data.columns[channel]}, horizon {horizon}, {share} % intervals")
+
+
+def read_published(path: str) -> dict[str, dict[str, dict[str, float]]]:
+    """Model → horizon → {mse, mae}."""
+    if not path:
+        return {}
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        found: dict = {}
+        for row in rows:
+            for column, value in row.items():
+                model, _, error = column.rpartition("_")
+                if model:
+                    found.setdefault(model, {}).setdefault(str(int(row["horizon"])), {})[error] = float(value)
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as published errors ({error}). Expected a csv with horizon and columns "
+                        f"such as DLinear_mse (key published).") from None
+    return found
+
+
+def show(summary: dict, published: dict) -> str:
+    """Test MSE and MAE by horizon, ours and published; then intervals; then verdicts."""
+    horizons = list(next(iter(summary.values())))
+
+    def cell(entry: dict, key: str) -> str:
+        half = entry.get(f"{key}_ci95")
+        return f"{entry[key]:.3f}" + (f" ± {half:.3f}" if half else "")
+
+    rows = [{"arm": arm} | {f"{key} {horizon}": cell(by_horizon[horizon], key) for horizon in horizons
+                            for key in ("mse", "mae")} for arm, by_horizon in summary.items()]
+    rows += [{"arm": f"published {model}"} | {f"{key} {horizon}": f"{by_horizon[horizon][key]:.3f}"
+                                              for horizon in horizons if horizon in by_horizon
+                                              for key in ("mse", "mae") if key in by_horizon[horizon]}
+             for model, by_horizon in published.items()]
+    details = [{"arm": arm, "horizon": horizon, "MASE": entry.get("mase"), "quantile loss": entry["quantile_loss"],
+                "coverage %": f"{100 * entry['coverage']:.1f}", "validation MSE": entry["validation_mse"],
+                "trained": f"{entry['trained_parameters']:,}", "parameters": f"{entry['parameters']:,}",
+                "seconds": None if "seconds" not in entry else f"{entry['seconds']:.0f}"}
+               for arm, by_horizon in summary.items() for horizon, entry in by_horizon.items()]
+    windows = ", ".join(f"{entry['test_windows']:,} at {horizon}"
+                        for horizon, entry in next(iter(summary.values())).items())
+    nominal = next(iter(next(iter(summary.values())).values()))["nominal_coverage"]
+    verdicts = [entry["verdict"] for by_horizon in summary.values() for entry in by_horizon.values()
+                if "verdict" in entry]
+    return "\n\n".join(["test errors on standardised values, mean ± 95 % interval over seeds; windows: " + windows
+                        + "\n" + table(rows), f"MASE: 1 is the seasonal naive error on train; intervals of nominally "
+                        f"{100 * nominal:.0f} %\n" + table(details), *(["\n".join(verdicts)] if verdicts else [])])
+
+
+def main(argv: list[str]) -> None:
+    settings = config.parse(ForecastRecipeConfig, argv, __doc__)
+    accelerator = make_accelerator(settings.impl.ddp_timeout)
+    if forecast(settings, accelerator) is not None:
+        accelerator.print(f"\n{Path(settings.output_dir) / settings.name}.json")
+
+
+if __name__ == "__main__":
+    cli.run(main)
