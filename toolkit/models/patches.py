@@ -1,0 +1,88 @@
+"""From series to the vectors a backbone reads: instance normalisation, linear patches, convolutional patches."""
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+_KERNELS = (9, 19, 39)  # InceptionTime's 10, 20, 40 (Fawaz et al. 2020, section 3.1), odd, so that they have a middle
+_FILTERS = 32  # of each length, as there
+
+
+def instance_statistics(values: torch.Tensor, observed: torch.Tensor | None = None
+                        ) -> tuple[torch.Tensor, torch.Tensor]:
+    """(…, L) → mean and standard deviation (…, 1) of what was observed: RevIN without its two learned numbers (Kim et
+    al. 2022). A constant series, or one of which nothing was observed, gets deviation 1.
+    """
+    weights = torch.ones_like(values) if observed is None else observed.to(values.dtype)
+    count = weights.sum(-1, keepdim=True).clamp(min=1)
+    mean = (values * weights).sum(-1, keepdim=True) / count
+    deviation = (((values - mean) ** 2 * weights).sum(-1, keepdim=True) / count).sqrt()
+    return mean, torch.where(deviation > 1e-6 * (1 + mean.abs()), deviation, torch.ones_like(deviation))
+
+
+def cut(values: torch.Tensor, length: int, stride: int) -> torch.Tensor:
+    """(B, C, L) → (B, N, C, length), N = ⌈(L − length) / stride⌉ + 1; zeros fill what the last patch lacks."""
+    count = max(0, -(-(values.shape[-1] - length) // stride)) + 1
+    padding = (count - 1) * stride + length - values.shape[-1]
+    return F.pad(values, (0, padding)).unfold(-1, length, stride).transpose(1, 2)
+
+
+class LinearPatches(nn.Module):
+    """Patches that may overlap, each through one linear map (Nie et al. 2023, section 3.1)."""
+
+    def __init__(self, num_channels: int, patch_length: int, patch_stride: int, width: int):
+        super().__init__()
+        self.patch_length, self.patch_stride = patch_length, patch_stride
+        self.projection = nn.Linear(num_channels * patch_length, width)
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """(B, C, L) → (B, N, width)."""
+        return self.projection(cut(values, self.patch_length, self.patch_stride).flatten(2))
+
+
+class ConvolutionalPatches(nn.Module):
+    """Filters of three lengths, then two narrower convolutions, averaged over each patch.
+
+    A linear patch sees a shape only where it happens to fall in the patch; filters find it anywhere, and the average
+    says how often (early convolutions make a transformer easier to train: Xiao et al. 2021). Each patch is the mean
+    over its samples, and the patches do not overlap: the filters already see beyond them.
+    """
+
+    def __init__(self, num_channels: int, patch_length: int, width: int):
+        super().__init__()
+        # Half the averaging comes before the wide convolutions, which then have less to do.
+        self.first_pool = next(size for size in (4, 3, 2, 1) if patch_length % size == 0)
+        self.second_pool = patch_length // self.first_pool
+        filters = _FILTERS * len(_KERNELS)
+        self.filters = nn.ModuleList(nn.Conv1d(num_channels, _FILTERS, size, padding="same", bias=False)
+                                     for size in _KERNELS)
+        self.filter_norm = nn.GroupNorm(1, filters)
+        self.narrow = nn.Conv1d(filters, width, 9, padding="same", bias=False)
+        self.narrow_norm = nn.GroupNorm(1, width)
+        self.join = nn.Conv1d(width, width, max(3, 2 * self.second_pool - 1), padding="same", bias=False)
+        self.join_norm = nn.GroupNorm(1, width)
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """(B, C, L) → (B, ⌈L / patch_length⌉, width)."""
+        states = torch.cat([filters(values) for filters in self.filters], 1)
+        states = _mean_of(F.relu(self.filter_norm(states)), self.first_pool)
+        states = F.relu(self.narrow_norm(self.narrow(states)))
+        states = _mean_of(F.relu(self.join_norm(self.join(states))), self.second_pool)
+        return states.transpose(1, 2)
+
+
+def _mean_of(states: torch.Tensor, size: int) -> torch.Tensor:
+    """(B, C, L) → (B, C, ⌈L / size⌉), the last of what there is."""
+    return F.avg_pool1d(states, size, ceil_mode=True) if size > 1 else states
+
+
+def patches_observed(observed: torch.Tensor, length: int, stride: int) -> torch.Tensor:
+    """(B, C, L) bool → (B, N) int64: 1 where anything of a patch was observed, as an attention mask."""
+    return cut(observed.to(torch.float32), length, stride).flatten(2).amax(-1).ceil().long()
+
+
+def scale_of(module: nn.Linear, std: float) -> float:
+    """Deviation of a projection's weights that gives states of deviation `std` to input of unit variance."""
+    return std / math.sqrt(module.in_features)
