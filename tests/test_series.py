@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from toolkit.data.series import SeriesBatches, SeriesDataset, z_normalise
-from toolkit.data.series_generators import cylinder_bell_funnel
 
 # ---- z-normalisation
 

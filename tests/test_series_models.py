@@ -284,7 +284,8 @@ def test_instance_normalisation():
     assert instance_statistics(torch.full((1, 1, 9), 1e7))[1].item() == 1
     model = _model("bert-tiny", instance_norm=True)
     with torch.no_grad():
-        torch.testing.assert_close(model(values[:, :1]).logits, model(100 * values[:, :1] - 3).logits, atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(model(values[:, :1]).logits, model(100 * values[:, :1] - 3).logits, atol=1e-4,
+                                   rtol=1e-3)
 
 
 # ---- forecasts

@@ -1,6 +1,6 @@
 """Time series through a text backbone: patches of the series take the place of word embeddings.
 
-    series (B, C, L) → patches (B, N, width) → BERT or GPT-2 through `inputs_embeds` → classes, forecasts, hidden patches
+    series (B, C, L) → patches (B, N, width) → BERT or GPT-2 by `inputs_embeds` → classes, forecasts, hidden patches
 
 Importing this module registers the classes with transformers, after which
 `AutoModelForSequenceClassification.from_pretrained` loads what `save_pretrained` of a classifier wrote.
@@ -39,9 +39,8 @@ from toolkit.models.patches import (
     scale_of,
 )
 
-Start = Literal["pretrained", "random"]
-# A random start: positions as sinusoids of this amplitude, so that patches find their neighbours, and linear patches of a
-# size to match (0.02 beside these positions cost 4 points on Cylinder-Bell-Funnel).
+# A random start: positions as sinusoids of this amplitude, so that patches find their neighbours, and linear patches of
+# a size to match (0.02 beside these positions cost 4 points on Cylinder-Bell-Funnel).
 _POSITION_AMPLITUDE, _PATCH_DEVIATION = 0.16, 0.3
 
 
@@ -294,7 +293,7 @@ def _mean(states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
 
 
 class SeriesForForecasting(SeriesModel):
-    """The values that follow: all patches' states side by side through one linear map (Nie et al. 2023, section 3.1)."""
+    """The values that follow: all patches' states, side by side, through one map (Nie et al. 2023, section 3.1)."""
 
     def __init__(self, config: SeriesConfig):
         super().__init__(config)
