@@ -103,9 +103,8 @@ def read_through_aeon(path: Path) -> FileSeries:
     if start is None:
         raise UserError(f"{path}: has no line @data, which ends the header of a {kind} file. Is it one?")
     _check_header(path, lines[:start], kind)
-    rows = [(number, line.strip()) for number, line in enumerate(lines[start + 1:], start + 2)]
-    while rows and not rows[-1][1]:
-        rows.pop()
+    rows = [(number, line.strip()) for number, line in enumerate(lines[start + 1:], start + 2)
+            if kind == ".ts" or line.strip()]
     labels = [_label(path, number, line, kind) for number, line in rows]
     widths = [line.count(",") for _, line in rows] if kind == ".arff" else []
     if len(set(widths)) > 1:  # aeon repeats a lone value to fill a row
@@ -141,7 +140,7 @@ def _label(path: Path, number: int, line: str, kind: str) -> str:
     _, separator, label = line.rpartition(":" if kind == ".ts" else ",")
     label = label.strip().strip("'\"").strip()
     if not line:
-        raise UserError(f"{path}, line {number}: is empty, between lines of data. Remove it.")
+        raise UserError(f"{path}, line {number}: is empty. Remove it.")
     if not separator or "," in label or not label or label == "?":
         end = "after a colon" if kind == ".ts" else "after the last comma"
         raise UserError(f"{path}, line {number}: expected a label {end} at the end of the line, found "

@@ -103,11 +103,12 @@ def _check_times(column: str, cells: list, places: Sequence[str], series: dict[s
     """UserError unless the times of each series rise from row to row; what is to be told about the steps."""
     import pandas
 
-    try:
-        times = np.asarray([float(cell) for cell in cells])
-    except (TypeError, ValueError):
-        parsed = pandas.to_datetime(pandas.Series(cells, dtype=object), format="ISO8601", utc=True, errors="coerce")
-        times = parsed.dt.tz_localize(None).to_numpy()
+    text = pandas.Series(cells, dtype=object)
+    numeric = pandas.to_numeric(text, errors="coerce")
+    if numeric.notna().any():
+        times = numeric.to_numpy(np.float64)
+    else:
+        times = pandas.to_datetime(text, format="ISO8601", utc=True, errors="coerce").dt.tz_localize(None).to_numpy()
     bad = np.isnat(times) if times.dtype.kind == "M" else ~np.isfinite(times)
     if bad.any():
         row = int(bad.argmax())
