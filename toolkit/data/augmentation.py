@@ -1,4 +1,7 @@
-"""Training series varied a little each time they are seen: of some dozens, a model would learn every one by heart."""
+"""Training series varied a little each time they are seen: of some dozens, a model would learn every one by heart.
+
+Noise is not among the variations: a tenth of the series' deviation cost 5 points on smooth outlines of leaves.
+"""
 
 from dataclasses import dataclass
 
@@ -10,8 +13,6 @@ from toolkit.data.series import SeriesBatches, SeriesDataset
 
 @dataclass
 class AugmentationConfig:
-    noise: float = 0.1
-    """Standard deviation of noise added to each value, in units of the (z-normalised) series."""
     scale: float = 0.1
     """Standard deviation of the factor, around 1, by which each series is multiplied."""
     mixup: float = 0.5
@@ -46,6 +47,5 @@ class AugmentedBatches(SeriesBatches):
             batch["labels"] = own[:, None] * classes[batch["labels"]] + (1 - own[:, None]) * classes[other["labels"]]
         for row, generator in enumerate(generators):
             values[row] *= 1 + config.scale * generator.standard_normal(dtype=np.float32)
-            values[row] += config.noise * generator.standard_normal(values[row].shape, dtype=np.float32)
         batch["values"] = values if "observed" not in batch else np.where(batch["observed"], values, np.float32(0))
         return batch

@@ -22,6 +22,18 @@ def instance_statistics(values: torch.Tensor, observed: torch.Tensor | None = No
     return mean, torch.where(deviation > 1e-6 * (1 + mean.abs()), deviation, torch.ones_like(deviation))
 
 
+def scaled_differences(values: torch.Tensor, observed: torch.Tensor | None = None) -> torch.Tensor:
+    """(B, C, L) → the same shape: each value less the one before it, in root mean squares of the series' own; 0 at the
+    start, and where one of the two was not observed.
+    """
+    differences = F.pad(values[..., 1:] - values[..., :-1], (1, 0))
+    if observed is not None:
+        seen = observed.to(torch.bool)
+        differences = differences * F.pad(seen[..., 1:] & seen[..., :-1], (1, 0)).to(values.dtype)
+    size = differences.square().mean(-1, keepdim=True).sqrt()
+    return differences / (size + 1e-6)
+
+
 def cut(values: torch.Tensor, length: int, stride: int) -> torch.Tensor:
     """(B, C, L) → (B, N, C, length), N = ⌈(L − length) / stride⌉ + 1; zeros fill what the last patch lacks."""
     count = max(0, -(-(values.shape[-1] - length) // stride)) + 1
@@ -37,17 +49,18 @@ class LinearPatches(nn.Module):
         self.patch_length, self.patch_stride = patch_length, patch_stride
         self.projection = nn.Linear(num_channels * patch_length, width)
 
-    def forward(self, values: torch.Tensor) -> torch.Tensor:
-        """(B, C, L) → (B, N, width)."""
+    def forward(self, values: torch.Tensor, observed: torch.Tensor | None = None) -> torch.Tensor:
+        """(B, C, L), zeros where nothing was observed → (B, N, width)."""
         return self.projection(cut(values, self.patch_length, self.patch_stride).flatten(2))
 
 
 class ConvolutionalPatches(nn.Module):
-    """Filters of three lengths, then two narrower convolutions, averaged over each patch.
+    """Filters of three lengths over the values and their differences, two narrower convolutions, averaged by patch.
 
     A linear patch sees a shape only where it happens to fall in the patch; filters find it anywhere, and the average
-    says how often (early convolutions make a transformer easier to train: Xiao et al. 2021). Each patch is the mean
-    over its samples, and the patches do not overlap: the filters already see beyond them.
+    says how often (early convolutions make a transformer easier to train: Xiao et al. 2021). Differences, each series'
+    scaled to unit deviation, show what is small beside the swings of the values (MultiRocket: Tan et al. 2022, section
+    3.1). The patches do not overlap: the filters already see beyond them.
     """
 
     def __init__(self, num_channels: int, patch_length: int, width: int):
@@ -56,7 +69,7 @@ class ConvolutionalPatches(nn.Module):
         self.first_pool = next(size for size in (4, 3, 2, 1) if patch_length % size == 0)
         self.second_pool = patch_length // self.first_pool
         filters = _FILTERS * len(_KERNELS)
-        self.filters = nn.ModuleList(nn.Conv1d(num_channels, _FILTERS, size, padding="same", bias=False)
+        self.filters = nn.ModuleList(nn.Conv1d(2 * num_channels, _FILTERS, size, padding="same", bias=False)
                                      for size in _KERNELS)
         self.filter_norm = nn.GroupNorm(1, filters)
         self.narrow = nn.Conv1d(filters, width, 9, padding="same", bias=False)
@@ -64,8 +77,9 @@ class ConvolutionalPatches(nn.Module):
         self.join = nn.Conv1d(width, width, max(3, 2 * self.second_pool - 1), padding="same", bias=False)
         self.join_norm = nn.GroupNorm(1, width)
 
-    def forward(self, values: torch.Tensor) -> torch.Tensor:
+    def forward(self, values: torch.Tensor, observed: torch.Tensor | None = None) -> torch.Tensor:
         """(B, C, L) → (B, ⌈L / patch_length⌉, width)."""
+        values = torch.cat([values, scaled_differences(values, observed)], 1)
         states = torch.cat([filters(values) for filters in self.filters], 1)
         states = _mean_of(F.relu(self.filter_norm(states)), self.first_pool)
         states = F.relu(self.narrow_norm(self.narrow(states)))

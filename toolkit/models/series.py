@@ -217,10 +217,10 @@ class SeriesModel(BackboneModel):
             kind = name.lower()
             parameter.requires_grad_("norm" in kind or "ln_" in kind or "position_embeddings" in kind or "wpe" in kind)
 
-    def embed(self, values: torch.Tensor, observed: torch.Tensor | None = None
+    def embed(self, values: torch.Tensor, observed: torch.Tensor | None = None, seen: torch.Tensor | None = None
               ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(B, C, L) → patches (B', N, width) and their attention mask (B', N), None where all is observed; B' is B, or
-        B · C where channels are independent. ValueError for series of another shape, shorter than a patch, or with
+        B · C where channels are independent. seen: where of what was observed the model may look; None: everywhere. ValueError for series of another shape, shorter than a patch, or with
         more patches than the backbone has positions.
         """
         config: SeriesConfig = self.config
@@ -236,13 +236,13 @@ class SeriesModel(BackboneModel):
                              f"{config.patch_stride} values, but the backbone has {positions} positions")
         if config.channels == "independent":
             values = values.reshape(-1, 1, length)
-            observed = None if observed is None else observed.reshape(-1, 1, length)
+            observed, seen = (None if one is None else one.reshape(-1, 1, length) for one in (observed, seen))
         mask = None
         if observed is not None:
             mask = patches_observed(observed, config.patch_length, config.patch_stride)
             # Where nothing at all was observed every patch is read, as zeros: attention to none would be undefined.
             mask = torch.where(mask.sum(1, keepdim=True) > 0, mask, torch.ones_like(mask))
-        return self.patch_embedding(values), mask
+        return self.patch_embedding(values, observed if seen is None else seen), mask
 
     def scaled(self, values: torch.Tensor, observed: torch.Tensor | None
                ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -360,7 +360,8 @@ class SeriesForMaskedPatches(SeriesModel):
         config: SeriesConfig = self.config
         seen = ~masked if observed is None else observed.bool() & ~masked
         scaled, mean, deviation = self.scaled(values, seen)
-        patches, mask = self.embed(scaled, observed)
+        patches, mask = self.embed(scaled, observed, seen)
+
         def by_patch(tensor):
             if config.channels == "independent":
                 tensor = tensor.reshape(-1, 1, tensor.shape[-1])
