@@ -4,25 +4,25 @@ import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from toolkit.errors import UserError
+from toolkit.hub import checkpoint_directory
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """A fast tokenizer from a directory, or from the hub when the name is no path."""
-    if Path(name).is_dir():
-        if not (Path(name) / "tokenizer.json").exists():
-            raise UserError(f"{name}: holds no tokenizer.json. Give a directory written by save_pretrained, or a spec "
-                            f"from tokenizers/*.yaml.")
-    elif "/" not in name or name.startswith((".", "/")) or name.count("/") > 1:
+    """A fast tokenizer from a directory, or from the hub when the name (`owner/name[@revision]`) is no path."""
+    directory = checkpoint_directory(name)
+    if not directory.is_dir():
         raise UserError(f"{name}: no such tokenizer directory or spec. The specs that ship are in tokenizers/*.yaml.")
+    if not (directory / "tokenizer.json").exists():
+        raise UserError(f"{name}: holds no tokenizer.json. Give a directory written by save_pretrained, or a spec "
+                        f"from tokenizers/*.yaml.")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        tokenizer = AutoTokenizer.from_pretrained(str(directory))
     except (OSError, ValueError) as error:
         raise UserError(f"{name}: no tokenizer could be loaded ({str(error).splitlines()[0]}). Give a directory, a "
                         f"spec from tokenizers/*.yaml, or a hub id while online.") from None

@@ -1,6 +1,9 @@
 """The layers of a BERT or GPT-2 without its heads, from a directory or the hub: what classifiers are built around."""
 
 import copy
+import importlib
+import json
+import sys
 from pathlib import Path
 
 import torch
@@ -8,6 +11,7 @@ import transformers
 from transformers import AutoConfig, BertConfig, BertModel, GPT2Model, PreTrainedConfig, PreTrainedModel
 
 from toolkit.errors import UserError
+from toolkit.hub import checkpoint_directory
 
 _DROPOUT_FIELDS = {
     "bert": ("hidden_dropout_prob", "attention_probs_dropout_prob"),
@@ -25,17 +29,39 @@ class BackboneModel(PreTrainedModel):
     _supports_attention_backend = True
 
 
+def register(model_type: str | None) -> None:
+    """Make a configuration of ours, and the models it is for, known to transformers' Auto classes."""
+    if str(model_type).startswith("toolkit-"):
+        for module in sorted(Path(__file__).parent.glob("*.py")):
+            if f'model_type = "{model_type}"' in module.read_text(encoding="utf-8"):
+                importlib.import_module(f"toolkit.models.{module.stem}")
+
+
 def checkpoint_config(path: str | Path) -> PreTrainedConfig:
-    """The configuration in a checkpoint directory, or of a hub id (`owner/name`, only where no such path exists)."""
-    # Checked first: transformers would take a mistyped path for a hub id and go looking.
-    if not (Path(path) / "config.json").is_file() and (Path(path).exists() or str(path).count("/") != 1):
+    """The configuration in a checkpoint directory, or of a model on the hub (`owner/name[@revision]`).
+
+    Classes of ours are registered with transformers on the way. UserError when there is no checkpoint.
+    """
+    directory = checkpoint_directory(path)
+    if not (directory / "config.json").is_file():
         raise UserError(f"{path}: no checkpoint here (config.json is missing). Give the model/ directory of a run, or "
                         f"a hub id while online.")
     try:
-        return AutoConfig.from_pretrained(path)
+        values = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        register(values.get("model_type") if isinstance(values, dict) else None)
+        return AutoConfig.from_pretrained(directory)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: no checkpoint could be loaded ({str(error).splitlines()[0]}). Give the model/ "
                         f"directory of a run, or a hub id while online.") from None
+
+
+def model_class(config: PreTrainedConfig) -> type[PreTrainedModel] | None:
+    """The class that a checkpoint was saved from, of ours or of transformers; None when there is none of that name."""
+    name = (config.architectures or [""])[0]
+    if type(config).__module__.startswith("toolkit."):
+        ours = [module for place, module in sorted(sys.modules.items()) if place.startswith("toolkit.models.")]
+        return next((getattr(module, name) for module in ours if hasattr(module, name)), None)
+    return getattr(transformers, name, None)
 
 
 def pretrained_config(path: str | Path) -> PreTrainedConfig:
@@ -72,15 +98,20 @@ def load_backbone(path: str | Path, model_type: str, pooler: bool = False) -> Be
     """The weights of a checkpoint of any BERT or GPT-2 class, in fp32; UserError when some are missing. A `pooler`
     that the checkpoint lacks is fresh.
     """
+    directory = checkpoint_directory(path)
     verbosity = transformers.logging.get_verbosity()
     # Heads left behind are no news, and missing weights are raised below.
     transformers.logging.set_verbosity_error()
     try:
+        options = {"dtype": torch.float32, "output_loading_info": True, "use_safetensors": True}
         if model_type == "bert":
-            model, report = BertModel.from_pretrained(path, add_pooling_layer=pooler, dtype=torch.float32,
-                                                      output_loading_info=True)
+            model, report = BertModel.from_pretrained(directory, add_pooling_layer=pooler, **options)
         else:
-            model, report = GPT2Model.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
+            model, report = GPT2Model.from_pretrained(directory, **options)
+    except OSError as error:
+        raise UserError(f"{path}: no weights could be loaded ({str(error).splitlines()[0]}). They are read as "
+                        f"safetensors only, never out of a pickle (.bin): save them anew with save_pretrained, or on "
+                        f"the hub see huggingface.co/spaces/safetensors/convert.") from None
     finally:
         transformers.logging.set_verbosity(verbosity)
     if absent := sorted(key for key in report["missing_keys"] if "pooler." not in key):

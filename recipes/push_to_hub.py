@@ -1,0 +1,106 @@
+"""Push a run's model, tokenizer, card, plots, configuration and metrics to the hub; private unless you say otherwise.
+
+    make push RUN=runs/demo/bert REPO=you/little-bert ARGS="--dry_run"      # which files, how large, and where to
+    make push RUN=runs/demo/bert REPO=you/little-bert
+    python recipes/push_to_hub.py --run runs/demo/bert --repo you/little-bert --tag v1 --checkpoints true
+
+Everything is gathered and checked in <run>/hub-staging first: weights open and are finite, the card's metadata can be
+read, no file holds a secret, a path of this machine or a pickle. Give the same command again to continue after a
+failure, or to push what changed; where nothing did, no commit is made. Pulling is `from_pretrained("you/little-bert")`,
+and every recipe takes such a name where it takes a directory, also with a branch or tag: you/little-bert@v1.
+"""
+
+import re
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from toolkit import cli, config
+from toolkit.errors import UserError
+from toolkit.push import Pushed, Remote, check_name, megabytes
+from toolkit.staging import FOLDER, Staged, check_run, stage, stage_checkpoint
+
+
+@dataclass
+class PushConfig:
+    run: str
+    """The run directory: of a pretrained model, or of one arm and seed of a fine-tuned one."""
+    repo: str
+    """owner/name on the hub; the owner is you, or an organisation of yours."""
+    private: bool = True
+    """Of a new repository; a public one that exists is pushed to with `false` only."""
+    revision: str = "main"
+    """The branch that is pushed to."""
+    tag: str = ""
+    """A name for the commit, such as v1, that stays on it."""
+    checkpoints: bool = False
+    """Also the weights of each checkpoint that is kept, as branches step-100, step-200 …"""
+    with_code: bool = False
+    """Of classes of this package (pooled text classifiers, series models) also the code, so that they load elsewhere,
+    with trust_remote_code=True."""
+    unfinished: bool = False
+    """Push the best model so far of a run that has not ended."""
+    leave_out: list[str] = field(default_factory=list)
+    """Files that stay here: config.yaml, metrics.jsonl, pictures."""
+    dry_run: bool = False
+    """Gather and check everything, tell what would be pushed and where to, and end; needs no network and no token."""
+
+
+def push_to_hub(settings: PushConfig) -> list[Pushed]:
+    """What became of each branch."""
+    run = Path(settings.run)
+    check_name(settings.repo)
+    for name in ("revision", "tag"):
+        if not re.fullmatch(r"(?!.*(?:\.\.|//|/$|\.lock$|/\.))[\w][\w./-]*|", getattr(settings, name)):
+            raise UserError(f"{name} is '{getattr(settings, name)}', which git does not take for a name.")
+    check_run(run, settings.unfinished)
+    found = sorted((run / "checkpoints").glob("step-*")) if settings.checkpoints else []
+    if settings.checkpoints and not found:
+        raise UserError(f"{run}: has no checkpoints. Push without --checkpoints.")
+
+    # All that will be sent, complete and checked, before anything is.
+    final = stage(run, settings.revision or "main", settings.with_code, tuple(settings.leave_out))
+    staged = [final, *(stage_checkpoint(run, checkpoint, final) for checkpoint in found)]
+    if settings.with_code and not final.code:
+        print(f"{run}: its class is transformers' own; it loads without code of ours")
+    if settings.dry_run:
+        tell(settings, staged)
+        return []
+
+    remote = Remote(settings.repo)
+    visibility = remote.open(settings.private)
+    pushed = []
+    for part in staged:
+        start = pushed[0].commit if pushed else "main"
+        pushed.append(remote.push(part, f"{run.resolve().name}: {part.branch}", start))
+        last = pushed[-1]
+        print(f"{settings.repo}, branch {last.branch}: " + (
+            f"commit {last.commit[:8]}, {last.sent} files sent, {last.kept} kept" if last.sent
+            else f"nothing has changed since commit {last.commit[:8]}; no commit"))
+        if last.others and part is final:
+            print(f"  on the hub alone, and left there: {', '.join(last.others)}")
+    if settings.tag:
+        is_new = remote.tag(settings.tag, pushed[0].commit)
+        print(f"{settings.repo}: tag {settings.tag} {'is on' if is_new else 'was on'} {pushed[0].commit[:8]}")
+    shutil.rmtree(run / FOLDER)
+    print(f"{remote.endpoint}/{settings.repo} ({visibility})")
+    return pushed
+
+
+def tell(settings: PushConfig, staged: list[Staged]) -> None:
+    """Files and sizes, by branch."""
+    for part in staged:
+        files = part.files()
+        print(f"to {settings.repo}, branch {part.branch}: {len(files)} files, {megabytes(sum(files.values()))}")
+        for name, size in files.items():
+            print(f"  {megabytes(size):>10}  {name}")
+    visibility = "private" if settings.private else "public"
+    print(f"nothing was sent; a new repository would be {visibility}; {staged[0].folder.parent} holds what would be")
+
+
+def main(argv: list[str]) -> None:
+    push_to_hub(config.parse(PushConfig, argv, __doc__))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,285 @@
+"""What of a run goes to the hub, and what never does: gathered and checked before a byte is sent."""
+
+import importlib
+import json
+import pickle
+import resource
+import shutil
+import subprocess
+import sys
+
+import pushable
+import pytest
+import small
+import torch
+from push_to_hub import PushConfig, push_to_hub
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
+
+from toolkit.errors import UserError
+from toolkit.model_code import add_model_code
+from toolkit.staging import stage
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, wordpiece):
+    folder = tmp_path_factory.mktemp("runs")
+    bert = pushable.bert_run(folder / "bert", wordpiece)
+    pushable.text_run(folder / "text/bert-pretrained/seed-0", bert, wordpiece)
+    return folder
+
+
+@pytest.fixture
+def run(runs, tmp_path, monkeypatch):
+    """A copy of the BERT's run, at runs/bert of the working directory."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(runs, "runs")
+    return tmp_path / "runs/bert"
+
+
+def dry_run(run: str = "runs/bert", **settings) -> None:
+    assert push_to_hub(PushConfig(run, "ada/bert", dry_run=True, **settings)) == []
+
+
+def refused(run: str = "runs/bert", **settings) -> str:
+    with pytest.raises(UserError) as caught:
+        dry_run(run, **settings)
+    assert len(str(caught.value).splitlines()) == 1
+    return str(caught.value)
+
+
+FILES = ["README.md", "config.json", "config.yaml", "metrics.jsonl", "model.safetensors", "plots/loss.png",
+         "tokenizer.json", "tokenizer_config.json"]
+
+
+def test_a_dry_run_gathers_everything_lists_it_and_needs_no_hub(run, capsys):
+    dry_run(checkpoints=True)
+    staged = run / "hub-staging"
+    told = capsys.readouterr().out
+    assert sorted(path.relative_to(staged / "main").as_posix() for path in (staged / "main").rglob("*")
+                  if path.is_file()) == FILES
+    assert (staged / "main/model.safetensors").read_bytes() == (run / "model/model.safetensors").read_bytes()
+    assert "to ada/bert, branch main: 8 files, 0." in told and "0.1 kB  README.md" in told
+    for name in FILES:
+        assert f"  {name}\n" in told
+    assert "a new repository would be private" in told
+    for step in (10, 20):  # the final model's files, that step's weights, a card of their own
+        folder = staged / f"step-{step}"
+        assert {path.name for path in folder.iterdir()} == set(FILES) - {"config.yaml", "metrics.jsonl",
+                                                                         "plots/loss.png"}
+        weights, final = load_file(folder / "model.safetensors"), load_file(run / "model/model.safetensors")
+        assert weights.keys() == final.keys()
+        assert weights.pop("cls.seq_relationship.bias").tolist() == [step, step]
+        final.pop("cls.seq_relationship.bias")
+        assert all(torch.equal(weights[name], final[name]) for name in weights)
+        card = (folder / "README.md").read_text()
+        assert f"Weights after step {step}" in card and "license: apache-2.0" in card
+    assert not {path.name for path in staged.rglob("*")} & {"optimizer.pt", "result.json", "state.json", ".lock"}
+
+
+def test_the_configuration_of_an_arm_is_found_above_it(run):
+    arm = run.parent / "text/bert-pretrained/seed-0"
+    (arm / "config.yaml").rename(run.parent / "text/config.yaml")
+    staged = stage(arm, "main")
+    assert staged.files()["config.yaml"] == (run.parent / "text/config.yaml").stat().st_size
+    assert not staged.code
+
+
+def test_half_written_runs_are_named_with_the_way_on(run):
+    assert refused("runs/none") == "runs/none: no such run directory."
+    assert "Give the run it is of: runs/bert." in refused("runs/bert/model")
+    assert refused("runs/text") == ("runs/text: holds no model to push (model/config.json is missing). Give one of the "
+                                    "runs below it: runs/text/bert-pretrained/seed-0.")
+    (run / "result.json").unlink()
+    assert "runs/bert: is not finished (result.json is missing). Give the command that started it" in refused()
+    dry_run(unfinished=True)
+    (run / "README.md").unlink()
+    assert "runs/bert: has no card (README.md)" in refused(unfinished=True)
+    shutil.rmtree(run / "model")
+    assert "runs/bert: holds no model to push (model/config.json is missing). Let the run finish." in refused()
+
+
+SECRET = {
+    "a Hugging Face token": "hf_" + "aB3" * 11,
+    "a wandb key": "api_key: " + "0123456789abcdef" * 2 + "01234567",
+    "an AWS key": "AKIA" + "ABCDEFGH12345678",
+    "a private key": "-----BEGIN " + "RSA PRIVATE KEY-----",
+    "a GitHub token": "ghp_" + "aB3x" * 9,
+    "an API key": "sk-" + "aB3x" * 9,
+}
+
+
+@pytest.mark.parametrize("kind", SECRET)
+def test_secrets_are_named_by_file_and_line_but_not_shown(run, kind):
+    with open(run / "metrics.jsonl", "a") as file:
+        file.write(json.dumps({"step": 3, "note": SECRET[kind]}) + "\n")
+    message = refused()
+    assert message.startswith(f"runs/bert/metrics.jsonl, line 3: holds {kind}. Revoke it")
+    assert SECRET[kind][-20:] not in message
+    assert not (run / "hub-staging/main").exists()
+    dry_run(leave_out=["metrics.jsonl"])
+    assert not (run / "hub-staging/main/metrics.jsonl").exists()
+
+
+def test_secrets_hide_in_notebooks_and_in_the_environment(run, monkeypatch):
+    cell = f"login('{SECRET['a Hugging Face token']}')"
+    (run / "model/try.ipynb").write_text(json.dumps({"cells": [cell]}, indent=1))
+    assert "model/try.ipynb, line 3: holds a Hugging Face token" in refused()
+    (run / "model/try.ipynb").write_text('{"cells": []}')
+    monkeypatch.setenv("MY_SERVICE_TOKEN", "correct horse battery")
+    (run / "config.yaml").write_text("seed: 0\nnote: correct horse battery\n")
+    message = refused()
+    assert message.startswith("runs/bert/config.yaml, line 2: holds the value of MY_SERVICE_TOKEN.")
+    assert "horse" not in message
+
+
+@pytest.mark.parametrize("text", ["/home/ada/texts", "/root/x", "[/tmp/run-1/a.txt]", "'/Users/ada'", r"C:\Users\ada",
+                                  "{place}/corpus"])
+def test_paths_of_this_machine_are_named_by_file_and_line(run, text):
+    text = text.format(place=run)
+    (run / "config.yaml").write_text(f"seed: 0\ncorpus: {text}\n")
+    message = refused()
+    assert message.startswith("runs/bert/config.yaml, line 2: holds ") and "a path of this machine" in message
+    assert "--leave_out config.yaml" in message
+    (run / "config.yaml").write_text("seed: 0\n")
+    with open(run / "README.md", "a") as file:
+        file.write(f"from {text}")
+    assert message != refused() and "README.md, line 11: holds" in refused() and "edit that line" in refused()
+
+
+@pytest.mark.parametrize("text", [
+    "https://example.org/home/ada/x", "../shared/data/books", "~/texts", "and/or/not", "#!/usr/bin/env python",
+    "[a](plots/loss.png)", "/dev/null", "</b></i>", "runs/bert/model", "1/2/3", "hub:ada/texts", "git a40b2c" * 4,
+    "commit 0123456789abcdef0123456789abcdef01234567", "hf_model_name", "wandb: offline", "/etc/hosts"])
+def test_what_only_looks_like_one_is_pushed(run, text):
+    (run / "config.yaml").write_text(f"note: {json.dumps(text)}\n")
+    with open(run / "README.md", "a") as file:
+        file.write(text)
+    dry_run()
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "pytorch_model.bin", "x.pkl", "innocent.txt", "archive"])
+def test_pickles_are_refused_whatever_they_are_called(run, name):
+    path = run / "model" / name
+    if name == "innocent.txt":
+        path.write_bytes(pickle.dumps({"a": 1}))
+    else:
+        torch.save({"a": torch.zeros(2)}, path)
+    assert f"runs/bert/model/{name}: is a pickle, which can run code" in refused()
+
+
+def test_broken_weights_are_named(run):
+    path = run / "model/model.safetensors"
+    weights, whole = load_file(path), path.read_bytes()
+    name = "bert.encoder.layer.1.output.dense.bias"
+    for value in (torch.nan, torch.inf):
+        save_file({**weights, name: weights[name].index_fill(0, torch.tensor([3, 5]), value)}, path, {"format": "pt"})
+        assert (f"model.safetensors: 2 of the 32 numbers of {name} are no finite numbers: the run has diverged"
+                in refused())
+    path.write_bytes(whole[:-100])
+    assert "model/model.safetensors: cannot be read as safetensors, perhaps cut short" in refused()
+    save_file({key: value for key, value in weights.items() if key != name}, path, {"format": "pt"})
+    assert f"its weights lack {name} and 0 more" in refused()
+    save_file({**weights, "more": torch.zeros(1)}, path, {"format": "pt"})
+    assert "its weights hold besides more and 0 more" in refused()
+    path.unlink()
+    assert "runs/bert/model/config.json: lies beside no weights" in refused()
+
+
+def test_broken_checkpoints_are_named(run):
+    weights = run / "checkpoints/step-00000010/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    assert "step-00000010/model.safetensors: does not match its checksum. Delete runs/bert/checkpoints/step-00000010" \
+        in refused(checkpoints=True)
+    shutil.rmtree(run / "checkpoints")
+    assert refused(checkpoints=True) == "runs/bert: has no checkpoints. Push without --checkpoints."
+
+
+@pytest.mark.parametrize(("card", "message"), [
+    ("# no metadata\n", "README.md, line 1: a card begins with its metadata"),
+    ("---\nlicense: [\n---\n", "README.md: its metadata cannot be read"),
+    ("---\n- a\n---\n", "README.md: its metadata cannot be read"),
+    ("---\nlicense: mit\n---\n\n![](plots/none.png)\n", "README.md, line 5: shows plots/none.png, which is not pushed"),
+])
+def test_a_card_that_cannot_be_read_or_shows_what_is_not_there(run, card, message):
+    (run / "README.md").write_text(card)
+    assert message in refused()
+
+
+def test_wrong_settings(run):
+    assert refused(leave_out=["model.safetensors"]) == (
+        "leave_out names model.safetensors. Files that can be left out: config.yaml, metrics.jsonl, plots/loss.png.")
+    for name in ("a..b", "/a", "a b", "a.lock"):
+        assert refused(revision=name) == f"revision is '{name}', which git does not take for a name."
+    for name in ("bert", "a/b/c", "a--b/c", "a/b.git", "ada/little bert"):
+        with pytest.raises(UserError, match=f"^repo is '{name}'"):
+            push_to_hub(PushConfig("runs/bert", name, dry_run=True))
+
+
+def test_a_full_disk_loses_nothing(run):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        message = refused()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "the disk is full (File too large). Free some space" in message and "the same command continues" in message
+    assert not list((run / "hub-staging").iterdir())
+    dry_run()
+
+
+def test_code_of_ours_travels_without_what_it_does_not_need(run, capsys):
+    dry_run(with_code=True)
+    assert "its class is transformers' own" in capsys.readouterr().out
+    arm = run.parent / "text/bert-pretrained/seed-0"
+    dry_run(str(arm.relative_to(run.parent.parent)), with_code=True)
+    folder = arm / "hub-staging/main"
+    code = {path.name: path.read_text() for path in folder.glob("*.py")}
+    assert json.loads((folder / "config.json").read_text())["auto_map"] == {
+        "AutoConfig": "toolkit_models_text.TextConfig", "AutoModel": "toolkit_models_text.TextForClassification",
+        "AutoModelForSequenceClassification": "toolkit_models_text.TextForClassification"}
+    assert "auto_map" not in json.loads((arm / "model/config.json").read_text())
+    assert code.keys() == {"toolkit_models_text.py", "toolkit_models_backbone.py"}
+    assert "def pooled_states" in code["toolkit_models_text.py"]
+    assert "def text_classifier" not in code["toolkit_models_text.py"]  # makes new ones
+
+
+TRAVELS = """
+import importlib, json, sys
+from pathlib import Path
+sys.modules["toolkit"] = None
+sys.path.insert(0, ".")
+for place in sorted(Path("models").iterdir()):
+    places = json.loads((place / "config.json").read_text())["auto_map"]
+    module, name = places["AutoModel"].split(".")
+    getattr(importlib.import_module(f"models.{place.name}.{module}"), name).from_pretrained(place)
+    print(place.name)
+"""
+
+
+def classes_of_ours() -> list[type]:
+    """Every model of toolkit/models that is not made for others of its module to build on."""
+    models = []
+    for path in sorted((small.ROOT / "toolkit/models").glob("*.py")):
+        if 'model_type = "toolkit-' in path.read_text():
+            values = vars(importlib.import_module(f"toolkit.models.{path.stem}")).values()
+            here = {value for value in values if isinstance(value, type) and issubclass(value, PreTrainedModel)
+                    and value.__module__ == f"toolkit.models.{path.stem}"}
+            models += [model for model in here if not any(issubclass(other, model) for other in here if other != model)]
+    return models
+
+
+def test_every_class_of_ours_travels(tmp_path):
+    """Each is made small, saved with its code, and loaded where the toolkit is not."""
+    made = []
+    for model in classes_of_ours():
+        settings = {"context_length": 32, "horizon": 4}
+        if "backbone_config" in model.config_class.__annotations__:
+            settings["backbone_config"] = small.bert_config(30)
+        model(model.config_class(**settings)).save_pretrained(tmp_path / "models" / model.__name__)
+        assert add_model_code(tmp_path / "models" / model.__name__)
+        made.append(model.__name__)
+    assert {"TextForClassification", "SeriesForClassification", "RecurrentForClassification", "NLinear"} <= set(made)
+    done = subprocess.run([sys.executable, "-c", TRAVELS], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == sorted(made)

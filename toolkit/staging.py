@@ -1,0 +1,304 @@
+"""What of a run goes to the hub: gathered in a folder, and checked there, before the first byte is sent.
+
+    model/*  README.md (the card)  *.png  plots/*  config.yaml  metrics.jsonl      never checkpoints and optimisers
+
+A checkpoint becomes a folder of its own: the final model's files with that step's weights.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from toolkit.errors import UserError
+from toolkit.run import disk_errors, read_json, room_for, write_directory
+
+FOLDER = "hub-staging"
+_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz")
+_SECRETS = {
+    "a Hugging Face token": r"\bhf_[A-Za-z0-9]{30,}",
+    "a wandb key": r"(?i)(?:api_?key|wandb)\W{0,20}(?:\w{0,20}\W{1,5})?[0-9a-f]{40}\b|\bwandb_v\d_\w{40,}",
+    "an AWS key": r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b",
+    "a private key": r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----",
+    "a GitHub token": r"\b(?:gh[pousr]_[A-Za-z0-9]{36}|github_pat_\w{50,})",
+    "an API key": r"\bsk-[\w-]{32,}",
+}
+_SECRETS = {name: re.compile(pattern) for name, pattern in _SECRETS.items()}
+_SECRET_VARIABLES = re.compile(r"TOKEN|API_?KEY|SECRET|PASSWORD")
+_PATH = re.compile(r"(?<![\w/:.~$<>-])(?:/[\w.@+-]+){2,}|\b[A-Z]:\\\\?Users\\\\?[\w.-]+")
+_PRIVATE_ROOTS = ("/home/", "/Users/", "/root/", "/tmp/", "/private/", "/mnt/", "/media/")
+_EVERYWHERE = ("bin", "boot", "dev", "etc", "lib", "lib64", "opt", "proc", "run", "sbin", "sys", "usr", "var")
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A folder that is complete and checked, for one branch of a repository."""
+
+    folder: Path
+    branch: str
+    code: bool = False
+    """Whether code of ours is in it, for trust_remote_code."""
+
+    def files(self) -> dict[str, int]:
+        """Path in the repository → bytes."""
+        return {path.relative_to(self.folder).as_posix(): path.stat().st_size
+                for path in sorted(self.folder.rglob("*")) if path.is_file()}
+
+
+def check_run(run: Path, unfinished: bool) -> None:
+    """UserError unless there is a model to push."""
+    if not run.is_dir():
+        raise UserError(f"{run}: no such run directory.")
+    if not (run / "model" / "config.json").is_file():
+        below = sorted(str(path.parent.parent) for path in run.glob("*/**/model/config.json"))
+        hint = f"Give one of the runs below it: {', '.join(below[:4])}." if below else "Let the run finish."
+        if (run / "config.json").is_file():
+            hint = f"Give the run it is of: {run.parent}."
+        raise UserError(f"{run}: holds no model to push (model/config.json is missing). {hint}")
+    if not unfinished and not (run / "result.json").is_file():
+        raise UserError(f"{run}: is not finished (result.json is missing). Give the command that started it again, and "
+                        f"push then; or push the best model so far with --unfinished true.")
+    if not (run / "README.md").is_file():
+        raise UserError(f"{run}: has no card (README.md), which every evaluation of a run writes. Give the command "
+                        f"that made the run again: a finished one only writes it anew.")
+
+
+def stage(run: Path, branch: str, with_code: bool = False, leave_out: tuple[str, ...] = ()) -> Staged:
+    """Gather the final model and what explains it in `<run>/hub-staging/<branch>`, and check it.
+
+    leave_out: names of files that stay here: config.yaml, metrics.jsonl, pictures. UserError names the file, and the
+    line, of what must not be pushed or is broken.
+    """
+    sources = _sources(run)
+    optional = [name for name in sources if _is_optional(name)]
+    if unknown := set(leave_out) - set(optional):
+        raise UserError(f"leave_out names {min(unknown)}. Files that can be left out: {', '.join(optional)}.")
+    sources = {name: path for name, path in sources.items() if name not in leave_out}
+    folder, code = run / FOLDER / branch.replace("/", "-"), []
+
+    def fill(temporary: Path) -> None:
+        room_for(sum(path.stat().st_size for path in sources.values()), temporary)
+        model = os.stat(run / "model")
+        try:
+            for name, path in sources.items():
+                (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, temporary / name)
+            replaced = not os.path.samestat(model, os.stat(run / "model"))
+        except FileNotFoundError:
+            replaced = True
+        if replaced:
+            raise UserError(f"{run}: a better model was written while this one was copied. Give the same command "
+                            f"again.")
+        check(temporary, sources)
+        if with_code:
+            from toolkit.model_code import add_model_code
+
+            code.extend(add_model_code(temporary))
+
+    with disk_errors(folder.parent, "place for the run"):
+        write_directory(folder, fill)
+    return Staged(folder, branch, bool(code))
+
+
+def stage_checkpoint(run: Path, checkpoint: Path, final: Staged) -> Staged:
+    """The final model's files with the weights of `checkpoint`, a directory step-…, for a branch of that name."""
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    step = int(checkpoint.name.removeprefix("step-"))
+    weights = checkpoint / "model.safetensors"
+    with open(weights, "rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != read_json(checkpoint / "manifest.json").get(weights.name):
+            raise UserError(f"{weights}: does not match its checksum. Delete {checkpoint}; the others are pushed then.")
+    folder = run / FOLDER / f"step-{step}"
+    wanted = [name for name in final.files() if "/" not in name and name.endswith((".json", ".txt", ".model", ".jinja",
+                                                                                  ".py"))]
+
+    def fill(temporary: Path) -> None:
+        room_for(weights.stat().st_size, temporary)
+        for name in wanted:
+            if not name.endswith(".index.json"):
+                shutil.copyfile(final.folder / name, temporary / name)
+        with safe_open(weights, "pt") as file:
+            tied = file.metadata() or {}
+            names = _tensor_names(final.folder)
+            held = set(file.keys())
+            if absent := [name for name in names if name not in held and tied.get(name) not in held]:
+                raise UserError(f"{weights}: lacks {absent[0]}, which the final model has; such checkpoints (of "
+                                f"adapters, as with tuning: lora) are no models by themselves. Push without "
+                                f"--checkpoints.")
+            tensors = {name: file.get_tensor(name if name in held else tied[name]) for name in names}
+        save_file(tensors, str(temporary / "model.safetensors"), {"format": "pt"})
+        (temporary / "README.md").write_text(_checkpoint_card(final.folder / "README.md", step), encoding="utf-8")
+        check(temporary, {})
+
+    with disk_errors(folder.parent, "place for the run"):
+        write_directory(folder, fill)
+    return Staged(folder, f"step-{step}", final.code)
+
+
+def _is_optional(name: str) -> bool:
+    return name in ("config.yaml", "metrics.jsonl") or name.startswith("plots/") or name.endswith(".png")
+
+
+def _sources(run: Path) -> dict[str, Path]:
+    """Path in the repository → file of the run."""
+    sources = {"README.md": run / "README.md"}
+    # Of a run of several arms, the configuration lies above them.
+    config = next((place / "config.yaml" for place in (run, *run.absolute().parents[:3])
+                   if (place / "config.yaml").is_file()), None)
+    for path in (config, run / "metrics.jsonl", *sorted(run.glob("*.png"))):
+        if path is not None and path.is_file():
+            sources[path.name] = path
+    for folder, inside in ((run / "model", ""), (run / "plots", "plots/")):
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and not path.name.startswith("."):
+                sources[inside + path.relative_to(folder).as_posix()] = path
+    return sources
+
+
+# --- what must not be pushed, and what is broken ------------------------------------------------------------------
+
+
+def check(folder: Path, sources: dict[str, Path]) -> None:
+    """UserError when a file in `folder` holds a pickle, a secret or a path of this machine, or is no sound checkpoint.
+
+    sources: where its files come from, which is what messages name.
+    """
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            name = path.relative_to(folder).as_posix()
+            shown = str(sources.get(name, name))
+            if _is_pickle(path):
+                raise UserError(f"{shown}: is a pickle, which can run code on whoever loads it, and is not pushed. "
+                                f"Save weights as safetensors (save_pretrained), other arrays as text; or move it "
+                                f"away.")
+            remedy = f"keep the file here with --leave_out {name}" if _is_optional(name) else "edit that line"
+            refuse_private_text(path, shown, remedy)
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        raise UserError(f"{sources.get('config.json', folder)}: lies beside no weights (model.safetensors).")
+    for path in weights:
+        _check_weights(path, str(sources.get(path.name, path.name)))
+    for index in folder.glob("*.safetensors.index.json"):
+        if absent := set(read_json(index)["weight_map"].values()) - {path.name for path in weights}:
+            raise UserError(f"{sources.get(index.name, index.name)}: names {min(absent)}, which is missing.")
+    _check_card(folder, str(sources.get("README.md", "README.md")))
+    _check_that_it_loads(folder, str(sources.get("config.json", "config.json")))
+
+
+def refuse_private_text(path: Path, shown: str, remedy: str) -> None:
+    """UserError, by line, when a text file holds a secret or an absolute path of this machine."""
+    data = path.read_bytes()
+    if b"\0" in data[:8192]:
+        return
+    own = {name: value for name, value in os.environ.items() if _SECRET_VARIABLES.search(name) and len(value) >= 16}
+    for number, line in enumerate(data.decode("utf-8", errors="replace").splitlines(), 1):
+        kind = next((kind for kind, pattern in _SECRETS.items() if pattern.search(line)), None)
+        kind = kind or next((f"the value of {name}" for name, value in own.items() if value in line), None)
+        if kind:
+            raise UserError(f"{shown}, line {number}: holds {kind}. Revoke it (who has seen the file has it); then "
+                            f"{remedy}.")
+        for match in _PATH.finditer(line):
+            if _is_of_this_machine(match[0]):
+                raise UserError(f"{shown}, line {number}: holds {match[0]}, a path of this machine. Start runs with "
+                                f"relative paths; here, {remedy}.")
+
+
+def _is_of_this_machine(path: str) -> bool:
+    """Home and temporary directories; otherwise what exists here, but for directories that every system has."""
+    here = (*_PRIVATE_ROOTS, f"{Path.home()}/", f"{tempfile.gettempdir()}/", f"{Path.cwd()}/")
+    if path.startswith(here) or ":" in path[:2]:
+        return True
+    first, second = Path(path).parts[1:3]
+    return first not in _EVERYWHERE and os.path.exists(f"/{first}/{second}")
+
+
+def _is_pickle(path: Path) -> bool:
+    if path.suffix in _PICKLES:
+        return True
+    with open(path, "rb") as file:
+        head = file.read(4096)
+    # A protocol mark of pickle, or the archive that torch.save writes.
+    return head[:1] == b"\x80" and head[1:2] in b"\2\3\4\5" or head[:4] == b"PK\3\4" and b"data.pkl" in head
+
+
+def _check_weights(path: Path, shown: str) -> None:
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            for name in file.keys():
+                tensor = file.get_tensor(name)
+                if tensor.is_floating_point() and (wrong := int((~torch.isfinite(tensor)).sum())):
+                    raise UserError(f"{shown}: {wrong:,} of the {tensor.numel():,} numbers of {name} are no finite "
+                                    f"numbers: the run has diverged. Train again, with a lower learning rate.")
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{shown}: cannot be read as safetensors, perhaps cut short ({error}). Give the command that "
+                        f"made the run again.") from None
+
+
+def _check_that_it_loads(folder: Path, shown: str) -> None:
+    import transformers
+
+    from toolkit.models.backbone import checkpoint_config, model_class
+
+    transformers.logging.disable_progress_bar()
+    config = checkpoint_config(folder)
+    model = model_class(config)
+    if model is None:
+        raise UserError(f"{shown}: names the class {config.architectures}, which neither transformers nor this toolkit "
+                        f"has.")
+    try:
+        report = model.from_pretrained(folder, use_safetensors=True, output_loading_info=True)[1]
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"{shown}: the model does not load ({str(error).splitlines()[0]}).") from None
+    for what, kind in (("lack", "missing_keys"), ("hold besides", "unexpected_keys")):
+        if keys := sorted(report[kind]):
+            raise UserError(f"{shown}: the model does not load: its weights {what} {keys[0]} and {len(keys) - 1} more, "
+                            f"for {model.__name__} as it is now. They are of another version; train again.")
+
+
+def _tensor_names(folder: Path) -> list[str]:
+    from safetensors import safe_open
+
+    names = []
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            names += file.keys()
+    return names
+
+
+def _check_card(folder: Path, shown: str) -> None:
+    """Its metadata are a YAML mapping that huggingface_hub reads; the pictures and files it shows are there."""
+    import yaml
+    from huggingface_hub import ModelCard
+
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    if not text.startswith("---\n"):
+        raise UserError(f"{shown}, line 1: a card begins with its metadata, between two lines of ---.")
+    try:
+        ModelCard(text)
+    except (ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
+        raise UserError(f"{shown}: its metadata cannot be read ({' '.join(str(error).split())}).") from None
+    for number, line in enumerate(text.splitlines(), 1):
+        for target in re.findall(r"!\[[^\]]*\]\(([^)\s]+)\)", line):
+            if not re.match(r"[a-z]+:", target) and not (folder / target).is_file():
+                raise UserError(f"{shown}, line {number}: shows {target}, which is not pushed with it. Pictures lie "
+                                f"beside the card, or in plots/.")
+
+
+def _checkpoint_card(final: Path, step: int) -> str:
+    """The card of a branch: what the final model's says of origins, none of its results."""
+    from huggingface_hub import ModelCard, ModelCardData
+
+    data = ModelCard(final.read_text(encoding="utf-8")).data.to_dict()
+    kept = {key: data[key] for key in ("license", "language", "library_name", "pipeline_tag", "tags", "datasets",
+                                       "base_model") if key in data}
+    return (f"---\n{ModelCardData(**kept).to_yaml()}\n---\n\n# Weights after step {step:,}\n\n"
+            f"A checkpoint of the run whose final model, card and results are on the branch `main`. Nothing was "
+            f"measured on these weights by themselves.\n")
