@@ -109,16 +109,20 @@ class DLinear(_LinearForecaster):
         self.remainder = nn.Linear(config.context_length, config.horizon)
         self.post_init()
 
-    def decompose(self, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, C, L) → trend and remainder, both (B, C, L)."""
-        half = self.config.moving_average // 2
-        padded = torch.cat([values[..., :1].expand(-1, -1, half), values, values[..., -1:].expand(-1, -1, half)], -1)
-        trend = F.avg_pool1d(padded, self.config.moving_average, stride=1)
-        return trend, values - trend
-
     def predict(self, values: torch.Tensor) -> torch.Tensor:
-        trend, remainder = self.decompose(values)
-        return self.trend(trend) + self.remainder(remainder)
+        # trend(A x) + remainder(x − A x) is one linear map. Averaging the weights in place of every series takes a
+        # third of the time of a step of 256 windows.
+        average = moving_average(self.config.context_length, self.config.moving_average, values.device)
+        weight = self.remainder.weight + (self.trend.weight - self.remainder.weight) @ average
+        return F.linear(values, weight, self.trend.bias + self.remainder.bias)
+
+
+def moving_average(length: int, width: int, device: torch.device | str = "cpu") -> torch.Tensor:
+    """(length, length) matrix A: A x is the mean of `width` values around each of x, its first and last repeated."""
+    places = torch.arange(length, device=device)[:, None] + torch.arange(-(width // 2), width // 2 + 1, device=device)
+    places = places.clamp(0, length - 1)
+    matrix = torch.zeros(length, length, device=device)
+    return matrix.scatter_add_(1, places, torch.full(places.shape, 1 / width, device=device))
 
 
 def repeat_last(values: torch.Tensor, horizon: int, observed: torch.Tensor | None = None) -> torch.Tensor:
