@@ -73,12 +73,14 @@ def minirocket(train: SeriesDataset, test: SeriesDataset, seed: int) -> np.ndarr
     except ImportError:
         raise _without_aeon("MiniRocket") from None
     more = ((0, 0), (0, 0), (0, max(0, 9 - train.values.shape[2])))
-    state = np.random.get_state()  # aeon seeds numpy's global generator
+    # aeon seeds numpy's global generator, and numba sets the number of threads, torch's too.
+    state, threads = np.random.get_state(), torch.get_num_threads()
     try:
-        model = MiniRocketClassifier(random_state=seed, n_jobs=torch.get_num_threads())
+        model = MiniRocketClassifier(random_state=seed, n_jobs=threads)
         return model.fit(np.pad(train.values, more), train.labels).predict(np.pad(test.values, more))
     finally:
         np.random.set_state(state)
+        torch.set_num_threads(threads)
 
 
 def dtw_1nn(train: SeriesDataset, test: SeriesDataset, seed: int = 0) -> np.ndarray:
@@ -92,9 +94,13 @@ def dtw_1nn(train: SeriesDataset, test: SeriesDataset, seed: int = 0) -> np.ndar
         from aeon.distances import dtw_pairwise_distance
     except ImportError:
         raise _without_aeon("1-NN DTW") from None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # numba's, about casts inside aeon
-        distances = dtw_pairwise_distance(_as_observed(test), _as_observed(train), n_jobs=torch.get_num_threads())
+    threads = torch.get_num_threads()  # which numba sets, torch's too
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # numba's, about casts inside aeon
+            distances = dtw_pairwise_distance(_as_observed(test), _as_observed(train), n_jobs=threads)
+    finally:
+        torch.set_num_threads(threads)
     return train.labels[np.asarray(distances).argmin(1)]
 
 

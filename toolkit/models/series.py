@@ -58,9 +58,10 @@ class SeriesConfig(PreTrainedConfig):
     instance_norm: scale each series and channel by its own observed mean and deviation, and forecasts back (RevIN,
         Kim et al. 2022).
     pooling: of a classifier: `mean` over patches of the last layer, or of all `layers`, the patches themselves
-        included, side by side.
+        included, side by side; these differ in size, and are normalised over the batch.
     context_length, horizon: of a forecaster, in samples.
-    dropout: of the backbone and before the head; it replaces the backbone's own rates.
+    dropout: of the backbone; it replaces the backbone's own rates.
+    head_dropout: before the head; None: as `dropout`.
     embedding_std: standard deviation of fresh linear patch embeddings, per dimension, for series of unit variance.
         Word embeddings have 0.02 at random and 0.02 – 0.1 trained, and positions are of a size to match:
         0.2 beside positions of 0.02 drowned them and cost 6 points on Cylinder-Bell-Funnel (patches of 8).
@@ -80,6 +81,7 @@ class SeriesConfig(PreTrainedConfig):
     context_length: int | None = None
     horizon: int | None = None
     dropout: float = 0.0
+    head_dropout: float | None = None
     embedding_std: float = 0.02
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -135,7 +137,7 @@ class SeriesModel(BackboneModel):
         # `inputs_embeds` goes past the word embeddings: without them nothing untrained is decayed, saved or
         # counted.
         self.backbone.set_input_embeddings(None)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = nn.Dropout(config.dropout if config.head_dropout is None else config.head_dropout)
 
     @classmethod
     def from_backbone(cls, backbone: str | Path | PreTrainedConfig, label_names: Sequence[str] = (), *,
@@ -220,8 +222,10 @@ class SeriesModel(BackboneModel):
     def embed(self, values: torch.Tensor, observed: torch.Tensor | None = None, seen: torch.Tensor | None = None
               ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(B, C, L) → patches (B', N, width) and their attention mask (B', N), None where all is observed; B' is B, or
-        B · C where channels are independent. seen: where of what was observed the model may look; None: everywhere. ValueError for series of another shape, shorter than a patch, or with
-        more patches than the backbone has positions.
+        B · C where channels are independent. seen: where of what was observed the model may look; None: everywhere.
+
+        ValueError for series of another shape, shorter than a patch, or with more patches than the backbone has
+        positions.
         """
         config: SeriesConfig = self.config
         if values.ndim != 3 or values.shape[1] != config.num_channels:
@@ -261,7 +265,9 @@ class SeriesForClassification(SeriesModel):
     def __init__(self, config: SeriesConfig):
         super().__init__(config)
         layers = config.backbone_config.num_hidden_layers + 1 if config.pooling == "layers" else 1
-        self.classifier = nn.Linear(config.backbone_config.hidden_size * layers, config.num_labels)
+        features = config.backbone_config.hidden_size * layers
+        self.head_norm = nn.BatchNorm1d(features) if config.pooling == "layers" else nn.Identity()
+        self.classifier = nn.Linear(features, config.num_labels)
         self.post_init()
 
     @can_return_tuple
@@ -278,7 +284,7 @@ class SeriesForClassification(SeriesModel):
         states = [patches, *encoded.hidden_states[1:]] if layers else [encoded.last_hidden_state]
         pooled = torch.cat([_mean(state, mask) for state in states], -1)
         pooled = pooled.view(rows, -1, pooled.shape[-1]).mean(1)  # over independent channels
-        logits = self.classifier(self.dropout(pooled))
+        logits = self.classifier(self.dropout(self.head_norm(pooled.float())))
         loss = None if labels is None else F.cross_entropy(logits.float(), labels)
         return SequenceClassifierOutput(loss=loss, logits=logits, attentions=encoded.attentions,
                                         hidden_states=encoded.hidden_states if asked else None)
