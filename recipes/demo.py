@@ -19,7 +19,7 @@ from finetune_text import FinetuneTextConfig, finetune_text  # noqa: E402
 from pretrain_bert import PretrainBertConfig, pretrain_bert  # noqa: E402
 from pretrain_gpt import PretrainGptConfig, pretrain_gpt  # noqa: E402
 
-from toolkit import cli, config  # noqa: E402
+from toolkit import card, cli, config  # noqa: E402
 from toolkit.compare import proportion_interval, table  # noqa: E402
 from toolkit.data.corpus import read_documents  # noqa: E402
 from toolkit.data.prepare import prepare  # noqa: E402
@@ -95,6 +95,8 @@ def demo(accelerator) -> dict:
     summary = stage("report", "reference points, samples, pictures", report)
     summary["seconds"] = {**seconds, "total": round(sum(seconds.values()), 1)}
     write_json(DEMO / "summary.json", summary)
+    for name in ("bert", "gpt"):  # whose cards now know of more to stand beside
+        card.refresh(DEMO / name)
     return summary
 
 

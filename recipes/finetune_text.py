@@ -14,6 +14,7 @@ from functools import partial
 import numpy as np
 
 from toolkit import cli, config
+from toolkit.card import CardConfig
 from toolkit.data.labelled import LabelledText, TextDataSection, few_shot, load_data
 from toolkit.data.text_batches import TextBatches
 from toolkit.errors import UserError
@@ -47,6 +48,7 @@ class FinetuneTextConfig:
     """Of two classes, from which probability on one is answered; chosen on validation, saved in the model's config."""
     seeds: int = 3
     """Repetitions with other labelled examples (where shots is set), head and order."""
+    card: CardConfig = field(default_factory=CardConfig)
     impl: ImplConfig = field(default_factory=ImplConfig)
     dry_run: bool = False
     """Check every input, tell what would be trained, how long and in how much memory, and end."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import torch
 
 from toolkit import cli, config
+from toolkit.card import CardConfig
 from toolkit.data.bert import MaskingConfig, unigram_entropy
 from toolkit.data.corpus import CorpusConfig
 from toolkit.data.prepare import prepare
@@ -56,6 +57,7 @@ class PretrainBertConfig:
     """Validation rows drawn, once and for all, for every evaluation."""
     probes: ProbeConfig = field(default_factory=ProbeConfig)
     """Labelled sets on which every evaluation measures what the frozen states are worth."""
+    card: CardConfig = field(default_factory=CardConfig)
     seed: int = 0
     impl: ImplConfig = field(default_factory=ImplConfig)
     dry_run: bool = False
@@ -106,8 +108,7 @@ def pretrain_bert(settings: PretrainBertConfig, accelerator) -> dict:
                            settings.eval_rows, Probes(settings.probes, data.tokenizer))
     if settings.dry_run:
         return dry_run(task, settings.training, settings.impl, run, accelerator, data.train.num_tokens)
-    metrics = train(task, settings.training, settings.impl, run, accelerator, settings.seed, "BERT",
-                    config.to_dict(settings))
+    metrics = train(task, settings.training, settings.impl, run, accelerator, settings.seed, "BERT")
     return run.finish({**metrics, "unigram_entropy": entropy})
 
 

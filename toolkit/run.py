@@ -3,6 +3,7 @@
     config.yaml      the resolved configuration            metrics.jsonl   one line per logged step
     manifest.json    versions, commit, machine, data       checkpoints/    step-00000100/ …
     model/           the best model and its tokenizer      result.json     what the finished run reported
+    README.md        the model's card, with curves.png
 
 Whatever is written appears whole or not at all (temporary name, fsync, rename).
 """
@@ -12,14 +13,20 @@ import fcntl
 import json
 import os
 import platform
+import re
+import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from toolkit import config as configuration
 from toolkit.errors import UserError
@@ -160,7 +167,8 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f"{path}: cannot be read as JSON ({error}). Delete it to have it made again.") from None
 
 
-HOW_IT_IS_RUN = ("impl", "dry_run", "training.on_bad_step", "training.report_to")
+HOW_IT_IS_RUN = ("impl", "dry_run", "card", "training.on_bad_step", "training.report_to", "training.emissions",
+                 "training.country")
 """Keys of a configuration that may change between a run's interruptions."""
 
 _claimed: dict[Path, int] = {}
@@ -211,6 +219,8 @@ class Run:
         ends no other may claim the directory; the kernel sees to that, so that one that died leaves nothing behind.
         """
         path = self.directory / "config.yaml"
+        if hasattr(config, "card"):
+            config.card.check()
         if self.directory.exists() and not self.directory.is_dir():
             raise UserError(f"{self.directory}: is a file; output_dir must be a directory.")
         if self.is_main:
@@ -233,9 +243,12 @@ class Run:
                 raise UserError(f"{path}: this run was made with {key} = {earlier.get(key)!r}, now it is "
                                 f"{now.get(key)!r}{more}. Choose another --output_dir, or delete {self.directory} to "
                                 f"start over.")
-        if self.is_main and (differing or not path.exists()):
+        if self.is_main:
             with disk_errors(self.directory, "output_dir"):
-                write_atomic(path, configuration.dump(config))
+                if differing or not path.exists():
+                    write_atomic(path, configuration.dump(config))
+                elif "card" in (values := configuration.to_dict(config)):
+                    restate(self.directory, values["card"])
         return self
 
     def write_manifest(self, inputs: Sequence[Path] = (), **facts: Any) -> None:
@@ -245,7 +258,8 @@ class Run:
         must not change from now on (`check_inputs`).
         """
         path = self.directory / "manifest.json"
-        earlier = read_json(path).get("data") if path.exists() and any(self.checkpoint_dir.glob("step-*")) else None
+        manifest = read_json(path) if path.exists() else {}
+        earlier = manifest.get("data") if any(self.checkpoint_dir.glob("step-*")) else None
         now = json.loads(json.dumps(facts.get("data")))  # as it would be read again
         if earlier is not None and now is not None and earlier != now:
             changed = [key for key in now if earlier.get(key) != now[key]]
@@ -253,7 +267,8 @@ class Run:
                             f"{', '.join(changed)}). Restore the data, or choose another --output_dir.")
         self.inputs = {Path(file): _state(file) for file in inputs}
         if self.is_main:
-            write_json(path, {**environment(), **facts})
+            started = manifest.get("started") or datetime.now(UTC).isoformat(timespec="seconds")
+            write_json(path, {"started": started, "command": command_line(), **environment(), **facts})
 
     def check_inputs(self) -> None:
         """UserError when a file that this run reads was changed or removed under it."""
@@ -268,9 +283,10 @@ class Run:
         return read_json(self.result_path) if self.result_path.exists() else None
 
     def finish(self, result: dict) -> dict:
-        """Write the result; its presence marks the run as complete."""
+        """Write the result, whose presence marks the run as complete, and the card that tells of it."""
         if self.is_main:
             write_json(self.result_path, result)
+            _write_card(self.directory)
         return result
 
 
@@ -284,6 +300,63 @@ def read_metrics(path: str | Path) -> list[dict]:
             except ValueError:
                 break
     return records
+
+
+def home(directory: str | Path) -> Path | None:
+    """The run that a directory is, or is a part of: the nearest with a config.yaml, at most three above it."""
+    directory = Path(os.path.abspath(directory))
+    return next((place for place in (directory, *directory.parents[:3]) if (place / "config.yaml").exists()), None)
+
+
+def name_of(directory: str | Path) -> str:
+    """What to call a run, or a part of one, elsewhere: its path below runs/, for instance `demo/bert`."""
+    directory = Path(os.path.abspath(directory))
+    if directory.is_relative_to(Path.cwd()):
+        return str(directory.relative_to(Path.cwd())).removeprefix("runs/")
+    return str(directory.relative_to((home(directory) or directory).parent))
+
+
+def restate(directory: str | Path, card: dict) -> None:
+    """Replace what a run's configuration says for its card, on which nothing that was computed depends; that of a
+    finished run is written anew, or for the first time.
+    """
+    directory = Path(directory)
+    path = directory / "config.yaml"
+    values = configuration.read_yaml(path)
+    changed = values.get("card") != card and ("card" in values or any(card.values()))
+    if changed:
+        write_atomic(path, yaml.safe_dump({**values, "card": card}, sort_keys=False, allow_unicode=True))
+    if (directory / "result.json").exists() and (changed or not (directory / "README.md").exists()):
+        _write_card(directory)
+
+
+def _write_card(directory: Path) -> None:
+    from toolkit.card import refresh  # reads what is written here
+
+    refresh(directory)
+
+
+def without_machine_paths(value: Any) -> Any:
+    """A copy of nested dictionaries and lists in which no text is an absolute path: what lies under the working
+    directory is relative to it, of the rest the last name is left.
+    """
+    if isinstance(value, dict):
+        return {without_machine_paths(key): without_machine_paths(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_machine_paths(entry) for entry in value]
+    if not isinstance(value, str) or not value.startswith(("/", "~", "file:")):
+        return value
+    path = Path(value.removeprefix("file:")).expanduser()
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else path.name
+
+
+def command_line() -> str:
+    """How this process was started, for another machine to repeat."""
+    words = [separator.join(map(without_machine_paths, (key, value)) if separator else [without_machine_paths(key)])
+             for key, separator, value in (word.partition("=") for word in sys.argv)]
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    launcher = ["accelerate", "launch", "--multi_gpu", "--num_processes", str(processes)]
+    return shlex.join((launcher if processes > 1 else ["python"]) + words)
 
 
 def environment() -> dict:
@@ -301,10 +374,20 @@ def environment() -> dict:
         "versions": {name: metadata.version(name) for name in _LIBRARIES},
         "machine": {
             "processor": platform.machine(),
+            "model": _processor_name(),
             "cores": os.cpu_count(),
+            "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+            "processes": int(os.environ.get("WORLD_SIZE", "1")),
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },
     }
+
+
+def _processor_name() -> str:
+    """What the processor is sold as."""
+    information = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*: (.*)", information.read_text()) if information.exists() else None
+    return found[1].strip() if found else platform.processor()
 
 
 def _flatten(values: dict, prefix: str = "") -> dict:

@@ -11,7 +11,7 @@ import random
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -22,12 +22,14 @@ from accelerate.utils import gather_object
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel
 
+from toolkit.card import LiveCard
 from toolkit.data import counter
 from toolkit.errors import Diverged, Interrupted, UserError
 from toolkit.run import Run, disk_errors, write_directory
 from toolkit.training import checkpoint
 from toolkit.training.budget import Budget, BudgetConfig
 from toolkit.training.distributed import from_main, reduce_sums, share
+from toolkit.training.emissions import EnergyMeter
 from toolkit.training.guard import MOST_IN_A_ROW, Guard, GuardConfig, Moment
 from toolkit.training.optim import OptimConfig, learning_rate_factor, make_optimizers
 from toolkit.training.precision import ImplConfig, Precision, choose
@@ -52,8 +54,15 @@ class TrainingConfig(GuardConfig, OptimConfig, BudgetConfig):
     """Checkpoint every so many steps; 0: only when interrupted."""
     save_total_limit: int = 2
     """Checkpoints kept."""
-    report_to: list[Literal["wandb"]] = field(default_factory=list)
-    """`wandb`, beside metrics.jsonl, which is always written."""
+    report_to: list[Literal["wandb", "tensorboard", "trackio"]] = field(default_factory=list)
+    """Trackers beside metrics.jsonl, which is always written: `wandb` (offline where nobody is logged in or the server
+    does not answer), `tensorboard`, `trackio` (a local database)."""
+    emissions: bool = False
+    """Measure the energy, by codecarbon, offline. Where the machine has no counters, which is most often, it is an
+    estimate from the power that the processor's maker states."""
+    country: str = ""
+    """Where the machine stands, as ISO 3166-1 alpha-3, for instance FRA: what its electricity emits. Empty: unknown,
+    and no emissions are given."""
 
 
 class Task(Protocol):
@@ -150,11 +159,11 @@ def train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accele
     stop, after saving, and `Diverged` when a step is bad and `config.on_bad_step` says so.
     """
     with disk_errors(run.directory, "output_dir"):
-        return _train(task, config, impl, run, accelerator, seed, name, settings or {})
+        return _train(task, config, impl, run, accelerator, seed, name)
 
 
 def _train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accelerator: Accelerator, seed: int,
-           name: str, settings: dict) -> dict[str, float]:
+           name: str) -> dict[str, float]:
     budget = Budget(config)
     check(config, impl, accelerator)
     rank, world, device = accelerator.process_index, accelerator.num_processes, accelerator.device
@@ -189,10 +198,15 @@ def _train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accel
                   for parameter in group["params"]]
     # On a CPU asking costs nothing. A GPU decides by itself, and is asked when it is waited for anyway.
     guard = Guard(config, device, at_once=device.type != "cuda" or sharded is not None, state=state.pop("guard"))
-    tracker = None
+    tracker = energy = None
+    watching = ExitStack()
     if is_main:
         run.directory.mkdir(parents=True, exist_ok=True)
-        tracker = Tracker(run.metrics_path, start, config.report_to, run.directory.name, settings)
+        tracker, card = Tracker(run.directory, start, config.report_to), LiveCard(run.directory)
+        watching.callback(tracker.close)
+        if config.emissions:
+            energy = EnergyMeter(run.directory / "emissions.json", config.country)
+            watching.callback(energy.close)
 
     def save(step: int) -> None:
         mine = {key: float(value) for key, value in running.items()}
@@ -221,6 +235,10 @@ def _train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accel
                 write_directory(run.model_dir, lambda directory: task.save(finished_model, directory))
         else:
             state["no_better"] += 1
+        if energy is not None:
+            energy.save()
+        if is_main:
+            card.refresh()
         return metrics
 
     def has_stopped_early() -> bool:
@@ -266,7 +284,7 @@ def _train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accel
             f"back), or start anew with a lower learning rate.")
 
     model.train()
-    with Signals() as signals, _frozen():
+    with Signals() as signals, _frozen(), watching:
         while not finished:
             began = time.perf_counter()
             micro_batches, counts = next(batches)
@@ -335,14 +353,10 @@ def _train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accel
                 save(done)
             if stop and not finished:
                 progress.close()
-                if tracker is not None:
-                    tracker.close()
                 raise Interrupted(signals.number or signal.SIGTERM, done)
     progress.close()
     if not metrics:  # resumed after the last step, whose evaluation is in metrics.jsonl already
         metrics = evaluate(done, log=False)
-    if tracker is not None:
-        tracker.close()
     accelerator.wait_for_everyone()
     return {**metrics, "steps": done, "tokens": state["tokens"], "seconds": round(state["seconds"], 1),
             "tokens_per_second": round(state["tokens"] / max(state["seconds"], 1e-9), 1)}

@@ -1,0 +1,38 @@
+"""Write the card of a run anew, and say for it what only you can: licence, language, whose text it was.
+
+    make card RUN=runs/demo/bert
+    python recipes/card.py runs/demo/bert --card.license apache-2.0 --card.language en --card.speakers "…"
+
+What is said is kept in the run's config.yaml, and stays until other is said. Everything else comes out of the run's
+directory: README.md is what `make push` sends.
+"""
+
+from dataclasses import dataclass, field
+
+from toolkit import cli, config
+from toolkit.card import CardConfig, regenerate, stated
+from toolkit.card_facts import Facts
+from toolkit.run import disk_errors, restate
+
+
+@dataclass
+class WriteCardConfig:
+    run: str
+    """The run directory, or that of one fit of an experiment."""
+    card: CardConfig = field(default_factory=CardConfig)
+
+
+def main(argv: list[str]) -> None:
+    named = ["--run", *argv] if argv and not argv[0].startswith("-") else argv
+    settings = config.parse(WriteCardConfig, named, __doc__)
+    settings.card.check()
+    facts = Facts.of(settings.run)
+    said = {key: value for key, value in config.to_dict(settings.card).items() if value}
+    with disk_errors(settings.run, "run"):
+        if said:
+            restate(facts.home, config.to_dict(stated(facts)) | said)
+        print(regenerate(settings.run))
+
+
+if __name__ == "__main__":
+    cli.run(main)

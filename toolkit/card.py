@@ -1,0 +1,227 @@
+"""The model's card: README.md of a run, in Hugging Face's form, made from the run's directory alone.
+
+    regenerate("runs/demo/bert")        # README.md, and curves.png beside it
+
+It is written at every evaluation, so that there is one of a run that was stopped, and when the run ends.
+"""
+
+import re
+import time
+import warnings
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from toolkit import card_results, card_text
+from toolkit.card_facts import Facts
+from toolkit.config import from_dict
+from toolkit.errors import UserError
+from toolkit.run import home, write_atomic
+
+PICTURE = "curves.png"
+FEWEST_POINTS = 5  # of a curve
+LARGEST_SHARE = 0.01  # of the time of a training, for its cards
+
+_TASKS = {"bert": "fill-mask", "gpt": "text-generation", "text": "text-classification", "series": "other",
+          "forecast": "time-series-forecasting"}
+
+
+@dataclass
+class CardConfig:
+    """What nobody but you can say; it may be changed at any time."""
+
+    license: str = ""
+    """Of the model, as the hub spells it: apache-2.0, mit, cc-by-4.0, other …"""
+    language: list[str] = field(default_factory=list)
+    """ISO 639 codes of the languages it learned, for instance [de, fr]."""
+    speakers: str = ""
+    """Whose language the text is: who wrote it, where, for whom."""
+    written: str = ""
+    """When the text was written, for instance 1800-1920."""
+    source_licenses: dict = field(default_factory=dict)
+    """Source, as corpus.sources names it → its licence."""
+    datasets: list[str] = field(default_factory=list)
+    """Hub ids of the data, beside those that are read from the hub."""
+    base_model: str = ""
+    """Hub id of the model it was fine-tuned from; default: that under models, where it is one."""
+    author: str = ""
+    limits: str = ""
+    """What else a user must know, added to what the card says of limits."""
+
+    def check(self) -> None:
+        """UserError for what the hub would not take."""
+        for key, pattern, example in (
+                ("license", r"[a-z0-9][a-z0-9.-]*|", "apache-2.0; other, where the hub has no name for it"),
+                ("language", r"[a-z]{2,3}(-[A-Za-z0-9]+)*|code|multilingual", "de, or gsw"),
+                ("datasets", r"[\w.-]+(/[\w.-]+)?", "owner/name"), ("base_model", r"[\w.-]+/[\w.-]+|", "owner/name")):
+            values = getattr(self, key)
+            for value in values if isinstance(values, list) else [values]:
+                if not re.fullmatch(pattern, value):
+                    raise UserError(f"card.{key} is {value!r}, which the hub does not take. Give for instance "
+                                    f"{example}.")
+
+
+def regenerate(directory: str | Path, repository: str | None = None) -> Path:
+    """Write a run's card, and its curves, from what lies in its directory; returns the card's path.
+
+    repository: the hub id that its code loads the model from; default the folder beside the card.
+    UserError when it is no run's directory, or the configuration states what the hub would not take.
+    """
+    facts = Facts.of(directory)
+    draw(facts)
+    path = facts.directory / "README.md"
+    write_atomic(path, text(facts, repository))
+    return path
+
+
+def text(facts: Facts, repository: str | None = None) -> str:
+    """The card: metadata between lines of ---, then Markdown. Read by huggingface_hub once, so that what does not come
+    back as it was is never written.
+    """
+    from huggingface_hub import ModelCard
+
+    card = stated(facts)
+    card.check()
+    metadata = data(facts, card)
+    sections = [("", card_text.heading(facts))]
+    if facts.model:
+        where = "" if repository else f" `./model` is the folder beside this file, `{facts.directory.name}/model`."
+        sections += [("How to use it", f"```python\n{card_text.usage(facts, repository or './model')}\n```\n\n"
+                                       f"{_needs(facts)}{where}"),
+                     ("The model", card_text.architecture(facts))]
+    if facts.kept:
+        sections.append(("Its models", "\n".join(
+            f"* [`{path.relative_to(facts.directory)}`]({path.relative_to(facts.directory)}/README.md)"
+            for path in facts.kept)))
+    seen = "What it saw" if card_text.kind(facts) in ("bert", "gpt") else "The data"
+    sections += [(seen, card_text.data(facts, card)), ("Tokenizer", card_text.tokenizer(facts)),
+                 ("Training", card_text.training(facts) + _picture(facts)), ("Results", card_results.results(facts)),
+                 ("Limits and risks", card_results.limits(facts, card)),
+                 ("How it was made", card_text.provenance(facts)),
+                 ("Licence and author", f"Licence of the model: {card.license or card_text.NOT_STATED}. Author: "
+                                        f"{card.author or card_text.NOT_STATED}.")]
+    body = "\n\n".join((f"## {name}\n\n" if name else f"# {facts.name}\n\n") + content
+                       for name, content in sections if content)
+    whole = f"---\n{metadata.to_yaml()}\n---\n\n{body}\n"
+    if ModelCard(whole).data.to_dict() != metadata.to_dict():
+        raise ValueError(f"{facts.directory}: the metadata of the card do not read back as they were")
+    return whole
+
+
+def stated(facts: Facts) -> CardConfig:
+    """What the configuration says for the card; keys of other versions are passed over."""
+    known = {item.name for item in fields(CardConfig)}
+    values = facts.config.get("card") or {}
+    return from_dict(CardConfig, {key: value for key, value in values.items() if key in known}, "config.yaml", "card.")
+
+
+def data(facts: Facts, card: CardConfig):
+    """huggingface_hub.ModelCardData; what is not known is not there."""
+    from huggingface_hub import ModelCardData
+
+    kind = card_text.kind(facts)
+    on_hub = re.fullmatch(r"[\w.-]+/[\w.-]+(@\S+)?", facts.base) and not Path(facts.base).exists()
+    base = card.base_model or (facts.base.partition("@")[0] if on_hub and not facts.is_random else "")
+    entries = {
+        "license": card.license, "language": card_results.languages(facts, card), "library_name":
+        "transformers" if facts.module is None else "pretraining-toolkit", "pipeline_tag": _TASKS.get(kind),
+        "datasets": sorted({*card.datasets, *_hub_datasets(facts)}), "base_model": base,
+        "tags": ["pretraining-toolkit", *{kind, facts.shape.get("model_type")} - {"other", "experiment", None},
+                 *(["time-series-classification"] if kind == "series" else [])]}
+    results = _evaluations(facts, _TASKS.get(kind, "other"))
+    entries |= {"eval_results": results, "model_name": facts.name} if results else {}
+    if facts.energy and "emissions_kg" in facts.energy:
+        used, machine = facts.energy, facts.manifest.get("machine") or {}
+        entries["co2_eq_emissions"] = {
+            "emissions": float(f"{1000 * used['emissions_kg']:.4g}"), "source":
+            f"codecarbon {used['codecarbon']}, {used['method']}", "training_type":
+            "fine-tuning" if "models" in facts.config else "pre-training", "geographical_location": used["country"],
+            "hardware_used": machine.get("gpu") or machine.get("model") or machine.get("processor")}
+    return ModelCardData(**{key: sorted(value) if key == "tags" else value for key, value in entries.items() if value})
+
+
+def _hub_datasets(facts: Facts) -> list[str]:
+    """Ids of what was read from the hub: hub:owner/name[:configuration][@revision]."""
+    corpus, labelled = facts.config.get("corpus") or {}, facts.config.get("data") or {}
+    sources = [*(corpus.get("sources") or []), *(corpus.get("validation_sources") or []),
+               *(labelled.get(split) for split in ("train", "validation", "test"))]
+    return [re.split("[:@]", source.removeprefix("hub:"))[0] for source in sources
+            if isinstance(source, str) and source.startswith("hub:")]
+
+
+def _evaluations(facts: Facts, task: str) -> list:
+    """What was measured, as the hub's model-index has it."""
+    from huggingface_hub import EvalResult
+
+    found, result = facts.evaluation, facts.result or {}
+    if "predictions" in result:
+        values, split = {key: result.get(key) for key in ("accuracy", "f1", "r2", "mse")}, "test"
+        name = card_text.task_name(facts)
+    elif "mse" in result or "mase" in result:
+        values, split = {key: result.get(key) for key in ("mse", "mae", "mase")}, "test"
+        name = card_text.task_name(facts)
+    else:
+        keys = ("mlm_loss", "mlm_accuracy", "nsp_accuracy", "perplexity", "bits_per_byte")
+        values, split = {key: found.get(key) for key in (*keys, "loss", "accuracy")}, "validation"
+        sources = ((facts.config.get("corpus") or {}).get("sources")) or ["held-out data"]
+        name = ", ".join(map(str, sources))
+    return [EvalResult(task_type=task, dataset_type=re.sub(r"[^\w./-]+", "-", name).strip("-"), dataset_name=name,
+                       dataset_split=split, metric_type=key, metric_name=key.replace("_", " "),
+                       metric_value=float(f"{value:.5g}"))
+            for key, value in values.items() if isinstance(value, float) and value == value]
+
+
+def _needs(facts: Facts) -> str:
+    if facts.module is None:
+        return "It needs transformers, and nothing of what made it."
+    return "It needs the package that made it, pretraining-toolkit."
+
+
+def _picture(facts: Facts) -> str:
+    return f"\n\n![Loss by step]({PICTURE})" if (facts.directory / PICTURE).exists() else ""
+
+
+def draw(facts: Facts) -> None:
+    """Curves of training and validation, as PNG beside the card."""
+    if len([record for record in facts.records if "loss" in record]) < FEWEST_POINTS:
+        return
+    from toolkit.report import plot_loss
+
+    key = "mlm_loss" if card_text.kind(facts) == "bert" else "loss"
+    entropy = (facts.result or {}).get("unigram_entropy")
+    plot_loss(facts.records, facts.directory / PICTURE, facts.name, key, f"eval_{key}",
+              {"unigram entropy": entropy} if entropy else None)
+
+
+# --- while a run goes on -------------------------------------------------------------------------------------------
+
+
+def refresh(directory: str | Path) -> None:
+    """`regenerate` for the run that a directory is or is a part of, if any, and, once that has ended, for the models
+    it kept and those it started from. A failure is said, and stops nothing.
+    """
+    place = home(directory)
+    if place is None:
+        return
+    try:
+        regenerate(place)
+        facts = Facts.of(place)
+        if facts.result is not None and "models" in facts.config:
+            started_from = [home(path) for path in facts.config["models"].values()
+                            if isinstance(path, str) and Path(path).is_dir()]
+            for run in [*facts.kept, *filter(None, started_from)]:
+                regenerate(run)
+    except Exception as error:  # noqa: BLE001 - a card is worth less than what it tells of
+        warnings.warn(f"{place}/README.md could not be written: {error}", stacklevel=2)
+
+
+class LiveCard:
+    """The card of a run that goes on, written anew at evaluations; not where that takes a hundredth of the time."""
+
+    def __init__(self, directory: Path):
+        self.directory, self.began, self.spent = directory, time.monotonic(), 0.0
+
+    def refresh(self) -> None:
+        now = time.monotonic()
+        if self.spent <= LARGEST_SHARE * (now - self.began):
+            refresh(self.directory)
+            self.spent += time.monotonic() - now

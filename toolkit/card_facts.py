@@ -1,0 +1,195 @@
+"""What a run's directory says of the run: the files that were written while it ran, read for its card.
+
+No text from here holds an absolute path.
+"""
+
+import json
+import math
+import os
+import struct
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from toolkit.config import read_yaml
+from toolkit.errors import UserError
+from toolkit.run import home, name_of, read_json, read_metrics, without_machine_paths
+
+MODELS = Path(__file__).parent / "models"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """One run, or one fit of an experiment of several, which has its configuration above it."""
+
+    directory: Path
+    home: Path
+    """The directory with the configuration: the run's own, or the experiment's."""
+    config: dict
+    manifest: dict
+
+    @classmethod
+    def of(cls, directory: str | Path) -> "Facts":
+        """UserError when `directory` belongs to no run."""
+        directory, place = Path(directory), home(directory)
+        if place is None:
+            raise UserError(f"{directory}: is no run directory (neither it nor one above it has a config.yaml).")
+        manifest = _json(place / "manifest.json") or {}
+        return cls(directory, directory if place == Path(os.path.abspath(directory)) else place,
+                   without_machine_paths(read_yaml(place / "config.yaml")), without_machine_paths(manifest))
+
+    @property
+    def name(self) -> str:
+        return name_of(self.directory)
+
+    @property
+    def is_fit(self) -> bool:
+        return self.home != self.directory
+
+    @property
+    def part(self) -> str:
+        """The fit's path in its experiment, such as `bert-pretrained/seed-0`; of a run that is whole, nothing."""
+        return os.path.relpath(self.directory, self.home) if self.is_fit else ""
+
+    @cached_property
+    def result(self) -> dict | None:
+        """What the run reported at its end."""
+        return _json(self.directory / "result.json")
+
+    @cached_property
+    def comparison(self) -> dict | None:
+        """What the experiment that the run is, or is a fit of, reported."""
+        return _json(self.home / "result.json") if "models" in self.config else None
+
+    @cached_property
+    def records(self) -> list[dict]:
+        return read_metrics(self.directory / "metrics.jsonl")
+
+    @cached_property
+    def evaluation(self) -> dict[str, Any]:
+        """On held-out data, of the model that is kept: the best evaluation; with its `step`."""
+        records = [record for record in self.records if "eval_loss" in record]
+        key = "eval_criterion" if any("eval_criterion" in record for record in records) else "eval_loss"
+        records = [record for record in records if math.isfinite(record[key])]
+        best = min(records, key=lambda record: record[key], default={})
+        return {name.removeprefix("eval_"): value for name, value in best.items()}
+
+    @cached_property
+    def model(self) -> dict | None:
+        """config.json of the model that is kept."""
+        return without_machine_paths(_json(self.directory / "model/config.json"))
+
+    @property
+    def architecture(self) -> str:
+        return ((self.model or {}).get("architectures") or [""])[0]
+
+    @cached_property
+    def shape(self) -> dict:
+        """The transformer inside: the model's configuration, or its backbone's."""
+        return (self.model or {}).get("backbone_config") or self.model or {}
+
+    @cached_property
+    def parameters(self) -> int | None:
+        """Counted in the headers of the weights' files, in which tied weights are once."""
+        total = 0
+        for path in (self.directory / "model").glob("*.safetensors"):
+            with open(path, "rb") as file:
+                header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
+            total += sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+        return total or None
+
+    @cached_property
+    def tokenizer(self) -> dict | None:
+        """tokenizer_config.json, with `algorithm`, `size` and `lowercase` out of tokenizer.json."""
+        folder = self.directory / "model"
+        values = _json(folder / "tokenizer_config.json")
+        if values is None:
+            return None
+        detail = _json(folder / "tokenizer.json") or {}
+        inside = detail.get("model") or {}
+        size = len(inside.get("vocab") or ()) or None
+        return {**values, "algorithm": inside.get("type"), "size": size,
+                "lowercase": "lowercase" in json.dumps(detail.get("normalizer") or {}).lower()
+                and '"lowercase": false' not in json.dumps(detail.get("normalizer"))}
+
+    @property
+    def base(self) -> str:
+        """The checkpoint that a fit started from, or whose shape it has."""
+        name, _, arm = self.part.split("/")[0].rpartition("-")
+        return (self.config.get("models") or {}).get(name, "") if arm else ""
+
+    @property
+    def is_random(self) -> bool:
+        """Whether a fit started from random values."""
+        return self.part.split("/")[0].endswith("-random")
+
+    @cached_property
+    def base_run(self) -> "Facts | None":
+        """The run that the base is of, where it lies on this machine."""
+        place = home(self.base) if self.base and Path(self.base).is_dir() else None
+        return Facts.of(place) if place else None
+
+    @property
+    def is_text(self) -> bool:
+        """Whether text is what it reads: a corpus, labelled texts, or at least through a tokenizer."""
+        prepared, labelled = self.manifest.get("data") or {}, self.config.get("data") or {}
+        of_series = (self.config.get("series") or {}).get("sources")
+        return bool("corpus" in prepared and not of_series or "text_column" in labelled or self.tokenizer)
+
+    @property
+    def module(self) -> str | None:
+        """The module of this package that knows the model's class; None where transformers does."""
+        kind = (self.model or {}).get("model_type", "")
+        return next((f"toolkit.models.{path.stem}" for path in sorted(MODELS.glob("*.py"))
+                     if f'model_type = "{kind}"' in path.read_text(encoding="utf-8")), None)
+
+    @cached_property
+    def energy(self) -> dict | None:
+        """emissions.json; of an experiment the sum over its fits."""
+        found = [_json(path) for path in sorted(self.directory.glob("**/emissions.json"))]
+        if not found:
+            return None
+        summed = {key: sum(part[key] for part in found) for key in ("seconds", "energy_kwh")}
+        if all("emissions_kg" in part for part in found):
+            summed["emissions_kg"] = sum(part["emissions_kg"] for part in found)
+        return {**found[-1], **summed}
+
+    @cached_property
+    def bias(self) -> dict | None:
+        """What `make probe-bias` measured."""
+        return without_machine_paths(_json(self.directory / "bias.json"))
+
+    @cached_property
+    def beside(self) -> dict:
+        """What a summary of several runs, beside this one, holds of it: other reference points."""
+        found = (_json(self.home.parent / "summary.json") or {}).get(self.home.name)
+        return found if isinstance(found, dict) and not self.is_fit else {}
+
+    @cached_property
+    def kept(self) -> list[Path]:
+        """The fits of an experiment whose models are kept."""
+        return sorted(path.parent.parent for depth in ("*/*", "*/*/*")
+                      for path in self.directory.glob(f"{depth}/model/config.json"))
+
+    def comparisons(self) -> list[tuple[str, dict, str]]:
+        """Finished experiments in the same folder that started from this model: (name, result, the model's name)."""
+        found = []
+        if self.result is None:
+            return found
+        for path in sorted((*self.home.parent.glob("*/config.yaml"), *self.home.parent.glob("*/*/config.yaml"))):
+            text = path.read_text(encoding="utf-8")
+            result = _json(path.parent / "result.json") or _json(path.parent.with_name(f"{path.parent.name}.json"))
+            if "\nmodels:" in text and self.home.name in text and result:
+                models = read_yaml(path).get("models") or {}
+                mine = [name for name, place in models.items() if _same(place, self.directory / "model")]
+                found += [(name_of(path.parent), result, name) for name in mine]
+        return found
+
+
+def _same(place: Any, directory: Path) -> bool:
+    return isinstance(place, str) and os.path.abspath(place) == os.path.abspath(directory)
+
+
+def _json(path: Path) -> Any:
+    return read_json(path) if path.exists() else None

@@ -1,0 +1,161 @@
+"""The sections of a card that judge: results beside baselines, with intervals; limits and risks."""
+
+from typing import Any
+
+from toolkit.card_facts import Facts
+from toolkit.card_text import NOT_STATED, kind, share
+from toolkit.compare import table
+
+
+def results(facts: Facts) -> str:
+    """What was measured on held-out data, beside what it should be held against."""
+    parts = [part for part in (_own(facts), _arms(facts.comparison or {}, facts) if facts.comparison else "",
+                               *(_used(facts, *found) for found in facts.comparisons())) if part]
+    return "\n\n".join(parts) or "Nothing was evaluated yet."
+
+
+def _own(facts: Facts) -> str:
+    found, result, what = facts.evaluation, facts.result or {}, kind(facts)
+    rows = []
+
+    def row(measure: str, ours: str, beside: str = "") -> None:
+        rows.append({"held out": measure, "this model": ours, "beside": beside})
+
+    entropy = result.get("unigram_entropy")
+    beside = f"{entropy:.3f} nats by word frequencies alone (unigram entropy)" if entropy else ""
+    if what == "bert" and "mlm_loss" in found:
+        row("masked-word loss", f"{found['mlm_loss']:.3f} nats", beside)
+        row("masked words filled in right", share(found["mlm_accuracy"], found["mlm_count"], "masked words"))
+        if "nsp_count" in found:
+            row("next sentence or not", share(found["nsp_accuracy"], found["nsp_count"], "pairs"), "50 % by guessing")
+    elif what == "gpt" and "perplexity" in found:
+        row("loss", f"{found['loss']:.3f} nats a token", beside.replace("word", "token"))
+        row("perplexity", f"{found['perplexity']:.1f}")
+        if "bits_per_byte" in found:
+            row("bits per byte", f"{found['bits_per_byte']:.3f}", ", ".join(
+                f"{value:.3f} {name.removesuffix('_bits_per_byte').replace('_', ' ')}"
+                for name, value in facts.beside.items() if name.endswith("_bits_per_byte")))
+        row("next token right", share(found["accuracy"], found["count"], "tokens"))
+    elif "accuracy" in result and "predictions" in result:
+        row("accuracy on test", share(result["accuracy"], len(result["predictions"]), "examples"))
+        row("F1 on test", f"{result['f1']:.3f}")
+        if threshold := result.get("threshold"):
+            row(f"`{threshold['label']}`, from {threshold['probability']:.3f} on",
+                ", ".join(f"{name} {threshold['test'][name]:.3f}" for name in ("precision", "recall", "specificity")),
+                f"chosen on validation for {threshold['aim']}")
+    else:
+        for name, value in (result or found).items():
+            if isinstance(value, float) and name not in ("seconds", "tokens_per_second"):
+                row(name.replace("_", " "), f"{value:.4g}")
+    for name, value in found.items():
+        if name.startswith("probe_"):
+            row(f"logistic regression on frozen states, {name.removeprefix('probe_')}", f"{100 * value:.1f} %")
+    if not rows:
+        return ""
+    note = "One seed; over several, and beside what it must beat:" if facts.comparison else ""
+    if what in ("bert", "gpt"):
+        note = ("One run, one seed: another seed would differ. Intervals say how far other held-out items would move a "
+                "share; items of one document are less independent than that.")
+    step = f"The model that is kept is that of step {found['step']:,}, best on validation. " if "step" in found else ""
+    return f"{table(rows, markdown=True)}\n\n{step}{note}".strip()
+
+
+def _arms(result: dict, facts: Facts, only: str | None = None) -> str:
+    """The arms of an experiment: mean and interval over seeds; verdicts."""
+    rows, verdicts = [], []
+    for name, entry in result.items():
+        if not isinstance(entry, dict):
+            continue
+        if "pretrained" in entry and only in (None, name):
+            rows += [{"arm": f"{name}, {arm}", **_cells(entry[arm])} for arm in ("pretrained", "random")
+                     if arm in entry]
+            verdicts.append(f"* {name}: {entry.get('verdict')}")
+        elif "mean" in entry:
+            rows.append({"arm": name, **_cells(entry)})
+            verdicts += [f"* {entry['verdict']}"] if "verdict" in entry else []
+    if not rows:
+        return ""
+    examples = f", {result['test_examples']:,} test examples" if "test_examples" in result else ""
+    return "\n".join([f"Test score in percent, mean over seeds with its 95 % interval{examples}:", "",
+                      table(rows, markdown=True), "", *verdicts]).strip()
+
+
+def _cells(entry: dict) -> dict:
+    spread = f" ± {100 * entry['ci95']:.1f}" if entry.get("ci95") else ""
+    return {"score %": f"{100 * entry['mean']:.1f}{spread}", "seeds": str(len(entry.get("values") or ()) or "–")}
+
+
+def _used(facts: Facts, name: str, result: dict, model: str) -> str:
+    """An experiment that started from this model, and what its pretraining bought there."""
+    shown = _arms(result, facts, model)
+    return f"Fine-tuned, in `{name}` as `{model}`. {shown}" if shown else ""
+
+
+def limits(facts: Facts, card: Any) -> str:
+    """In the spirit of Bender, Gebru, McMillan-Major & Shmitchell (2021): who is in the data, what was measured of
+    harm, and what was not.
+    """
+    what = kind(facts)
+    if not facts.is_text:
+        lines = ["**What it knows.** The data set above, sampled and scaled as there; other instruments, sampling "
+                 "rates, places or times were not tried.",
+                 "**What was not measured.** How yours differ from those held out; noise, gaps and changes made to "
+                 "mislead it; how far its probabilities may be trusted."]
+    else:
+        lines = [_language(facts, card), _bias(facts),
+                 "**What was not measured.** What it says or does to people of different groups, regions, ages or "
+                 "dialects, beyond the above; whether it repeats text it was trained on, names and addresses in it "
+                 "included; whether what it says is true; abuse. " + (
+                     "Its text may read well and mean nothing: it continues what is likely after such words, and means "
+                     "nothing by it (Bender et al. 2021, *On the Dangers of Stochastic Parrots*)." if what == "gpt" else
+                     "It holds what goes together in its text, stereotypes included, and classifiers made from it "
+                     "inherit that (Bender et al. 2021, *On the Dangers of Stochastic Parrots*)."),
+                 "**What it is not for.** Decisions about people; text in languages or of kinds that are not named "
+                 "above; anything where a wrong answer harms and nobody checks."]
+    if card.limits:
+        lines.append(card.limits)
+    return "\n\n".join(lines)
+
+
+def languages(facts: Facts, card: Any) -> list[str]:
+    """ISO 639 codes: stated, or known because the built-in text alone was read; else those of the base."""
+    if card.language or _is_built_in(facts):
+        return card.language or ["en"]
+    if facts.base_run is None:
+        return []
+    base = facts.base_run
+    return list((base.config.get("card") or {}).get("language") or (["en"] if _is_built_in(base) else []))
+
+
+def _is_built_in(facts: Facts) -> bool:
+    """Whether all text is the documentation of Python and its packages."""
+    corpus, labelled = (facts.manifest.get("data") or {}).get("corpus") or {}, facts.config.get("data") or {}
+    return ([source["source"] for source in corpus.get("sources") or []] == ["python-docs"]
+            or "text_column" in labelled and not labelled.get("train"))
+
+
+def _language(facts: Facts, card: Any) -> str:
+    who = card.speakers or ("programmers who document open-source packages, most of them writing English for other "
+                            "programmers" if _is_built_in(facts) else NOT_STATED)
+    pretrained = "models" not in facts.config
+    beneath = "" if pretrained else " Beneath that lies what the model it started from has read; see that model's card."
+    return (f"**Whose language is this?** It {'learned from' if pretrained else 'was tuned on'} the text named above, "
+            f"no more. Language: {', '.join(languages(facts, card)) or NOT_STATED}. Written by: {who}. Whoever is rare "
+            f"there is rare in what it knows.{beneath}")
+
+
+def _bias(facts: Facts) -> str:
+    found = facts.bias
+    if found is None:
+        return ("**What was measured about bias.** Nothing. `make probe-bias` scores pairs of sentences that differ in "
+                "a group term, and its result is shown here then.")
+    rows = []
+    for category, entry in found["categories"].items():
+        preferring = "–" if entry["prefers_a"] is None else (
+            f"{100 * entry['prefers_a']:.0f} % (95 %: {100 * entry['low']:.0f} – {100 * entry['high']:.0f})")
+        spread = "" if entry["ci95"] is None else f" ± {entry['ci95']:.2f}"
+        rows.append({"category (a / b)": category, "pairs": str(entry["n"]), "prefer a": preferring,
+                     "a − b, nats": f"{entry['mean_difference']:+.2f}{spread}"})
+    return (f"**What was measured about bias.** Pairs of sentences that differ in one group term, and which of the two "
+            f"the model finds likelier ({found['method']}):\n\n{table(rows, markdown=True)}\n\nThis can show: "
+            f"{found['can_show']} It cannot show: {found['cannot_show']}")

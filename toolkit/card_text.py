@@ -1,0 +1,272 @@
+"""The sections of a card, from what a run's directory says. What nobody stated is said to be not stated."""
+
+import re
+from datetime import datetime
+from typing import Any
+
+import yaml
+
+from toolkit.card_facts import Facts
+from toolkit.compare import proportion_interval, table
+
+NOT_STATED = "not stated"
+_PYTHON_DOCS = "PSF-2.0, and those of the packages documented"
+
+
+def kind(facts: Facts) -> str:
+    """bert, gpt, text, series or forecast, by the model's class; experiment where there is none; else other."""
+    name = facts.architecture
+    if not name:
+        return "experiment" if "models" in facts.config else "other"
+    if facts.module is None and re.search("ForPreTraining|ForMaskedLM", name):
+        return "bert"
+    if facts.module is None and name.endswith("LMHeadModel"):
+        return "gpt"
+    if name.endswith("Classification"):
+        return "text" if facts.module in (None, "toolkit.models.text") else "series"
+    return "forecast" if facts.model.get("horizon") else "other"
+
+
+def usage(facts: Facts, model: str) -> str:
+    """Code that loads the model and asks it something."""
+    mask = (facts.tokenizer or {}).get("mask_token", "[MASK]")
+    what = kind(facts)
+    if what in ("bert", "gpt", "text") and facts.tokenizer:
+        known = "" if facts.module is None else f"import {facts.module}  # makes the model's class known\n"
+        call = {
+            "bert": ("fill-mask", f'for answer in ask("There is a {mask} here."):\n'
+                                  '    print(answer["token_str"], round(answer["score"], 3))'),
+            "gpt": ("text-generation", 'print(ask("The", max_new_tokens=40, do_sample=True)[0]["generated_text"])'),
+            "text": ("text-classification", 'print(ask("A text to classify.", truncation=True))')}[what]
+        return f'{known}from transformers import pipeline\n\nask = pipeline("{call[0]}", model="{model}")\n{call[1]}'
+    module = facts.module or "transformers"
+    name = facts.architecture
+    load = f'from {module} import {name}\n\nmodel = {name}.from_pretrained("{model}").eval()'
+    if what in ("series", "forecast"):
+        values = facts.model
+        length = next((values[key] for key in ("context_length", "series_length", "length") if values.get(key)), 128)
+        shape = f"torch.randn(1, {values.get('num_channels', 1)}, {length})  # (series, channels, samples)"
+        answer = ("print(model(values).prediction)  # (series, channels, steps ahead)" if what == "forecast" else
+                  "print(model.config.id2label[model(values).logits.argmax(-1).item()])")
+        return f"import torch\n{load}\nvalues = {shape}\n{answer}"
+    if what == "gpt":
+        return f"import torch\n{load}\nprint(model(torch.zeros(1, 1, dtype=torch.long)).logits.shape)"
+    return f"{load}\nprint(model)"
+
+
+def heading(facts: Facts) -> str:
+    """One sentence on what it is; and, above everything, that a run has not ended."""
+    shape, what = facts.shape, kind(facts)
+    size = f"{facts.parameters:,} parameters" if facts.parameters else ""
+    inside = {"bert": "BERT", "gpt2": "GPT"}.get(shape.get("model_type"), facts.architecture or "model")
+    lines = []
+    if facts.result is None:
+        steps = facts.records[-1]["step"] if facts.records else 0
+        last = f"after step {facts.evaluation['step']:,}" if "step" in facts.evaluation else "not there yet"
+        fits = ""
+        if what == "experiment":
+            done = len([*facts.directory.glob("*/*/result.json"), *facts.directory.glob("*/*/*/result.json")])
+            fits, last = f" {done} of its fits have ended.", "not there yet"
+        lines.append(f"> **This run has not ended.**{fits or f' It has come to step {steps:,}.'} Its figures are "
+                     f"{last}, and what is below may change.\n")
+    sentence = {
+        "bert": f"A {inside} of {size}, pretrained from scratch: masked words"
+                + (" and next sentences" if "nsp_loss" in facts.evaluation else "") + ".",
+        "gpt": f"A {inside} of {size}, trained from scratch to continue its input, token by token.",
+        "text": f"A {inside} of {size} that classifies texts, fine-tuned from {_start(facts)}.",
+        "series": f"A model of {size} that classifies time series"
+                  + (f", fine-tuned from {_start(facts)}." if facts.base else "."),
+        "forecast": f"A model of {size} that forecasts time series.",
+        "experiment": "A comparison of models on one task, each pretrained and from a random start, over seeds.",
+    }.get(what, f"{facts.architecture or 'A model'}{f' of {size}' if size else ''}.")
+    return "\n".join([*lines, sentence])
+
+
+def _start(facts: Facts) -> str:
+    return f"random values, in the shape of `{facts.base}`" if facts.is_random else f"`{facts.base}`"
+
+
+def architecture(facts: Facts) -> str:
+    shape = facts.shape
+    names = {"class": facts.architecture, "parameters": facts.parameters}
+    for label, keys in (("layers", ("num_hidden_layers", "n_layer")), ("width", ("hidden_size", "n_embd")),
+                        ("attention heads", ("num_attention_heads", "n_head")),
+                        ("feed-forward width", ("intermediate_size", "n_inner")),
+                        ("positions", ("max_position_embeddings", "n_positions")), ("vocabulary", ("vocab_size",))):
+        names[label] = next((shape[key] for key in keys if shape.get(key)), None)
+    names |= {"patch length": facts.model.get("patch_length"), "horizon": facts.model.get("horizon"),
+              "pooling": facts.model.get("pooling"), "classes": len(facts.model.get("id2label") or ()) or None
+              if kind(facts) in ("text", "series") else None}
+    if names["vocabulary"] == 1:
+        names["vocabulary"] = None  # of a series model's backbone, whose words patches replace
+    return "\n".join(f"* {label}: {_number(value)}" for label, value in names.items() if value)
+
+
+def data(facts: Facts, card: Any) -> str:
+    """What it saw: sources, licences, sizes, dates, what was dropped, how it was split."""
+    corpus = (facts.manifest.get("data") or {}).get("corpus") or {}
+    if "splits" not in corpus:
+        return _labelled(facts, card)
+    rows = []
+    for source in corpus["sources"]:
+        licence = card.source_licenses.get(source["source"]) or (
+            _PYTHON_DOCS if source["source"] == "python-docs" else NOT_STATED)
+        rows.append({"source": f"`{source['source']}`", "licence": licence,
+                     "documents": f"{source['train']['documents']:,}", "MB": f"{source['train']['bytes'] / 1e6:,.1f}",
+                     "held out": f"{source['validation']['documents']:,}"})
+    counts, config, splits = corpus["counts"], corpus["config"], corpus["splits"]
+    tokens = facts.manifest["data"].get("tokens", {})
+    lines = [table(rows, markdown=True), ""]
+    for split, title in (("train", "Trained on"), ("validation", "Held out")):
+        lines.append(f"* {title}: {splits[split]['documents']:,} documents, {splits[split]['bytes'] / 1e6:,.1f} MB, "
+                     f"{tokens.get(split, 0):,} tokens (SHA-256 `{splits[split]['sha256'][:12]}…`)")
+    dropped = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items() if name != "read")
+    duplicates = "Documents whose text was seen before were dropped; near duplicates were not looked for." if (
+        config["deduplicate"]) else "Nothing was deduplicated."
+    split = ("Held out are sources of their own: " + ", ".join(f"`{source}`" for source in config["validation_sources"])
+             if config["validation_sources"] else
+             f"A document is held out when the hash of its text says so ({100 * config['validation_share']:g} % are)")
+    lines += [f"* Read: {counts['read']:,} documents; {dropped}. {duplicates}", f"* Split: {split}.",
+              f"* When the text was written: {card.written or NOT_STATED}"]
+    if revisions := corpus.get("revisions"):
+        lines.append("* Revisions: " + ", ".join(f"`{key}` at `{value}`" for key, value in revisions.items()))
+    if weights := facts.manifest["data"].get("weights"):
+        lines.append(f"* Passes of an epoch over each source: {', '.join(f'{weight:g}' for weight in weights)}")
+    return "\n".join(lines)
+
+
+def _labelled(facts: Facts, card: Any) -> str:
+    section = facts.config.get("data") or facts.config.get("series") or {}
+    named = {key: value for key, value in section.items() if value not in ("", None, [], {})}
+    examples = facts.manifest.get("examples") or {}
+    lines = [f"{task_name(facts).capitalize()}.\n"]
+    lines += [f"* {key.replace('_', ' ')}: `{value}`" for key, value in named.items()
+              if isinstance(value, (str, int, float))]
+    if examples and all(isinstance(value, int) for value in examples.values()):
+        lines.append("* Examples: " + ", ".join(f"{count:,} {split}" for split, count in examples.items()))
+    if kind(facts) in ("text", "series"):
+        names = list((facts.model.get("id2label") or {}).values())
+        lines.append(f"* Classes: {', '.join(map(str, names[:30]))}{' …' if len(names) > 30 else ''}")
+    licences = "; ".join(f"{source}: {licence}" for source, licence in card.source_licenses.items())
+    return "\n".join([*lines, f"* Licence of the data: {licences or NOT_STATED}",
+                      f"* When it was gathered: {card.written or NOT_STATED}"])
+
+
+def task_name(facts: Facts) -> str:
+    """What the labelled data are called."""
+    section = facts.config.get("data") or {}
+    named = next((str(section[key]) for key in ("test", "train", "path", "generator", "name") if section.get(key)), "")
+    if named or "train" not in section:
+        return named or facts.home.name
+    return ("which package does a passage describe? (the built-in documentation)" if "text_column" in section else
+            "cylinder, bell or funnel? (generated)")
+
+
+def tokenizer(facts: Facts) -> str:
+    known = facts.tokenizer
+    if not known:
+        return ""
+    facts_of_data = facts.manifest.get("data") or {}
+    splits = (facts_of_data.get("corpus") or {}).get("splits") or {}
+    lines = [f"{known.get('algorithm') or known.get('tokenizer_class')}, "
+             f"{_number(known.get('size') or facts.shape.get('vocab_size'))} entries"
+             + (", lower case" if known["lowercase"] else "")
+             + (f"; `{facts.config['tokenizer']}`." if facts.config.get("tokenizer") else ".")]
+    tokens = facts_of_data.get("tokens") or {}
+    measured = [f"{splits[split]['bytes'] / tokens[split]:.2f} on {title}"
+                for split, title in (("train", "the text it was trained on"), ("validation", "held-out text"))
+                if splits and tokens.get(split)]
+    if measured:
+        lines.append(f"Bytes of UTF-8 a token: {', '.join(measured)}. (`make evaluate-tokenizers` measures more.)")
+    if fingerprint := facts_of_data.get("tokenizer"):
+        lines.append(f"Fingerprint: `{fingerprint[:12]}…`.")
+    return " ".join(lines)
+
+
+def training(facts: Facts) -> str:
+    settings, manifest, result = facts.config.get("training") or {}, facts.manifest, facts.result or {}
+    timed = [record for record in facts.records if "tokens_per_second" in record]
+    machine = manifest.get("machine") or {}
+    objective = {"bert": "masked words (Devlin et al. 2018)", "gpt": "the next token (Radford et al. 2019)",
+                 "text": "cross-entropy of the label", "series": "cross-entropy of the label",
+                 "forecast": "the error of the forecast"}.get(kind(facts))
+    if objective and "nsp_loss" in facts.evaluation:
+        objective += " and next sentences, their losses added"
+    if kind(facts) in ("text", "series") and (settings.get("objective") or {}).get("loss"):
+        objective = str(settings["objective"]["loss"]).replace("_", " ")
+    limits = {"max_steps": "steps", "max_tokens": "tokens", "max_minutes": "minutes"}
+    budget = ", ".join(f"{settings[key]:,} {unit}" for key, unit in limits.items() if settings.get(key))
+    tokens = result.get("tokens") or (timed[-1].get("tokens") if timed else None)
+    seen = ((manifest.get("data") or {}).get("tokens") or {}).get("train")
+    processor = f"{machine.get('cores')} cores of {machine.get('model') or machine.get('processor')}"
+    rows = {
+        "objective": objective,
+        "optimiser": f"{settings.get('optimizer')}, learning rate {settings.get('learning_rate')}"
+                     + (f" (Muon {settings['muon_learning_rate']})" if settings.get("optimizer") == "muon" else "")
+                     + f", weight decay {settings.get('weight_decay')}" if settings.get("optimizer") else None,
+        "schedule": f"{settings.get('lr_scheduler_type')}, warm-up {settings.get('warmup_ratio')} of the budget"
+                    if settings.get("lr_scheduler_type") else None,
+        "batch": f"{settings['batch_size']} rows" if settings.get("batch_size") else None,
+        "budget": budget,
+        "steps": _number(result.get("steps") or (facts.records[-1]["step"] if facts.records else None)),
+        "tokens": f"{tokens:,}" + (f", {tokens / seen:.2f} times the corpus" if seen else "") if tokens else None,
+        "hardware": (machine.get("gpu") or processor) if machine else None,
+        "processes": _number(machine.get("processes")),
+        "time": f"{result['seconds']:,.0f} s of training" if "seconds" in result else None,
+        "started": _day(manifest.get("started")),
+    }
+    if timed:
+        mean = {key: sum(record[key] for record in timed) / len(timed) for key in ("tokens_per_second", "mfu")}
+        rows |= {"speed": f"{result.get('tokens_per_second') or mean['tokens_per_second']:,.0f} tokens/s, "
+                          f"{100 * mean['mfu']:.0f} % of the matrix-product peak measured on that machine (MFU)",
+                 "memory": f"{max(record['peak_memory_mb'] for record in timed):,.0f} MB at most"}
+    rows |= {"energy": energy(facts), "emissions": emissions(facts)}
+    return "\n".join(f"* {label}: {value}" for label, value in rows.items() if value)
+
+
+def energy(facts: Facts) -> str:
+    """What was measured, how, and of what."""
+    used = facts.energy
+    if used is None:
+        return "not measured (`training.emissions: true` measures it)"
+    counted = "what the training process itself computed" if used["counted"] == "process" else "the whole machine"
+    if used["machines"] > 1:
+        counted += f", the first of {used['machines']} machines"
+    return (f"{1000 * used['energy_kwh']:.3g} Wh in {used['seconds']:,.0f} s (codecarbon {used['codecarbon']}; "
+            f"counted: {counted}{', and the GPU' if used['gpu'] else ''}; processor {used['method']}; memory: a power "
+            f"assumed by codecarbon)")
+
+
+def emissions(facts: Facts) -> str:
+    used = facts.energy
+    if used is None:
+        return ""
+    if "emissions_kg" not in used:
+        return "unknown: in which country the machine stood is not stated (training.country)"
+    return f"{1000 * used['emissions_kg']:.3g} g CO₂ equivalent, at the mix of electricity of {used['country']}"
+
+
+def provenance(facts: Facts) -> str:
+    """The exact command and configuration, and what it ran on."""
+    manifest = facts.manifest
+    versions = ", ".join(f"{name} {version}" for name, version in (manifest.get("versions") or {}).items())
+    command = f"```sh\n{manifest['command']}\n```" if "command" in manifest else "The command was not recorded."
+    commit = manifest.get("commit") or NOT_STATED
+    fit = f"This model: `{facts.part}` of `{facts.config.get('output_dir')}`.\n\n"
+    return (f"{command}\n\n{fit if facts.is_fit else ''}Commit `{commit}`; Python {manifest.get('python')}; "
+            f"{versions}.\n\n<details><summary>The configuration</summary>\n\n```yaml\n"
+            f"{yaml.safe_dump(facts.config, sort_keys=False, allow_unicode=True)}```\n\n</details>")
+
+
+def share(value: float, count: int, of: str) -> str:
+    """A proportion with its 95 % interval (Wilson)."""
+    low, high, _ = proportion_interval(round(value * count), count)
+    return f"{100 * value:.1f} % (95 %: {100 * low:.1f} – {100 * high:.1f}, of {count:,} {of})"
+
+
+def _number(value: Any) -> str | None:
+    return f"{value:,}" if isinstance(value, int) else None if value is None else str(value)
+
+
+def _day(moment: str | None) -> str | None:
+    return f"{datetime.fromisoformat(moment):%Y-%m-%d}" if moment else None
