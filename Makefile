@@ -3,7 +3,7 @@
 .PHONY: help install demo test test-slow test-faults lint clean \
         train-tokenizer evaluate-tokenizers show-batch pretrain-bert pretrain-gpt finetune-text finetune-series forecast \
         compare-text transfer word-vectors ablation fibonacci nano-gpt shakespeare-char sweep bench bench-text \
-        bench-data
+        bench-data card
 
 BIN := .venv/bin
 NPROC ?= 1
@@ -102,6 +102,9 @@ bench-text: install  ## our fine-tuning against transformers' Trainer, in turn; 
 
 bench-data: install  ## how fast corpora become batches, as ratios; writes runs/bench-data/bench.json
 	@$(BIN)/python recipes/bench_data.py $(RECIPE_ARGS)
+
+card: install  ## a run's README.md written anew: RUN=runs/demo/bert ARGS="--card.license apache-2.0"
+	@$(BIN)/python recipes/card.py $(RUN) $(ARGS)
 
 clean:  ## remove caches and build leftovers; runs/ and .venv/ stay
 	rm -rf build *.egg-info .pytest_cache .ruff_cache .hypothesis

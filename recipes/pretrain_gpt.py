@@ -10,6 +10,7 @@ run; a finished one prints its result.
 from dataclasses import dataclass, field
 
 from toolkit import cli, config
+from toolkit.card import CardConfig
 from toolkit.data.corpus import CorpusConfig
 from toolkit.data.prepare import prepare
 from toolkit.errors import UserError
@@ -54,6 +55,7 @@ class PretrainGptConfig:
     training: PretrainingConfig = field(default_factory=PretrainingConfig)
     probes: ProbeConfig = field(default_factory=ProbeConfig)
     """Labelled sets on which every evaluation measures what the frozen states are worth."""
+    card: CardConfig = field(default_factory=CardConfig)
     seed: int = 0
     impl: ImplConfig = field(default_factory=ImplConfig)
     dry_run: bool = False
@@ -98,8 +100,7 @@ def pretrain_gpt(settings: PretrainGptConfig, accelerator) -> dict:
                           settings.attention_within_documents, Probes(settings.probes, data.tokenizer))
     if settings.dry_run:
         return dry_run(task, settings.training, settings.impl, run, accelerator, data.train.num_tokens)
-    metrics = train(task, settings.training, settings.impl, run, accelerator, settings.seed, "GPT",
-                    config.to_dict(settings))
+    metrics = train(task, settings.training, settings.impl, run, accelerator, settings.seed, "GPT")
     return run.finish(metrics)
 
 
