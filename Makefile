@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow test-faults lint clean \
         train-tokenizer evaluate-tokenizers show-batch pretrain-bert pretrain-gpt finetune-text finetune-series forecast \
-        compare-text transfer word-vectors ablation fibonacci nano-gpt shakespeare-char sweep bench bench-text \
+        compare-text compare-series transfer word-vectors ablation fibonacci nano-gpt shakespeare-char sweep bench bench-text \
         bench-data card
 
 BIN := .venv/bin
@@ -81,6 +81,14 @@ finetune-series: install  ## series classification beside its baselines: CONFIG=
 
 fibonacci: install  ## the lecture's lab: RNNs of 11 and 33 parameters, without and with attention, beside least squares
 	@$(LAUNCH) recipes/fibonacci.py $(RECIPE_ARGS)
+
+# With files beside the checkout the archive's sets and ETTh1; else generated series. Pretrained on text: by the demo.
+SERIES_CONFIG = $(or $(CONFIG),$(if $(wildcard ../shared/data/ucr),recipes/configs/ucr.yaml))
+compare-series: install  ## what pretraining, attention and a transformer at all are worth on series: arms, seeds, verdicts
+	@$(LAUNCH) recipes/compare_series.py $(if $(SERIES_CONFIG),--config $(SERIES_CONFIG)) \
+	  $(if $(wildcard runs/demo/bert/model),--text_model runs/demo/bert/model) $(ARGS)
+	@$(if $(CONFIG),,$(LAUNCH) recipes/forecast.py --output_dir runs/compare-series \
+	  --config $(if $(wildcard ../shared/data/ett),recipes/configs/etth1.yaml,recipes/configs/forecast-mackey-glass.yaml))
 
 forecast: install  ## forecasts beside linear and naive ones, with intervals: CONFIG=recipes/configs/etth1.yaml
 	@$(LAUNCH) recipes/forecast.py --config $(or $(CONFIG),recipes/configs/forecast-mackey-glass.yaml) $(ARGS)

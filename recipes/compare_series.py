@@ -1,8 +1,8 @@
 """The table that stands beside a series result: what pretraining, attention and a transformer at all were worth.
 
     make compare-series                            # the UCR sets and ETTh1 beside the checkout, or generated series
-    make compare-series CONFIG=recipes/configs/compare-ucr.yaml
-    python recipes/compare_series.py --config recipes/configs/compare-ucr.yaml --sets '[GunPoint]' --seeds 5
+    make compare-series CONFIG=recipes/configs/ucr.yaml
+    python recipes/compare_series.py --config recipes/configs/ucr.yaml --sets '[GunPoint]' --seeds 5
 
 Arms × sets × seeds, with one recipe for all sets; only the length of a patch follows the length of the series. Nothing
 is chosen on any set: a fit learns from all training series and ends after so many steps. (What the recipe is was chosen
@@ -39,6 +39,7 @@ from toolkit.training.distributed import make_accelerator
 from toolkit.training.fine_tuning import FineTuningConfig, class_scores, fine_tune, predict
 from toolkit.training.loop import ImplConfig
 from toolkit.training.masked_patches import MaskedPatchesConfig, pretrain_on_series
+from toolkit.training.objectives import ObjectiveConfig
 from toolkit.training.precision import choose
 
 TRANSFORMERS = {"random": "random start", "random-frozen": "random start, all but norms and positions frozen",
@@ -87,7 +88,10 @@ class CompareSeriesConfig:
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     pretraining: MaskedPatchesConfig = field(default_factory=MaskedPatchesConfig)
     """Of masked-patches: on the training series, without their labels."""
-    training: FineTuningConfig = field(default_factory=FineTuningConfig)
+    training: FineTuningConfig = field(default_factory=lambda: FineTuningConfig(
+        max_steps=500, learning_rate=2e-3, lr_scheduler_type="cosine", weight_decay=0.05, warmup_ratio=0.1,
+        eval_steps=0, objective=ObjectiveConfig(label_smoothing_factor=0.1)))
+    """One recipe for every set and arm."""
     seeds: int = 3
     check_dead_branches: bool = True
     """Examine the first seed's transformers of each set on training series."""
