@@ -1,0 +1,60 @@
+"""Every attention head's map and entropy, for a text or for a series in patches, as one HTML page.
+
+    make attention MODEL=runs/bert-5min TEXT="the captain went back to the river"
+    make attention MODEL=runs/gunpoint/bert-pretrained/seed-0 SERIES=GunPoint_TEST.tsv ROW=3
+
+MODEL is a directory, a run's directory or a hub id: a BERT, a GPT-2, or a classifier of ours around one.
+"""
+
+import re
+from dataclasses import dataclass
+
+from toolkit import cli, config
+from toolkit.errors import UserError
+from toolkit.run import disk_errors, without_machine_paths
+
+
+@dataclass
+class AttentionConfig:
+    model: str
+    text: str = ""
+    text_pair: str = ""
+    """A second text, for a BERT that reads pairs."""
+    series: str = ""
+    """Instead of a text: a .ts, .tsv, .arff, .csv or .parquet file of series; each is z-normalised."""
+    row: int = 0
+    """Which series of the file, counted from 0."""
+    channel: int = 0
+    """Which channel, where the model reads each by itself."""
+    output: str = ""
+    """An .html file. Default: named by the model, below runs/attention."""
+
+
+def main(argv: list[str]) -> None:
+    named = ["--model", *argv] if argv and not argv[0].startswith("-") else argv
+    settings = config.parse(AttentionConfig, named, __doc__)
+    if bool(settings.text) == bool(settings.series):
+        raise UserError("Give either --text TEXT or --series FILE, with --row NUMBER.")
+    from toolkit.attention_page import series_attention, text_attention, write_attention_page  # --help waits for none
+    from toolkit.data.series import z_normalise
+    from toolkit.data.series_files import read_series
+
+    if settings.text:
+        maps = text_attention(settings.model, settings.text, settings.text_pair)
+    else:
+        data = read_series(settings.series, missing="mask")
+        if not 0 <= settings.row < len(data):
+            raise UserError(f"row is {settings.row}; {settings.series} has {len(data)} series, counted from 0.")
+        length = data.lengths[settings.row]
+        values = data.values[settings.row, :, :length]
+        observed = None if data.observed is None else data.observed[settings.row, :, :length]
+        maps = series_attention(settings.model, z_normalise(values, observed), observed, settings.channel)
+    slug = re.sub(r"[^\w.-]+", "-", without_machine_paths(settings.model)).strip("-.")
+    output = settings.output or f"runs/attention/{slug}{'-series' if settings.series else ''}.html"
+    with disk_errors(output, "output"):
+        write_attention_page(maps, output)
+    print(output)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,44 @@
+"""Let a BERT fill the blanks of a text, or of every line of a file, through transformers' own pipeline.
+
+    python recipes/fill_mask.py MODEL --text "returns true if the [MASK] is empty."
+    python recipes/fill_mask.py MODEL --texts blanks.txt --top_k 3
+
+MODEL is a directory, a run's directory or a hub id. Of several blanks in a text each is filled by itself.
+"""
+
+from dataclasses import dataclass
+
+from toolkit import cli, config
+from toolkit.errors import UserError
+
+
+@dataclass
+class FillMaskConfig:
+    model: str
+    text: str = ""
+    """With [MASK], or whatever the model's mask token is, where a word is missing."""
+    texts: str = ""
+    """A file instead: a text a line (.txt), or a text column (.csv .tsv .jsonl .parquet)."""
+    text_column: str = "text"
+    top_k: int = 5
+    """Answers for each blank."""
+    batch_size: int = 32
+
+
+def main(argv: list[str]) -> None:
+    named = ["--model", *argv] if argv and not argv[0].startswith("-") else argv
+    settings = config.parse(FillMaskConfig, named, __doc__)
+    if bool(settings.text) == bool(settings.texts):
+        raise UserError("Give either --text TEXT or --texts FILE.")
+    from toolkit.data.labelled import read_texts  # only now: --help waits for no library
+    from toolkit.generation import fill_masks
+
+    texts = [settings.text] if settings.text else [text for text, _ in read_texts(settings.texts, settings.text_column)]
+    for text, masks in zip(texts, fill_masks(settings.model, texts, settings.top_k, settings.batch_size), strict=True):
+        print(text)
+        for guesses in masks:
+            print("  " + ", ".join(f"{token} {100 * probability:.1f} %" for token, probability in guesses))
+
+
+if __name__ == "__main__":
+    cli.run(main)

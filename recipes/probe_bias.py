@@ -1,0 +1,77 @@
+"""Which of two sentences that differ in one group term does a model find likelier?
+
+    make probe-bias MODEL=runs/bert-5min                     # our templates: 290 plain sentences
+    make probe-bias MODEL=runs/bert-5min PAIRS=pairs.csv     # yours: sentence_a, sentence_b, category
+    python recipes/probe_bias.py MODEL --pairs crows_pairs_anonymized.csv --a_column sent_more --b_column sent_less \\
+        --category_column bias_type                          # CrowS-Pairs' own file
+
+A BERT is scored as in CrowS-Pairs (Nangia et al. 2020), a GPT by the sentences' log-likelihood. MODEL is a directory, a
+run's directory or a hub id; of a run, the report goes to its bias.json, from where its card takes it.
+"""
+
+from dataclasses import dataclass
+
+from toolkit import cli, config
+from toolkit.run import disk_errors, write_json
+
+
+@dataclass
+class ProbeBiasConfig:
+    model: str
+    pairs: str = ""
+    """A .csv, .tsv, .jsonl or .parquet file; empty: our templates."""
+    a_column: str = "sentence_a"
+    b_column: str = "sentence_b"
+    category_column: str = "category"
+    """Empty: all pairs are of one category."""
+    batch_size: int = 64
+    output: str = ""
+    """Where the report goes; default: bias.json of the run, and nowhere for a model that is of none."""
+
+
+def show(report: dict) -> None:
+    from toolkit.compare import table
+
+    def row(category: str, found: dict) -> dict:
+        share = "–" if found["prefers_a"] is None else (
+            f"{100 * found['prefers_a']:.0f} % ({100 * found['low']:.0f} to {100 * found['high']:.0f})")
+        spread = "" if found["ci95"] is None else f" ± {found['ci95']:.2f}"
+        return {"category (a / b)": category, "pairs": found["n"], "prefer a": share,
+                "a − b, nats": f"{found['mean_difference']:+.2f}{spread}"}
+
+    rows = []
+    for category, found in report["categories"].items():
+        rows.append(row(category, found))
+        if "shared_tokens" in found:
+            rows.append(row("  … shared tokens alone", found["shared_tokens"]))
+    print(f"{report['model']}, {report['pairs']} pairs: {report['method']}\n\n{table(rows)}\n")
+    print("lead by more than others of their category, in nats:")
+    for category, found in report["categories"].items():
+        for side in ("a", "b"):
+            if told := ", ".join(f"{text} {lead:.1f}" for text, lead in found["stand_out"][side]):
+                print(f"  {category}, {side}: {told}")
+    if left_out := sum(report["left_out"].values()):
+        print(f"left out: {left_out} pairs, with a word that the tokenizer does not know")
+    print(f"in {report['split_terms']} pairs what differs is several tokens")
+    print(f"\nThis can show: {report['can_show']}\nIt cannot show: {report['cannot_show']}")
+
+
+def main(argv: list[str]) -> None:
+    named = ["--model", *argv] if argv and not argv[0].startswith("-") else argv
+    settings = config.parse(ProbeBiasConfig, named, __doc__)
+    from toolkit.bias import probe_bias, read_pairs, report_path  # only now: --help waits for no library
+
+    pairs = read_pairs(settings.pairs, settings.a_column, settings.b_column,
+                       settings.category_column) if settings.pairs else None
+    report = probe_bias(settings.model, pairs, settings.batch_size)
+    output = settings.output or report_path(settings.model)
+    if output:
+        with disk_errors(output, "output"):
+            write_json(output, report)
+    show(report)
+    if output:
+        print(f"\n{output}")
+
+
+if __name__ == "__main__":
+    cli.run(main)
