@@ -3,7 +3,7 @@
 .PHONY: help install demo test test-slow test-faults lint clean \
         train-tokenizer evaluate-tokenizers show-batch pretrain-bert pretrain-gpt finetune-text finetune-series forecast \
         compare-text compare-series transfer word-vectors ablation fibonacci nano-gpt shakespeare-char sweep bench bench-text \
-        bench-data card
+        bench-data sample-forecasts card
 
 BIN := .venv/bin
 NPROC ?= 1
@@ -60,6 +60,9 @@ pretrain-bert: install  ## BERT from scratch: CONFIG=recipes/configs/bert-5min.y
 
 pretrain-gpt: install  ## GPT from scratch: CONFIG=recipes/configs/gpt-5min.yaml
 	@$(LAUNCH) recipes/pretrain_gpt.py $(RECIPE_ARGS)
+
+sample-forecasts: install  ## forecasts of a GPT that learned series as tokens: medians, intervals, beside naive ones
+	@$(BIN)/python recipes/sample_forecasts.py $(RECIPE_ARGS)
 
 finetune-text: install  ## text classification beside its baselines: CONFIG=recipes/configs/authorship.yaml
 	@$(LAUNCH) recipes/finetune_text.py $(RECIPE_ARGS)

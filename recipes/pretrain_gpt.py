@@ -1,18 +1,21 @@
-"""Pretrain a GPT from scratch on your text: the next token, in packed blocks (Radford et al. 2019).
+"""Pretrain a GPT from scratch on your text, or on series as tokens: the next one, in packed blocks.
 
     make pretrain-gpt CONFIG=recipes/configs/gpt-5min.yaml
+    make pretrain-gpt CONFIG=recipes/configs/gpt-series.yaml
     accelerate launch --multi_gpu --num_processes 2 recipes/pretrain_gpt.py --config …
 
-Corpus → byte-level BPE tokenizer → token store → blocks → GPT2LMHeadModel. Run it again to continue an interrupted
-run; a finished one prints its result.
+Corpus → byte-level BPE tokenizer → token store → blocks → GPT2LMHeadModel (Radford et al. 2019); series → uniform bins
+→ the same (Ansari et al. 2024). Run it again to continue an interrupted run; a finished one prints its result.
 """
 
 from dataclasses import dataclass, field
 
 from toolkit import cli, config
 from toolkit.card import CardConfig
+from toolkit.data.bert import unigram_entropy
 from toolkit.data.corpus import CorpusConfig
-from toolkit.data.prepare import prepare
+from toolkit.data.prepare import PreparedData, prepare
+from toolkit.data.series_corpus import SeriesCorpusConfig, prepare_series
 from toolkit.errors import UserError
 from toolkit.models.gpt import GPT2LMHeadModel
 from toolkit.models.initialisation import InitialValues, initialise
@@ -44,8 +47,11 @@ class PretrainGptConfig:
     data_dir: str
     """Where corpus, tokenizer and token store are made once; runs may share it."""
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
+    series: SeriesCorpusConfig = field(default_factory=SeriesCorpusConfig)
+    """Given series.sources, series are what is learned, and corpus is not read."""
     tokenizer: str = "tokenizers/byte-level-bpe-4k.yaml"
-    """A spec to train on the train split, or a trained tokenizer's directory or hub id."""
+    """A spec to train on the train split, or a trained tokenizer's directory or hub id; for series
+    tokenizers/series-bins.yaml, or one like it."""
     model: ModelSection = field(default_factory=ModelSection)
     block_size: int = 128
     """Tokens a row sees at once."""
@@ -60,6 +66,30 @@ class PretrainGptConfig:
     impl: ImplConfig = field(default_factory=ImplConfig)
     dry_run: bool = False
     """Check every input, prepare the data, tell what would be trained, how long and in how much memory, and end."""
+
+
+class SeriesPretraining(GptPretraining):
+    """Series have no bytes to count bits of."""
+
+    def evaluate(self, model, accelerator, precision) -> dict[str, float]:
+        result = super().evaluate(model, accelerator, precision)
+        return {key: value for key, value in result.items() if key not in ("bytes", "bits_per_byte")}
+
+
+def load_data(settings: PretrainGptConfig, progress: bool) -> PreparedData:
+    """Tokens of the text, or of the series, that the configuration names."""
+    if settings.series.sources:
+        if settings.probes.sets:
+            raise UserError("probes.sets names labelled texts, but series.sources is given: a model of series reads no "
+                            "text. Leave one of them out.")
+        data = prepare_series(settings.series, settings.tokenizer, settings.data_dir, progress)
+        document = data.tokenizer.context_length + data.tokenizer.horizon + 1
+        if settings.block_size < document:
+            raise UserError(f"block_size is {settings.block_size}; a document of {settings.tokenizer} is {document} "
+                            f"tokens, and a row must hold at least one.")
+        return data
+    return prepare(settings.corpus, settings.tokenizer, settings.data_dir, end_documents=True,
+                   num_proc=settings.impl.preprocessing_num_workers, progress=progress)
 
 
 def pretrain_gpt(settings: PretrainGptConfig, accelerator) -> dict:
@@ -78,8 +108,7 @@ def pretrain_gpt(settings: PretrainGptConfig, accelerator) -> dict:
 
     # Data: the first process makes it, the others find it made.
     with main_process_first(accelerator):
-        data = prepare(settings.corpus, settings.tokenizer, settings.data_dir, end_documents=True,
-                       num_proc=settings.impl.preprocessing_num_workers, progress=accelerator.is_main_process)
+        data = load_data(settings, accelerator.is_main_process)
     vocab_size, end_id = len(data.tokenizer), data.tokenizer.eos_token_id
 
     # Model: transformers' class, with initial values from which minutes are enough.
@@ -91,17 +120,20 @@ def pretrain_gpt(settings: PretrainGptConfig, accelerator) -> dict:
         attn_pdrop=dropout, bos_token_id=end_id, eos_token_id=end_id))
     if accelerator.is_main_process:
         initialise(model, settings.model, data.train, data.tokenizer)  # the others get rank 0's weights
+    entropy = unigram_entropy(data.validation, vocab_size, data.train)
     run.write_manifest(data.files(), data=data.facts(), parameters=model.num_parameters())
     accelerator.print(f"{settings.model.preset}: {model.num_parameters():,} parameters with a vocabulary of "
-                      f"{vocab_size:,}; {data.train.num_tokens:,} training tokens")
+                      f"{vocab_size:,}; {data.train.num_tokens:,} training tokens; unigram entropy {entropy:.2f} nats")
 
     # Train.
-    task = GptPretraining(model, data, settings.block_size, settings.training.batch_size, settings.seed,
-                          settings.attention_within_documents, Probes(settings.probes, data.tokenizer))
+    objective = SeriesPretraining if settings.series.sources else GptPretraining
+    task = objective(model, data, settings.block_size, settings.training.batch_size, settings.seed,
+                     settings.attention_within_documents,
+                     Probes(settings.probes, data.tokenizer) if settings.probes.sets else None)
     if settings.dry_run:
         return dry_run(task, settings.training, settings.impl, run, accelerator, data.train.num_tokens)
     metrics = train(task, settings.training, settings.impl, run, accelerator, settings.seed, "GPT")
-    return run.finish(metrics)
+    return run.finish({**metrics, "unigram_entropy": entropy})
 
 
 def main(argv: list[str]) -> None:
@@ -110,8 +142,9 @@ def main(argv: list[str]) -> None:
     result = pretrain_gpt(settings, accelerator)
     if settings.dry_run:
         return
-    accelerator.print(f"loss {result['loss']:.3f} nats a token, perplexity {result['perplexity']:.1f}, "
-                      f"{result['bits_per_byte']:.3f} bits per byte")
+    accelerator.print(f"loss {result['loss']:.3f} nats a token, perplexity {result['perplexity']:.1f}"
+                      + (f", {result['bits_per_byte']:.3f} bits per byte" if "bits_per_byte" in result else
+                         f"; unigram entropy {result['unigram_entropy']:.3f} nats"))
     accelerator.print(f"model: {settings.output_dir}/model")
 
 

@@ -82,7 +82,11 @@ def is_spec(source: str) -> bool:
 
 def read_spec(path: str | Path) -> TokenizerSpec:
     """A spec from `tokenizers/*.yaml`, its defaults filled in."""
-    spec = configuration.from_dict(TokenizerSpec, configuration.read_yaml(path), str(path))
+    values = configuration.read_yaml(path)
+    if values.get("algorithm") == "series-bins":
+        raise UserError(f"{path}: series-bins cuts time series, not text. Name series.sources in a configuration of "
+                        f"make pretrain-gpt, or another spec.")
+    spec = configuration.from_dict(TokenizerSpec, values, str(path))
     possible = PRE_TOKENIZERS[spec.algorithm]
     spec.pre_tokenizer = spec.pre_tokenizer or possible[0]
     spec.normalizer = spec.normalizer or ("bert" if spec.algorithm == "wordpiece" else "none")

@@ -11,6 +11,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from toolkit.data.corpus import SPLITS, CorpusConfig, prepare_corpus
+from toolkit.data.series_bins import SeriesBins
 from toolkit.data.store import STORE_FILES, TokenStore, build_store
 from toolkit.errors import UserError
 from toolkit.tokenization import fingerprint
@@ -19,7 +20,7 @@ from toolkit.tokenizer_training import prepare_tokenizer
 
 @dataclass(frozen=True)
 class PreparedData:
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: PreTrainedTokenizerBase | SeriesBins
     train: TokenStore
     validation: TokenStore
     corpus: dict
@@ -28,7 +29,9 @@ class PreparedData:
 
     def facts(self) -> dict:
         """What a manifest should say of the data."""
-        return {"corpus": self.corpus, "weights": list(self.weights), "tokenizer": fingerprint(self.tokenizer),
+        series = isinstance(self.tokenizer, SeriesBins)
+        return {"corpus": self.corpus, "weights": list(self.weights),
+                "tokenizer": self.tokenizer.fingerprint() if series else fingerprint(self.tokenizer),
                 "tokens": {"train": self.train.num_tokens, "validation": self.validation.num_tokens}}
 
     def files(self) -> list[Path]:

@@ -1,0 +1,207 @@
+"""Forecast by sampling from a GPT that was pretrained on series as tokens, beside forecasts that cost nothing.
+
+    make pretrain-gpt CONFIG=recipes/configs/gpt-series.yaml && make sample-forecasts
+    python recipes/sample_forecasts.py --run runs/gpt-series --sources my-table.csv --output_dir runs/my-forecasts
+
+Of each source, windows of its test part (what lies behind train and validation; of a generator, series of their own):
+the context is read, paths are drawn, their quantiles are the forecast. Errors are in units of the context's mean
+absolute value, so that series of any size count alike. `forecasts.json` holds them, `<source>.png` shows some.
+"""
+
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from pretrain_gpt import PretrainGptConfig
+
+from toolkit import cli, config, metrics
+from toolkit.compare import paired_bootstrap, table
+from toolkit.data.series_bins import SeriesBins
+from toolkit.data.series_corpus import SeriesCorpusConfig, split_windows
+from toolkit.errors import UserError
+from toolkit.models.forecasting_baselines import carried_forward, repeat_last, seasonal_naive
+from toolkit.models.series_sampling import load_series_gpt, sample_paths
+from toolkit.report import COLOURS, INK, SOFT, _save
+from toolkit.run import Run
+
+QUANTILES = (0.1, 0.5, 0.9)
+
+
+@dataclass
+class SampleForecastsConfig:
+    output_dir: str = "runs/gpt-series-forecasts"
+    run: str = "runs/gpt-series"
+    """The run directory of `make pretrain-gpt` on series: its model, its sources and where their splits lie."""
+    sources: list[str] = field(default_factory=list)
+    """Other tables or generators than the run's; of a table still the test part alone, whatever it was used for."""
+    windows: int = 200
+    """The most windows of a source, evenly over its test part."""
+    num_samples: int = 20
+    """Paths drawn for each window."""
+    temperature: float = 1.0
+    top_k: int | None = None
+    """Draw among so many likeliest bins; default: all. Less narrows the intervals."""
+    season: int | None = None
+    """What the seasonal naive forecast repeats; default: of each context the lag at which it is most like itself."""
+    seed: int = 0
+
+
+def windows_to_ask(series: SeriesCorpusConfig, number: int, bins: SeriesBins, most: int
+                   ) -> tuple[np.ndarray, np.ndarray]:
+    """(n, context_length) contexts and (n, horizon) futures of the test part, NaN where a value is missing."""
+    values = split_windows(series, number, "test", bins.context_length + bins.horizon, 1)
+    known = ~np.isnan(values[:, :bins.context_length]).all(1) & ~np.isnan(values[:, bins.context_length:]).all(1)
+    values = values[known]
+    if not len(values):
+        raise UserError(f"{series.sources[number]}: no test window has values in its context and in its horizon.")
+    values = values[np.unique(np.linspace(0, len(values) - 1, most).round().astype(int))]
+    return values[:, :bins.context_length], values[:, bins.context_length:]
+
+
+def filled(values: np.ndarray) -> np.ndarray:
+    """Missing values replaced by the last one before them."""
+    seen = torch.from_numpy(~np.isnan(values))
+    return carried_forward(torch.from_numpy(np.nan_to_num(values)), seen).numpy()
+
+
+def estimated_seasons(context: np.ndarray) -> np.ndarray:
+    """(n, L) → (n,) the lag up to L / 2 at which the autocorrelation is largest, once it has been below zero: at the
+    first lags every smooth series is like itself.
+    """
+    centred = context - context.mean(1, keepdims=True)
+    lags = range(2, context.shape[1] // 2 + 1)
+    products = np.stack([(centred[:, lag:] * centred[:, :-lag]).sum(1) / np.sqrt(np.maximum(
+        (centred[:, lag:] ** 2).sum(1) * (centred[:, :-lag] ** 2).sum(1), 1e-300)) for lag in lags], 1)
+    below = np.maximum.accumulate(products < 0, axis=1)
+    return np.where(below | ~below.any(1, keepdims=True), products, -1).argmax(1) + lags.start
+
+
+def linear_map(series: SeriesCorpusConfig, bins: SeriesBins) -> np.ndarray:
+    """(context_length + 1, horizon) least squares from scaled context to scaled future, on all the training windows."""
+    length = bins.context_length + bins.horizon
+    parts = [split_windows(series, number, "train", length, series.stride or length, lambda line: None)
+             for number in range(len(series.sources))]
+    values = np.concatenate(parts)
+    values = values[~np.isnan(values).any(1)]
+    values = values / bins.scale(values)[:, None]
+    inputs = np.pad(values[:, :bins.context_length], ((0, 0), (0, 1)), constant_values=1.0)
+    penalty = 1e-4 * len(inputs) * np.eye(inputs.shape[1])
+    return np.linalg.solve(inputs.T @ inputs + penalty, inputs.T @ values[:, bins.context_length:])
+
+
+def naive_forecasts(context: np.ndarray, horizon: int, season: int | None, weights: np.ndarray, bins: SeriesBins
+                    ) -> dict[str, np.ndarray]:
+    """Name → (n, horizon): repeat-last, seasonal naive, and the linear map."""
+    values = filled(context)
+    scale = bins.scale(context)[:, None]
+    tensor = torch.from_numpy(values)[:, None]
+    seasons = np.full(len(values), season) if season else estimated_seasons(values)
+    seasonal = np.stack([seasonal_naive(row[None], horizon, int(lag))[0, 0].numpy()
+                         for row, lag in zip(tensor, seasons, strict=True)])
+    return {"repeat-last": repeat_last(tensor, horizon)[:, 0].numpy(), "seasonal naive": seasonal,
+            "linear": (np.pad(values / scale, ((0, 0), (0, 1)), constant_values=1.0) @ weights) * scale}
+
+
+def scores(quantiles: np.ndarray, future: np.ndarray, scale: np.ndarray) -> dict[str, float]:
+    """quantiles (n, horizon, 3), or (n, horizon) of a forecast without intervals; in units of the (n,) scales."""
+    seen = ~np.isnan(future)
+    future = (future / scale[:, None])[seen]
+    scaled = quantiles / scale.reshape(-1, *[1] * (quantiles.ndim - 1))
+    every = scaled[seen] if quantiles.ndim == 3 else np.repeat(scaled[seen][:, None], len(QUANTILES), 1)
+    middle = every[:, QUANTILES.index(0.5)]
+    result = {name: metrics.load(name).compute(predictions=middle, references=future)[name] for name in ("mse", "mae")}
+    result |= metrics.load("quantile_loss").compute(predictions=every, references=future, quantile=QUANTILES)
+    if quantiles.ndim == 3:
+        result["coverage"] = float(((every[:, 0] <= future) & (future <= every[:, -1])).mean())
+    return result
+
+
+def errors_by_window(forecast: np.ndarray, future: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """(n,) mean absolute errors."""
+    return np.nanmean(np.abs(forecast - future), 1) / scale
+
+
+def plot(path: Path, context: np.ndarray, future: np.ndarray, quantiles: np.ndarray, naive: np.ndarray,
+         title: str) -> None:
+    """Six windows: the end of the context, what came, the median with its 80 % interval, and the seasonal naive."""
+    figure, all_axes = plt.subplots(2, 3, figsize=(11, 5.2), layout="constrained", sharex=True)
+    figure.suptitle(title, color=INK, fontsize=11)
+    length, horizon = context.shape[1], future.shape[1]
+    shown = np.unique(np.linspace(0, len(context) - 1, all_axes.size).round().astype(int))
+    before, after = np.arange(-length, 0), np.arange(horizon)
+    for axes, window in zip(all_axes.flat, shown, strict=False):
+        axes.plot(before, context[window], color=INK, linewidth=1)
+        axes.plot(after, future[window], color=INK, linewidth=1, linestyle=":", label="what came")
+        axes.fill_between(after, quantiles[window, :, 0], quantiles[window, :, -1], color=COLOURS[0], alpha=0.2,
+                          linewidth=0, label="80 % of paths")
+        axes.plot(after, quantiles[window, :, 1], color=COLOURS[0], linewidth=1.3, label="median")
+        axes.plot(after, naive[window], color=COLOURS[1], linewidth=0.9, linestyle="--", label="seasonal naive")
+        axes.axvline(-0.5, color=SOFT, linewidth=0.8)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(*all_axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False,
+                  fontsize=8)
+    _save(figure, path)
+
+
+def sample_forecasts(settings: SampleForecastsConfig) -> dict:
+    """Forecast, score and draw; returns what `result.json` holds."""
+    trained = Path(settings.run)
+    if not (trained / "config.yaml").is_file():
+        raise UserError(f"{trained}: is no run directory (it has no config.yaml). Make one: make pretrain-gpt "
+                        f"CONFIG=recipes/configs/gpt-series.yaml")
+    pretraining = config.from_dict(PretrainGptConfig, config.read_yaml(trained / "config.yaml"),
+                                   str(trained / "config.yaml"))
+    if not pretraining.series.sources:
+        raise UserError(f"{trained}: learned text, not series. Give a run with series.sources.")
+    model, bins = load_series_gpt(trained / "model")
+    if settings.windows < 1:
+        raise UserError(f"windows is {settings.windows}; give at least 1.")
+    if settings.season is not None and not 1 <= settings.season <= bins.context_length:
+        raise UserError(f"season is {settings.season}; it must lie between 1 and the context's {bins.context_length} "
+                        f"values.")
+    run = Run(settings.output_dir).open(settings)
+    if run.result():
+        print(f"{run.directory} is finished; its result is {run.result_path}")
+        return run.result()
+    asked = replace(pretraining.series, sources=settings.sources or pretraining.series.sources)
+    weights = linear_map(pretraining.series, bins)
+    result = {}
+    for number, source in enumerate(asked.sources):
+        context, future = windows_to_ask(asked, number, bins, settings.windows)
+        scale = bins.scale(context)
+        paths = sample_paths(model, bins, context, num_samples=settings.num_samples,
+                             temperature=settings.temperature, top_k=settings.top_k, seed=settings.seed)
+        # Weibull's: were truth one more path, it would lie below the q-quantile with probability q.
+        quantiles = np.quantile(paths, QUANTILES, axis=1, method="weibull").transpose(1, 2, 0)
+        naive = naive_forecasts(context, bins.horizon, settings.season, weights, bins)
+        arms = {"GPT, median of samples": quantiles, **naive}
+        median = errors_by_window(quantiles[..., 1], future, scale)
+        gains = {}
+        for name, forecast in naive.items():
+            mean, low, high = paired_bootstrap(errors_by_window(forecast, future, scale), median)
+            gains[name] = {"mean": mean, "low": low, "high": high}
+        result[source] = {"windows": len(context), "clipped": bins.clipped(future, scale),
+                          "arms": {name: scores(forecast, future, scale) for name, forecast in arms.items()},
+                          "mae_saved": gains}
+        name = re.sub(r"[^\w-]+", "-", Path(source).name.removeprefix("generator:"))
+        plot(run.directory / f"{name}.png", context, future, quantiles, naive["seasonal naive"],
+             f"{source}: {bins.horizon} values after {bins.context_length}")
+    return run.finish(result)
+
+
+def main(argv: list[str]) -> None:
+    settings = config.parse(SampleForecastsConfig, argv, __doc__)
+    for source, found in sample_forecasts(settings).items():
+        print(f"\n{source}: {found['windows']} test windows; errors in units of the context's mean absolute value")
+        print(table([{"forecast": name, **row} for name, row in found["arms"].items()]))
+        for name, gain in found["mae_saved"].items():
+            judgement = "better" if gain["low"] > 0 else "worse" if gain["high"] < 0 else "not distinguishable"
+            print(f"against {name}: MAE {-gain['mean']:+.4f} (95 % of bootstraps over windows: {-gain['high']:+.4f} to "
+                  f"{-gain['low']:+.4f}): {judgement}")
+
+
+if __name__ == "__main__":
+    cli.run(main)
