@@ -193,6 +193,38 @@ def test_finetune_series_gives_every_arm(checkpoints, tmp_path, accelerator):
     assert (tmp_path / "run/bert-pretrained/seed-0/model/model.safetensors").exists()
 
 
+def test_finetune_series_reads_unequal_series_with_gaps(checkpoints, tmp_path, accelerator, capsys):
+    random = np.random.default_rng(0)
+    for name, size in (("train", 20), ("test", 12)):
+        rows = ["person,second,x,y,state"]
+        for person in range(size):
+            state = ["rest", "walk"][person % 2] if person else "fall"  # the only one of its class
+            for t in range(random.integers(20, 40)):
+                x, y = random.normal() + 3 * (state == "walk") * math.sin(t), random.normal()
+                rows.append(f"{person},{t / 10},{x:.3f},{'' if t % 7 == 3 else round(y, 3)},{state}")
+        (tmp_path / f"{name}.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    data = dict(train=str(tmp_path / "train.csv"), test=str(tmp_path / "test.csv"), series_column="person",
+                time_column="second", label_column="state", sampling_rate=10)
+    settings = finetune_series.FinetuneSeriesConfig(
+        output_dir=str(tmp_path / "run"), models={"bert": checkpoints["bert"]}, seeds=1, patch_length=8,
+        training=FineTuningConfig(**QUICK), data=finetune_series.SeriesDataSection(missing="mask", **data),
+        baselines=["logistic", "dtw"])
+    result = finetune_series.finetune_series(settings, accelerator)
+    assert result["label_names"] == ["fall", "rest", "walk"] and result["test_examples"] == 12
+    assert len(result["dtw"]["values"]) == len(result["logistic"]["values"]) == len(result["majority"]["values"]) == 1
+    told = capsys.readouterr().out
+    assert "values are missing" in told and "padded on the right" in told
+    assert "1 classes of one example keep it in training: fall" in told
+    settings.data.missing, settings.output_dir = "refuse", str(tmp_path / "other")
+    with pytest.raises(UserError, match="train.csv, line 5, column 'y': .*set data.missing to mask"):
+        finetune_series.finetune_series(settings, accelerator)
+    settings.data.missing = "mask"
+    for length, message in ((0, "patch_length is 0; give at least 1"), (100, "shorter than one patch of 100 values")):
+        settings.patch_length, settings.dry_run = length, True
+        with pytest.raises(UserError, match=message):
+            finetune_series.finetune_series(settings, accelerator)
+
+
 def test_series_splits_share_no_series():
     train, validation, test = finetune_series.load_splits(finetune_series.SeriesDataSection(test_per_class=30), seed=3)
     rows = [{series.tobytes() for series in part.values} for part in (train, validation, test)]
@@ -263,6 +295,7 @@ def test_every_config_that_ships_is_valid():
              "authorship": "finetune_text.FinetuneTextConfig",
              "transfer": "transfer.TransferConfig", "word": "word_vectors.WordVectorsConfig",
              "series": "finetune_series.FinetuneSeriesConfig", "gunpoint": "finetune_series.FinetuneSeriesConfig",
+             "ucr": "compare_series.CompareSeriesConfig",
              "forecast": "forecast.ForecastRecipeConfig", "etth1": "forecast.ForecastRecipeConfig",
              "shakespeare": "shakespeare_char.ShakespeareCharConfig", "sweep": "sweep.SweepConfig",
              "tokenizer": "train_tokenizer.TrainTokenizerConfig",

@@ -66,20 +66,12 @@ def _from_files(data: SeriesDataSection, note: Note) -> Splits:
         raise UserError("data: give both data.train and data.test, or neither for a generated set.")
     if data.generator:
         raise UserError(f"data.generator is {data.generator}, and data.train is {data.train}. Leave one of them out.")
-    paths = [path for path in (data.train, data.validation, data.test) if path]
-    known, parts = None, []
-    for path in paths:
-        parts.append(read_series(path, known, data.missing, data.sampling_rate, data, note))
-        known = parts[0].label_names
-        channels, expected = parts[-1].values.shape[1], parts[0].values.shape[1]
-        if channels != expected:
-            raise UserError(f"{path}: series of {channels} channels, but {data.train} has {expected}. Give files with "
-                            f"the same channels, in the same order.")
-    train, *others = parts
+    train = _read(data, data.train, None, note)
     present = np.bincount(train.labels, minlength=len(train.label_names))
     if (present > 0).sum() < 2:
         raise UserError(f"{data.train}: all {len(train):,} series have the label '{train.label_names[0]}', so there is "
                         f"nothing to learn. Name another column of labels, or add series with other labels.")
+    others = [_read(data, path, train, note) for path in (data.validation, data.test) if path]
     single = [train.label_names[label] for label in np.flatnonzero(present == 1)]
     if len(others) == 2:
         if single:
@@ -94,6 +86,14 @@ def _from_files(data: SeriesDataSection, note: Note) -> Splits:
     if single:
         note(f"validation: {len(single)} classes of one example keep it in training: {', '.join(single[:10])}")
     return kept, held, others[0]
+
+
+def _read(data: SeriesDataSection, path: str, train: SeriesDataset | None, note: Note) -> SeriesDataset:
+    part = read_series(path, train and train.label_names, data.missing, data.sampling_rate, data, note)
+    if train is not None and part.values.shape[1] != train.values.shape[1]:
+        raise UserError(f"{path}: series of {part.values.shape[1]} channels, but {data.train} has "
+                        f"{train.values.shape[1]}. Give files with the same channels, in the same order.")
+    return part
 
 
 def hold_out(train: SeriesDataset) -> tuple[SeriesDataset, SeriesDataset]:
