@@ -121,7 +121,7 @@ def languages(facts: Facts, card: Any) -> list[str]:
     """ISO 639 codes: stated, or known because the built-in text alone was read; else those of the base."""
     if card.language or _is_built_in(facts):
         return card.language or ["en"]
-    if facts.base_run is None:
+    if facts.base_run is None or not facts.is_text:
         return []
     base = facts.base_run
     return list((base.config.get("card") or {}).get("language") or (["en"] if _is_built_in(base) else []))

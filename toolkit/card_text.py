@@ -32,11 +32,13 @@ def usage(facts: Facts, model: str) -> str:
     mask = (facts.tokenizer or {}).get("mask_token", "[MASK]")
     what = kind(facts)
     if what in ("bert", "gpt", "text") and facts.tokenizer:
+        tokens = min(40, facts.shape.get("n_positions", 80) // 2)
         known = "" if facts.module is None else f"import {facts.module}  # makes the model's class known\n"
         call = {
             "bert": ("fill-mask", f'for answer in ask("There is a {mask} here."):\n'
                                   '    print(answer["token_str"], round(answer["score"], 3))'),
-            "gpt": ("text-generation", 'print(ask("The", max_new_tokens=40, do_sample=True)[0]["generated_text"])'),
+            "gpt": ("text-generation",
+                    f'print(ask("The", max_new_tokens={tokens}, do_sample=True)[0]["generated_text"])'),
             "text": ("text-classification", 'print(ask("A text to classify.", truncation=True))')}[what]
         return f'{known}from transformers import pipeline\n\nask = pipeline("{call[0]}", model="{model}")\n{call[1]}'
     module = facts.module or "transformers"
