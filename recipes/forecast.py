@@ -21,7 +21,7 @@ from transformers import BertConfig, PreTrainedModel
 from toolkit import cli, config
 from toolkit.compare import mean_interval, table, verdict
 from toolkit.data.forecasting import ForecastData, ForecastDataSection, load_forecast_data, window_splits
-from toolkit.errors import UserError
+from toolkit.errors import UserError, did_you_mean
 from toolkit.models.forecasting_baselines import (
     DLinear,
     DLinearConfig,
@@ -32,16 +32,24 @@ from toolkit.models.forecasting_baselines import (
 )
 from toolkit.models.series import SeriesForForecasting
 from toolkit.report import plot_by_step, plot_forecasts
-from toolkit.run import Run, write_json
+from toolkit.run import HOW_IT_IS_RUN, Run, write_json
 from toolkit.training.distributed import make_accelerator
 from toolkit.training.dry_run import dry_run
-from toolkit.training.forecasting import ForecastConfig, ForecastingTask, fit_forecaster, score_forecaster
+from toolkit.training.forecasting import (
+    ForecastConfig,
+    Forecaster,
+    ForecastingTask,
+    fit_forecaster,
+    score_forecaster,
+)
 from toolkit.training.loop import ImplConfig
 
 LINEAR = {"nlinear": (NLinear, NLinearConfig), "dlinear": (DLinear, DLinearConfig)}
 STARTS = {"random": (False, False), "random-frozen": (False, True), "pretrained": (True, False),
           "pretrained-frozen": (True, True)}
 """Arm → whether it starts from a checkpoint, and whether all but norms and positions is frozen (Zhou et al. 2023)."""
+MORE_OF_THE_SAME = ("horizons", "seeds", "linear", "starts", "published")
+"""Keys that a later command may change: each fit is a run of its own, and what is finished is not repeated."""
 MEANS = ("mse", "mae", "mase", "quantile_loss", "coverage", "seconds")
 
 
@@ -84,14 +92,21 @@ class ForecastRecipeConfig:
     """Check every input, tell what would be trained, how long and in how much memory, and end."""
 
 
-def trained_arms(settings: ForecastRecipeConfig, channels: int, horizon: int) -> dict[str, Callable[[], PreTrainedModel]]:
+def trained_arms(settings: ForecastRecipeConfig, channels: int, horizon: int
+                 ) -> dict[str, Callable[[], PreTrainedModel]]:
     """Arm → what makes its model."""
     arms: dict[str, Callable[[], PreTrainedModel]] = {}
     for name in settings.linear:
         model, model_config = LINEAR[name]
         arms[name] = partial(_linear, model, model_config, settings.context_length, horizon)
     for name, source in settings.models.items():
-        backbone = BertConfig(**source) if isinstance(source, dict) else str(source)
+        backbone = str(source)
+        if isinstance(source, dict):
+            known = BertConfig().to_dict()
+            if unknown := [key for key in source if key not in known]:
+                raise UserError(f"models.{name}: '{unknown[0]}' is no field of a BertConfig."
+                                f"{did_you_mean(str(unknown[0]), known)}")
+            backbone = BertConfig(**source)
         for start in settings.starts:
             pretrained, frozen = STARTS[start]
             if isinstance(source, dict) and pretrained:
@@ -114,6 +129,11 @@ def _series(backbone: BertConfig | str, pretrained: bool, frozen: bool, settings
     return model
 
 
+def naive_rules(horizon: int, season: int) -> dict[str, Forecaster]:
+    return {"repeat-last": lambda values, observed: repeat_last(values, horizon, observed),
+            "seasonal-naive": lambda values, observed: seasonal_naive(values, horizon, season, observed)}
+
+
 def arm_config(settings: ForecastRecipeConfig, arm: str) -> ForecastConfig:
     return config.from_dict(ForecastConfig, config.with_values(config.to_dict(settings.training),
                                                                settings.arm_training.get(arm) or {}),
@@ -125,11 +145,11 @@ def forecast(settings: ForecastRecipeConfig, accelerator) -> dict | None:
     if not settings.horizons or settings.seeds < 1:
         raise UserError("forecast needs at least one of horizons, and seeds of at least 1.")
     if settings.data.season > settings.context_length:
-        raise UserError(f"data.season is {settings.data.season} rows, but context_length {settings.context_length}: the "
-                        f"seasonal naive forecast needs a whole season of context.")
+        raise UserError(f"data.season is {settings.data.season} rows, but context_length {settings.context_length}: "
+                        f"the seasonal naive forecast needs a whole season of context.")
     published = read_published(settings.published)
     run = Run(Path(settings.output_dir) / settings.name, accelerator.is_main_process and not settings.dry_run)
-    run.open(settings)
+    run.open(settings, (*HOW_IT_IS_RUN, *MORE_OF_THE_SAME))
     data = load_forecast_data(settings.data, accelerator.print)
     names = trained_arms(settings, len(data.columns), 1)
     if unknown := sorted(settings.arm_training.keys() - names.keys()):
@@ -151,11 +171,7 @@ def forecast(settings: ForecastRecipeConfig, accelerator) -> dict | None:
                 dry_run(ForecastingTask(make(), windows["train"], windows["validation"]), arm_config(settings, arm),
                         settings.impl, run, accelerator)
             continue
-        season = settings.data.season
-        rules = {"repeat-last": lambda values, observed, horizon=horizon: repeat_last(values, horizon, observed),
-                 "seasonal-naive": lambda values, observed, horizon=horizon: seasonal_naive(
-                     values, horizon, season, observed)}
-        for arm, rule in rules.items():
+        for arm, rule in naive_rules(horizon, settings.data.season).items():
             note(arm, score_forecaster(rule, windows, settings.training, settings.impl,
                                        Run(run.directory / f"{arm}/{horizon}", accelerator.is_main_process),
                                        accelerator))
@@ -248,8 +264,8 @@ def read_published(path: str) -> dict[str, dict[str, dict[str, float]]]:
                 if model:
                     found.setdefault(model, {}).setdefault(str(int(row["horizon"])), {})[error] = float(value)
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as published errors ({error}). Expected a csv with horizon and columns "
-                        f"such as DLinear_mse (key published).") from None
+        raise UserError(f"{path}: cannot be read as published errors ({error}). Expected a csv with horizon and "
+                        f"columns such as DLinear_mse (key published).") from None
     return found
 
 

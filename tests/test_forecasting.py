@@ -1,4 +1,4 @@
-"""Tables over time, windows that never cross a split, and the linear and naive forecasts, against what they should be."""
+"""Tables over time, windows that never cross a split, the linear and naive forecasts: against what they should be."""
 
 import numpy as np
 import pandas

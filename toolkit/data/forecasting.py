@@ -1,9 +1,9 @@
 """Forecasting: series cut into train, validation and test by time, scaled by train alone, and windows of them.
 
-The published protocol (Zhou et al. 2021, *Informer*; Nie et al. 2023, *PatchTST*): a window is a context and the horizon
-that follows it. **A window belongs to the split that holds its whole horizon, and no horizon crosses a border.** The
-context of a validation or test window may reach back into the rows before its split: they are inputs only, and would
-be known when the forecast is made. Means and deviations are those of the train rows.
+The published protocol (Zhou et al. 2021, *Informer*; Nie et al. 2023, *PatchTST*): a window is a context and the
+horizon that follows it. **A window belongs to the split that holds its whole horizon, and no horizon crosses a
+border.** The context of a validation or test window may reach back into the rows before its split: they are inputs
+only, and would be known when the forecast is made. Means and deviations are those of the train rows.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -93,7 +93,7 @@ def load_forecast_data(section: ForecastDataSection, note: Callable[[str], None]
 
 def standardised(series: Sequence[np.ndarray], columns: Sequence[str], borders: Sequence[float], season: int = 1,
                  observed: Sequence[np.ndarray] | None = None, note: Callable[[str], None] = print) -> ForecastData:
-    """Series (channels, rows) of any lengths, each cut at `borders` → scaled by the mean and deviation of all train rows.
+    """Series (channels, rows) of any lengths, each cut at `borders` → scaled by mean and deviation of all train rows.
 
     UserError for borders that do not fit, and for a channel of which train knows nothing.
     """
@@ -109,8 +109,8 @@ def standardised(series: Sequence[np.ndarray], columns: Sequence[str], borders: 
         seen = np.concatenate([part[:, :end] for part, (end, _, _) in zip(observed, ends, strict=True)], 1)
     for name, known in zip(columns, seen.any(1), strict=True):
         if not known:
-            raise UserError(f"column '{name}': no value in the train rows. Leave it out of data.target_columns, or move "
-                            f"data.borders.")
+            raise UserError(f"column '{name}': no value in the train rows. Leave it out of data.target_columns, or "
+                            f"move data.borders.")
     mean, deviation = train.mean(1, where=seen, dtype=np.float64), train.std(1, where=seen, dtype=np.float64)
     constant = train.max(1, where=seen, initial=-np.inf) == train.min(1, where=seen, initial=np.inf)
     for name in np.asarray(columns)[constant]:
@@ -127,8 +127,8 @@ def resolve_borders(borders: Sequence[float], rows: int) -> tuple[int, int, int]
     """Ends of train, validation and test in rows; shares are rounded to the nearest row."""
     shares = max(borders, default=0) <= 1
     if len(borders) != 3 or any(end != round(end) for end in borders if not shares):
-        raise UserError(f"data.borders is {list(borders)}; expected three numbers, the rows (or shares of them) at which "
-                        f"train, validation and test end.")
+        raise UserError(f"data.borders is {list(borders)}; expected three numbers, the rows (or shares of them) at "
+                        f"which train, validation and test end.")
     train, validation, test = (round(end * rows) if shares else int(end) for end in borders)
     if not 0 < train < validation < test <= rows:
         raise UserError(f"data.borders is {list(borders)}; with {rows:,} rows expected 0 < train < validation < test ≤ "
@@ -165,8 +165,8 @@ class WindowBatches:
                 need = f"a context of {context_length:,} and {need}"
             elif longest >= horizon:
                 need += f" after a context of {context_length:,}"
-            raise UserError(f"the {split} split has {longest:,} rows, too few for {need} rows. Shorten them, or give it "
-                            f"more rows (data.borders).")
+            raise UserError(f"the {split} split has {longest:,} rows, too few for {need} rows. Shorten them, or give "
+                            f"it more rows (data.borders).")
         self._ends = np.cumsum(counts)
         # Window i of a series' part of the count starts at row i + shift of all series laid end to end.
         offsets = np.concatenate([[0], np.cumsum(lengths)[:-1]])

@@ -7,8 +7,8 @@ import numpy as np
 from toolkit.errors import UserError
 
 _RESIDUALS = 2**25
-"""Residuals kept for intervals, over all processes: 134 MB. Windows beyond are passed over evenly; neighbouring ones are
-nearly the same."""
+"""Residuals kept for intervals, over all processes: 134 MB. Windows beyond are passed over evenly; neighbouring ones
+are nearly the same."""
 
 
 class ForecastScores:
@@ -60,8 +60,8 @@ class ForecastScores:
         return np.divide(total, count, out=np.full(np.shape(total), np.nan), where=count > 0)
 
     def result(self) -> dict:
-        """Overall mse, mae, mase, and by step; given quantiles also their loss, overall, by quantile and by step, and the
-        share of true values at or below each. None: undefined.
+        """Overall mse, mae, mase, and by step; given quantiles also their loss, overall, by quantile and by step, and
+        the share of true values at or below each. None: undefined.
         """
         scores = {"mse": self.mean("squared"), "mae": self.mean("absolute"), "mase": self.mean("scaled"),
                   "mse_by_step": self.mean("squared", 0), "mae_by_step": self.mean("absolute", 0)}
