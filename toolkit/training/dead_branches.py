@@ -8,6 +8,7 @@ learned nothing is a mean, and residual connections carry the input past both. O
 """
 
 import dataclasses
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -130,9 +131,9 @@ class Findings:
         return found
 
     def as_dict(self) -> dict:
-        """Ready for JSON."""
-        return {**dataclasses.asdict(self), "warnings": self.warnings,
-                "states": {branch.name: branch.state for branch in self.branches}}
+        """As JSON would give it back."""
+        return json.loads(json.dumps({**dataclasses.asdict(self), "warnings": self.warnings,
+                                      "states": {branch.name: branch.state for branch in self.branches}}))
 
     def __str__(self) -> str:
         lines = [f"dead-branch check on {self.examples} examples"]
