@@ -3,7 +3,7 @@
 .PHONY: help install demo test test-slow test-faults lint clean \
         train-tokenizer evaluate-tokenizers show-batch pretrain-bert pretrain-gpt finetune-text finetune-series forecast \
         compare-text compare-series transfer word-vectors ablation fibonacci nano-gpt shakespeare-char sweep bench bench-text \
-        bench-data sample-forecasts card
+        bench-data forda-lab sample-forecasts card
 
 BIN := .venv/bin
 NPROC ?= 1
@@ -81,6 +81,10 @@ ablation: install  ## what of the BERT recipe matters: each of its parts taken o
 
 finetune-series: install  ## series classification beside its baselines: CONFIG=recipes/configs/gunpoint.yaml
 	@$(LAUNCH) recipes/finetune_series.py $(RECIPE_ARGS)
+
+forda-lab: install  ## is the Keras FordA transformer alive? attention taken out, equal sizes; FORDA=folder for your files
+	@$(LAUNCH) recipes/forda_lab.py --config $(or $(CONFIG),recipes/configs/forda-lab.yaml) \
+	  $(if $(FORDA),--forda "$(FORDA)" --output_dir runs/forda-lab/FordA) $(ARGS)
 
 fibonacci: install  ## the lecture's lab: RNNs of 11 and 33 parameters, without and with attention, beside least squares
 	@$(LAUNCH) recipes/fibonacci.py $(RECIPE_ARGS)

@@ -296,6 +296,7 @@ def test_every_config_that_ships_is_valid():
              "transfer": "transfer.TransferConfig", "word": "word_vectors.WordVectorsConfig",
              "series": "finetune_series.FinetuneSeriesConfig", "gunpoint": "finetune_series.FinetuneSeriesConfig",
              "ucr": "compare_series.CompareSeriesConfig",
+             "forda": "forda_lab.FordaLabConfig",
              "forecast": "forecast.ForecastRecipeConfig", "etth1": "forecast.ForecastRecipeConfig",
              "shakespeare": "shakespeare_char.ShakespeareCharConfig", "sweep": "sweep.SweepConfig",
              "tokenizer": "train_tokenizer.TrainTokenizerConfig",
