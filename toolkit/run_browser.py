@@ -278,11 +278,17 @@ def _panels(runs: Sequence[RunFacts]) -> list[str]:
     logged = dict.fromkeys(key.removeprefix("eval_") for run in runs for record in run.metrics for key in record)
     names = [name for name in logged if name not in _NO_CURVE and not name.endswith("_count") and name != "count"
              and any(len(curve(run, key)[0]) > 1 for run in runs for key in (name, f"eval_{name}"))]
-    order = {name: (name in _HOW, "loss" not in name) for name in names}
-    kept: dict[tuple, str] = {}
-    for name in sorted(names, key=lambda name: order[name]):
-        kept.setdefault(tuple(tuple(curve(run, key)[1]) for run in runs for key in (name, f"eval_{name}")), name)
-    return list(kept.values())
+
+    def says_no_more(name: str, than: str) -> bool:
+        both = ((curve(run, f"{prefix}{name}")[1], curve(run, f"{prefix}{than}")[1])
+                for run in runs for prefix in ("", "eval_"))
+        return all(not len(mine) or np.array_equal(mine, theirs) for mine, theirs in both)
+
+    kept: list[str] = []
+    for name in sorted(names, key=lambda name: (name in _HOW, "loss" not in name)):
+        if not any(says_no_more(name, other) for other in kept):
+            kept.append(name)
+    return kept
 
 
 def _steps_differ(runs: Sequence[RunFacts]) -> bool:

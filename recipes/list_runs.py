@@ -1,7 +1,7 @@
 """List runs with their key figures: kind, state, best scores, steps, parameters, size, age, commit.
 
     make runs                     # below runs/, the last first
-    python recipes/runs.py runs/demo --state unfinished
+    python recipes/list_runs.py runs/demo --state unfinished
 
 A run is a directory with a config.yaml. Finished: its result is there; running: a process holds it (told on Linux);
 unfinished: the command that made it continues it; damaged: what is wrong is said.
@@ -15,7 +15,7 @@ from toolkit import cli, config
 
 
 @dataclass
-class RunsConfig:
+class ListRunsConfig:
     directory: str = "runs"
     state: Literal["all", "finished", "running", "unfinished", "damaged"] = "all"
     """Only those in this state."""
@@ -23,7 +23,7 @@ class RunsConfig:
 
 def main(argv: list[str]) -> None:
     named = ["--directory", *argv] if argv and not argv[0].startswith("-") else argv
-    settings = config.parse(RunsConfig, named, __doc__)
+    settings = config.parse(ListRunsConfig, named, __doc__)
     from toolkit.compare import table  # only now: --help waits for no library
     from toolkit.run_browser import find_runs, runs_rows
 
