@@ -20,7 +20,13 @@ from transformers import BertConfig, PreTrainedModel
 
 from toolkit import cli, config
 from toolkit.compare import mean_interval, table, verdict
-from toolkit.data.forecasting import ForecastData, ForecastDataSection, load_forecast_data, window_splits
+from toolkit.data.forecasting import (
+    ForecastData,
+    ForecastDataSection,
+    WindowBatches,
+    load_forecast_data,
+    window_splits,
+)
 from toolkit.errors import UserError, did_you_mean
 from toolkit.models.forecasting_baselines import (
     DLinear,
@@ -30,7 +36,7 @@ from toolkit.models.forecasting_baselines import (
     repeat_last,
     seasonal_naive,
 )
-from toolkit.models.series import SeriesForForecasting
+from toolkit.models.series import SeriesForForecasting, SeriesForMaskedPatches
 from toolkit.report import plot_by_step, plot_forecasts
 from toolkit.run import HOW_IT_IS_RUN, Run, write_json
 from toolkit.training.distributed import make_accelerator
@@ -43,12 +49,12 @@ from toolkit.training.forecasting import (
     score_forecaster,
 )
 from toolkit.training.loop import ImplConfig
+from toolkit.training.masked_patches import MaskedPatchesConfig, pretrain_on_series
 
 LINEAR = {"nlinear": (NLinear, NLinearConfig), "dlinear": (DLinear, DLinearConfig)}
-STARTS = {"random": (False, False), "random-frozen": (False, True), "pretrained": (True, False),
-          "pretrained-frozen": (True, True)}
-"""Arm → whether it starts from a checkpoint, and whether all but norms and positions is frozen (Zhou et al. 2023)."""
-MORE_OF_THE_SAME = ("horizons", "seeds", "linear", "starts", "published")
+REFERENCE = {"pretrained": "random", "pretrained-frozen": "random-frozen", "masked-patches": "random"}
+"""Start → the same model without pretraining, which it is held against where both are run."""
+MORE_OF_THE_SAME = ("horizons", "seeds", "linear", "starts", "text_model", "published")
 """Keys that a later command may change: each fit is a run of its own, and what is finished is not repeated."""
 MEANS = ("mse", "mae", "mase", "quantile_loss", "coverage", "seconds")
 
@@ -76,13 +82,18 @@ class ForecastRecipeConfig:
     """Rows that are forecast; each is a comparison of its own."""
     linear: list[Literal["nlinear", "dlinear"]] = field(default_factory=lambda: ["nlinear", "dlinear"])
     models: dict = field(default_factory=dict)
-    """Name → checkpoint directory or hub id of a text or series model, or the fields of a BertConfig."""
-    starts: list[Literal["random", "random-frozen", "pretrained", "pretrained-frozen"]] = field(
-        default_factory=lambda: ["random", "pretrained-frozen", "pretrained"])
-    """Of each model; the pretrained ones where it is a checkpoint. `random` is what they are held against."""
+    """Name → checkpoint directory or hub id of a pretrained BERT or GPT, or the fields of a BertConfig."""
+    text_model: str = ""
+    """A checkpoint: one more of models, by the name of `text`."""
+    starts: list[Literal["random", "masked-patches", "pretrained", "pretrained-frozen", "random-frozen"]] = field(
+        default_factory=lambda: ["random", "masked-patches", "pretrained", "pretrained-frozen", "random-frozen"])
+    """Of each model: random values; pretrained on the train rows by hidden patches (Nie et al. 2023); the checkpoint,
+    where it is one. Frozen: all but norms and positions (Zhou et al. 2023)."""
     series: SeriesModelSection = field(default_factory=SeriesModelSection)
     seeds: int = 3
     training: ForecastConfig = field(default_factory=ForecastConfig)
+    pretraining: MaskedPatchesConfig = field(default_factory=MaskedPatchesConfig)
+    """Of masked-patches."""
     arm_training: dict = field(default_factory=dict)
     """Arm → the keys of `training` that differ for it: {nlinear: {learning_rate: 0.02}}."""
     published: str = ""
@@ -92,41 +103,55 @@ class ForecastRecipeConfig:
     """Check every input, tell what would be trained, how long and in how much memory, and end."""
 
 
-def trained_arms(settings: ForecastRecipeConfig, channels: int, horizon: int
-                 ) -> dict[str, Callable[[], PreTrainedModel]]:
-    """Arm → what makes its model."""
-    arms: dict[str, Callable[[], PreTrainedModel]] = {}
-    for name in settings.linear:
-        model, model_config = LINEAR[name]
-        arms[name] = partial(_linear, model, model_config, settings.context_length, horizon)
-    for name, source in settings.models.items():
-        backbone = str(source)
+def transformers(settings: ForecastRecipeConfig) -> dict[str, tuple[BertConfig | str, str]]:
+    """Arm → shape or checkpoint of its model, and its start."""
+    arms: dict = {}
+    models = settings.models | ({"text": settings.text_model} if settings.text_model else {})
+    for name, source in models.items():
+        shape = str(source)
         if isinstance(source, dict):
             known = BertConfig().to_dict()
             if unknown := [key for key in source if key not in known]:
                 raise UserError(f"models.{name}: '{unknown[0]}' is no field of a BertConfig."
                                 f"{did_you_mean(str(unknown[0]), known)}")
-            backbone = BertConfig(**source)
+            shape = BertConfig(**source)
         for start in settings.starts:
-            pretrained, frozen = STARTS[start]
-            if isinstance(source, dict) and pretrained:
-                continue
-            arms[f"{name}-{start}"] = partial(_series, backbone, pretrained, frozen, settings, channels, horizon)
+            if not (isinstance(source, dict) and start in ("pretrained", "pretrained-frozen")):
+                arms[f"{name}-{start}"] = (shape, start)
     return arms
 
 
-def _linear(model: type, model_config: type, context_length: int, horizon: int) -> PreTrainedModel:
-    return model(model_config(context_length=context_length, horizon=horizon))
+def new_linear(name: str, settings: ForecastRecipeConfig, horizon: int) -> PreTrainedModel:
+    model, model_config = LINEAR[name]
+    return model(model_config(context_length=settings.context_length, horizon=horizon))
 
 
-def _series(backbone: BertConfig | str, pretrained: bool, frozen: bool, settings: ForecastRecipeConfig, channels: int,
-            horizon: int) -> PreTrainedModel:
+def new_transformer(source: BertConfig | str | Path, start: str, settings: ForecastRecipeConfig, channels: int,
+                    horizon: int) -> PreTrainedModel:
     model = SeriesForForecasting.from_backbone(
-        backbone, pretrained=pretrained, num_channels=channels, context_length=settings.context_length,
-        horizon=horizon, **config.to_dict(settings.series))
-    if frozen:
+        source, pretrained=not start.startswith("random"), num_channels=channels,
+        context_length=settings.context_length, horizon=horizon, **config.to_dict(settings.series))
+    if start.endswith("-frozen"):
         model.freeze_all_but_norms_and_positions()
     return model
+
+
+def pretrained_on_series(arm: str, shape: BertConfig | str, settings: ForecastRecipeConfig, data: ForecastData,
+                         run: Run, accelerator, seed: int) -> Path:
+    """A model pretrained by hidden patches of the train rows, chosen by those of validation; once for all horizons."""
+    make = partial(SeriesForMaskedPatches.from_backbone, shape, pretrained=False, num_channels=len(data.columns),
+                   **config.to_dict(settings.series))
+    parts = []
+    for split in ("train", "validation"):
+        windows = WindowBatches(data, split, settings.context_length, 1)
+        # Windows that begin within the same patch hold the same patches but for their place.
+        parts.append(windows.rows(np.arange(0, len(windows), settings.series.patch_length)))
+    train, validation = parts
+    own = Run(run.directory / f"{arm}/pretraining/seed-{seed}", accelerator.is_main_process)
+    pretrain_on_series(make, train["values"], validation["values"], settings.pretraining, settings.impl, own,
+                       accelerator, seed, f"{arm}, pretraining, seed {seed}", train.get("observed"),
+                       validation.get("observed"))
+    return own.model_dir
 
 
 def naive_rules(horizon: int, season: int) -> dict[str, Forecaster]:
@@ -151,8 +176,9 @@ def forecast(settings: ForecastRecipeConfig, accelerator) -> dict | None:
     run = Run(Path(settings.output_dir) / settings.name, accelerator.is_main_process and not settings.dry_run)
     run.open(settings, (*HOW_IT_IS_RUN, *MORE_OF_THE_SAME))
     data = load_forecast_data(settings.data, accelerator.print)
-    names = trained_arms(settings, len(data.columns), 1)
-    if unknown := sorted(settings.arm_training.keys() - names.keys()):
+    shapes = transformers(settings)
+    names = [*settings.linear, *shapes]
+    if unknown := sorted(settings.arm_training.keys() - set(names)):
         raise UserError(f"arm_training: there is no arm '{unknown[0]}'. Choose from: {', '.join(names)}.")
     run.write_manifest(data={"columns": list(data.columns), "rows": [values.shape[1] for values in data.values],
                              "borders": [list(ends) for ends in data.borders], "mean": data.mean.tolist(),
@@ -163,23 +189,32 @@ def forecast(settings: ForecastRecipeConfig, accelerator) -> dict | None:
         def note(arm: str, result: dict, horizon: int = horizon) -> None:
             results.setdefault(arm, {}).setdefault(horizon, []).append(result)
 
-        arms = trained_arms(settings, len(data.columns), horizon)
+        def maker(arm: str, seed: int, horizon: int = horizon) -> Callable[[], PreTrainedModel]:
+            if arm in LINEAR:
+                return partial(new_linear, arm, settings, horizon)
+            source, start = shapes[arm]
+            if start == "masked-patches" and not settings.dry_run:
+                source = pretrained_on_series(arm, source, settings, data, run, accelerator, seed)
+            elif start == "masked-patches":
+                start = "random"
+            return partial(new_transformer, source, start, settings, len(data.columns), horizon)
+
         windows = window_splits(data, settings.context_length, horizon, settings.training.batch_size, 0)
         if settings.dry_run:
-            for arm, make in arms.items():
+            for arm in names:
                 accelerator.print(f"\n{arm}, horizon {horizon}, {settings.seeds} fits, each of them:")
-                dry_run(ForecastingTask(make(), windows["train"], windows["validation"]), arm_config(settings, arm),
-                        settings.impl, run, accelerator)
+                dry_run(ForecastingTask(maker(arm, 0)(), windows["train"], windows["validation"]),
+                        arm_config(settings, arm), settings.impl, run, accelerator)
             continue
         for arm, rule in naive_rules(horizon, settings.data.season).items():
             note(arm, score_forecaster(rule, windows, settings.training, settings.impl,
                                        Run(run.directory / f"{arm}/{horizon}", accelerator.is_main_process),
                                        accelerator))
         for seed in range(settings.seeds):
-            for arm, make in arms.items():
+            for arm in names:
                 training = arm_config(settings, arm)
                 windows = window_splits(data, settings.context_length, horizon, training.batch_size, seed)
-                note(arm, fit_forecaster(make, windows, training, settings.impl,
+                note(arm, fit_forecaster(maker(arm, seed), windows, training, settings.impl,
                                          Run(run.directory / f"{arm}/{horizon}/seed-{seed}",
                                              accelerator.is_main_process),
                                          accelerator, seed, f"{arm}, horizon {horizon}, seed {seed}", seed == 0))
@@ -201,7 +236,7 @@ def forecast(settings: ForecastRecipeConfig, accelerator) -> dict | None:
 
 
 def summarise(results: dict[str, dict[int, list[dict]]]) -> dict:
-    """Arm → horizon → means over seeds, with intervals; for pretrained arms the gain over the random start."""
+    """Arm → horizon → means over seeds, with intervals; for pretrained arms the gain over the same without."""
     summary: dict = {}
     for arm, by_horizon in results.items():
         for horizon, fits in by_horizon.items():
@@ -216,13 +251,13 @@ def summarise(results: dict[str, dict[int, list[dict]]]) -> dict:
             entry["nominal_coverage"] = fits[0]["nominal_coverage"]
             for key in ("mse_by_step", "mae_by_step", "quantile_loss_by_step", "coverage_by_step"):
                 entry[key] = np.mean([fit[key] for fit in fits], 0).tolist()
-            model, _, start = arm.rpartition("-pretrained")
-            reference = results.get(f"{model}-random", {}).get(horizon)
-            if model and reference:
+            start = next((start for start in sorted(REFERENCE, key=len, reverse=True) if arm.endswith(f"-{start}")), "")
+            reference = arm.removesuffix(start) + REFERENCE.get(start, "")
+            if start and reference in results:
                 gain = mean_interval([100 * (1 - fit["mse"] / other["mse"])
-                                      for fit, other in zip(fits, reference, strict=True)])
-                entry |= {"gain_percent": gain.as_dict(),
-                          "verdict": verdict(gain, f"{arm} over {model}-random, horizon {horizon}:", "% of its MSE")}
+                                      for fit, other in zip(fits, results[reference][horizon], strict=True)])
+                entry |= {"reference": reference, "gain_percent": gain.as_dict(),
+                          "verdict": verdict(gain, f"{arm} over {reference}, horizon {horizon}:", "% of its MSE")}
             summary.setdefault(arm, {})[str(horizon)] = entry
     return summary
 

@@ -279,6 +279,7 @@ def recipe(tmp_path_factory):
         "data": {"path": str(table), "season": 12}, "linear": ["nlinear"],
         "models": {"tiny": {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
                             "intermediate_size": 16}},
+        "starts": ["random", "masked-patches"], "pretraining": {"max_steps": 4},
         "series": {"patch_length": 8, "patch_stride": 8}, "training": {"max_steps": 6, "eval_steps": 3},
         "arm_training": {"nlinear": {"max_steps": 20, "learning_rate": 0.01}}, "published": str(published)})
     return settings, forecast.forecast(settings, make_accelerator())
@@ -288,15 +289,17 @@ def test_the_recipe_compares_arms_by_horizon(recipe):
     settings, summary = recipe
     stem = settings.output_dir + "/waves"
     assert summary == read_json(stem + ".json")
-    assert list(summary) == ["repeat-last", "seasonal-naive", "nlinear", "tiny-random"]
+    assert list(summary) == ["repeat-last", "seasonal-naive", "nlinear", "tiny-random", "tiny-masked-patches"]
     for arm, by_horizon in summary.items():
         assert list(by_horizon) == ["4", "8"]
         for horizon, entry in by_horizon.items():
-            assert entry["seeds"] == (2 if arm in ("nlinear", "tiny-random") else 1)
+            assert entry["seeds"] == (1 if arm in ("repeat-last", "seasonal-naive") else 2)
             assert len(entry["mse_by_step"]) == int(horizon) and entry["mse"] == np.mean(entry["mse_values"])
             assert {"mae", "mae_ci95", "mase", "quantile_loss", "coverage", "validation_mse"} <= entry.keys()
-    run = f"{stem}/nlinear/4/seed-1"
-    assert read_json(run + "/result.json")["steps"] == 20
+    assert read_json(f"{stem}/nlinear/4/seed-1/result.json")["steps"] == 20
+    assert read_json(f"{stem}/tiny-masked-patches/pretraining/seed-1/result.json")["steps"] == 4
+    entry = summary["tiny-masked-patches"]["8"]
+    assert entry["reference"] == "tiny-random" and "% of its MSE" in entry["verdict"]
     for picture in ("by-step", "forecasts-4", "forecasts-8"):
         with open(f"{stem}-{picture}.png", "rb") as file:
             assert file.read(8) == b"\x89PNG\r\n\x1a\n"
@@ -305,7 +308,9 @@ def test_the_recipe_compares_arms_by_horizon(recipe):
 def test_the_table_holds_ours_and_the_published(recipe):
     settings, summary = recipe
     shown = forecast.show(summary, forecast.read_published(settings.published))
-    assert "published Other  0.500" in shown and "tiny-random" in shown and "intervals of nominally 80 %" in shown
+    (row,) = [line.split() for line in shown.splitlines() if line.startswith("published Other")]
+    assert row == ["published", "Other", "0.500", "0.600", "–", "–"]
+    assert "tiny-random" in shown and "intervals of nominally 80 %" in shown
     assert f"{summary['nlinear']['8']['mse']:.3f} ± " in shown
 
 
@@ -323,13 +328,14 @@ def test_gains_are_in_percent_of_the_random_start():
                 "nominal_coverage": 0.8, "validation": {"mse": 1.0}, "seconds": 1.0, **steps}
 
     results = {"bert-random": {8: [fit_of(mse) for mse in (1.0, 2.0, 4.0)]},
+               "bert-random-frozen": {8: [fit_of(mse) for mse in (1.0, 2.0, 4.0)]},
                "bert-pretrained": {8: [fit_of(mse) for mse in (0.9, 1.79, 3.6)]},
                "bert-pretrained-frozen": {8: [fit_of(mse) for mse in (1.1, 2.0, 3.6)]}}
     summary = forecast.summarise(results)
     assert summary["bert-pretrained"]["8"]["gain_percent"]["mean"] == pytest.approx((10 + 10.5 + 10) / 3)
     assert summary["bert-pretrained"]["8"]["verdict"].endswith("% of its MSE: real")
     assert summary["bert-pretrained-frozen"]["8"]["verdict"].endswith("not distinguishable from zero")
-    assert "verdict" not in summary["bert-random"]["8"]
+    assert [summary[arm]["8"].get("reference") for arm in results] == [None, None, "bert-random", "bert-random-frozen"]
 
 
 @pytest.mark.parametrize(("changes", "found"), [
