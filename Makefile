@@ -3,7 +3,8 @@
 .PHONY: help install demo test test-slow test-faults lint clean \
         train-tokenizer evaluate-tokenizers show-batch pretrain-bert pretrain-gpt finetune-text finetune-series forecast \
         compare-text compare-series transfer word-vectors ablation fibonacci nano-gpt shakespeare-char sweep bench bench-text \
-        bench-data forda-lab sample-forecasts card
+        bench-data forda-lab sample-forecasts card \
+        chat attention runs compare-runs probe-bias
 
 BIN := .venv/bin
 NPROC ?= 1
@@ -120,6 +121,22 @@ bench-data: install  ## how fast corpora become batches, as ratios; writes runs/
 
 card: install  ## a run's README.md written anew: RUN=runs/demo/bert ARGS="--card.license apache-2.0"
 	@$(BIN)/python recipes/card.py $(RUN) $(ARGS)
+
+chat: install  ## write a text with a GPT, in turn: MODEL=runs/gpt-5min
+	@$(BIN)/python recipes/chat.py $(MODEL) $(ARGS)
+
+attention: install  ## a page of every head's map and entropy: MODEL=… TEXT="…", or SERIES=file ROW=3
+	@$(BIN)/python recipes/attention.py $(MODEL) $(if $(TEXT),--text='$(subst ','\'',$(TEXT))') \
+	  $(if $(SERIES),--series $(SERIES)) $(if $(ROW),--row $(ROW)) $(ARGS)
+
+probe-bias: install  ## which of two sentences a model finds likelier: MODEL=runs/bert-5min, your own PAIRS=pairs.csv
+	@$(BIN)/python recipes/probe_bias.py $(MODEL) $(if $(PAIRS),--pairs $(PAIRS)) $(ARGS)
+
+runs: install  ## the runs there are, with state and key figures: DIR=runs
+	@$(BIN)/python recipes/list_runs.py $(DIR) $(ARGS)
+
+compare-runs: install  ## figures, curves and settings of runs side by side, as a page: RUNS="runs/a runs/b"
+	@$(BIN)/python recipes/compare_runs.py $(RUNS) $(ARGS)
 
 clean:  ## remove caches and build leftovers; runs/ and .venv/ stay
 	rm -rf build *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,66 @@
+"""`from toolkit import …`: every name is there, README's example runs as it stands, and nobody waits for it."""
+
+import importlib
+import re
+import subprocess
+import sys
+
+import pytest
+import small
+
+import toolkit
+
+README = (small.ROOT / "README.md").read_text(encoding="utf-8")
+ASKING = ("generate", "fill_mask", "chat", "attention", "probe_bias", "list_runs", "compare_runs")
+
+
+def test_every_name_is_what_its_module_has():
+    for name in toolkit.__all__:
+        assert getattr(toolkit, name) is getattr(importlib.import_module(toolkit._MODULE[name]), name)
+        assert name in dir(toolkit)
+    assert len(set(toolkit.__all__)) == len(toolkit.__all__) == sum(map(len, toolkit._WHERE.values()))
+    with pytest.raises(AttributeError, match="no attribute 'generatee'"):
+        toolkit.generatee  # noqa: B018
+    with pytest.raises(ImportError):
+        exec("from toolkit import nothing_of_the_kind")
+
+
+def test_no_name_hides_a_module():
+    modules = {path.stem for path in (small.ROOT / "toolkit").iterdir()}
+    assert not modules & set(toolkit.__all__)
+
+
+def test_importing_costs_nothing_and_help_waits_for_no_library():
+    heavy = ("torch", "transformers", "numpy", "pandas", "matplotlib", "scipy")
+    code = f"""
+import runpy, sys, time
+start = time.process_time()
+import toolkit
+took = time.process_time() - start
+for recipe in {ASKING!r}:
+    sys.argv = [recipe, "--help"]
+    try:
+        runpy.run_path(f"recipes/{{recipe}}.py", run_name="__main__")
+    except SystemExit as stop:
+        assert stop.code == 0, (recipe, stop.code)
+assert not set({heavy!r}) & set(sys.modules), sorted(set({heavy!r}) & set(sys.modules))
+assert took < 0.05, took
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=small.ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Options (YAML keys") == len(ASKING)
+
+
+def test_the_example_in_readme_pretrains_and_fills_a_mask(tmp_path, monkeypatch, capsys):
+    example = README.split("### From Python")[1].split("```python\n")[1].split("```")[0]
+    assert len(example.strip().splitlines()) <= 15
+    small.write_corpus(tmp_path / "my/notes")
+    spec = small.SPECS["wordpiece"].replace("lowercase: true", "lowercase: true\nmodel_max_length: 128")
+    (tmp_path / "tokenizers").mkdir()
+    (tmp_path / "tokenizers/wordpiece-8k.yaml").write_text(spec)
+    monkeypatch.chdir(tmp_path)
+    shorter, count = re.subn(r"max_minutes=\d+", "max_steps=4", example)
+    assert count == 1
+    exec(compile(shorter, "README.md", "exec"), {})
+    assert re.search(r"\[\('\S+', 0\.\d+\)", capsys.readouterr().out)
+    assert (tmp_path / "runs/notes/model/model.safetensors").is_file()
