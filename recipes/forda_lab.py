@@ -143,7 +143,9 @@ def forda_lab(settings: FordaLabConfig, accelerator) -> dict:
     if train.values.shape[1] != 1:
         raise UserError(f"{data.train}: series of {train.values.shape[1]} channels; the Keras example, which this lab "
                         f"is about, takes one. Compare other models with make finetune-series.")
-    check_patches(first, settings.patch_length, (settings.patch_length + 1) // 2, 512, accelerator.print)
+    patches = SeriesConfig(patch_length=settings.patch_length)
+    check_patches(first, patches.patch_length, patches.patch_stride, patches.num_patches(train.values.shape[2]),
+                  accelerator.print)
     title = data.generator or Path(data.train).stem.removesuffix("_TRAIN")
     if accelerator.is_main_process:
         plot_examples(train, run.directory / "plots/examples.png", f"{title}: training series by class")

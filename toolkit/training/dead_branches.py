@@ -236,7 +236,7 @@ def _plainly_computed(model: PreTrainedModel) -> Iterator[None]:
 
 def _outputs(output: ModelOutput) -> torch.Tensor:
     """What a model is for, (B, …): logits, a prediction or, of a bare backbone, its states."""
-    for name in ("logits", "prediction", "last_hidden_state"):
+    for name in ("logits", "prediction", "prediction_logits", "last_hidden_state"):
         if getattr(output, name, None) is not None:
             return getattr(output, name).float()
     raise ValueError(f"{type(output).__name__} has neither logits nor a prediction")
