@@ -44,13 +44,22 @@ def test_augmentation_is_a_function_of_seed_and_step():
         np.testing.assert_array_equal(whole[key][4:9], part[key])
     assert whole["labels"].shape == (16, 3)
     np.testing.assert_allclose(whole["labels"].sum(1), 1, atol=1e-6)
-    plain = AugmentedBatches(data, 16, 3, AugmentationConfig(scale=0.0, mixup=0.0)).batch(5, range(16))
-    assert plain["labels"].dtype == np.int64
-    assert not np.array_equal(plain["values"], whole["values"])
-    scaled = AugmentedBatches(data, 16, 3, AugmentationConfig(scale=0.1, mixup=0.0)).batch(5, range(16))
-    factors = scaled["values"] / plain["values"]
+    still = {"scale": 0.0, "shift": 0.0, "noise": 0.0, "mixup": 0.0}
+
+    def drawn(**changes):
+        return AugmentedBatches(data, 256, 3, AugmentationConfig(**{**still, **changes})).batch(0, range(256))
+
+    plain = drawn()["values"]
+    assert drawn()["labels"].dtype == np.int64 and not np.array_equal(plain, drawn(mixup=0.5)["values"])
+    factors = drawn(scale=0.1)["values"] / plain
     np.testing.assert_allclose(factors, np.broadcast_to(factors[..., :1], factors.shape), rtol=1e-4)
-    assert 0.05 < factors[:, 0, 0].std() < 0.2
+    assert factors[:, 0, 0].std() == pytest.approx(0.1, rel=0.2)
+    noise = (drawn(noise=0.4)["values"] - plain).std((1, 2))
+    assert np.mean(noise == 0) == pytest.approx(0.5, abs=0.1) and 0.35 < noise.max() < 0.5
+    moved = drawn(shift=0.25)["values"]
+    steps = [next(k for k in range(-32, 33) if np.array_equal(
+        after[0], before[0, np.clip(np.arange(128) + k, 0, 127)])) for before, after in zip(plain, moved, strict=True)]
+    assert min(steps) < -25 and max(steps) > 25
     np.testing.assert_array_equal(batches.rows(np.arange(3))["values"], data.values[:3])
 
 
@@ -72,7 +81,8 @@ def test_it_learns_sines_and_resumes_to_the_same_weights(tmp_path):
             patch_length=4, patch_stride=4)
 
     def fit(name, **changes):
-        config = MaskedPatchesConfig(**{"max_steps": 240, "batch_size": 32, "eval_steps": 120, "save_steps": 120} | changes)
+        quick = {"max_steps": 240, "batch_size": 32, "eval_steps": 120, "save_steps": 120}
+        config = MaskedPatchesConfig(**quick | changes)
         return pretrain_on_series(make, values[:64], values[64:], config, ImplConfig(), Run(tmp_path / name),
                                   Accelerator(cpu=True), 0, name)
 
