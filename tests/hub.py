@@ -22,7 +22,8 @@ import struct
 import tempfile
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -34,7 +35,7 @@ import yaml
 API = re.compile(r"/api/(models|datasets)/([^/?]+/[^/?]+)(?:/([\w-]+)(?:/([^/?]+)(?:/([^?]+))?)?)?(?:\?(.*))?")
 FILE = re.compile(r"(?:/api)?/(?:(datasets)/)?([^/?]+/[^/?]+)/resolve/([^/?]+)/([^?]+)(?:\?.*)?")
 STORED = re.compile(r"/(lfs|cdn)/([0-9a-f]{64})\?signature=\w+")
-LARGE = (".safetensors", ".png", ".bin", ".pt")  # what git LFS holds; of other files the repository itself
+LARGE = (".safetensors", ".bin", ".pt")  # what git LFS holds; of other files the repository itself
 
 
 def blob_id(content: bytes) -> str:
@@ -118,16 +119,32 @@ class Hub:
 
     def __enter__(self) -> "Hub":
         self._home = tempfile.TemporaryDirectory(prefix="hub-", ignore_cleanup_errors=True)
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, self))
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self.storage_url = f"http://localhost:{self._server.server_port}"  # another host, as of the real hub's files
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        self._listen()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.storage_url = f"http://localhost:{self.port}"  # another host, as of the real hub's files
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._hang_up()
+        self._home.cleanup()
+
+    @contextmanager
+    def down(self) -> Iterator[None]:
+        """Nobody listens within the block."""
+        self._hang_up()
+        try:
+            yield
+        finally:
+            self._listen(self.port)
+
+    def _listen(self, port: int = 0) -> None:
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), partial(_Handler, self))
+        self.port = self._server.server_port
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def _hang_up(self) -> None:
         self._server.shutdown()
         self._server.server_close()
-        self._home.cleanup()
 
     def add_dataset(self, name: str, files: dict[str, bytes]) -> str:
         """Commit to main; `files` are all the files of the new commit. Returns its id."""

@@ -49,8 +49,8 @@ class Child:
         return Reply(**json.loads(reply))
 
     def stop(self) -> None:
-        self.process.stdin.close()
-        self.process.wait(20)
+        self.process.kill()
+        self.process.wait()
 
 
 def run_recipe(recipe: str, argv: list[str]) -> int:

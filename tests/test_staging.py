@@ -3,10 +3,9 @@
 import importlib
 import json
 import pickle
+import re
 import resource
 import shutil
-import subprocess
-import sys
 
 import pushable
 import pytest
@@ -244,19 +243,6 @@ def test_code_of_ours_travels_without_what_it_does_not_need(run, capsys):
     assert "def text_classifier" not in code["toolkit_models_text.py"]  # makes new ones
 
 
-TRAVELS = """
-import importlib, json, sys
-from pathlib import Path
-sys.modules["toolkit"] = None
-sys.path.insert(0, ".")
-for place in sorted(Path("models").iterdir()):
-    places = json.loads((place / "config.json").read_text())["auto_map"]
-    module, name = places["AutoModel"].split(".")
-    getattr(importlib.import_module(f"models.{place.name}.{module}"), name).from_pretrained(place)
-    print(place.name)
-"""
-
-
 def classes_of_ours() -> list[type]:
     """Every model of toolkit/models that is not made for others of its module to build on."""
     models = []
@@ -269,17 +255,21 @@ def classes_of_ours() -> list[type]:
     return models
 
 
-def test_every_class_of_ours_travels(tmp_path):
-    """Each is made small, saved with its code, and loaded where the toolkit is not."""
-    made = []
+def test_every_class_of_ours_travels(tmp_path, monkeypatch):
+    """Each is made small, saved with its code, and loaded by that alone; test_hub.py does it without the toolkit."""
+    monkeypatch.syspath_prepend(tmp_path)
+    made = set()
     for model in classes_of_ours():
         settings = {"context_length": 32, "horizon": 4}
         if "backbone_config" in model.config_class.__annotations__:
             settings["backbone_config"] = small.bert_config(30)
-        model(model.config_class(**settings)).save_pretrained(tmp_path / "models" / model.__name__)
-        assert add_model_code(tmp_path / "models" / model.__name__)
-        made.append(model.__name__)
-    assert {"TextForClassification", "SeriesForClassification", "RecurrentForClassification", "NLinear"} <= set(made)
-    done = subprocess.run([sys.executable, "-c", TRAVELS], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == sorted(made)
+        folder = tmp_path / "travelled" / model.__name__
+        model(model.config_class(**settings)).save_pretrained(folder)
+        for name in add_model_code(folder):
+            assert not re.search(r"^\s*(from|import) toolkit\b", (folder / name).read_text(), re.MULTILINE)
+        module, name = json.loads((folder / "config.json").read_text())["auto_map"]["AutoModel"].split(".")
+        copy = getattr(importlib.import_module(f"travelled.{model.__name__}.{module}"), name)
+        assert copy is not model and name == model.__name__
+        assert not any(copy.from_pretrained(folder, output_loading_info=True)[1].values())
+        made.add(name)
+    assert {"TextForClassification", "SeriesForClassification", "RecurrentForClassification", "NLinear"} <= made

@@ -6,7 +6,8 @@ one place for what can go wrong. Weights are taken as safetensors alone; no pick
 
 import re
 import sys
-from functools import lru_cache
+from contextlib import suppress
+from functools import lru_cache, partial
 from pathlib import Path
 
 from toolkit.errors import UserError
@@ -42,12 +43,13 @@ def _fetched(repository: str, revision: str | None) -> Path:
     named = f"{repository}@{revision}" if revision else repository
     if not sys.stderr.isatty():
         disable_progress_bars()
+    fetch = partial(hub.snapshot_download, repository, revision=revision, allow_patterns=WANTED,
+                    ignore_patterns=["*/*"])
     offline = hub.constants.is_offline_mode()
     if not offline:
         with_time_limits()
     try:
-        return Path(hub.snapshot_download(repository, revision=revision, allow_patterns=WANTED, ignore_patterns=["*/*"],
-                                          local_files_only=offline))
+        return Path(fetch(local_files_only=offline))
     except errors.GatedRepoError:
         raise UserError(f"{named}: is gated. Ask for access at {hub.constants.ENDPOINT}/{repository}, log in with "
                         f"`hf auth login`, then give the same command.") from None
@@ -64,18 +66,27 @@ def _fetched(repository: str, revision: str | None) -> Path:
         if status == 401:
             raise UserError(f"{named}: the hub does not accept your token. Log in anew (`hf auth login`), or correct "
                             f"HF_TOKEN.") from None
+        with suppress(OSError):
+            return Path(fetch(local_files_only=True))  # what was fetched before
         reason = "HF_HUB_OFFLINE is set" if offline else f"the hub cannot be reached: {first_cause(error)}"
         raise UserError(f"{named}: no such directory, and not at hand from the hub ({reason}). Check the name; to work "
                         f"offline, fetch it once with `hf download {repository}`.") from None
 
 
 def with_time_limits() -> None:
-    """From now on no request of this process waits for a silent hub for ever, as they do by default."""
+    """From now on no request of this process waits for a silent hub for ever, as many do by default."""
     import huggingface_hub as hub
 
-    client, timeout = hub.get_session(), (CONNECT_SECONDS, ANSWER_SECONDS, ANSWER_SECONDS, ANSWER_SECONDS)
-    hub.set_client_factory(lambda: type(client)(follow_redirects=True, timeout=timeout,
-                                                event_hooks=client.event_hooks))
+    client = hub.get_session()
+    hooks = [*(hook for hook in client.event_hooks["request"] if hook is not _limit_time), _limit_time]
+    hub.set_client_factory(lambda: type(client)(follow_redirects=True, timeout=None, event_hooks={"request": hooks}))
+
+
+def _limit_time(request) -> None:
+    """A hook of the HTTP client; a timeout of the client's own would be overruled by the None that requests pass."""
+    asked = request.extensions.get("timeout", {})
+    least = {"connect": CONNECT_SECONDS, **dict.fromkeys(("read", "write", "pool"), ANSWER_SECONDS)}
+    request.extensions["timeout"] = {kind: asked.get(kind) or seconds for kind, seconds in least.items()}
 
 
 def first_cause(error: BaseException) -> str:
