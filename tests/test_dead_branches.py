@@ -160,7 +160,7 @@ def test_what_no_answer_depends_on_is_idle(bert):
     findings = check(bert, batch_of())
     assert states(findings) == dict.fromkeys(NAMES, "idle")
     assert any("on which no answer depends" in text for text in findings.warnings)
-    assert "shuffling the patches changes no answer: the model does not see their order" in findings.warnings
+    assert "shuffling the patches changes no answer: their order does not matter to the model" in findings.warnings
 
 
 @pytest.mark.parametrize("norm_first", [True, False])

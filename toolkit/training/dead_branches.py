@@ -127,7 +127,7 @@ class Findings:
             found.append(f"{_some(list(self.without_gradient))}: {sum(self.without_gradient.values()):,} of "
                          f"{self.parameters:,} trained values get no gradient")
         if self.shuffle is not None and not self.shuffle.answers_changed:
-            found.append("shuffling the patches changes no answer: the model does not see their order")
+            found.append("shuffling the patches changes no answer: their order does not matter to the model")
         return found
 
     def as_dict(self) -> dict:
