@@ -5,7 +5,7 @@
 
 Of each source, windows of its test part (what lies behind train and validation; of a generator, series of their own):
 the context is read, paths are drawn, their quantiles are the forecast. Errors are in units of the context's mean
-absolute value, so that series of any size count alike. `forecasts.json` holds them, `<source>.png` shows some.
+absolute value, so that series of any size count alike. `result.json` holds them, `<source>.png` shows some.
 """
 
 import re

@@ -15,7 +15,7 @@ from toolkit.data.series_bins import SeriesBins
 from toolkit.data.store import STORE_FILES, TokenStore, build_store
 from toolkit.errors import UserError
 from toolkit.tokenization import fingerprint
-from toolkit.tokenizer_training import prepare_tokenizer
+from toolkit.tokenizer_training import is_spec, prepare_tokenizer, read_spec
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,8 @@ def prepare(corpus: CorpusConfig, tokenizer: str, data_dir: str | Path, end_docu
 
     `end_documents` closes each document with the tokenizer's end token, as GPT needs.
     """
+    if is_spec(tokenizer):
+        read_spec(tokenizer)  # a mistake in it shows before the corpus is read
     directory = Path(data_dir)
     facts = prepare_corpus(corpus, directory / "corpus", progress)
     own = directory / Path(tokenizer).stem

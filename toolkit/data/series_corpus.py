@@ -2,9 +2,10 @@
 
     <tokenizer>/manifest.json    <tokenizer>/store/{train,validation}/    (below data_dir)
 
-A document is one window: context_length + horizon values, whose scale is that of its context, and the end token. Its
-windows never cross a border between splits: of a table these lie one after the other in time, of a generator they are
-series of their own.
+A document is one window: context_length + horizon values, whose scale is that of its context, and the end token.
+Windows never cross a border between splits: of a table these lie one after the other in time, of a generator they are
+series of their own. To the model that a value is missing (PAD) is a token like any other, which it predicts, too, and
+which no forecast draws.
 """
 
 import hashlib

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from toolkit.data import counter
 from toolkit.data.series_bins import SeriesBins
 from toolkit.errors import UserError
 
@@ -51,7 +52,7 @@ def sample_paths(model: PreTrainedModel, bins: SeriesBins, context: np.ndarray, 
     size, paths = _ROWS // num_samples, []
     with torch.random.fork_rng():
         for start in range(0, len(prompts), size):
-            torch.manual_seed(seed + start)
+            torch.manual_seed(int(counter.key(seed, start)) % 2**63)
             prompt = prompts[start:start + size]
             # All paths of a window share its context, which is read once.
             cache = model(prompt[:, :-1], use_cache=True, logits_to_keep=1).past_key_values
