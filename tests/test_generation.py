@@ -187,7 +187,7 @@ def test_blanks_are_filled_as_a_plain_forward_does(runs, bert):
         fill_mask(bert, texts[0], 0)
 
 
-def test_a_model_that_cannot_be_asked_so_is_told_apart(runs, tmp_path):
+def test_a_model_that_cannot_be_asked_so_is_told_apart(runs, tmp_path, monkeypatch):
     for name, kind, said in (("bert", "causal", r"BertForPreTraining, not a model that continues.*fill_mask\.py"),
                              ("gpt", "masked", r"GPT2LMHeadModel, not a model that fills blanks.*generate\.py")):
         with pytest.raises(UserError, match=said):
@@ -203,6 +203,8 @@ def test_a_model_that_cannot_be_asked_so_is_told_apart(runs, tmp_path):
         with pytest.raises(UserError, match="no checkpoint here"):
             open_model(nothing)
     assert open_model(runs / "gpt").name == "gpt", "no path of this machine is told"
+    monkeypatch.setattr("toolkit.hub._fetched", lambda repository, revision: runs / "gpt/model")
+    assert open_model("owner/name@v1").name == "owner/name@v1"
 
 
 @pytest.mark.parametrize(("spoil", "said"), [
@@ -251,8 +253,25 @@ def test_chat_through_a_pipe(runs, gpt, monkeypatch, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_an_answer_that_is_broken_off_leaves_no_trace(runs, monkeypatch, capsys):
+    answers = []
+
+    def interrupted(*args):
+        answers.append(args)
+        if len(answers) == 2:
+            raise KeyboardInterrupt
+        return [[5, 6, 7]]
+
+    monkeypatch.setattr("toolkit.generation._continue", interrupted)
+    monkeypatch.setattr("sys.stdin", io.StringIO("the sea\nthe river\nwinter\n"))
+    chat.main([str(runs / "gpt")])
+    assert "the river (broken off; not kept)" in capsys.readouterr().out
+    tokenizer = open_model(runs / "gpt").tokenizer
+    assert answers[2][1] == [[*tokenizer("the sea")["input_ids"], 5, 6, 7, *tokenizer("\nwinter")["input_ids"]]]
+
+
 @pytest.mark.slow
-def test_chat_in_a_terminal_ends_with_control_d_and_goes_on_after_control_c(runs):
+def test_chat_in_a_terminal_ends_with_control_d(runs):
     ours, theirs = os.openpty()
     process = subprocess.Popen([sys.executable, "recipes/chat.py", str(runs / "gpt"), "--max_new_tokens", "30"],
                                stdin=theirs, stdout=theirs, stderr=theirs, cwd=small.ROOT, start_new_session=True)

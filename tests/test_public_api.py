@@ -54,12 +54,12 @@ assert took < 0.05, took
 def test_the_example_in_readme_pretrains_and_fills_a_mask(tmp_path, monkeypatch, capsys):
     example = README.split("### From Python")[1].split("```python\n")[1].split("```")[0]
     assert len(example.strip().splitlines()) <= 15
-    small.write_corpus(tmp_path / "my/notes")
+    small.write_corpus(tmp_path / "my/notes", documents=200)
     spec = small.SPECS["wordpiece"].replace("lowercase: true", "lowercase: true\nmodel_max_length: 128")
     (tmp_path / "tokenizers").mkdir()
     (tmp_path / "tokenizers/wordpiece-8k.yaml").write_text(spec)
     monkeypatch.chdir(tmp_path)
-    shorter, count = re.subn(r"max_minutes=\d+", "max_steps=4", example)
+    shorter, count = re.subn(r"max_minutes=\d+", "max_steps=2", example)
     assert count == 1
     exec(compile(shorter, "README.md", "exec"), {})
     assert re.search(r"\[\('\S+', 0\.\d+\)", capsys.readouterr().out)

@@ -39,8 +39,8 @@ class LanguageModel:
 
     @property
     def positions(self) -> int:
-        """The most tokens it can see at once."""
-        return self.model.config.max_position_embeddings
+        """The most tokens it can see at once; of a model without positions, as many as its tokenizer is meant for."""
+        return getattr(self.model.config, "max_position_embeddings", None) or self.tokenizer.model_max_length
 
 
 @dataclass(frozen=True)
@@ -309,7 +309,8 @@ def fill_masks(model: str | Path | LanguageModel, texts: Sequence[str], top_k: i
         if len(ids) > opened.positions:
             raise UserError(f"text: has {len(ids)} tokens, but the model has {opened.positions} positions. Shorten it: "
                             f"{text[:60]!r} …")
-    pipeline = transformers.FillMaskPipeline(model=opened.model, tokenizer=opened.tokenizer, top_k=top_k)
+    pipeline = transformers.FillMaskPipeline(model=opened.model, tokenizer=opened.tokenizer, top_k=top_k,
+                                             device=opened.model.device)
     found = pipeline(list(texts), batch_size=batch_size)
     found = [found] if len(texts) == 1 else found  # which it takes out of its list
     answers = []
