@@ -35,7 +35,8 @@ class SeriesDataSection(SeriesTable):
     """Values a second (Hz), as you know it; it is passed on, and nothing is resampled."""
     normalisation: Literal["series", "train", "none"] = "series"
     """series: each series and channel by its own mean and deviation; train: each channel by those of the training
-    series, which keeps levels apart; none: values as they are."""
+    series, where levels tell classes apart (1-NN DTW on JapaneseVowels: 0.65 by series, 0.96 by train); none: values
+    as they are."""
 
 
 def load_splits(data: SeriesDataSection, seed: int, note: Note = lambda line: None) -> Splits:

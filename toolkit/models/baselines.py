@@ -1,6 +1,8 @@
 """What every result is held against: cheap, classical, from scikit-learn and aeon."""
 
+import contextlib
 import warnings
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -73,14 +75,13 @@ def minirocket(train: SeriesDataset, test: SeriesDataset, seed: int) -> np.ndarr
     except ImportError:
         raise _without_aeon("MiniRocket") from None
     more = ((0, 0), (0, 0), (0, max(0, 9 - train.values.shape[2])))
-    # aeon seeds numpy's global generator, and numba sets the number of threads, torch's too.
-    state, threads = np.random.get_state(), torch.get_num_threads()
+    state = np.random.get_state()  # aeon seeds numpy's global generator
     try:
-        model = MiniRocketClassifier(random_state=seed, n_jobs=threads)
-        return model.fit(np.pad(train.values, more), train.labels).predict(np.pad(test.values, more))
+        with _numba_threads() as threads:
+            model = MiniRocketClassifier(random_state=seed, n_jobs=threads)
+            return model.fit(np.pad(train.values, more), train.labels).predict(np.pad(test.values, more))
     finally:
         np.random.set_state(state)
-        torch.set_num_threads(threads)
 
 
 def dtw_1nn(train: SeriesDataset, test: SeriesDataset, seed: int = 0) -> np.ndarray:
@@ -94,14 +95,22 @@ def dtw_1nn(train: SeriesDataset, test: SeriesDataset, seed: int = 0) -> np.ndar
         from aeon.distances import dtw_pairwise_distance
     except ImportError:
         raise _without_aeon("1-NN DTW") from None
-    threads = torch.get_num_threads()  # which numba sets, torch's too
+    with _numba_threads() as threads, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # numba's, about casts inside aeon
+        distances = dtw_pairwise_distance(_as_observed(test), _as_observed(train), n_jobs=threads)
+    return train.labels[np.asarray(distances).argmin(1)]
+
+
+@contextlib.contextmanager
+def _numba_threads() -> Iterator[int]:
+    """As many threads as torch uses, and numba has; numba changes torch's number, which is set back."""
+    import numba
+
+    threads = torch.get_num_threads()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # numba's, about casts inside aeon
-            distances = dtw_pairwise_distance(_as_observed(test), _as_observed(train), n_jobs=threads)
+        yield min(threads, numba.config.NUMBA_NUM_THREADS)
     finally:
         torch.set_num_threads(threads)
-    return train.labels[np.asarray(distances).argmin(1)]
 
 
 def _as_observed(data: SeriesDataset) -> list[np.ndarray] | np.ndarray:
