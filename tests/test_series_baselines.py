@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from toolkit.data.series import SeriesDataset, z_normalise
 from toolkit.data.series_files import read_series
@@ -50,9 +51,10 @@ def test_dtw_is_the_published_recursion_on_what_was_observed():
 def test_minirocket_learns_follows_its_seed_and_leaves_numpys_alone():
     train, test = normalised(cylinder_bell_funnel(15, seed=0)), normalised(cylinder_bell_funnel(40, seed=1))
     np.random.seed(5)
-    before = np.random.get_state()[1].copy()
+    before, threads = np.random.get_state()[1].copy(), torch.get_num_threads()
     first, again = minirocket(train, test, 0), minirocket(train, test, 0)
     np.testing.assert_array_equal(np.random.get_state()[1], before)
+    assert torch.get_num_threads() == threads
     np.testing.assert_array_equal(first, again)
     assert (first == test.labels).mean() > 0.95
     short = np.random.default_rng(0).normal(size=(6, 1, 4)).astype(np.float32)
