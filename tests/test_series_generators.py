@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
 from toolkit.data.series import z_normalise
-from toolkit.data.series_files import read_ucr_tsv
+from toolkit.data.series_files import read_series
 from toolkit.data.series_generators import (
     LABELLED,
     _events,
@@ -86,8 +86,8 @@ def test_synthetic_control_follows_its_equations():
 
 
 def _archive(name):
-    train = read_ucr_tsv(ARCHIVE / f"{name}/{name}_TRAIN.tsv")
-    return train, read_ucr_tsv(ARCHIVE / f"{name}/{name}_TEST.tsv", train.label_names)
+    train = read_series(ARCHIVE / f"{name}/{name}_TRAIN.tsv")
+    return train, read_series(ARCHIVE / f"{name}/{name}_TEST.tsv", train.label_names)
 
 
 def _misfit(ours, theirs):
