@@ -264,7 +264,7 @@ def test_an_answer_that_is_broken_off_leaves_no_trace(runs, monkeypatch, capsys)
 
     monkeypatch.setattr("toolkit.generation._continue", interrupted)
     monkeypatch.setattr("sys.stdin", io.StringIO("the sea\nthe river\nwinter\n"))
-    chat.main([str(runs / "gpt")])
+    chat.main([str(runs / "gpt"), "--max_new_tokens", "20"])
     assert "the river (broken off; not kept)" in capsys.readouterr().out
     tokenizer = open_model(runs / "gpt").tokenizer
     assert answers[2][1] == [[*tokenizer("the sea")["input_ids"], 5, 6, 7, *tokenizer("\nwinter")["input_ids"]]]

@@ -100,6 +100,18 @@ def test_a_run_before_its_first_evaluation_and_one_of_several_arms(tmp_path):
     assert list(read_run(arms).figures.items())[:3] == [("bert pretrained", 0.7), ("bert random", 0.5), ("tfidf", 0.6)]
 
 
+def test_results_that_lie_beside_their_runs_are_found(tmp_path):
+    for name in ("ucr/CBF", "ucr/Trace", "trec"):
+        make_run(tmp_path / name, result=False)
+    write_json(tmp_path / "trec.json", {"tuned": {"mean": 0.8, "ci95": 0.1}})
+    write_json(tmp_path / "ucr.json", {"bert": {"CBF": {"mean": 0.9, "values": [0.9]}}, "mlp": {"CBF": {"mean": 0.7}}})
+    found = {run.name: run for run in find_runs(tmp_path)}
+    assert found["trec"].figures == {"tuned": 0.8}
+    assert found["ucr/CBF"].figures == {"bert": 0.9, "mlp": 0.7}
+    assert {name: run.state for name, run in found.items()} == {"trec": "finished", "ucr/CBF": "finished",
+                                                                "ucr/Trace": "unfinished"}
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="locks are listed on Linux alone")
 def test_a_run_that_a_process_holds_is_running_and_stays_held(root):
     run = root / "stopped/seed-0"

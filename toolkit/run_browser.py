@@ -22,10 +22,11 @@ from toolkit.run import LOCK_FILE, read_json, read_metrics, write_atomic
 
 STATES = ("finished", "running", "unfinished", "damaged")
 
-_KINDS = (  # a key that only this kind of configuration has
+_KINDS = (  # a key that, of those left, only this kind of configuration has
     ("masking", "BERT pretraining"), ("train_share", "character GPT"), ("block_size", "GPT pretraining"),
-    ("sets", "transfer"), ("arms", "comparison"), ("patch_length", "series fine-tuning"),
-    ("pooling", "text fine-tuning"), ("methods", "word vectors"), ("models", "fine-tuning"))
+    ("horizons", "forecasting"), ("keras_seeds", "FordA lab"), ("archive", "series comparison"),
+    ("numbers", "Fibonacci"), ("quick", "transfer"), ("arms", "comparison"), ("methods", "word vectors"),
+    ("patch_length", "series fine-tuning"), ("models", "text fine-tuning"))
 _FIGURES = ("loss", "mlm_loss", "nsp_loss", "mlm_accuracy", "nsp_accuracy", "accuracy", "perplexity", "bits_per_byte",
             "f1", "r2", "mse", "mae")
 _NO_CURVE = ("step", "tokens", "seconds", "bytes", "bad_step", "criterion", "mfu", "data_wait", "peak_memory_mb",
@@ -97,6 +98,9 @@ def read_run(directory: str | Path, name: str = "") -> RunFacts:
     manifest = read(read_json, directory / "manifest.json")
     result_path = _result_path(directory)
     result = read(read_json, result_path)
+    if result and result_path.stem == directory.parent.name:  # arm → data set → scores
+        result = {arm: sets[directory.name] for arm, sets in result.items()
+                  if isinstance(sets, dict) and directory.name in sets}
     metrics = read_metrics(directory / "metrics.jsonl")
     problems += [problem for problem in (_damage_of_metrics(directory / "metrics.jsonl", len(metrics)),
                                          _damage_of_weights(directory / "model/model.safetensors")) if problem]
@@ -104,7 +108,7 @@ def read_run(directory: str | Path, name: str = "") -> RunFacts:
     if not all(math.isfinite(value) for value in figures.values()):
         problems.append("its figures are no finite numbers")
     files = [path.stat() for path in directory.rglob("*") if path.is_file()]
-    state = ("damaged" if problems else "finished" if result_path else
+    state = ("damaged" if problems else "finished" if result else
              "running" if _is_locked(directory / LOCK_FILE) else "unfinished")
     kind = next((kind for key, kind in _KINDS if key in values), "other")
     if isinstance(values.get("model"), dict) and values["model"].get("preset"):
@@ -206,8 +210,11 @@ def write_runs_page(runs: Sequence[RunFacts], path: str | Path) -> None:
 
 
 def _result_path(directory: Path) -> Path | None:
-    """What a finished run leaves: result.json; of a transfer, transfer.json; of a comparison, a file beside it."""
-    places = (directory / "result.json", directory / "transfer.json", directory.with_name(directory.name + ".json"))
+    """What a finished run leaves: result.json; of a transfer, transfer.json; of a comparison, a file beside it; of one
+    data set of a comparison, a file beside that.
+    """
+    places = (directory / "result.json", directory / "transfer.json", directory.with_name(directory.name + ".json"),
+              directory.parent.with_name(directory.parent.name + ".json"))
     return next((path for path in places if path.is_file()), None)
 
 
