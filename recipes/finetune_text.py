@@ -8,12 +8,13 @@ and seed. The classifier of the first seed is kept in <output_dir>/<model>-pretr
 is a page about it, and <model>-predictions.parquet has its answers.
 """
 
+import hashlib
 from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
 
-from toolkit import cli, config
+from toolkit import cli, config, tokenization
 from toolkit.card import CardConfig
 from toolkit.data.labelled import LabelledText, TextDataSection, few_shot, load_data
 from toolkit.data.text_batches import TextBatches
@@ -70,7 +71,11 @@ def finetune_text(settings: FinetuneTextConfig, accelerator) -> dict | None:
     for tokenizer in tokenizers.values():
         tokenizer.model_max_length = data.max_length  # what pipelines cut to, too
     positions = {name: pretrained_config(path).max_position_embeddings for name, path in settings.models.items()}
-    run.write_manifest(examples={"train": len(train), "validation": len(validation), "test": len(test)})
+    parts = {"train": train, "validation": validation, "test": test}
+    run.write_manifest(examples={split: len(part) for split, part in parts.items()},
+                       data={"labelled": {split: fingerprint(part) for split, part in parts.items()},
+                             "tokenizer": {name: tokenization.fingerprint(tokenizer)
+                                           for name, tokenizer in tokenizers.items()}})
     accelerator.print(f"{len(train):,} labelled examples to draw from, {len(validation):,} for validation, "
                       f"{len(test):,} for test; {len(train.label_names)} classes")
 
@@ -93,6 +98,14 @@ def finetune_text(settings: FinetuneTextConfig, accelerator) -> dict | None:
         for name in settings.models:
             describe(run, name, test, arms_table(result, list(settings.models)))
     return run.finish({**result, "label_names": list(test.label_names)})
+
+
+def fingerprint(part: LabelledText) -> str:
+    """SHA-256 of the texts and their labels, in order."""
+    digest = hashlib.sha256(repr(part.label_names).encode() + part.labels.tobytes())
+    for text in (*part.texts, *(part.pairs or ())):
+        digest.update(repr(text).encode())
+    return digest.hexdigest()
 
 
 def describe(run: Run, model: str, test: LabelledText, summary: str) -> None:

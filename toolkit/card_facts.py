@@ -55,12 +55,12 @@ class Facts:
     @cached_property
     def result(self) -> dict | None:
         """What the run reported at its end."""
-        return _json(self.directory / "result.json")
+        return _json(self.directory / "result.json") if self.is_fit else _reported(self.home)
 
     @cached_property
     def comparison(self) -> dict | None:
         """What the experiment that the run is, or is a fit of, reported."""
-        return _json(self.home / "result.json") if "models" in self.config else None
+        return _reported(self.home) if "models" in self.config else None
 
     @cached_property
     def records(self) -> list[dict]:
@@ -114,10 +114,14 @@ class Facts:
                 and '"lowercase": false' not in json.dumps(detail.get("normalizer"))}
 
     @property
+    def model_name(self) -> str:
+        """What the experiment calls the model of a fit: bert of `bert-pretrained/seed-0`."""
+        return self.part.split("/")[0].rpartition("-")[0]
+
+    @property
     def base(self) -> str:
         """The checkpoint that a fit started from, or whose shape it has."""
-        name, _, arm = self.part.split("/")[0].rpartition("-")
-        return (self.config.get("models") or {}).get(name, "") if arm else ""
+        return (self.config.get("models") or {}).get(self.model_name, "") if self.is_fit else ""
 
     @property
     def is_random(self) -> bool:
@@ -179,8 +183,7 @@ class Facts:
             return found
         for path in sorted((*self.home.parent.glob("*/config.yaml"), *self.home.parent.glob("*/*/config.yaml"))):
             text = path.read_text(encoding="utf-8")
-            result = _json(path.parent / "result.json") or _json(path.parent.with_name(f"{path.parent.name}.json"))
-            if "\nmodels:" in text and self.home.name in text and result:
+            if "\nmodels:" in text and self.home.name in text and (result := _reported(path.parent)):
                 models = read_yaml(path).get("models") or {}
                 mine = [name for name, place in models.items() if _same(place, self.directory / "model")]
                 found += [(name_of(path.parent), result, name) for name in mine]
@@ -189,6 +192,12 @@ class Facts:
 
 def _same(place: Any, directory: Path) -> bool:
     return isinstance(place, str) and os.path.abspath(place) == os.path.abspath(directory)
+
+
+def _reported(run: Path) -> dict | None:
+    """What a run, or a comparison, left at its end; comparisons write <name>.json beside the folder of their fits."""
+    places = (run / "result.json", run.with_name(f"{run.name}.json"), run / "transfer.json")
+    return next((read_json(path) for path in places if path.exists()), None)
 
 
 def _json(path: Path) -> Any:

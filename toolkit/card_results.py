@@ -9,9 +9,11 @@ from toolkit.compare import table
 
 def results(facts: Facts) -> str:
     """What was measured on held-out data, beside what it should be held against."""
-    parts = [part for part in (_own(facts), _arms(facts.comparison or {}, facts) if facts.comparison else "",
-                               *(_used(facts, *found) for found in facts.comparisons())) if part]
-    return "\n\n".join(parts) or "Nothing was evaluated yet."
+    parts = [_own(facts), _arms(facts.comparison or {})]
+    for name, result, model in facts.comparisons():
+        if shown := _arms(result, model):
+            parts.append(f"Fine-tuned, in `{name}` as `{model}`. {shown}")
+    return "\n\n".join(part for part in parts if part) or "Nothing was evaluated yet."
 
 
 def _own(facts: Facts) -> str:
@@ -36,7 +38,7 @@ def _own(facts: Facts) -> str:
                 f"{value:.3f} {name.removesuffix('_bits_per_byte').replace('_', ' ')}"
                 for name, value in facts.beside.items() if name.endswith("_bits_per_byte")))
         row("next token right", share(found["accuracy"], found["count"], "tokens"))
-    elif "accuracy" in result and "predictions" in result:
+    elif what in ("text", "series") and "accuracy" in result and "predictions" in result:
         row("accuracy on test", share(result["accuracy"], len(result["predictions"]), "examples"))
         row("F1 on test", f"{result['f1']:.3f}")
         if threshold := result.get("threshold"):
@@ -60,8 +62,11 @@ def _own(facts: Facts) -> str:
     return f"{table(rows, markdown=True)}\n\n{step}{note}".strip()
 
 
-def _arms(result: dict, facts: Facts, only: str | None = None) -> str:
-    """The arms of an experiment: mean and interval over seeds; verdicts."""
+def _arms(result: dict, only: str | None = None) -> str:
+    """The arms of an experiment: mean and interval over seeds; verdicts. only: of one of its models, and baselines."""
+    if curves := _curves(result):
+        names = ["mean of all sets"] if only and "mean of all sets" in curves else curves
+        return "\n\n".join(_curve(name, curves[name], only) for name in names)
     rows, verdicts = [], []
     for name, entry in result.items():
         if not isinstance(entry, dict):
@@ -81,14 +86,35 @@ def _arms(result: dict, facts: Facts, only: str | None = None) -> str:
 
 
 def _cells(entry: dict) -> dict:
-    spread = f" ± {100 * entry['ci95']:.1f}" if entry.get("ci95") else ""
-    return {"score %": f"{100 * entry['mean']:.1f}{spread}", "seeds": str(len(entry.get("values") or ()) or "–")}
+    return {"score %": _percent(entry), "seeds": str(len(entry.get("values") or ()) or "–")}
 
 
-def _used(facts: Facts, name: str, result: dict, model: str) -> str:
-    """An experiment that started from this model, and what its pretraining bought there."""
-    shown = _arms(result, facts, model)
-    return f"Fine-tuned, in `{name}` as `{model}`. {shown}" if shown else ""
+def _percent(entry: dict | None) -> str:
+    if entry is None:
+        return "–"
+    return f"{100 * entry['mean']:.1f}" + (f" ± {100 * entry['ci95']:.1f}" if (entry.get("ci95") or 0) > 1e-9 else "")
+
+
+def _curves(result: dict) -> dict[str, dict]:
+    """Data set → number of labels → arm → {mean, ci95}, as comparisons by number of labels leave them."""
+    if "learning_curve" in result:
+        return {"": result["learning_curve"]}
+    nested = [arm for by_count in result.values() if isinstance(by_count, dict) for arms in by_count.values()
+              if isinstance(arms, dict) for arm in arms.values()]
+    return result if nested and all(isinstance(arm, dict) and "mean" in arm for arm in nested) else {}
+
+
+def _curve(name: str, by_count: dict[str, dict], only: str | None) -> str:
+    arms = dict.fromkeys(arm for entries in by_count.values() for arm in entries
+                         if only is None or ", " not in arm or arm.startswith(f"{only}, "))
+    rows = [{"arm": arm} | {f"{count} labels": _percent(entries.get(arm)) for count, entries in by_count.items()}
+            for arm in arms]
+    last = list(by_count)[-1]
+    verdicts = [f"* {last} labels, {arm}: {by_count[last][arm]['verdict']}" for arm in arms
+                if "verdict" in by_count[last].get(arm, {})]
+    title = f"{name}: test" if name else "Test"
+    return "\n".join([f"{title} accuracy in percent, mean over seeds with its 95 % interval:", "",
+                      table(rows, markdown=True), "", *verdicts]).strip()
 
 
 def limits(facts: Facts, card: Any) -> str:

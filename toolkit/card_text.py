@@ -17,7 +17,7 @@ def kind(facts: Facts) -> str:
     """bert, gpt, text, series or forecast, by the model's class; experiment where there is none; else other."""
     name = facts.architecture
     if not name:
-        return "experiment" if "models" in facts.config else "other"
+        return "experiment" if "models" in facts.config and not facts.is_fit else "other"
     if facts.module is None and re.search("ForPreTraining|ForMaskedLM", name):
         return "bert"
     if facts.module is None and name.endswith("LMHeadModel"):
@@ -80,7 +80,7 @@ def heading(facts: Facts) -> str:
                   + (f", fine-tuned from {_start(facts)}." if facts.base else "."),
         "forecast": f"A model of {size} that forecasts time series.",
         "experiment": "A comparison of models on one task, each pretrained and from a random start, over seeds.",
-    }.get(what, f"{facts.architecture or 'A model'}{f' of {size}' if size else ''}.")
+    }.get(what, f"A {facts.architecture} of {size}." if size else "What a recipe left behind; it holds no model.")
     return "\n".join([*lines, sentence])
 
 
@@ -141,11 +141,14 @@ def _labelled(facts: Facts, card: Any) -> str:
     section = facts.config.get("data") or facts.config.get("series") or {}
     named = {key: value for key, value in section.items() if value not in ("", None, [], {})}
     examples = facts.manifest.get("examples") or {}
-    lines = [f"{task_name(facts).capitalize()}.\n"]
+    lines = [] if named.get("train") else [f"{task_name(facts).capitalize()}.\n"]
     lines += [f"* {key.replace('_', ' ')}: `{value}`" for key, value in named.items()
               if isinstance(value, (str, int, float))]
     if examples and all(isinstance(value, int) for value in examples.values()):
-        lines.append("* Examples: " + ", ".join(f"{count:,} {split}" for split, count in examples.items()))
+        prints = (facts.manifest.get("data") or {}).get("labelled") or {}
+        lines.append("* Examples: " + ", ".join(
+            f"{count:,} {split}" + (f" (SHA-256 `{prints[split][:12]}…`)" if split in prints else "")
+            for split, count in examples.items()))
     if kind(facts) in ("text", "series"):
         names = list((facts.model.get("id2label") or {}).values())
         lines.append(f"* Classes: {', '.join(map(str, names[:30]))}{' …' if len(names) > 30 else ''}")
@@ -180,7 +183,10 @@ def tokenizer(facts: Facts) -> str:
                 if splits and tokens.get(split)]
     if measured:
         lines.append(f"Bytes of UTF-8 a token: {', '.join(measured)}. (`make evaluate-tokenizers` measures more.)")
-    if fingerprint := facts_of_data.get("tokenizer"):
+    fingerprint = facts_of_data.get("tokenizer")
+    if isinstance(fingerprint, dict):  # of each model of an experiment
+        fingerprint = fingerprint.get(facts.model_name)
+    if fingerprint:
         lines.append(f"Fingerprint: `{fingerprint[:12]}…`.")
     return " ".join(lines)
 
