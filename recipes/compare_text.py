@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from toolkit import cli, config
+from toolkit import card, cli, config
 from toolkit.compare import mcnemar, mean_interval, paired_bootstrap, paired_difference, table, verdict
 from toolkit.data.labelled import LabelledText, TextDataSection, draw, label_counts, load_data
 from toolkit.data.text_batches import TextBatches
@@ -107,6 +107,7 @@ def compare_text(settings: CompareTextConfig, accelerator) -> dict:
         plot_learning_curves({settings.name: result["learning_curve"]}, picture, "Test accuracy by number of labels")
         write_comparison(f"{settings.name}: was pretraining worth it?", show(result), picture,
                          picture.with_suffix(".html"))
+        card.refresh(run.directory)
     return result
 
 

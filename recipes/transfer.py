@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 
-from toolkit import cli, config
+from toolkit import card, cli, config
 from toolkit.compare import mean_interval, paired_difference, table, verdict
 from toolkit.data.labelled import LabelledText, TextDataSection, draw, label_counts, load_data
 from toolkit.data.text_batches import TextBatches
@@ -121,6 +121,7 @@ def transfer(settings: TransferConfig, accelerator) -> dict:
     if accelerator.is_main_process:
         write_json(run.directory / "transfer.json", result)
         plot_learning_curves(result, run.directory / "transfer.png", "Test accuracy by number of labels")
+        card.refresh(run.directory)
     return result
 
 
