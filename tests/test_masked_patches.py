@@ -44,7 +44,7 @@ def test_augmentation_is_a_function_of_seed_and_step():
         np.testing.assert_array_equal(whole[key][4:9], part[key])
     assert whole["labels"].shape == (16, 3)
     np.testing.assert_allclose(whole["labels"].sum(1), 1, atol=1e-6)
-    still = {"scale": 0.0, "shift": 0.0, "noise": 0.0, "mixup": 0.0}
+    still = {"scale": 0.0, "noise": 0.0, "mixup": 0.0}
 
     def drawn(**changes):
         return AugmentedBatches(data, 256, 3, AugmentationConfig(**{**still, **changes})).batch(0, range(256))
@@ -56,10 +56,6 @@ def test_augmentation_is_a_function_of_seed_and_step():
     assert factors[:, 0, 0].std() == pytest.approx(0.1, rel=0.2)
     noise = (drawn(noise=0.4)["values"] - plain).std((1, 2))
     assert np.mean(noise == 0) == pytest.approx(0.5, abs=0.1) and 0.35 < noise.max() < 0.5
-    moved = drawn(shift=0.25)["values"]
-    steps = [next(k for k in range(-32, 33) if np.array_equal(
-        after[0], before[0, np.clip(np.arange(128) + k, 0, 127)])) for before, after in zip(plain, moved, strict=True)]
-    assert min(steps) < -25 and max(steps) > 25
     np.testing.assert_array_equal(batches.rows(np.arange(3))["values"], data.values[:3])
 
 

@@ -10,13 +10,13 @@ from toolkit.data.series import SeriesBatches, SeriesDataset
 
 @dataclass
 class AugmentationConfig:
-    """On 30 generated Cylinder-Bell-Funnel series, shift and noise made 97 % right of 80 %."""
+    """Cylinder-Bell-Funnel, 30 generated series to learn from: noise made 94 % right of 80 %. Shifts in time by up to a
+    tenth added 3 points there, and took 4 from a set in which the hour of the day matters: they are not among these.
+    """
 
     scale: float = 0.1
     """Standard deviation of the factor, around 1, by which each series is multiplied."""
-    shift: float = 0.1
-    """Each series is moved by up to this share of its length, in either direction; its first or last value fills up."""
-    noise: float = 0.5
+    noise: float = 1.0
     """Every other series gets noise of a standard deviation between 0 and this, in units of the (z-normalised) series.
     The others keep their details: noise on all cost 5 points on the outlines of leaves."""
     mixup: float = 0.5
@@ -40,11 +40,9 @@ class AugmentedBatches(SeriesBatches):
         generators = [np.random.default_rng([self.seed, 0xA06, int(row)]) for row in index]
         if self.config.mixup:
             self._mix(batch, generators)
-        varied = [self._varied(batch["values"][row], batch["observed"][row] if "observed" in batch else None, generator)
-                  for row, generator in enumerate(generators)]
-        batch["values"] = np.stack([values for values, _ in varied])
+        batch["values"] = np.stack([self._varied(values, generator)
+                                    for values, generator in zip(batch["values"], generators, strict=True)])
         if "observed" in batch:
-            batch["observed"] = np.stack([observed for _, observed in varied])
             batch["values"] = np.where(batch["observed"], batch["values"], np.float32(0))
         return batch
 
@@ -57,13 +55,8 @@ class AugmentedBatches(SeriesBatches):
         if "observed" in batch:  # where only one of the two was observed, the mean of a gap and a value is neither
             batch["observed"] = batch["observed"] & other["observed"]
 
-    def _varied(self, values: np.ndarray, observed: np.ndarray | None, generator: np.random.Generator
-                ) -> tuple[np.ndarray, np.ndarray | None]:
-        """(C, L) → the same shape, scaled, moved and noisy."""
-        config, length = self.config, values.shape[-1]
-        furthest = int(config.shift * length)
-        place = np.clip(np.arange(length) + generator.integers(-furthest, furthest + 1), 0, length - 1)
-        values = values[:, place] * (1 + config.scale * generator.standard_normal(dtype=np.float32))
-        deviation = np.float32(config.noise * generator.random() * (generator.random() < 0.5))
-        values = values + deviation * generator.standard_normal(values.shape, dtype=np.float32)
-        return values, None if observed is None else observed[:, place]
+    def _varied(self, values: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """(C, L) → the same shape, scaled and noisy."""
+        scale = 1 + self.config.scale * generator.standard_normal(dtype=np.float32)
+        deviation = np.float32(self.config.noise * generator.random() * (generator.random() < 0.5))
+        return scale * values + deviation * generator.standard_normal(values.shape, dtype=np.float32)
