@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from transformers import BertConfig, PreTrainedModel
@@ -52,6 +52,8 @@ from toolkit.training.loop import ImplConfig
 from toolkit.training.masked_patches import MaskedPatchesConfig, pretrain_on_series
 
 LINEAR = {"nlinear": (NLinear, NLinearConfig), "dlinear": (DLinear, DLinearConfig)}
+Start = Literal["random", "masked-patches", "pretrained", "pretrained-frozen", "random-frozen"]
+STARTS: tuple[Start, ...] = get_args(Start)
 REFERENCE = {"pretrained": "random", "pretrained-frozen": "random-frozen", "masked-patches": "random"}
 """Start → the same model without pretraining, which it is held against where both are run."""
 MORE_OF_THE_SAME = ("horizons", "seeds", "linear", "starts", "text_model", "published")
@@ -85,8 +87,7 @@ class ForecastRecipeConfig:
     """Name → checkpoint directory or hub id of a pretrained BERT or GPT, or the fields of a BertConfig."""
     text_model: str = ""
     """A checkpoint: one more of models, by the name of `text`."""
-    starts: list[Literal["random", "masked-patches", "pretrained", "pretrained-frozen", "random-frozen"]] = field(
-        default_factory=lambda: ["random", "masked-patches", "pretrained", "pretrained-frozen", "random-frozen"])
+    starts: list[Start] = field(default_factory=lambda: list(STARTS))
     """Of each model: random values; pretrained on the train rows by hidden patches (Nie et al. 2023); the checkpoint,
     where it is one. Frozen: all but norms and positions (Zhou et al. 2023)."""
     series: SeriesModelSection = field(default_factory=SeriesModelSection)
@@ -178,8 +179,9 @@ def forecast(settings: ForecastRecipeConfig, accelerator) -> dict | None:
     data = load_forecast_data(settings.data, accelerator.print)
     shapes = transformers(settings)
     names = [*settings.linear, *shapes]
-    if unknown := sorted(settings.arm_training.keys() - set(names)):
-        raise UserError(f"arm_training: there is no arm '{unknown[0]}'. Choose from: {', '.join(names)}.")
+    known = [*LINEAR, *(f"{name}-{start}" for name in (*settings.models, "text") for start in STARTS)]
+    if unknown := sorted(settings.arm_training.keys() - set(known)):
+        raise UserError(f"arm_training: there is no arm '{unknown[0]}'.{did_you_mean(unknown[0], known)}")
     run.write_manifest(data={"columns": list(data.columns), "rows": [values.shape[1] for values in data.values],
                              "borders": [list(ends) for ends in data.borders], "mean": data.mean.tolist(),
                              "deviation": data.deviation.tolist()})

@@ -340,7 +340,7 @@ def test_gains_are_in_percent_of_the_random_start():
 
 @pytest.mark.parametrize(("changes", "found"), [
     ({"data.season": 40}, "data.season is 40 rows, but context_length 32"),
-    ({"arm_training": {"dlinear": {}}}, "arm_training: there is no arm 'dlinear'"),
+    ({"arm_training": {"tiny-ramdom": {}}}, "arm_training: there is no arm 'tiny-ramdom'. Did you mean 'tiny-random'"),
     ({"arm_training": {"nlinear": {"steps": 3}}}, "unknown key 'arm_training.nlinear.steps'"),
     ({"models": {"tiny": {"hiden_size": 8}}}, "models.tiny: 'hiden_size' is no field .* Did you mean 'hidden_size'"),
     ({"horizons": [500]}, "too few for .* a horizon of 500"),
