@@ -213,8 +213,8 @@ def _result_path(directory: Path) -> Path | None:
     """What a finished run leaves: result.json; of a transfer, transfer.json; of a comparison, a file beside it; of one
     data set of a comparison, a file beside that.
     """
-    places = (directory / "result.json", directory / "transfer.json", directory.with_name(directory.name + ".json"),
-              directory.parent.with_name(directory.parent.name + ".json"))
+    places = (directory / "result.json", directory / "transfer.json", Path(f"{directory}.json"),
+              Path(f"{directory.parent}.json"))
     return next((path for path in places if path.is_file()), None)
 
 
