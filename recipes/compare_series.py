@@ -52,6 +52,8 @@ RECURRENT = {"rnn": ("rnn", False, None), "lstm": ("lstm", False, None), "gru": 
              "lstm-general": ("lstm", False, "general"), "lstm-location": ("lstm", False, "location"),
              "lstm-content": ("lstm", False, "content"), "bigru-additive": ("gru", True, "additive")}
 """Arm → cell, both directions, attention."""
+TUNED = ("random", "text", "masked-patches")
+"""Arms whose seeds also answer together: published figures of InceptionTime are of five networks that do."""
 RULES = {"logistic": lambda train, test, seed: logistic_on_values(train.values, train.labels, test.values),
          "minirocket": minirocket, "dtw": dtw_1nn}
 DRAWN = ("minirocket",)  # what differs from seed to seed
@@ -122,8 +124,10 @@ def compare_series(settings: CompareSeriesConfig, accelerator: Accelerator) -> d
         for arm in arms:
             results[arm][name] = one_arm(arm, task, settings, run, accelerator)
             accelerator.print(f"{name}, {arm}: {100 * results[arm][name]['mean']:.1f} % of {len(task.test):,}")
-        if "random" in arms:
-            results.setdefault("random, patches shuffled", {})[name] = results["random"][name].pop("shuffled")
+        for arm in arms:
+            for key, row in (("shuffled", f"{arm}, patches shuffled"), ("together", f"{arm}, seeds together")):
+                if key in results[arm][name]:
+                    results.setdefault(row, {})[name] = results[arm][name].pop(key)
     summary = summarise(results, settings)
     if accelerator.is_main_process:
         stem = Path(settings.output_dir) / settings.name
@@ -185,7 +189,7 @@ def one_arm(arm: str, task: Task, settings: CompareSeriesConfig, run: Run, accel
         fits = [by_rule(arm, task, Run(run.directory / arm / f"seed-{seed}", accelerator.is_main_process), seed)
                 for seed in drawn]
         return entry(fits, task)
-    fits, shuffled, counts = [], [], None
+    fits, shuffled, answers, counts = [], [], [], None
     for seed in seeds:
         place = Run(run.directory / arm / f"seed-{seed}", accelerator.is_main_process)
         source = pretrained_on_series(task, settings, place, accelerator, seed) if arm == "masked-patches" else None
@@ -200,12 +204,16 @@ def one_arm(arm: str, task: Task, settings: CompareSeriesConfig, run: Run, accel
                         SeriesBatches(task.train, batch_size, seed), test, settings.training, settings.impl, place,
                         accelerator, seed, f"{task.name}, {arm}, seed {seed}", keep_model=keep)
         with np.load(place.directory / "outputs.npz") as outputs:
-            fits.append({**fit, **ranking(outputs["test"], task.test.labels), "seconds": fit["validation"]["seconds"]})
+            answers.append(outputs["test"])
+        fits.append({**fit, **ranking(answers[-1], task.test.labels), "seconds": fit["validation"]["seconds"]})
         if arm == "random":
             shuffled.append(shuffled_scores(place, task, settings, accelerator, seed))
         if seed == 0 and arm in TRANSFORMERS and settings.check_dead_branches:
             fits[-1]["dead_branches"] = examined(place, task, settings, accelerator, f"{task.name}, {arm}")
-    return {**entry(fits, task), **counts, **({"shuffled": entry(shuffled, task)} if shuffled else {}),
+    extra = {"shuffled": entry(shuffled, task)} if shuffled else {}
+    if arm in TUNED and settings.seeds > 1:
+        extra["together"] = together(answers, task)
+    return {**entry(fits, task), **counts, **extra,
             **({"dead_branches": fits[0]["dead_branches"]} if "dead_branches" in fits[0] else {})}
 
 
@@ -288,6 +296,14 @@ def ranking(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
             values.append(metrics.load(name).compute(prediction_scores=probabilities[:, label],
                                                      references=(labels == label).astype(int))[name])
     return {name: float(np.mean(values)) for name, values in found.items() if None not in values}
+
+
+def together(answers: list[np.ndarray], task: Task) -> dict:
+    """What the mean of the seeds' probabilities answers: one ensemble, so no interval over seeds."""
+    mean = np.mean(answers, 0)
+    scores = {**class_scores(mean.argmax(1), task.test.labels), **ranking(mean, task.test.labels),
+              "predictions": mean.argmax(1).tolist()}
+    return entry([scores], task)
 
 
 def entry(fits: list[dict], task: Task) -> dict:

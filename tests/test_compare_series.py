@@ -60,7 +60,8 @@ def _text_model(path):
 def test_the_table_holds_every_arm(finished):
     place, settings, found = finished
     saved = json.loads((place / "runs/tiny.json").read_text())
-    assert set(saved) == {*settings.arms, "random, patches shuffled"}
+    assert set(saved) == {*settings.arms, "random, patches shuffled", *(
+        f"{arm}, seeds together" for arm in ("random", "text", "masked-patches"))}
     for arm, by_set in saved.items():
         entry = by_set["Sines"]
         assert 0 <= entry["mean"] <= 1 and len(entry["values"]) in (1, 2), arm
