@@ -3,7 +3,7 @@
 .PHONY: help install demo test test-slow test-faults lint clean \
         train-tokenizer evaluate-tokenizers show-batch pretrain-bert pretrain-gpt finetune-text finetune-series forecast \
         compare-text compare-series transfer word-vectors ablation fibonacci nano-gpt shakespeare-char sweep bench bench-text \
-        bench-data forda-lab sample-forecasts card \
+        bench-data forda-lab sample-forecasts card push \
         chat attention runs compare-runs probe-bias
 
 BIN := .venv/bin
@@ -121,6 +121,9 @@ bench-data: install  ## how fast corpora become batches, as ratios; writes runs/
 
 card: install  ## a run's README.md written anew: RUN=runs/demo/bert ARGS="--card.license apache-2.0"
 	@$(BIN)/python recipes/card.py $(RUN) $(ARGS)
+
+push: install  ## a run onto the hub, private: RUN=runs/demo/bert REPO=you/little-bert; first: ARGS="--dry_run"
+	@$(BIN)/python recipes/push_to_hub.py $(if $(RUN),--run $(RUN)) $(if $(REPO),--repo $(REPO)) $(ARGS)
 
 chat: install  ## write a text with a GPT, in turn: MODEL=runs/gpt-5min
 	@$(BIN)/python recipes/chat.py $(MODEL) $(ARGS)

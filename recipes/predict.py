@@ -19,6 +19,7 @@ import toolkit.models.text  # noqa: F401  (registers the class of pooled classif
 from toolkit import cli, config
 from toolkit.data.labelled import read_texts
 from toolkit.errors import UserError
+from toolkit.hub import checkpoint_directory
 from toolkit.models.backbone import checkpoint_config
 from toolkit.models.text import load_checkpoint_tokenizer
 from toolkit.run import disk_errors
@@ -42,7 +43,7 @@ def predict(settings: PredictConfig) -> pd.DataFrame:
         raise UserError(f"{settings.model}: is a {', '.join(shape.architectures or ['model'])}, not a classifier. "
                         f"Fine-tune it first: make finetune-text.")
     texts = read_texts(settings.file, settings.text_column, settings.text_pair_column)
-    classify = transformers.pipeline("text-classification", model=settings.model,
+    classify = transformers.pipeline("text-classification", model=str(checkpoint_directory(settings.model)),
                                      tokenizer=load_checkpoint_tokenizer(settings.model))
     inputs = [{"text": text, "text_pair": pair} if pair is not None else text for text, pair in texts]
     rows = []

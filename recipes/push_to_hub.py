@@ -59,7 +59,7 @@ def push_to_hub(settings: PushConfig) -> list[Pushed]:
         raise UserError(f"{run}: has no checkpoints. Push without --checkpoints.")
 
     # All that will be sent, complete and checked, before anything is.
-    final = stage(run, settings.revision or "main", settings.with_code, tuple(settings.leave_out))
+    final = stage(run, settings.repo, settings.revision or "main", settings.with_code, tuple(settings.leave_out))
     staged = [final, *(stage_checkpoint(run, checkpoint, final) for checkpoint in found)]
     if settings.with_code and not final.code:
         print(f"{run}: its class is transformers' own; it loads without code of ours")

@@ -314,7 +314,7 @@ def test_recipes_take_names_of_the_hub(side):
     assert result["bert"]["pretrained"]["values"] and side.sent("GET /api/models/ada/bert")
     weights = load_file(side.directory / "runs/finetuned/bert-pretrained/seed-0/model/model.safetensors")
     assert any(name.startswith("backbone.encoder") for name in weights)
-    reply = side.ask(recipe="predict", argv=["ada/text", "texts.tsv", "--output", "answers.tsv"])
+    reply = side.ask(recipe="predict", argv=["ada/text@main", "texts.tsv", "--output", "answers.tsv"])
     assert reply.answer == 0, reply.err
     header, *answers = (side.directory / "answers.tsv").read_text().splitlines()
     assert header.startswith("label\tp(red)\tp(green)\tp(blue)") and len(answers) == 60

@@ -79,9 +79,23 @@ def test_a_dry_run_gathers_everything_lists_it_and_needs_no_hub(run, capsys):
 def test_the_configuration_of_an_arm_is_found_above_it(run):
     arm = run.parent / "text/bert-pretrained/seed-0"
     (arm / "config.yaml").rename(run.parent / "text/config.yaml")
-    staged = stage(arm, "main")
+    staged = stage(arm, "ada/text", "main")
     assert staged.files()["config.yaml"] == (run.parent / "text/config.yaml").stat().st_size
     assert not staged.code
+
+
+def test_the_card_loads_the_model_from_the_hub(run):
+    (run / "README.md").unlink()
+    folder = stage(run, "ada/bert", "main").folder
+    written, staged = (run / "README.md").read_text(), (folder / "README.md").read_text()
+    assert 'model="./model"' in written and "./model" not in staged
+    assert written.replace('"./model"', '"ada/bert"').replace(
+        " `./model` is the folder beside this file, `bert/model`.", "") == staged
+    for edited in (written + "\nMore by hand.\n", written.replace("license", "x")):
+        (run / "README.md").write_text(edited)
+        staged = (stage(run, "ada/bert", "main").folder / "README.md").read_text()
+        assert 'model="ada/bert"' in staged and "./model" not in staged
+    assert staged.endswith(edited[-50:])
 
 
 def test_half_written_runs_are_named_with_the_way_on(run):
@@ -92,8 +106,6 @@ def test_half_written_runs_are_named_with_the_way_on(run):
     (run / "result.json").unlink()
     assert "runs/bert: is not finished (result.json is missing). Give the command that started it" in refused()
     dry_run(unfinished=True)
-    (run / "README.md").unlink()
-    assert "runs/bert: has no card (README.md)" in refused(unfinished=True)
     shutil.rmtree(run / "model")
     assert "runs/bert: holds no model to push (model/config.json is missing). Let the run finish." in refused()
 
@@ -136,7 +148,7 @@ def test_secrets_hide_in_notebooks_and_in_the_environment(run, monkeypatch):
                                   "{place}/corpus"])
 def test_paths_of_this_machine_are_named_by_file_and_line(run, text):
     text = text.format(place=run)
-    (run / "config.yaml").write_text(f"seed: 0\ncorpus: {text}\n")
+    (run / "config.yaml").write_text(f"seed: 0\nnote: {text}\n")
     message = refused()
     assert message.startswith("runs/bert/config.yaml, line 2: holds ") and "a path of this machine" in message
     assert "--leave_out config.yaml" in message
@@ -239,6 +251,7 @@ def test_code_of_ours_travels_without_what_it_does_not_need(run, capsys):
         "AutoModelForSequenceClassification": "toolkit_models_text.TextForClassification"}
     assert "auto_map" not in json.loads((arm / "model/config.json").read_text())
     assert code.keys() == {"toolkit_models_text.py", "toolkit_models_backbone.py"}
+    assert 'from_pretrained("ada/bert", trust_remote_code=True)' in (folder / "README.md").read_text()
     assert "def pooled_states" in code["toolkit_models_text.py"]
     assert "def text_classifier" not in code["toolkit_models_text.py"]  # makes new ones
 

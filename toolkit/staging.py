@@ -13,10 +13,18 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from toolkit import card
+from toolkit.card_facts import Facts
 from toolkit.errors import UserError
-from toolkit.run import disk_errors, read_json, room_for, write_directory
+from toolkit.run import disk_errors, home, read_json, room_for, write_directory
 
 FOLDER = "hub-staging"
+_WITH_CODE = """
+## Without the package
+
+The code of its class lies beside the weights, and transformers alone runs it where you say that you trust it:
+`from_pretrained("{repository}", trust_remote_code=True)` of the Auto class.
+"""
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz")
 _SECRETS = {
     "a Hugging Face token": r"\bhf_[A-Za-z0-9]{30,}",
@@ -61,17 +69,16 @@ def check_run(run: Path, unfinished: bool) -> None:
     if not unfinished and not (run / "result.json").is_file():
         raise UserError(f"{run}: is not finished (result.json is missing). Give the command that started it again, and "
                         f"push then; or push the best model so far with --unfinished true.")
-    if not (run / "README.md").is_file():
-        raise UserError(f"{run}: has no card (README.md), which every evaluation of a run writes. Give the command "
-                        f"that made the run again: a finished one only writes it anew.")
 
 
-def stage(run: Path, branch: str, with_code: bool = False, leave_out: tuple[str, ...] = ()) -> Staged:
+def stage(run: Path, repository: str, branch: str, with_code: bool = False, leave_out: tuple[str, ...] = ()) -> Staged:
     """Gather the final model and what explains it in `<run>/hub-staging/<branch>`, and check it.
 
     leave_out: names of files that stay here: config.yaml, metrics.jsonl, pictures. UserError names the file, and the
     line, of what must not be pushed or is broken.
     """
+    if not (run / "README.md").is_file():
+        card.regenerate(run)
     sources = _sources(run)
     optional = [name for name in sources if _is_optional(name)]
     if unknown := set(leave_out) - set(optional):
@@ -92,11 +99,14 @@ def stage(run: Path, branch: str, with_code: bool = False, leave_out: tuple[str,
         if replaced:
             raise UserError(f"{run}: a better model was written while this one was copied. Give the same command "
                             f"again.")
-        check(temporary, sources)
+        text = _card(run, repository)
         if with_code:
             from toolkit.model_code import add_model_code
 
             code.extend(add_model_code(temporary))
+            text += _WITH_CODE.format(repository=repository) if code else ""
+        (temporary / "README.md").write_text(text, encoding="utf-8")
+        check(temporary, sources)
 
     with disk_errors(folder.parent, "place for the run"):
         write_directory(folder, fill)
@@ -144,14 +154,24 @@ def _is_optional(name: str) -> bool:
     return name in ("config.yaml", "metrics.jsonl") or name.startswith("plots/") or name.endswith(".png")
 
 
+def _card(run: Path, repository: str) -> str:
+    """The run's card, its code loading the model from the hub."""
+    text = (run / "README.md").read_text(encoding="utf-8")
+    facts = Facts.of(run)
+    if text == card.text(facts):
+        return card.text(facts, repository)
+    # Edited by hand, or of another time: only what is not true of the hub is changed.
+    text = re.sub(r" `\./model` is the folder beside this file, `[^`]*`\.", "", text)
+    return text.replace('"./model"', f'"{repository}"')
+
+
 def _sources(run: Path) -> dict[str, Path]:
     """Path in the repository → file of the run."""
     sources = {"README.md": run / "README.md"}
-    # Of a run of several arms, the configuration lies above them.
-    config = next((place / "config.yaml" for place in (run, *run.absolute().parents[:3])
-                   if (place / "config.yaml").is_file()), None)
-    for path in (config, run / "metrics.jsonl", *sorted(run.glob("*.png"))):
-        if path is not None and path.is_file():
+    place = home(run)  # of one fit of several, the configuration lies above it
+    config = [] if place is None else [(run if run.resolve() == place.resolve() else place) / "config.yaml"]
+    for path in (*config, run / "metrics.jsonl", *sorted(run.glob("*.png"))):
+        if path.is_file():
             sources[path.name] = path
     for folder, inside in ((run / "model", ""), (run / "plots", "plots/")):
         for path in sorted(folder.rglob("*")):
