@@ -78,7 +78,8 @@ def test_a_dry_run_gathers_everything_lists_it_and_needs_no_hub(run, capsys):
 
 def test_the_configuration_of_an_arm_is_found_above_it(run):
     arm = run.parent / "text/bert-pretrained/seed-0"
-    (arm / "config.yaml").rename(run.parent / "text/config.yaml")
+    for name in ("config.yaml", "manifest.json"):
+        (arm / name).rename(run.parent / "text" / name)
     staged = stage(arm, "ada/text", "main")
     assert staged.files()["config.yaml"] == (run.parent / "text/config.yaml").stat().st_size
     assert not staged.code

@@ -68,7 +68,7 @@ def find_runs(root: str | Path) -> list[RunFacts]:
         raise UserError(f"{root}: no such directory. Runs lie where their output_dir says, most often below runs/.")
     found = []
     for folder, inside, files in os.walk(root):
-        inside[:] = sorted(name for name in inside if name not in ("checkpoints", "model", "data"))
+        inside[:] = sorted(name for name in inside if name not in ("checkpoints", "model", "data", "hub-staging"))
         if "config.yaml" in files:
             found.append(read_run(folder, str(Path(folder).relative_to(root))))
     if not found:
