@@ -15,6 +15,7 @@ _WHERE = {
     "toolkit.data.text_batches": ("TextBatches",),
     "toolkit.data.series": ("SeriesDataset", "SeriesBatches", "z_normalise"),
     "toolkit.data.series_files": ("read_series",),
+    "toolkit.data.forecasting": ("load_forecast_data", "window_splits"),
     "toolkit.tokenization": ("load_tokenizer",),
     # Models: transformers' classes, in published sizes; classifiers and forecasters around them
     "toolkit.models.presets": ("model_config",),
@@ -22,7 +23,7 @@ _WHERE = {
     "toolkit.models.bert": ("BertForPreTraining",),
     "toolkit.models.gpt": ("GPT2LMHeadModel",),
     "toolkit.models.text": ("text_classifier", "load_checkpoint_tokenizer"),
-    "toolkit.models.series": ("SeriesForClassification", "SeriesForForecasting"),
+    "toolkit.models.series": ("SeriesForClassification", "SeriesForForecasting", "SeriesForMaskedPatches"),
     # Training
     "toolkit.run": ("Run",),
     "toolkit.training.distributed": ("make_accelerator",),
@@ -30,6 +31,8 @@ _WHERE = {
     "toolkit.training.pretraining": ("BertPretraining", "GptPretraining", "PretrainingConfig", "with_defaults"),
     "toolkit.training.loop": ("train",),
     "toolkit.training.fine_tuning": ("FineTuningConfig", "fine_tune"),
+    "toolkit.training.masked_patches": ("MaskedPatchesConfig", "pretrain_on_series"),
+    "toolkit.training.forecasting": ("ForecastConfig", "fit_forecaster"),
     # What came out: intervals, differences, verdicts
     "toolkit.compare": ("mean_interval", "paired_difference", "proportion_interval", "verdict", "table"),
     "toolkit.run_browser": ("find_runs", "read_run", "write_runs_page"),
