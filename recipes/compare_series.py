@@ -121,6 +121,7 @@ def compare_series(settings: CompareSeriesConfig, accelerator: Accelerator) -> d
         run = Run(Path(settings.output_dir) / settings.name / name, accelerator.is_main_process)
         run.open(settings, ignore=("impl", "sets", "seeds", "arms", "name", "published", "check_dead_branches"))
         task = load_task(settings, name, accelerator)
+        run.write_manifest(examples={"train": len(task.train), "test": len(task.test)})
         for arm in arms:
             results[arm][name] = one_arm(arm, task, settings, run, accelerator)
             accelerator.print(f"{name}, {arm}: {100 * results[arm][name]['mean']:.1f} % of {len(task.test):,}")
@@ -128,6 +129,7 @@ def compare_series(settings: CompareSeriesConfig, accelerator: Accelerator) -> d
             for key, row in (("shuffled", f"{arm}, patches shuffled"), ("together", f"{arm}, seeds together")):
                 if key in results[arm][name]:
                     results.setdefault(row, {})[name] = results[arm][name].pop(key)
+        run.finish({arm: by_set[name] for arm, by_set in results.items()})
     summary = summarise(results, settings)
     if accelerator.is_main_process:
         stem = Path(settings.output_dir) / settings.name
