@@ -227,8 +227,17 @@ def test_what_the_hub_would_not_take_is_refused_at_the_start(tmp_path, stated, m
 
 
 def test_a_directory_of_no_run_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"is no run directory \(neither it nor one above it has a config\.yaml\)"):
+    with pytest.raises(UserError, match=r"is no run directory \(neither it nor one above it has a config\.yaml"):
         regenerate(tmp_path)
+
+
+def test_a_readme_of_somebody_else_is_left_alone(here, tmp_path):
+    """A project may well have a config.yaml, a manifest.json, and folders below it."""
+    for name, content in (("README.md", "# Mine"), ("config.yaml", "a: 1"), ("manifest.json", "{}")):
+        (tmp_path / name).write_text(content)
+    with pytest.warns(UserWarning, match="README.md: was not written by this toolkit, and is left alone"):
+        toolkit.card.refresh(tmp_path / "runs/one")
+    assert (tmp_path / "README.md").read_text() == "# Mine"
 
 
 @pytest.mark.parametrize("model, said", [
@@ -240,6 +249,7 @@ def test_any_model_of_ours_gets_a_card_whose_code_runs(tmp_path, monkeypatch, mo
     model = model()
     model.save_pretrained(tmp_path / "run/model")
     (tmp_path / "run/config.yaml").write_text("data: {path: /home/jane/heart.csv}\nseed: 0\n")
+    write_json(tmp_path / "run/manifest.json", {})
     write_json(tmp_path / "run/result.json", {"mse": 0.25, "mae": 0.5})
     card = regenerate(tmp_path / "run").read_text()
     assert f"{sum(p.numel() for p in model.parameters()):,} parameters" in card and "0.25" in card
@@ -254,6 +264,7 @@ def test_each_evaluation_writes_the_card_and_a_failure_stops_nothing(here, tmp_p
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run").mkdir()
     (tmp_path / "run/config.yaml").write_text("seed: 7\n")
+    write_json(tmp_path / "run/manifest.json", {})
     data = small.small_data(tmp_path, "bytes")
     monkeypatch.setattr(toolkit.card, "LARGEST_SHARE", 100.0)
     seen = []

@@ -18,6 +18,7 @@ from toolkit.errors import UserError
 from toolkit.run import home, write_atomic
 
 PICTURE = "curves.png"
+MARK = "<!-- Written by pretraining-toolkit out of the run's files; `make card` writes it anew. -->"
 FEWEST_POINTS = 5  # of a curve
 LARGEST_SHARE = 0.01  # of the time of a training, for its cards
 
@@ -64,11 +65,14 @@ def regenerate(directory: str | Path, repository: str | None = None) -> Path:
     """Write a run's card, and its curves, from what lies in its directory; returns the card's path.
 
     repository: the hub id that its code loads the model from; default the folder beside the card.
-    UserError when it is no run's directory, or the configuration states what the hub would not take.
+    UserError when it is no run's directory, has another README.md, or states what the hub would not take.
     """
     facts = Facts.of(directory)
-    draw(facts)
     path = facts.directory / "README.md"
+    if path.exists() and MARK not in path.read_text(encoding="utf-8"):
+        raise UserError(f"{path}: was not written by this toolkit, and is left alone. Move it away to have the run's "
+                        f"card there.")
+    draw(facts)
     write_atomic(path, text(facts, repository))
     return path
 
@@ -101,7 +105,7 @@ def text(facts: Facts, repository: str | None = None) -> str:
                                         f"{card.author or card_text.NOT_STATED}.")]
     body = "\n\n".join((f"## {name}\n\n" if name else f"# {facts.name}\n\n") + content
                        for name, content in sections if content)
-    whole = f"---\n{metadata.to_yaml()}\n---\n\n{body}\n"
+    whole = f"---\n{metadata.to_yaml()}\n---\n\n{body}\n\n{MARK}\n"
     if ModelCard(whole).data.to_dict() != metadata.to_dict():
         raise ValueError(f"{facts.directory}: the metadata of the card do not read back as they were")
     return whole

@@ -34,7 +34,8 @@ class Facts:
         """UserError when `directory` belongs to no run."""
         directory, place = Path(directory), home(directory)
         if place is None:
-            raise UserError(f"{directory}: is no run directory (neither it nor one above it has a config.yaml).")
+            raise UserError(f"{directory}: is no run directory (neither it nor one above it has a config.yaml with the "
+                            f"manifest.json of a run).")
         manifest = _json(place / "manifest.json") or {}
         return cls(directory, directory if place == Path(os.path.abspath(directory)) else place,
                    without_machine_paths(read_yaml(place / "config.yaml")), without_machine_paths(manifest))

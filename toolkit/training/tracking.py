@@ -170,8 +170,8 @@ def _start_wandb(directory: Path, identity: str, facts: dict) -> tuple[GeneralTr
 
     def begin(mode: str) -> GeneralTracker:
         tracker = WandBTracker(
-            os.environ.get("WANDB_PROJECT", PROJECT), name=name_of(directory), id=identity, resume="allow",
-            config=facts, dir=str(directory), mode=mode,
+            os.environ.get("WANDB_PROJECT", PROJECT), name=name_of(directory), group=_group(directory), id=identity,
+            resume="allow", config=facts, dir=str(directory), mode=mode,
             settings=wandb.Settings(**{key: value for key, value in quiet.items() if key in known}))
         tracker.start()
         return tracker
@@ -290,10 +290,15 @@ def _start_trackio(directory: Path, identity: str, facts: dict) -> tuple[General
 
     trackio.run._get_default_namespace = lambda: None  # it would ask the hub who is logged in
     tracker = TrackioTracker(PROJECT, name=f"{name_of(directory)}-{identity}", config=facts, resume="allow",
-                             embed=False, auto_log_gpu=False, auto_log_cpu=False)
+                             group=_group(directory), embed=False, auto_log_gpu=False, auto_log_cpu=False)
     tracker.start()
     where = shlex.quote(str(trackio.utils.TRACKIO_DIR))  # of the first run of this process
     return tracker, f"trackio: TRACKIO_DIR={where} trackio show --project {PROJECT}"
+
+
+def _group(directory: Path) -> str:
+    """The fits of an experiment belong together."""
+    return name_of(home(directory) or directory)
 
 
 def _installed(package: str) -> None:
