@@ -42,8 +42,9 @@ class SampleForecastsConfig:
     num_samples: int = 20
     """Paths drawn for each window."""
     temperature: float = 1.0
-    top_k: int | None = None
-    """Draw among so many likeliest bins; default: all. Less narrows the intervals."""
+    top_k: int | None = 50
+    """Draw among so many likeliest bins, as Chronos does; null: among all. Few narrow the intervals, all let paths
+    stray."""
     season: int | None = None
     """What the seasonal naive forecast repeats; default: of each context the lag at which it is most like itself."""
     seed: int = 0
@@ -79,14 +80,12 @@ def estimated_seasons(context: np.ndarray) -> np.ndarray:
     return np.where(below | ~below.any(1, keepdims=True), products, -1).argmax(1) + lags.start
 
 
-def linear_map(series: SeriesCorpusConfig, bins: SeriesBins) -> np.ndarray:
-    """(context_length + 1, horizon) least squares from scaled context to scaled future, on all the training windows."""
-    length = bins.context_length + bins.horizon
-    parts = [split_windows(series, number, "train", length, series.stride or length, lambda line: None)
-             for number in range(len(series.sources))]
-    values = np.concatenate(parts)
-    values = values[~np.isnan(values).any(1)]
-    values = values / bins.scale(values)[:, None]
+def linear_map(series: SeriesCorpusConfig, number: int, bins: SeriesBins) -> np.ndarray:
+    """(context_length + 1, horizon) least squares from scaled context to scaled future, on the train part of a source,
+    with a little ridge, its values clipped as the bins clip them.
+    """
+    values = split_windows(series, number, "train", bins.context_length + bins.horizon, max(1, bins.horizon // 4))
+    values = np.clip(filled(values) / bins.scale(values)[:, None], bins.low_limit, bins.high_limit)
     inputs = np.pad(values[:, :bins.context_length], ((0, 0), (0, 1)), constant_values=1.0)
     penalty = 1e-4 * len(inputs) * np.eye(inputs.shape[1])
     return np.linalg.solve(inputs.T @ inputs + penalty, inputs.T @ values[:, bins.context_length:])
@@ -167,7 +166,6 @@ def sample_forecasts(settings: SampleForecastsConfig) -> dict:
         print(f"{run.directory} is finished; its result is {run.result_path}")
         return run.result()
     asked = replace(pretraining.series, sources=settings.sources or pretraining.series.sources)
-    weights = linear_map(pretraining.series, bins)
     result = {}
     for number, source in enumerate(asked.sources):
         context, future = windows_to_ask(asked, number, bins, settings.windows)
@@ -176,7 +174,7 @@ def sample_forecasts(settings: SampleForecastsConfig) -> dict:
                              temperature=settings.temperature, top_k=settings.top_k, seed=settings.seed)
         # Weibull's: were truth one more path, it would lie below the q-quantile with probability q.
         quantiles = np.quantile(paths, QUANTILES, axis=1, method="weibull").transpose(1, 2, 0)
-        naive = naive_forecasts(context, bins.horizon, settings.season, weights, bins)
+        naive = naive_forecasts(context, bins.horizon, settings.season, linear_map(asked, number, bins), bins)
         arms = {"GPT, median of samples": quantiles, **naive}
         median = errors_by_window(quantiles[..., 1], future, scale)
         gains = {}

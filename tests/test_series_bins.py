@@ -382,7 +382,7 @@ def test_the_season_of_each_context_is_found():
 def test_the_linear_map_is_least_squares(tmp_path):
     bins = bins_of(context_length=24, horizon=8, vocab_size=64)
     series = SeriesCorpusConfig(["generator:noisy-sines:300"])
-    weights = sample_forecasts.linear_map(series, bins)
+    weights = sample_forecasts.linear_map(series, 0, bins)
     values = split_windows(series, 0, "test", 32, 32)
     forecast = sample_forecasts.naive_forecasts(values[:, :24], 8, None, weights, bins)
     future, errors = values[:, 24:], {}

@@ -28,22 +28,24 @@ def load_series_gpt(directory: str | Path) -> tuple[PreTrainedModel, SeriesBins]
 
 @torch.inference_mode()
 def sample_paths(model: PreTrainedModel, bins: SeriesBins, context: np.ndarray, horizon: int | None = None,
-                 num_samples: int = 20, temperature: float = 1.0, top_k: int | None = None, seed: int = 0
+                 num_samples: int = 20, temperature: float = 1.0, top_k: int | None = 50, seed: int = 0
                  ) -> np.ndarray:
     """(n, L) contexts, NaN where a value is missing → (n, num_samples, horizon) paths in the contexts' units.
 
     Of a context the last `bins.context_length` values are read. PAD and EOS are never drawn. `horizon`: default, and at
-    most, the one it was trained for. `top_k`: draw among so many likeliest bins; default: all, which alone can be
-    calibrated. The same arguments give the same paths on the same machine.
+    most, the one it was trained for. `top_k`: draw among so many likeliest bins, None: among all; every bin has some
+    probability, and a path that once lands far off stays there. The same arguments give the same paths on the same
+    machine.
     """
     context = np.asarray(context, np.float64)
     horizon = bins.horizon if horizon is None else horizon
-    for name, value, most in (("horizon", horizon, bins.horizon), ("num_samples", num_samples, _ROWS),
-                              ("top_k", 1 if top_k is None else top_k, bins.num_bins)):
+    for name, value, most in (("horizon", horizon, bins.horizon), ("num_samples", num_samples, _ROWS)):
         if not 1 <= value <= most:
             raise UserError(f"{name} is {value}; it must lie between 1 and {most:,} for this model.")
     if not temperature > 0:
         raise UserError(f"temperature is {temperature}; it must be above 0.")
+    if top_k is not None and top_k < 1:
+        raise UserError(f"top_k is {top_k}; it must be at least 1, or null for all bins.")
     if context.ndim != 2 or not context.shape[1]:
         raise UserError(f"contexts of shape {context.shape}; expected (n, L) values, at least one each.")
     ids, scale = bins.encode(context[:, -bins.context_length:])
