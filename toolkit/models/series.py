@@ -20,6 +20,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
+from toolkit.hub import checkpoint_directory
 from toolkit.models.backbone import (
     BackboneModel,
     backbone_config,
@@ -186,7 +187,7 @@ class SeriesModel(BackboneModel):
         config = SeriesConfig(**{**settings, **shared})
         if not pretrained:
             return cls._random(config)
-        trained = SeriesForMaskedPatches.from_pretrained(path)
+        trained = SeriesForMaskedPatches.from_pretrained(checkpoint_directory(path))
         model = cls(config)
         model.backbone.load_state_dict(trained.backbone.state_dict())
         model.patch_embedding.load_state_dict(trained.patch_embedding.state_dict())
