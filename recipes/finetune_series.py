@@ -20,6 +20,7 @@ from toolkit.models.baselines import dtw_1nn, logistic_on_values, majority, mini
 from toolkit.models.series import SeriesConfig, SeriesForClassification
 from toolkit.run import Run
 from toolkit.training.arms import Arm, arms_table, dry_run_arms, fine_tune_arms
+from toolkit.training.dead_branches import report_dead_branches
 from toolkit.training.distributed import make_accelerator
 from toolkit.training.fine_tuning import FineTuningConfig, class_scores
 from toolkit.training.loop import ImplConfig
@@ -42,6 +43,8 @@ class FinetuneSeriesConfig:
     time warping, through aeon."""
     training: FineTuningConfig = field(default_factory=FineTuningConfig)
     seeds: int = 3
+    check_dead_branches: bool = True
+    """Examine the first seed's pretrained models on validation series: which of their parts do something."""
     impl: ImplConfig = field(default_factory=ImplConfig)
     dry_run: bool = False
     """Check every input, tell what would be trained, how long and in how much memory, and end."""
@@ -78,6 +81,11 @@ def finetune_series(settings: FinetuneSeriesConfig, accelerator) -> dict | None:
     if settings.dry_run:
         return dry_run_arms(on_seed, settings.seeds, settings.training, settings.impl, run, accelerator)
     result = fine_tune_arms(on_seed, settings.seeds, settings.training, settings.impl, run, accelerator, "series")
+    if settings.check_dead_branches:
+        validation = SeriesBatches(first[1], settings.training.batch_size, 0)
+        result["dead_branches"] = {name: report_dead_branches(
+            SeriesForClassification.from_pretrained(run.directory / f"{name}-pretrained/seed-0/model"), validation,
+            accelerator, f"{name}, pretrained") for name in settings.models}
     return run.finish({**result, "label_names": list(first[0].label_names)})
 
 
