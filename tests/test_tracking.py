@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import small
 import yaml
 from accelerate import PartialState
 
@@ -342,6 +343,19 @@ def test_trackio_writes_a_local_database_and_opens_no_connection(run, tmp_path, 
 
 
 # --- energy --------------------------------------------------------------------------------------------------------
+
+
+def test_what_watches_a_run_changes_nothing_of_it(tmp_path, monkeypatch):
+    pytest.importorskip("codecarbon")
+    data = small.small_data(tmp_path, "bytes")
+    settings = dict(max_steps=6, batch_size=8, logging_steps=2, eval_steps=3, save_steps=0)
+    small.train(small.gpt_task(data, 0.1), tmp_path / "alone", TrainingConfig(**settings))
+    watched = TrainingConfig(**settings, report_to=["tensorboard"], emissions=True, country="FRA")
+    small.train(small.gpt_task(data, 0.1), tmp_path / "watched", watched)
+    assert small.digest(tmp_path / "alone/model/model.safetensors") == small.digest(
+        tmp_path / "watched/model/model.safetensors")
+    assert small.records(tmp_path / "alone") == small.records(tmp_path / "watched")
+    assert json.loads((tmp_path / "watched/emissions.json").read_text())["emissions_kg"] > 0
 
 
 def test_energy_adds_up_over_interruptions_and_draws_no_random_number(tmp_path, monkeypatch, capfd):

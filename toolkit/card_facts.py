@@ -155,7 +155,7 @@ class Facts:
         found = [_json(path) for path in sorted(self.directory.glob("**/emissions.json"))]
         if not found:
             return None
-        summed = {key: sum(part[key] for part in found) for key in ("seconds", "energy_kwh")}
+        summed = {key: sum(part[key] for part in found) for key in ("seconds", "energy_kwh", "ram_kwh")}
         if all("emissions_kg" in part for part in found):
             summed["emissions_kg"] = sum(part["emissions_kg"] for part in found)
         return {**found[-1], **summed}

@@ -219,7 +219,7 @@ def training(facts: Facts) -> str:
         "steps": _number(result.get("steps") or (facts.records[-1]["step"] if facts.records else None)),
         "tokens": f"{tokens:,}" + (f", {tokens / seen:.2f} times the corpus" if seen else "") if tokens else None,
         "hardware": (machine.get("gpu") or processor) if machine else None,
-        "processes": _number(machine.get("processes")),
+        "processes": machine.get("processes", 1) if machine.get("processes", 1) > 1 else None,
         "time": f"{result['seconds']:,.0f} s of training" if "seconds" in result else None,
         "started": _day(manifest.get("started")),
     }
@@ -241,8 +241,8 @@ def energy(facts: Facts) -> str:
     if used["machines"] > 1:
         counted += f", the first of {used['machines']} machines"
     return (f"{1000 * used['energy_kwh']:.3g} Wh in {used['seconds']:,.0f} s (codecarbon {used['codecarbon']}; "
-            f"counted: {counted}{', and the GPU' if used['gpu'] else ''}; processor {used['method']}; memory: a power "
-            f"assumed by codecarbon)")
+            f"counted: {counted}{', and the GPU' if used['gpu'] else ''}; processor {used['method']}; memory: "
+            f"{3.6e6 * used['ram_kwh'] / used['seconds']:.0f} W assumed)")
 
 
 def emissions(facts: Facts) -> str:
