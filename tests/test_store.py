@@ -368,7 +368,9 @@ def test_a_full_disk_is_one_line_and_what_is_finished_stays(large_text, wordpiec
 def test_ctrl_c_ends_the_helpers_and_keeps_the_shards(large_text, wordpiece, tmp_path):
     process = subprocess.Popen([sys.executable, "-c", DRIVER, str(large_text), wordpiece.name_or_path,
                                 str(tmp_path / "store"), "20000", "2", "0"], stderr=subprocess.PIPE, text=True,
-                               start_new_session=True)
+                               start_new_session=True,
+                               # A shell's background jobs, and so what they start, are deaf to Ctrl-C.
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     wait_for_shards(process, tmp_path / "store", 3)
     os.killpg(process.pid, signal.SIGINT)
     error = process.communicate(timeout=60)[1]
