@@ -3,7 +3,7 @@
 .PHONY: help install demo test test-slow test-faults lint clean \
         train-tokenizer evaluate-tokenizers show-batch pretrain-bert pretrain-gpt finetune-text finetune-series forecast \
         compare-text compare-series transfer word-vectors ablation fibonacci nano-gpt shakespeare-char sweep bench bench-text \
-        bench-data forda-lab sample-forecasts card push \
+        bench-series bench-data forda-lab sample-forecasts card push \
         chat attention runs compare-runs probe-bias
 
 BIN := .venv/bin
@@ -115,6 +115,9 @@ bench: install  ## our loop against transformers' Trainer, in turn; writes runs/
 
 bench-text: install  ## our fine-tuning against transformers' Trainer, in turn; writes runs/bench-text/bench.json
 	@$(BIN)/python recipes/bench_text.py $(RECIPE_ARGS)
+
+bench-series: install  ## our training on series against transformers' Trainer; writes runs/bench-series/bench.json
+	@$(BIN)/python recipes/bench_series.py $(RECIPE_ARGS)
 
 bench-data: install  ## how fast corpora become batches, as ratios; writes runs/bench-data/bench.json
 	@$(BIN)/python recipes/bench_data.py $(RECIPE_ARGS)
