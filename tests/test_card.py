@@ -67,7 +67,7 @@ def runs(tmp_path_factory):
             output_dir="runs/text", models=models, seeds=2, training=tuning, data=finetune_text.TextDataSection(
                 train="train.tsv", test="test.tsv", max_length=16)), accelerator)
         finetune_series.finetune_series(finetune_series.FinetuneSeriesConfig(
-            output_dir="runs/series", models=models, seeds=2, training=tuning,
+            output_dir="runs/series", models=models, seeds=1, training=tuning,
             data=finetune_series.SeriesDataSection(train_per_class=4, test_per_class=4)), accelerator)
     return root / "runs"
 
