@@ -12,6 +12,7 @@ from functools import partial
 from typing import Literal
 
 from toolkit import cli, config
+from toolkit.card import CardConfig
 from toolkit.data.series import SeriesBatches
 from toolkit.data.series_splits import SeriesDataSection, check_patches, load_splits
 from toolkit.errors import UserError
@@ -45,6 +46,7 @@ class FinetuneSeriesConfig:
     seeds: int = 3
     check_dead_branches: bool = True
     """Examine the first seed's pretrained models on validation series: which of their parts do something."""
+    card: CardConfig = field(default_factory=CardConfig)
     impl: ImplConfig = field(default_factory=ImplConfig)
     dry_run: bool = False
     """Check every input, tell what would be trained, how long and in how much memory, and end."""
