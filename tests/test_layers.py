@@ -193,29 +193,87 @@ def test_later_tokens_are_unseen_with_fused_attention_too():
         assert torch.equal(model(ids).last_hidden_state[:, :-1], before[:, :-1])
 
 
+@pytest.mark.parametrize("dropouts", [("bert", {}), ("gpt", {}), ("bert", {"attention_probs_dropout_prob": 0.0}), (
+    "bert", {"hidden_dropout_prob": 0.0}), ("gpt", {"attn_pdrop": 0.0}), ("gpt", {"resid_pdrop": 0.0})],
+    ids=lambda dropouts: "-".join([dropouts[0], *dropouts[1]]))
+def test_dropout(dropouts, monkeypatch):
+    """What transformers computes where its dropout takes the numbers that ours drew, in the same order."""
+    name, settings = dropouts
+    model = {"bert": bert, "gpt": gpt}[name](dropout=0.3, **settings).train()
+    drawn, keep = [], layers._keep
+    monkeypatch.setattr(layers, "_keep", lambda like, p: (drawn.append(keep(like, p)), drawn[-1])[1])
+    inputs = {"input_ids": token_ids()}
+    torch.manual_seed(11)
+    found, found_gradients = output_and_gradients(in_bf16(model), True, inputs)
+    drawn = [each for each in drawn if each is not None]
+    kinds = {"attention_probs_dropout_prob": 2, "attn_pdrop": 2, "hidden_dropout_prob": 5, "resid_pdrop": 4}
+    assert len(drawn) == 7 - sum(kinds[kind] for kind in settings)  # embeddings, and three in each layer
+    taken = iter(drawn)
+
+    def dropout(x, p=0.5, training=True, inplace=False):
+        return x * next(taken).float().view(x.shape) if p and training else x
+
+    monkeypatch.setattr(torch.nn.functional, "dropout", dropout)
+    exact, gradients = output_and_gradients(model, False, inputs)
+    assert next(taken, None) is None and relative(found, exact) < 0.02
+    scale = max(float(gradient.norm()) for gradient in gradients.values())
+    for name, gradient in gradients.items():
+        assert (found_gradients[name] - gradient).norm() < 0.02 * gradient.norm() + 1e-3 * scale, name
+
+
+def test_what_dropout_draws():
+    like = torch.zeros(300, 1001, dtype=torch.bfloat16)
+    for dropout, dropped in ((0.3, 77 / 256), (0.1, 26 / 256), (0.999, 255 / 256), (0.001, 0.0)):
+        torch.manual_seed(5)
+        keep = layers._keep(like, dropout).float()
+        torch.manual_seed(5)
+        assert torch.equal(keep, layers._keep(like, dropout).float()) and keep.shape == like.shape
+        assert not torch.equal(keep, layers._keep(like, dropout).float()) or not dropped
+        assert len(keep.unique()) == 1 + bool(dropped)
+        shares = (keep == 0).float().view(-1)[:300_000].view(-1, 8).mean(0)  # of each byte of a draw
+        assert (shares - dropped).abs().max() < 0.01, "5 standard deviations are 0.01"
+        assert abs(float(keep.mean()) - 1) < (0.2 if dropout > 0.9 else 0.01)
+    assert layers._keep(like, 0.0) is None
+
+
 @pytest.mark.parametrize("make", [bert, gpt])
-def test_dropout_is_transformers(make):
-    """In training with dropout, transformers' forward to the last bit; in evaluation, the layers in bf16."""
-    model = make(dropout=0.1)
-    ours = in_bf16(model)
-    for training in (True, False):
-        outputs = []
-        for each in (model, ours):
-            torch.manual_seed(11)
-            with torch.no_grad(), autocast():
-                outputs.append(each.train(training)(token_ids(8, 20)).last_hidden_state.float())
-        assert torch.equal(*outputs) == training
+def test_dropout_is_for_training(make):
+    model = in_bf16(make(dropout=0.3))
+    with torch.no_grad(), autocast():
+        assert torch.equal(*(model(token_ids(8, 20)).last_hidden_state for _ in range(2)))
+        model.train()
+        assert not torch.equal(*(model(token_ids(8, 20)).last_hidden_state for _ in range(2)))
 
 
-@pytest.mark.parametrize("name", ["attn_pdrop", "resid_pdrop"])
-def test_one_kind_of_dropout_is_enough(name):
-    model = gpt(**{name: 0.1}).train()
-    outputs = []
-    for each in (model, in_bf16(model)):
+@pytest.mark.parametrize("make", [bert, gpt])
+def test_layers_computed_again_drop_the_same(make):
+    """Gradient checkpointing computes a layer twice."""
+    outcomes = []
+    for again in (False, True):
+        model = in_bf16(make(dropout=0.3)).train()
+        if again:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
         torch.manual_seed(11)
-        with torch.no_grad(), autocast():
-            outputs.append(each(token_ids(8, 20)).last_hidden_state)
-    assert torch.equal(*outputs)
+        outcomes.append(output_and_gradients(model, True, {"input_ids": token_ids(8, 20)}))
+    (output, gradients), (same, again) = outcomes
+    assert torch.equal(output, same) and all(torch.equal(again[name], each) for name, each in gradients.items())
+
+
+@pytest.mark.parametrize("length", [7, 31, 32, 41, 64])
+def test_attention_weights_at_every_length(length):
+    scores = 3 * torch.randn(6, length, length, generator=torch.Generator().manual_seed(1))
+    scores = scores.bfloat16()
+    assert_close(layers._softmax(scores).double(), scores.double().softmax(-1), rtol=2**-8, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [3, 4, 16])
+def test_heads_of_every_size(size):
+    shape = layers._Shape(5, 2, 1.0, 1e-5)
+    joint = torch.randn(5 * 7, 3 * 2 * size, generator=torch.Generator().manual_seed(1)).bfloat16()
+    split = shape.split(joint, 3)
+    assert split.shape == (3, 10, 7, size) and split.dtype == joint.dtype
+    assert torch.equal(split[2, 2 * 4 + 1, 6], joint[4 * 7 + 6, 2 * 2 * size + size:])  # value, row 4, head 1
+    assert torch.equal(shape.join(split), joint)
 
 
 @pytest.mark.parametrize("make", [bert, gpt])

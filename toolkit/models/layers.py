@@ -28,18 +28,51 @@ class _Shape:
     scaling: float
     epsilon: float
     exact_gelu: bool = True
+    attention_dropout: float = 0.0
+    hidden_dropout: float = 0.0
+    """Both 0 unless the layer is training."""
 
     def split(self, joint: torch.Tensor, parts: int) -> torch.Tensor:
         """(B · T, parts · width) → (parts, B · heads, T, head size)."""
-        length = len(joint) // self.batch
-        return (joint.view(self.batch, length, parts, self.heads, -1).permute(2, 0, 3, 1, 4)
-                .reshape(parts, self.batch * self.heads, length, -1))
+        length, dtype = len(joint) // self.batch, joint.dtype
+        return (_by_fours(joint.view(self.batch, length, parts, self.heads, -1)).permute(2, 0, 3, 1, 4)
+                .reshape(parts, self.batch * self.heads, length, -1).view(dtype))
 
     def join(self, split: torch.Tensor) -> torch.Tensor:
         """The inverse of `split`."""
         parts, _, length, size = split.shape
-        return (split.view(parts, self.batch, self.heads, length, size).permute(1, 3, 0, 2, 4)
-                .reshape(self.batch * length, -1))
+        return (_by_fours(split.view(parts, self.batch, self.heads, length, size)).permute(1, 3, 0, 2, 4)
+                .reshape(self.batch * length, -1).view(split.dtype))
+
+
+def _by_fours(x: torch.Tensor) -> torch.Tensor:
+    """Four numbers of bf16 as one to be moved: heads of 4 change places in a quarter of the time."""
+    return x.view(torch.int64) if x.element_size() == 2 and x.shape[-1] % 4 == 0 else x
+
+
+def _keep(like: torch.Tensor, dropout: float) -> torch.Tensor | None:
+    """What dropout multiplies `like` by: 0 for so many 256ths as are nearest to `dropout`, else what keeps the mean.
+
+    A random byte decides on each: torch's own dropout draws a 64-bit number, and takes ten times as long.
+    """
+    if not dropout:
+        return None
+    dropped, count = min(255, round(256 * dropout)), like.numel()
+    drawn = torch.empty(-(-count // 8), dtype=torch.int64).random_(-2**63, None).view(torch.uint8)[:count]
+    return drawn.view(like.shape).to(like.dtype).ge_(dropped).mul_(256 / (256 - dropped))
+
+
+def _dropped(x: torch.Tensor, keep: torch.Tensor | None) -> torch.Tensor:
+    return x if keep is None else x * keep
+
+
+def _softmax(scores: torch.Tensor) -> torch.Tensor:
+    """Over the last dimension. torch's kernel for bf16 goes through what is left beyond a multiple of 32 one by one:
+    with 41 scores it takes twice as long as fp32 with conversions, with 31 five times.
+    """
+    if scores.shape[-1] % 32 == 0:
+        return torch.softmax(scores, -1)
+    return torch.softmax(scores, -1, dtype=torch.float32).to(scores.dtype)
 
 
 def _attend(joint: torch.Tensor, mask: torch.Tensor | None, shape: _Shape):
@@ -50,16 +83,19 @@ def _attend(joint: torch.Tensor, mask: torch.Tensor | None, shape: _Shape):
     scores = torch.bmm(query, key.transpose(1, 2))
     if mask is not None:
         scores.view(shape.batch, shape.heads, *scores.shape[1:]).add_(mask)
-    weights = torch.softmax(scores, -1)
-    return shape.join(torch.bmm(weights, value)[None]), split, weights
+    weights = _softmax(scores)
+    keep = _keep(weights, shape.attention_dropout)
+    return shape.join(torch.bmm(_dropped(weights, keep), value)[None]), split, weights, keep
 
 
-def _attend_backward(d_context: torch.Tensor, split: torch.Tensor, weights: torch.Tensor, shape: _Shape):
+def _attend_backward(d_context: torch.Tensor, split: torch.Tensor, weights: torch.Tensor, keep: torch.Tensor | None,
+                     shape: _Shape):
     query, key, value = split
     (d_context,) = shape.split(d_context, 1)
     d_split = torch.empty_like(split)
-    torch.bmm(weights.transpose(1, 2), d_context, out=d_split[2])
-    d_scores = aten._softmax_backward_data(torch.bmm(d_context, value.transpose(1, 2)), weights, -1, weights.dtype)
+    torch.bmm(_dropped(weights, keep).transpose(1, 2), d_context, out=d_split[2])
+    d_weights = _dropped(torch.bmm(d_context, value.transpose(1, 2)), keep)
+    d_scores = aten._softmax_backward_data(d_weights, weights, -1, weights.dtype)
     torch.bmm(d_scores, key, out=d_split[0]).mul_(shape.scaling)  # `query` is scaled already
     torch.bmm(d_scores.transpose(1, 2), query, out=d_split[1])
     return shape.join(d_split)
@@ -117,29 +153,35 @@ class _PreNormLayer(torch.autograd.Function):
         joint_w, joint_b, out_w, out_b, up_w, up_b, down_w, down_b = (
             parameter.to(x.dtype) for parameter in (joint_w, joint_b, out_w, out_b, up_w, up_b, down_w, down_b))
         normed1, mean1, deviation1 = _norm(x, norm1_w, norm1_b, shape)
-        context, split, weights = _attend(torch.addmm(joint_b, normed1, joint_w), mask, shape)
-        middle = torch.addmm(out_b, context, out_w).add_(x)
+        context, split, weights, keep = _attend(torch.addmm(joint_b, normed1, joint_w), mask, shape)
+        attended = torch.addmm(out_b, context, out_w)
+        keep1 = _keep(attended, shape.hidden_dropout)
+        middle = _dropped(attended, keep1).add_(x)
         normed2, mean2, deviation2 = _norm(middle, norm2_w, norm2_b, shape)
         wide = torch.addmm(up_b, normed2, up_w)
         active, gate = _gelu(wide, shape.exact_gelu)
+        y = torch.addmm(down_b, active, down_w)
+        keep2 = _keep(y, shape.hidden_dropout)
         ctx.shape = shape
-        ctx.save_for_backward(x, normed1, mean1, deviation1, split, weights, context, middle, normed2, mean2,
-                              deviation2, wide, gate, active, norm1_w, norm1_b, joint_w, out_w, norm2_w, norm2_b, up_w,
-                              down_w)
-        return torch.addmm(down_b, active, down_w).add_(middle)
+        ctx.save_for_backward(x, normed1, mean1, deviation1, split, weights, keep, context, keep1, middle, normed2,
+                              mean2, deviation2, wide, gate, active, keep2, norm1_w, norm1_b, joint_w, out_w, norm2_w,
+                              norm2_b, up_w, down_w)
+        return _dropped(y, keep2).add_(middle)
 
     @staticmethod
     def backward(ctx, d_y):
-        (x, normed1, mean1, deviation1, split, weights, context, middle, normed2, mean2, deviation2, wide, gate, active,
-         norm1_w, norm1_b, joint_w, out_w, norm2_w, norm2_b, up_w, down_w) = ctx.saved_tensors
-        d_wide = _gelu_backward(torch.mm(d_y, down_w.t()), wide, gate)
+        (x, normed1, mean1, deviation1, split, weights, keep, context, keep1, middle, normed2, mean2, deviation2, wide,
+         gate, active, keep2, norm1_w, norm1_b, joint_w, out_w, norm2_w, norm2_b, up_w, down_w) = ctx.saved_tensors
+        d_down = _dropped(d_y, keep2)
+        d_wide = _gelu_backward(torch.mm(d_down, down_w.t()), wide, gate)
         d_middle, *d_norm2 = _norm_backward(torch.mm(d_wide, up_w.t()), middle, mean2, deviation2, norm2_w, norm2_b)
         d_middle.add_(d_y)
-        d_joint = _attend_backward(torch.mm(d_middle, out_w.t()), split, weights, ctx.shape)
+        d_out = _dropped(d_middle, keep1)
+        d_joint = _attend_backward(torch.mm(d_out, out_w.t()), split, weights, keep, ctx.shape)
         d_x, *d_norm1 = _norm_backward(torch.mm(d_joint, joint_w.t()), x, mean1, deviation1, norm1_w, norm1_b)
         d_x.add_(d_middle)
-        return (d_x, None, None, *d_norm1, *_conv1d_backward(normed1, d_joint), *_conv1d_backward(context, d_middle),
-                *d_norm2, *_conv1d_backward(normed2, d_wide), *_conv1d_backward(active, d_y))
+        return (d_x, None, None, *d_norm1, *_conv1d_backward(normed1, d_joint), *_conv1d_backward(context, d_out),
+                *d_norm2, *_conv1d_backward(normed2, d_wide), *_conv1d_backward(active, d_down))
 
 
 class _PostNormLayer(torch.autograd.Function):
@@ -152,32 +194,39 @@ class _PostNormLayer(torch.autograd.Function):
         joint_b = torch.cat((query_b, key_b, value_b)).to(x.dtype)
         out_w, out_b, up_w, up_b, down_w, down_b = (
             parameter.to(x.dtype) for parameter in (out_w, out_b, up_w, up_b, down_w, down_b))
-        context, split, weights = _attend(torch.addmm(joint_b, x, joint_w.t()), mask, shape)
-        first = torch.addmm(out_b, context, out_w.t()).add_(x)
+        context, split, weights, keep = _attend(torch.addmm(joint_b, x, joint_w.t()), mask, shape)
+        attended = torch.addmm(out_b, context, out_w.t())
+        keep1 = _keep(attended, shape.hidden_dropout)
+        first = _dropped(attended, keep1).add_(x)
         middle, mean1, deviation1 = _norm(first, norm1_w, norm1_b, shape)
         wide = torch.addmm(up_b, middle, up_w.t())
         active, _ = _gelu(wide, exact=True)
-        second = torch.addmm(down_b, active, down_w.t()).add_(middle)
+        projected = torch.addmm(down_b, active, down_w.t())
+        keep2 = _keep(projected, shape.hidden_dropout)
+        second = _dropped(projected, keep2).add_(middle)
         y, mean2, deviation2 = _norm(second, norm2_w, norm2_b, shape)
         ctx.shape = shape
-        ctx.save_for_backward(x, split, weights, context, first, mean1, deviation1, middle, wide, active, second, mean2,
-                              deviation2, joint_w, out_w, norm1_w, norm1_b, up_w, down_w, norm2_w, norm2_b)
+        ctx.save_for_backward(x, split, weights, keep, context, keep1, first, mean1, deviation1, middle, wide, active,
+                              keep2, second, mean2, deviation2, joint_w, out_w, norm1_w, norm1_b, up_w, down_w, norm2_w,
+                              norm2_b)
         return y
 
     @staticmethod
     def backward(ctx, d_y):
-        (x, split, weights, context, first, mean1, deviation1, middle, wide, active, second, mean2, deviation2,
-         joint_w, out_w, norm1_w, norm1_b, up_w, down_w, norm2_w, norm2_b) = ctx.saved_tensors
+        (x, split, weights, keep, context, keep1, first, mean1, deviation1, middle, wide, active, keep2, second, mean2,
+         deviation2, joint_w, out_w, norm1_w, norm1_b, up_w, down_w, norm2_w, norm2_b) = ctx.saved_tensors
         d_second, *d_norm2 = _norm_backward(d_y, second, mean2, deviation2, norm2_w, norm2_b)
-        d_wide = _gelu_backward(torch.mm(d_second, down_w), wide, None)
+        d_down = _dropped(d_second, keep2)
+        d_wide = _gelu_backward(torch.mm(d_down, down_w), wide, None)
         d_middle = torch.mm(d_wide, up_w).add_(d_second)
         d_first, *d_norm1 = _norm_backward(d_middle, first, mean1, deviation1, norm1_w, norm1_b)
-        d_joint = _attend_backward(torch.mm(d_first, out_w), split, weights, ctx.shape)
+        d_out = _dropped(d_first, keep1)
+        d_joint = _attend_backward(torch.mm(d_out, out_w), split, weights, keep, ctx.shape)
         d_x = torch.mm(d_joint, joint_w).add_(d_first)
         (query_w, key_w, value_w), (query_b, key_b, value_b) = (
             joint.chunk(3) for joint in _linear_backward(x, d_joint))
-        return (d_x, None, None, query_w, query_b, key_w, key_b, value_w, value_b, *_linear_backward(context, d_first),
-                *d_norm1, *_linear_backward(middle, d_wide), *_linear_backward(active, d_second), *d_norm2)
+        return (d_x, None, None, query_w, query_b, key_w, key_b, value_w, value_b, *_linear_backward(context, d_out),
+                *d_norm1, *_linear_backward(middle, d_wide), *_linear_backward(active, d_down), *d_norm2)
 
 
 def _run(function, hidden_states, attention_mask, shape, modules):
@@ -193,10 +242,11 @@ def _run(function, hidden_states, attention_mask, shape, modules):
 class _Bf16BertLayer(BertLayer):
     def forward(self, hidden_states, attention_mask=None, *args, **kwargs):
         attention = self.attention.self
-        if not _applies(self, (attention.dropout, self.attention.output.dropout, self.output.dropout), kwargs):
+        if not _applies(kwargs):
             return super().forward(hidden_states, attention_mask, *args, **kwargs)
         shape = _Shape(len(hidden_states), attention.num_attention_heads, attention.scaling,
-                       self.output.LayerNorm.eps)
+                       self.output.LayerNorm.eps, attention_dropout=self.training * attention.dropout.p,
+                       hidden_dropout=self.training * self.output.dropout.p)
         return _run(_PostNormLayer, hidden_states, attention_mask, shape,
                     (attention.query, attention.key, attention.value, self.attention.output.dense,
                      self.attention.output.LayerNorm, self.intermediate.dense, self.output.dense,
@@ -206,13 +256,19 @@ class _Bf16BertLayer(BertLayer):
 class _Bf16GPT2Block(GPT2Block):
     def forward(self, hidden_states, past_key_values=None, attention_mask=None, *args, **kwargs):
         attention = self.attn
-        if past_key_values is not None or not _applies(
-                self, (attention.attn_dropout, attention.resid_dropout, self.mlp.dropout), kwargs):
+        if past_key_values is not None or not _applies(kwargs):
             return super().forward(hidden_states, past_key_values, attention_mask, *args, **kwargs)
         shape = _Shape(len(hidden_states), attention.num_heads, attention.scaling, self.ln_1.eps,
-                       exact_gelu=attention.config.activation_function == "gelu")
+                       exact_gelu=attention.config.activation_function == "gelu",
+                       attention_dropout=self.training * attention.attn_dropout.p,
+                       hidden_dropout=self.training * attention.resid_dropout.p)
         return _run(_PreNormLayer, hidden_states, attention_mask, shape,
                     (self.ln_1, attention.c_attn, attention.c_proj, self.ln_2, self.mlp.c_fc, self.mlp.c_proj))
+
+
+class _Dropout(torch.nn.Dropout):
+    def forward(self, x):
+        return _dropped(x, _keep(x, self.training * self.p))
 
 
 class _Fp32LayerNorm(torch.nn.LayerNorm):
@@ -220,18 +276,19 @@ class _Fp32LayerNorm(torch.nn.LayerNorm):
         return super().forward(hidden_states.float())  # see _norm_backward
 
 
-def _applies(layer, dropouts, kwargs) -> bool:
-    dropping = layer.training and any(dropout.p for dropout in dropouts)
-    return torch.is_autocast_enabled("cpu") and not dropping and kwargs.get("past_key_values") is None
+def _applies(kwargs) -> bool:
+    return torch.is_autocast_enabled("cpu") and kwargs.get("past_key_values") is None
 
 
 def use_bf16_layers(model: PreTrainedModel) -> None:
-    """Compute the layers of `model` as above wherever that is what they are: not with dropout while training, not with
-    a cache of keys and values, not outside autocast, not with another activation than GELU, not with adapters.
+    """Compute the layers of `model` as above wherever that is what they are: not with a cache of keys and values, not
+    outside autocast, not with another activation than GELU, not with adapters.
     """
     for module in model.modules():
         if type(module) is torch.nn.LayerNorm:
             module.__class__ = _Fp32LayerNorm
+        elif type(module) is torch.nn.Dropout:
+            module.__class__ = _Dropout
         elif any("lora_" in name for name, _ in module.named_parameters()):
             continue  # its maps are more than their weights
         elif type(module) is BertLayer:

@@ -73,27 +73,33 @@ class ConvolutionalPatches(nn.Module):
         self.first_pool = next(size for size in (4, 3, 2, 1) if patch_length % size == 0)
         self.second_pool = patch_length // self.first_pool
         filters = _FILTERS * len(_KERNELS)
-        self.filters = nn.ModuleList(nn.Conv1d(2 * num_channels, _FILTERS, size, padding="same", bias=False)
-                                     for size in _KERNELS)
-        self.filter_norm = nn.BatchNorm1d(filters)
-        self.narrow = nn.Conv1d(filters, width, 9, padding="same", bias=False)
-        self.narrow_norm = nn.BatchNorm1d(width)
-        self.join = nn.Conv1d(width, width, max(3, 2 * self.second_pool - 1), padding="same", bias=False)
-        self.join_norm = nn.BatchNorm1d(width)
+
+        def convolution(channels: int, out: int, size: int) -> nn.Conv2d:
+            return nn.Conv2d(channels, out, (1, size), padding="same", bias=False)
+
+        self.filters = nn.ModuleList(convolution(2 * num_channels, _FILTERS, size) for size in _KERNELS)
+        self.filter_norm = nn.BatchNorm2d(filters)
+        self.narrow = convolution(filters, width, 9)
+        self.narrow_norm = nn.BatchNorm2d(width)
+        self.join = convolution(width, width, max(3, 2 * self.second_pool - 1))
+        self.join_norm = nn.BatchNorm2d(width)
 
     def forward(self, values: torch.Tensor, observed: torch.Tensor | None = None) -> torch.Tensor:
         """(B, C, L) → (B, ⌈L / patch_length⌉, width)."""
         values = torch.cat([values, scaled_differences(values, observed)], 1)
+        # As images one row high, (B, C, 1, L), whose channels lie side by side in memory: torch has no kernels for
+        # series so laid out, and those for images take a quarter to a third less time than those for series.
+        values = values.unsqueeze(2).contiguous(memory_format=torch.channels_last)
         states = torch.cat([filters(values) for filters in self.filters], 1)
         states = _mean_of(F.relu(self.filter_norm(states)), self.first_pool)
         states = F.relu(self.narrow_norm(self.narrow(states)))
         states = _mean_of(F.relu(self.join_norm(self.join(states))), self.second_pool)
-        return states.transpose(1, 2)
+        return states.squeeze(2).transpose(1, 2)
 
 
 def _mean_of(states: torch.Tensor, size: int) -> torch.Tensor:
-    """(B, C, L) → (B, C, ⌈L / size⌉), the last of what there is."""
-    return F.avg_pool1d(states, size, ceil_mode=True) if size > 1 else states
+    """(B, C, 1, L) → (B, C, 1, ⌈L / size⌉), the last of what there is."""
+    return F.avg_pool2d(states, (1, size), ceil_mode=True) if size > 1 else states
 
 
 def patches_observed(observed: torch.Tensor, length: int, stride: int) -> torch.Tensor:

@@ -206,7 +206,7 @@ class SeriesModel(BackboneModel):
         embedding = getattr(self, "patch_embedding", None)
         if module is getattr(embedding, "projection", None):
             init.normal_(module.weight, std=scale_of(module, self.config.embedding_std))
-        elif isinstance(module, nn.Conv1d) and isinstance(embedding, ConvolutionalPatches):
+        elif isinstance(module, nn.Conv2d) and isinstance(embedding, ConvolutionalPatches):
             init.kaiming_normal_(module.weight, nonlinearity="relu")
 
     def get_input_embeddings(self) -> nn.Module:
