@@ -10,8 +10,8 @@ directory: README.md is what `make push` sends.
 from dataclasses import dataclass, field
 
 from toolkit import cli, config
-from toolkit.card import CardConfig, regenerate, stated
-from toolkit.card_facts import Facts
+from toolkit.publishing.card import CardConfig, regenerate, stated
+from toolkit.publishing.card_facts import Facts
 from toolkit.run import disk_errors, restate
 
 

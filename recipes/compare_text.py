@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from toolkit import card, cli, config
+from toolkit import cli, config
 from toolkit.compare import mcnemar, mean_interval, paired_bootstrap, paired_difference, table, verdict
 from toolkit.data.labelled import LabelledText, TextDataSection, draw, label_counts, load_data
 from toolkit.data.text_batches import TextBatches
@@ -23,6 +23,7 @@ from toolkit.errors import UserError
 from toolkit.models.backbone import pretrained_config
 from toolkit.models.baselines import tfidf_logistic
 from toolkit.models.text import Pooling, load_checkpoint_tokenizer
+from toolkit.publishing import card
 from toolkit.report import plot_learning_curves
 from toolkit.report_page import write_comparison
 from toolkit.run import Run, write_json

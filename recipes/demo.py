@@ -19,12 +19,13 @@ from finetune_text import FinetuneTextConfig, finetune_text  # noqa: E402
 from pretrain_bert import PretrainBertConfig, pretrain_bert  # noqa: E402
 from pretrain_gpt import PretrainGptConfig, pretrain_gpt  # noqa: E402
 
-from toolkit import card, cli, config  # noqa: E402
+from toolkit import cli, config  # noqa: E402
 from toolkit.compare import proportion_interval, table  # noqa: E402
 from toolkit.data.corpus import read_documents  # noqa: E402
 from toolkit.data.prepare import prepare  # noqa: E402
 from toolkit.evaluation import compressor_bits_per_byte, primed_xz_bits_per_byte  # noqa: E402
 from toolkit.generation import continue_text, fill_mask  # noqa: E402
+from toolkit.publishing import card  # noqa: E402
 from toolkit.report import plot_arms, plot_confusion, plot_loss  # noqa: E402
 from toolkit.run import read_json, read_metrics, write_json  # noqa: E402
 from toolkit.training.arms import arms_table  # noqa: E402

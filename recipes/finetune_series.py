@@ -12,13 +12,13 @@ from functools import partial
 from typing import Literal
 
 from toolkit import cli, config
-from toolkit.card import CardConfig
 from toolkit.data.series import SeriesBatches
 from toolkit.data.series_splits import SeriesDataSection, check_patches, load_splits
 from toolkit.errors import UserError
 from toolkit.models.backbone import checkpoint_config, pretrained_config
 from toolkit.models.baselines import dtw_1nn, logistic_on_values, majority, minirocket
 from toolkit.models.series import SeriesConfig, SeriesForClassification
+from toolkit.publishing.card import CardConfig
 from toolkit.run import Run
 from toolkit.training.arms import Arm, arms_table, dry_run_arms, fine_tune_arms
 from toolkit.training.dead_branches import report_dead_branches

@@ -15,13 +15,13 @@ from functools import partial
 import numpy as np
 
 from toolkit import cli, config, tokenization
-from toolkit.card import CardConfig
 from toolkit.data.labelled import LabelledText, TextDataSection, few_shot, load_data
 from toolkit.data.text_batches import TextBatches
 from toolkit.errors import UserError
 from toolkit.models.backbone import pretrained_config
 from toolkit.models.baselines import constant_outputs, tfidf_outputs
 from toolkit.models.text import Pooling, load_checkpoint_tokenizer
+from toolkit.publishing.card import CardConfig
 from toolkit.report_page import Classified, write_page, write_predictions
 from toolkit.run import Run, read_json
 from toolkit.training.arms import Arm, arms_table, dry_run_arms, fine_tune_arms

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 import torch
 
 from toolkit import cli, config
-from toolkit.card import CardConfig
 from toolkit.data.bert import MaskingConfig, unigram_entropy
 from toolkit.data.corpus import CorpusConfig
 from toolkit.data.prepare import prepare
@@ -20,6 +19,7 @@ from toolkit.errors import UserError
 from toolkit.models.bert import BertForPreTraining
 from toolkit.models.initialisation import InitialValues, initialise
 from toolkit.models.presets import model_config, preset
+from toolkit.publishing.card import CardConfig
 from toolkit.run import Run
 from toolkit.training.distributed import main_process_first, make_accelerator
 from toolkit.training.dry_run import dry_run

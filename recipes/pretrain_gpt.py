@@ -11,7 +11,6 @@ Corpus → byte-level BPE tokenizer → token store → blocks → GPT2LMHeadMod
 from dataclasses import dataclass, field
 
 from toolkit import cli, config
-from toolkit.card import CardConfig
 from toolkit.data.bert import unigram_entropy
 from toolkit.data.corpus import CorpusConfig
 from toolkit.data.prepare import PreparedData, prepare
@@ -20,6 +19,7 @@ from toolkit.errors import UserError
 from toolkit.models.gpt import GPT2LMHeadModel
 from toolkit.models.initialisation import InitialValues, initialise
 from toolkit.models.presets import model_config, preset
+from toolkit.publishing.card import CardConfig
 from toolkit.run import Run
 from toolkit.training.distributed import main_process_first, make_accelerator
 from toolkit.training.dry_run import dry_run

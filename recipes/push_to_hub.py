@@ -17,8 +17,8 @@ from pathlib import Path
 
 from toolkit import cli, config
 from toolkit.errors import UserError
-from toolkit.push import Pushed, Remote, check_name, megabytes
-from toolkit.staging import FOLDER, Staged, check_run, stage, stage_checkpoint
+from toolkit.publishing.push import Pushed, Remote, check_name, megabytes
+from toolkit.publishing.staging import FOLDER, Staged, check_run, stage, stage_checkpoint
 
 
 @dataclass

@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 
-from toolkit import card, cli, config
+from toolkit import cli, config
 from toolkit.compare import mean_interval, paired_difference, table, verdict
 from toolkit.data.labelled import LabelledText, TextDataSection, draw, label_counts, load_data
 from toolkit.data.text_batches import TextBatches
@@ -25,6 +25,7 @@ from toolkit.data.word_vectors import averaged, load_word2vec
 from toolkit.errors import UserError
 from toolkit.models.baselines import majority, tfidf_logistic
 from toolkit.models.text import load_checkpoint_tokenizer, text_classifier
+from toolkit.publishing import card
 from toolkit.report import plot_learning_curves
 from toolkit.run import Run, write_json
 from toolkit.tokenization import load_tokenizer

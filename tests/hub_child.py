@@ -76,7 +76,8 @@ def run_program(program: str) -> object:
 def serve() -> None:
     import huggingface_hub.utils._http as http
 
-    from toolkit import hub, push
+    from toolkit import hub
+    from toolkit.publishing import push
 
     waits: list[float] = []
     http.time = push.time = types.SimpleNamespace(sleep=waits.append, monotonic=time.monotonic)

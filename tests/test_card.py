@@ -20,15 +20,15 @@ import yaml
 from huggingface_hub import ModelCard, metadata_load
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
-import toolkit.card
-from toolkit.card import CardConfig, LiveCard, regenerate, text
-from toolkit.card_facts import Facts
+import toolkit.publishing.card
 from toolkit.data.bert import MaskingConfig
 from toolkit.data.corpus import CorpusConfig
 from toolkit.errors import UserError
 from toolkit.models.forecasting_baselines import DLinear, DLinearConfig
 from toolkit.models.recurrent import RecurrentConfig, RecurrentForClassification
 from toolkit.models.series import SeriesConfig, SeriesForForecasting
+from toolkit.publishing.card import CardConfig, LiveCard, regenerate, text
+from toolkit.publishing.card_facts import Facts
 from toolkit.run import read_json, write_json
 from toolkit.training.distributed import make_accelerator
 from toolkit.training.fine_tuning import FineTuningConfig
@@ -236,7 +236,7 @@ def test_a_readme_of_somebody_else_is_left_alone(here, tmp_path):
     for name, content in (("README.md", "# Mine"), ("config.yaml", "a: 1"), ("manifest.json", "{}")):
         (tmp_path / name).write_text(content)
     with pytest.warns(UserWarning, match="README.md: was not written by this toolkit, and is left alone"):
-        toolkit.card.refresh(tmp_path / "runs/one")
+        toolkit.publishing.card.refresh(tmp_path / "runs/one")
     assert (tmp_path / "README.md").read_text() == "# Mine"
 
 
@@ -266,16 +266,16 @@ def test_each_evaluation_writes_the_card_and_a_failure_stops_nothing(here, tmp_p
     (tmp_path / "run/config.yaml").write_text("seed: 7\n")
     write_json(tmp_path / "run/manifest.json", {})
     data = small.small_data(tmp_path, "bytes")
-    monkeypatch.setattr(toolkit.card, "LARGEST_SHARE", 100.0)
+    monkeypatch.setattr(toolkit.publishing.card, "LARGEST_SHARE", 100.0)
     seen = []
-    task, regenerated = small.gpt_task(data), toolkit.card.regenerate
+    task, regenerated = small.gpt_task(data), toolkit.publishing.card.regenerate
 
     def look(directory, *rest):
         seen.append(regenerated(directory, *rest).read_text())
         if len(seen) == 2:
             raise RuntimeError("no ink")
 
-    monkeypatch.setattr(toolkit.card, "regenerate", look)
+    monkeypatch.setattr(toolkit.publishing.card, "regenerate", look)
     settings = small.loop.TrainingConfig(max_steps=6, batch_size=8, logging_steps=2, eval_steps=2, save_steps=0)
     with pytest.warns(UserWarning, match="README.md could not be written: no ink"):
         assert small.train(task, tmp_path / "run", settings)["steps"] == 6
@@ -291,7 +291,7 @@ def test_cards_take_no_more_than_a_hundredth_of_the_time(tmp_path, monkeypatch):
         now[0] += 0.5
 
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(toolkit.card, "refresh", slow)
+    monkeypatch.setattr(toolkit.publishing.card, "refresh", slow)
     live = LiveCard(tmp_path)
     for _ in range(200):
         live.refresh()

@@ -284,7 +284,7 @@ def test_a_hub_that_is_down_and_one_that_is_not_to_be_asked(side):
     program = """
 import huggingface_hub
 from toolkit.errors import UserError
-from toolkit.push import Remote
+from toolkit.publishing.push import Remote
 huggingface_hub.constants.HF_HUB_OFFLINE = True
 try:
     Remote("ada/bert")

@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from toolkit.errors import UserError
-from toolkit.model_code import add_model_code
-from toolkit.staging import stage
+from toolkit.publishing.model_code import add_model_code
+from toolkit.publishing.staging import stage
 
 
 @pytest.fixture(scope="module")

@@ -332,7 +332,7 @@ def restate(directory: str | Path, card: dict) -> None:
 
 
 def _write_card(directory: Path) -> None:
-    from toolkit.card import refresh  # reads what is written here
+    from toolkit.publishing.card import refresh  # reads what is written here
 
     refresh(directory)
 

@@ -22,9 +22,9 @@ from accelerate.utils import gather_object
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel
 
-from toolkit.card import LiveCard
 from toolkit.data import counter
 from toolkit.errors import Diverged, Interrupted, UserError
+from toolkit.publishing.card import LiveCard
 from toolkit.run import Run, disk_errors, write_directory
 from toolkit.training import checkpoint
 from toolkit.training.budget import Budget, BudgetConfig

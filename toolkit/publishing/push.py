@@ -22,7 +22,7 @@ from huggingface_hub.utils import disable_progress_bars, validate_repo_id
 
 from toolkit.errors import UserError
 from toolkit.hub import first_cause, with_time_limits
-from toolkit.staging import Staged
+from toolkit.publishing.staging import Staged
 
 Answer = TypeVar("Answer")
 WAITS = (1, 2, 4)

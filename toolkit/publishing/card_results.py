@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from toolkit.card_facts import Facts
-from toolkit.card_text import NOT_STATED, kind, share
 from toolkit.compare import table
+from toolkit.publishing.card_facts import Facts
+from toolkit.publishing.card_text import NOT_STATED, kind, share
 
 
 def results(facts: Facts) -> str:

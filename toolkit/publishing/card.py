@@ -11,10 +11,10 @@ import warnings
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from toolkit import card_results, card_text
-from toolkit.card_facts import Facts
 from toolkit.config import from_dict
 from toolkit.errors import UserError
+from toolkit.publishing import card_results, card_text
+from toolkit.publishing.card_facts import Facts
 from toolkit.run import home, write_atomic
 
 PICTURE = "curves.png"

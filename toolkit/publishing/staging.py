@@ -13,9 +13,9 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolkit import card
-from toolkit.card_facts import Facts
 from toolkit.errors import UserError
+from toolkit.publishing import card
+from toolkit.publishing.card_facts import Facts
 from toolkit.run import disk_errors, home, read_json, room_for, write_directory
 
 FOLDER = "hub-staging"
@@ -101,7 +101,7 @@ def stage(run: Path, repository: str, branch: str, with_code: bool = False, leav
                             f"again.")
         text = _card(run, repository)
         if with_code:
-            from toolkit.model_code import add_model_code
+            from toolkit.publishing.model_code import add_model_code
 
             code.extend(add_model_code(temporary))
             text += _WITH_CODE.format(repository=repository) if code else ""

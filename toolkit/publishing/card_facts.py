@@ -16,7 +16,7 @@ from toolkit.config import read_yaml
 from toolkit.errors import UserError
 from toolkit.run import home, name_of, read_json, read_metrics, without_machine_paths
 
-MODELS = Path(__file__).parent / "models"
+MODELS = Path(__file__).parents[1] / "models"
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from typing import Any
 
 import yaml
 
-from toolkit.card_facts import Facts
 from toolkit.compare import proportion_interval, table
+from toolkit.publishing.card_facts import Facts
 
 NOT_STATED = "not stated"
 _PYTHON_DOCS = "PSF-2.0, and those of the packages documented"

@@ -1,0 +1,1 @@
+"""A run made ready for others: its card, what of it goes onto the hub, and the way there."""
