@@ -23,7 +23,7 @@ from toolkit.data import counter
 from toolkit.data.series_generators import fibonacci as fibonacci_numbers
 from toolkit.errors import UserError
 from toolkit.models.recurrent import RecurrentConfig, RecurrentForClassification
-from toolkit.report import COLOURS, INK, SOFT, _save
+from toolkit.report import COLOURS, INK, SOFT, save_figure
 from toolkit.run import Run
 from toolkit.training.distributed import make_accelerator
 from toolkit.training.fine_tuning import FineTuningConfig, fine_tune, for_all
@@ -167,7 +167,7 @@ def plot(result: dict, path) -> None:
     dots.grid(axis="x", color=SOFT, alpha=0.3)
     for axes in (curves, dots):
         axes.spines[["top", "right"]].set_visible(False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def report(result: dict) -> str:

@@ -24,7 +24,7 @@ from toolkit.data.series_corpus import SeriesCorpusConfig, split_windows
 from toolkit.errors import UserError
 from toolkit.models.forecasting_baselines import carried_forward, repeat_last, seasonal_naive
 from toolkit.models.series_sampling import load_series_gpt, sample_paths
-from toolkit.report import COLOURS, INK, SOFT, _save
+from toolkit.report import COLOURS, INK, SOFT, save_figure
 from toolkit.run import Run
 
 QUANTILES = (0.1, 0.5, 0.9)
@@ -142,7 +142,7 @@ def plot(path: Path, context: np.ndarray, future: np.ndarray, quantiles: np.ndar
         axes.spines[["top", "right"]].set_visible(False)
     figure.legend(*all_axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False,
                   fontsize=8)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def sample_forecasts(settings: SampleForecastsConfig) -> dict:

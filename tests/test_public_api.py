@@ -1,5 +1,6 @@
 """`from toolkit import …`: every name is there, README's example runs as it stands, and nobody waits for it."""
 
+import ast
 import importlib
 import re
 import subprocess
@@ -28,6 +29,14 @@ def test_every_name_is_what_its_module_has():
 def test_no_name_hides_a_module():
     modules = {path.stem for path in (small.ROOT / "toolkit").iterdir()}
     assert not modules & set(toolkit.__all__)
+
+
+def test_what_a_module_keeps_private_no_other_imports():
+    for path in sorted([*(small.ROOT / "toolkit").rglob("*.py"), *(small.ROOT / "recipes").glob("*.py")]):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module != "__future__":
+                private = [item.name for item in node.names if item.name.startswith("_")]
+                assert not private, f"{path}:{node.lineno} imports {private} from {node.module}"
 
 
 def test_importing_costs_nothing_and_help_waits_for_no_library():

@@ -18,7 +18,7 @@ from transformers import (
     GPT2Config,
 )
 
-from toolkit import config
+from toolkit import config, report
 from toolkit.compare import paired_difference
 from toolkit.data.labelled import LabelledText, read_table, split_off
 from toolkit.data.sorting import SortingBatches, all_inputs, held_out, with_answers
@@ -287,6 +287,18 @@ def test_pictures_are_drawn(tmp_path):
               tmp_path / "arms.png", "arms")
     assert all(path.stat().st_size > 5000 for path in (tmp_path / "a/loss.png", tmp_path / "confusion.png",
                                                        tmp_path / "arms.png"))
+
+
+def test_dots_at_either_end_of_accuracy_are_whole(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(report, "save_figure", lambda figure, path: drawn.append(figure))
+    report.plot_arms({"set": {"random": {"mean": 0.5, "ci95": None, "values": [0.0, 1.0]}}}, tmp_path / "arms.png", "")
+    (axes,) = drawn[0].axes
+    drawn[0].canvas.draw()
+    (dots,) = axes.collections
+    radius = dots.get_sizes()[0] ** 0.5 / 2 * drawn[0].dpi / 72  # sizes are squared diameters in points
+    left, right = axes.transData.transform([(0, 0), (100, 0)])[:, 0]
+    assert axes.bbox.x0 <= left - radius and right + radius <= axes.bbox.x1
 
 
 def test_every_config_that_ships_is_valid():

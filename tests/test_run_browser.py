@@ -168,7 +168,7 @@ def test_panels_are_drawn_once_each_and_over_tokens_where_steps_differ(root, mon
     from toolkit import report
 
     drawn = {}
-    monkeypatch.setattr(report, "_save", lambda figure, path: drawn.update(
+    monkeypatch.setattr(report, "save_figure", lambda figure, path: drawn.update(
         {axes.get_title(): (axes.get_xlabel(), [line.get_xydata() for line in axes.lines])
          for axes in figure.axes if axes.get_visible()}))
     make_run(root / "wide", tokens=2048, lr=2e-3)

@@ -18,7 +18,7 @@ COLOURS = ("#2563eb", "#ea580c", "#16a34a", "#9333ea")
 def plot_loss(records: Sequence[dict], path: str | Path, title: str, train: str = "loss", validation: str = "eval_loss",
               references: dict[str, float] | None = None, ylabel: str = "loss (nats)") -> None:
     """Training and validation values by step, with horizontal reference lines."""
-    figure, axes = _axes(title, (7, 4))
+    figure, axes = new_axes(title, (7, 4))
     for number, (key, label) in enumerate(((train, "training"), (validation, "validation"))):
         points = [(record["step"], record[key]) for record in records if key in record]
         if points:
@@ -31,7 +31,7 @@ def plot_loss(records: Sequence[dict], path: str | Path, title: str, train: str 
     axes.set_xlabel("step")
     axes.set_ylabel(ylabel)
     axes.legend(frameon=False, loc="lower left")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_confusion(references: Sequence[int], predictions: Sequence[int], label_names: Sequence[str],
@@ -41,7 +41,7 @@ def plot_confusion(references: Sequence[int], predictions: Sequence[int], label_
     counts = np.zeros((size, size), int)
     np.add.at(counts, (np.asarray(references), np.asarray(predictions)), 1)
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    figure, axes = _axes(title, (1.8 + 0.85 * size, 1.5 + 0.7 * size))
+    figure, axes = new_axes(title, (1.8 + 0.85 * size, 1.5 + 0.7 * size))
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for row in range(size):
         for column in range(size):
@@ -54,7 +54,7 @@ def plot_confusion(references: Sequence[int], predictions: Sequence[int], label_
     axes.set_ylabel("true")
     for spine in axes.spines.values():
         spine.set_visible(False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_ranking(probabilities: np.ndarray, references: np.ndarray, label_names: Sequence[str], path: str | Path,
@@ -89,7 +89,7 @@ def plot_ranking(probabilities: np.ndarray, references: np.ndarray, label_names:
         axes.set_title(title, color=INK, fontsize=11)
         axes.spines[["top", "right"]].set_visible(False)
     roc.legend(frameon=False, fontsize=8, loc="lower right")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_calibration(probabilities: np.ndarray, references: np.ndarray, path: str | Path, bins: int = 10) -> None:
@@ -112,7 +112,7 @@ def plot_calibration(probabilities: np.ndarray, references: np.ndarray, path: st
     below.set(xlabel="probability of the answer", ylabel="examples", xlim=(0, 1))
     for each in (axes, below):
         each.spines[["top", "right"]].set_visible(False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_arms(panels: dict[str, dict[str, dict]], path: str | Path, title: str) -> None:
@@ -128,11 +128,11 @@ def plot_arms(panels: dict[str, dict[str, dict]], path: str | Path, title: str) 
                          zorder=3)
         axes.set_yticks(range(len(arms)), list(arms))
         axes.invert_yaxis()
-        axes.set_xlim(0, 100)
+        axes.set_xlim(-2, 102)  # dots at either end are whole
         axes.set_xlabel("test accuracy (%)")
         axes.set_title(name, fontsize=10, color=INK)
         axes.spines[["top", "right"]].set_visible(False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_vocabularies(rows: Sequence[dict], path: str | Path, title: str) -> None:
@@ -157,7 +157,7 @@ def plot_vocabularies(rows: Sequence[dict], path: str | Path, title: str) -> Non
         axes.grid(axis="y", color=SOFT, alpha=0.3)
     np.atleast_1d(all_axes)[0].set_ylabel("bytes per token")
     np.atleast_1d(all_axes)[-1].legend(frameon=False, fontsize=8, loc="lower right")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_learning_curves(panels: dict[str, dict[str, dict[str, dict]]], path: str | Path, title: str) -> None:
@@ -186,7 +186,7 @@ def plot_learning_curves(panels: dict[str, dict[str, dict[str, dict]]], path: st
         axes.spines[["top", "right"]].set_visible(False)
     figure.legend(*all_axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False,
                   fontsize=8)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_forecasts(rows: dict[str, Sequence[dict]], path: str | Path, title: str) -> None:
@@ -214,7 +214,7 @@ def plot_forecasts(rows: dict[str, Sequence[dict]], path: str | Path, title: str
         all_axes[row, 0].set_ylabel(name)
     figure.legend(*all_axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False,
                   fontsize=8)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_by_step(panels: dict[str, dict[str, Sequence[float]]], path: str | Path, title: str, ylabel: str) -> None:
@@ -238,7 +238,7 @@ def plot_by_step(panels: dict[str, dict[str, Sequence[float]]], path: str | Path
     all_axes[0, 0].set_ylabel(ylabel)
     figure.legend(*all_axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False,
                   fontsize=8)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_sweep(rows: Sequence[dict], path: str | Path, title: str) -> None:
@@ -264,17 +264,19 @@ def plot_sweep(rows: Sequence[dict], path: str | Path, title: str) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     all_axes[0, 0].set_yticks(range(len(rows)), names, fontsize=8)
     all_axes[0, 0].invert_yaxis()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _axes(title: str, size: tuple[float, float]):
+def new_axes(title: str, size: tuple[float, float]):
+    """A figure of `size` in inches and its only axes, in the style of all pictures."""
     figure, axes = plt.subplots(figsize=size, layout="constrained")
     axes.set_title(title, color=INK, fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
 
 
-def _save(figure, path: str | Path) -> None:
+def save_figure(figure, path: str | Path) -> None:
+    """Write the picture, making its folder, and let go of the figure."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
     plt.close(figure)

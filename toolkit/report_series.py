@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from toolkit.data.series import SeriesDataset
-from toolkit.report import COLOURS, INK, SOFT, _axes, _save
+from toolkit.report import COLOURS, INK, SOFT, new_axes, save_figure
 
 
 def plot_examples(data: SeriesDataset, path: str | Path, title: str, per_class: int = 3) -> None:
@@ -29,7 +29,7 @@ def plot_examples(data: SeriesDataset, path: str | Path, title: str, per_class: 
         all_axes[label, 0].set_ylabel(data.label_names[label], fontsize=8, color=INK)
     for axes in all_axes[-1]:
         axes.set_xlabel("sample", fontsize=8)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_spectra(data: SeriesDataset, path: str | Path, title: str) -> None:
@@ -38,7 +38,7 @@ def plot_spectra(data: SeriesDataset, path: str | Path, title: str) -> None:
     Of a periodogram with a Hann window, each series' mean taken out; in Hz where the sampling rate is known. What was
     not observed counts as 0, the mean of normalised series.
     """
-    figure, axes = _axes(title, (7, 4))
+    figure, axes = new_axes(title, (7, 4))
     length = data.values.shape[-1]
     centred = data.values[:, 0] - data.values[:, 0].mean(-1, keepdims=True)
     power = np.square(np.abs(np.fft.rfft(centred * np.hanning(length), axis=-1)))[:, 1:] / length
@@ -55,7 +55,7 @@ def plot_spectra(data: SeriesDataset, path: str | Path, title: str) -> None:
     axes.set_xlabel("frequency (Hz)" if data.sampling_rate else "frequency (cycles a sample)")
     axes.set_ylabel("power")
     axes.legend(frameon=False, fontsize=8)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_fits(fits: dict[str, Sequence[Sequence[dict]]], path: str | Path, title: str) -> None:
@@ -80,4 +80,4 @@ def plot_fits(fits: dict[str, Sequence[Sequence[dict]]], path: str | Path, title
         axes.grid(axis="y", color=SOFT, alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
-    _save(figure, path)
+    save_figure(figure, path)

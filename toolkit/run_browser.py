@@ -159,7 +159,7 @@ def plot_runs(runs: Sequence[RunFacts], path: str | Path) -> bool:
     """Curves of all runs over each other, a panel a metric: training thin, validation with dots; over tokens where
     their steps have different numbers of them. False, and no picture, where nothing was logged.
     """
-    from toolkit.report import INK, SOFT, _save, plt  # here, so that a list of runs waits for no pictures
+    from toolkit.report import INK, SOFT, plt, save_figure  # here, so that a list of runs waits for no pictures
 
     panels, by_tokens = _panels(runs), _steps_differ(runs)
     if not panels:
@@ -187,7 +187,7 @@ def plot_runs(runs: Sequence[RunFacts], path: str | Path) -> bool:
         axes.spines[["top", "right"]].set_visible(False)
     handles = [plt.Line2D([], [], color=colour, label=run.name) for run, colour in zip(runs, colours, strict=True)]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(3, len(runs)), frameon=False, fontsize=9)
-    _save(figure, path)
+    save_figure(figure, path)
     return True
 
 
