@@ -31,8 +31,7 @@ class AttentionConfig:
 
 
 def main(argv: list[str]) -> None:
-    named = ["--model", *argv] if argv and not argv[0].startswith("-") else argv
-    settings = config.parse(AttentionConfig, named, __doc__)
+    settings = config.parse(AttentionConfig, argv, __doc__, ["model"])
     if bool(settings.text) == bool(settings.series):
         raise UserError("Give either --text TEXT or --series FILE, with --row NUMBER.")
     from toolkit.attention_page import series_attention, text_attention, write_attention_page  # --help waits for none

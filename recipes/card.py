@@ -23,8 +23,7 @@ class WriteCardConfig:
 
 
 def main(argv: list[str]) -> None:
-    named = ["--run", *argv] if argv and not argv[0].startswith("-") else argv
-    settings = config.parse(WriteCardConfig, named, __doc__)
+    settings = config.parse(WriteCardConfig, argv, __doc__, ["run"])
     settings.card.check()
     facts = Facts.of(settings.run)
     said = {key: value for key, value in config.to_dict(settings.card).items() if value}

@@ -27,8 +27,7 @@ class ChatConfig:
 
 
 def main(argv: list[str]) -> None:
-    named = ["--model", *argv] if argv and not argv[0].startswith("-") else argv
-    settings = config.parse(ChatConfig, named, __doc__)
+    settings = config.parse(ChatConfig, argv, __doc__, ["model"])
     from toolkit.generation import Conversation  # only now: --help waits for no library
 
     talk = Conversation(settings.model, settings.max_new_tokens, settings.temperature, settings.top_k, settings.top_p,

@@ -26,8 +26,7 @@ class FillMaskConfig:
 
 
 def main(argv: list[str]) -> None:
-    named = ["--model", *argv] if argv and not argv[0].startswith("-") else argv
-    settings = config.parse(FillMaskConfig, named, __doc__)
+    settings = config.parse(FillMaskConfig, argv, __doc__, ["model"])
     if bool(settings.text) == bool(settings.texts):
         raise UserError("Give either --text TEXT or --texts FILE.")
     from toolkit.data.labelled import read_texts  # only now: --help waits for no library

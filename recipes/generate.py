@@ -45,8 +45,7 @@ class GenerateConfig:
 
 
 def main(argv: list[str]) -> None:
-    named = ["--model", *argv] if argv and not argv[0].startswith("-") else argv
-    settings = config.parse(GenerateConfig, named, __doc__)
+    settings = config.parse(GenerateConfig, argv, __doc__, ["model"])
     if bool(settings.prompt) == bool(settings.prompts):
         raise UserError("Give either --prompt TEXT or --prompts FILE.")
     if settings.output and not settings.output.endswith(".jsonl"):

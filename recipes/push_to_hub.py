@@ -2,7 +2,7 @@
 
     make push RUN=runs/demo/bert REPO=you/little-bert ARGS="--dry_run"      # which files, how large, and where to
     make push RUN=runs/demo/bert REPO=you/little-bert
-    python recipes/push_to_hub.py --run runs/demo/bert --repo you/little-bert --tag v1 --checkpoints true
+    python recipes/push_to_hub.py runs/demo/bert you/little-bert --tag v1 --checkpoints true
 
 Everything is gathered and checked in <run>/hub-staging first: weights open and are finite, the card's metadata can be
 read, no file holds a secret, a path of this machine or a pickle. Give the same command again to continue after a
@@ -99,7 +99,7 @@ def tell(settings: PushConfig, staged: list[Staged]) -> None:
 
 
 def main(argv: list[str]) -> None:
-    push_to_hub(config.parse(PushConfig, argv, __doc__))
+    push_to_hub(config.parse(PushConfig, argv, __doc__, ["run", "repo"]))
 
 
 if __name__ == "__main__":

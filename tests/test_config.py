@@ -156,3 +156,67 @@ def test_help_lists_every_key_with_type_default_and_doc(capsys, flag):
     assert "--optimiser.name adamw|muon  (default adamw)\n        Which one." in text
     assert "The peak, after warm-up." in text
     assert config.all_keys(Settings)[:3] == ["output_dir", "optimiser.name", "optimiser.learning_rate"]
+
+
+@dataclass
+class Asked:
+    model: str
+    """A directory."""
+    file: str
+    top_k: int = 5
+    quick: bool = False
+
+
+@dataclass
+class Compared:
+    folder: str = "runs"
+    runs: list[str] = field(default_factory=list)
+
+
+def asked(*arguments: str) -> Asked:
+    return config.parse(Asked, list(arguments), "Test.", ["model", "file"])
+
+
+@pytest.mark.parametrize("arguments", [
+    ["a b", "2024", "--top_k", "3"], ["--top_k=3", "a b", "2024"], ["a b", "--top_k", "3", "2024"],
+    ["a b", "--file", "2024", "--top_k", "3"], ["--model", "a b", "--file=2024", "--top_k=3"]])
+def test_values_may_stand_without_their_names(arguments):
+    assert asked(*arguments) == Asked("a b", "2024", 3)
+
+
+def test_a_value_without_its_name_is_ahead_of_the_file(tmp_path):
+    path = tmp_path / "asked.yaml"
+    path.write_text("model: there\nfile: f\n", encoding="utf-8")
+    assert asked("--config", str(path)) == Asked("there", "f")
+    assert asked("here", "--config", str(path), "--quick") == Asked("here", "f", quick=True)
+
+
+@pytest.mark.parametrize("names", [["a"], ["a", "b: c"], ["[a", "ä😀", "--folder", "x"]])
+def test_a_list_takes_all_that_are_left(names):
+    runs = [name for name in names if name not in ("--folder", "x")]
+    assert config.parse(Compared, names, "", ["runs"]).runs == runs
+    assert config.parse(Compared, ["x", *runs], "", ["folder", "runs"]) == Compared("x", runs)
+    assert config.parse(Compared, [], "", ["runs"]) == Compared()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["m", "f", "g"], "unexpected 'g'. Expected is MODEL FILE, and options like --section.key value; a value with "
+                       "blanks needs quotes."),
+     (["m", "f", "--model", "n"], "model is given twice, as m and with --model. Leave one out."),
+     (["--file", "f"], "MODEL is missing. Expected is MODEL FILE"),
+     (["m"], "FILE is missing. Expected is MODEL FILE"),
+     ([], "MODEL is missing."),
+     (["m", "f", "-k"], "unexpected '-k'"),
+     (["--modle", "m"], "unknown option --modle. Did you mean 'model'?")],
+)
+def test_a_mistake_in_values_without_names_says_so(arguments, message):
+    with pytest.raises(UserError, match="^command line: ") as caught:
+        asked(*arguments)
+    assert message in str(caught.value)
+
+
+def test_help_says_what_may_stand_without_its_name(capsys):
+    with pytest.raises(SystemExit):
+        asked("--help")
+    assert "Without their names may stand: MODEL FILE.\n" in capsys.readouterr().out

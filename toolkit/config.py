@@ -8,10 +8,12 @@ that name the key and suggest the nearest one.
 import ast
 import dataclasses
 import inspect
+import json
 import sys
 import textwrap
 import types
 import typing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
@@ -85,16 +87,24 @@ def read_yaml(path: str | Path) -> dict:
     return values
 
 
-def parse(cls: type[Config], argv: list[str], description: str) -> Config:
-    """`[--config FILE.yaml] [--section.key value …]` → `cls`. `--help` prints every key and exits."""
+def parse(cls: type[Config], argv: list[str], description: str, positional: Sequence[str] = ()) -> Config:
+    """`[--config FILE.yaml] [--section.key value …]` → `cls`. `--help` prints every key and exits.
+
+    positional: keys whose values may also stand without their names, in this order; the last takes all that are left
+    where it is a list. UserError for one too many, one given in both ways, or a required one that is nowhere.
+    """
     if any(argument in ("-h", "--help") for argument in argv):
-        print(_help(cls, description))
+        print(_help(cls, description, positional))
         sys.exit(0)
-    values, where, overrides = {}, "command line", []
+    values, where, overrides, unnamed = {}, "command line", [], []
     flags = [key for key, hint in typing.get_type_hints(cls).items() if hint is bool]
     position = 0
     while position < len(argv):
         argument = argv[position]
+        if positional and not argument.startswith("-"):
+            unnamed.append(argument)
+            position += 1
+            continue
         if not argument.startswith("--"):
             raise UserError(f"command line: unexpected '{argument}'. Options look like --section.key value; "
                             f"--help lists them.")
@@ -112,11 +122,32 @@ def parse(cls: type[Config], argv: list[str], description: str) -> Config:
             values, where = read_yaml(value), value
         else:
             overrides.append((key, value))
-    required = {key for key, _ in overrides}
-    from_dict(cls, values, where, given=required)  # errors of the file name the file
+    overrides += _by_position(cls, positional, unnamed, {key for key, _ in overrides})
+    from_dict(cls, values, where, given={key for key, _ in overrides} | set(positional))  # errors of the file name it
     for key, value in overrides:
         _override(cls, values, key, value)
+    if missing := [key for key in positional if key not in values and key not in default_values(cls)]:
+        raise UserError(f"command line: {missing[0].upper()} is missing. Expected is {_usage(positional)}, and options "
+                        f"like --section.key value; --help lists them.")
     return from_dict(cls, values, "command line")
+
+
+def _by_position(cls: type, positional: Sequence[str], unnamed: list[str], named: set[str]) -> list[tuple[str, str]]:
+    """Values without names → (key, value as text), as options give them."""
+    last = len(positional) - 1
+    if unnamed[last:] and typing.get_origin(typing.get_type_hints(cls)[positional[last]]) is list:
+        unnamed = [*unnamed[:last], json.dumps(unnamed[last:], ensure_ascii=False)]
+    for key, value in zip(positional, unnamed, strict=False):
+        if key in named:
+            raise UserError(f"command line: {key} is given twice, as {value} and with --{key}. Leave one out.")
+    if len(unnamed) > len(positional):
+        raise UserError(f"command line: unexpected '{unnamed[last + 1]}'. Expected is {_usage(positional)}, and "
+                        f"options like --section.key value; a value with blanks needs quotes.")
+    return list(zip(positional, unnamed, strict=False))
+
+
+def _usage(positional: Sequence[str]) -> str:
+    return " ".join(key.upper() for key in positional)
 
 
 def _override(cls: type, values: dict, dotted: str, text: str) -> None:
@@ -229,8 +260,10 @@ def field_docs(cls: type) -> dict[str, str]:
     return docs
 
 
-def _help(cls: type, description: str) -> str:
+def _help(cls: type, description: str, positional: Sequence[str]) -> str:
     lines = [description.strip(), "", "Options (YAML keys by the same names):", "  --config FILE.yaml"]
+    if positional:
+        lines[2:2] = [f"Without their names may stand: {_usage(positional)}.", ""]
 
     def section(owner: type, prefix: str) -> None:
         hints, docs = typing.get_type_hints(owner), field_docs(owner)
