@@ -8,8 +8,9 @@ import pandas
 import pytest
 
 from toolkit.data.series import z_normalise
-from toolkit.data.series_files import read_series
+from toolkit.data.series_files import read_series, read_values
 from toolkit.data.series_tables import SeriesTable
+from toolkit.data.time_table import read_time_table
 from toolkit.errors import UserError
 
 ARCHIVE = Path(__file__).parents[1] / "../shared/data/ucr"
@@ -124,7 +125,38 @@ def test_times_of_parquet_and_uneven_steps(tmp_path):
     table.to_parquet(tmp_path / "x.parquet")
     notes = []
     read_series(tmp_path / "x.parquet", missing="mask", table=LONG, note=notes.append)
-    assert "1 of 3 steps of 'time' are not the usual 86400 s (from 86400 to 259200)" in notes[0]
+    assert ("1 of 3 steps of 'time' are not the usual 1 days 00:00:00, the first of them 3 days 00:00:00 before row 5"
+            in notes[0])
+
+
+def test_the_times_of_series_and_of_tables_are_held_to_the_same(tmp_path):
+    """One series with a row a time, and the same rows as a table over time: the same is refused, and told."""
+    def said(text):
+        path, told = write(tmp_path, "x.csv", "time,v,series,label\n" + text), []
+        for read in (lambda: told.append(read_series(path, table=LONG, note=lambda line: told.append(line))),
+                     lambda: told.extend(read_time_table(path, "time", ["v"]).notes)):
+            try:
+                read()
+            except UserError as error:
+                told.append(str(error))
+        return [line.removeprefix(f"{path}: ") for line in told if isinstance(line, str)]
+
+    for rows, message in (("1 2 2", "twice"), ("1 3 2", "goes back from '3' to '2'"), ("1 2 x", "found 'x'"),
+                          ("2020-01-01 5 2020-01-03", "found '5'"), ("1 nan 3", "found"), ("1 2 4 5", "1 of 3 steps")):
+        ours, theirs = said("".join(f"{time},1,a,b\n" for time in rows.split()))
+        assert message in ours and ours.replace("series 'a'", "the table").replace("the rows of each series", "its rows"
+                                                                                   ) == theirs
+
+
+def test_series_without_labels(tmp_path):
+    wide, long = write(tmp_path, "w.csv", "a,b\n1,2\n3,\n"), write(tmp_path, "l.csv", "series,v\np,1\np,2\nq,3\n")
+    for path, series in ((wide, ""), (long, "series")):
+        table = SeriesTable(label_column="", series_column=series)
+        values, observed = read_values(path, "mask", table)
+        assert values.tolist() == [[[1, 2]], [[3, 0]]] and observed[1, 0].tolist() == [True, False]
+        with pytest.raises(UserError, match="the label is missing"):
+            read_series(path, missing="mask", table=table)
+    np.testing.assert_array_equal(read_values(write(tmp_path, "x.tsv", "?\t1\t2\n"))[0], [[[1, 2]]])
 
 
 # ---- every mistake, named

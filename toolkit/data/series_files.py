@@ -29,12 +29,29 @@ def read_series(path: str | Path, label_names: Sequence[str] | None = None, miss
 
     Series of unequal length are padded on the right with what is not observed.
     """
-    path = Path(path)
+    path, table = Path(path), table or SeriesTable()
+    found = _found(path, table, note)
+    values, observed = _checked(path, found, missing, note)
+    labels, names = _labels(path, found, label_names, note)
+    return SeriesDataset(values, labels, names, observed, sampling_rate)
+
+
+def read_values(path: str | Path, missing: Missing = "refuse", table: SeriesTable | None = None,
+                note: Note = lambda line: None) -> tuple[np.ndarray, np.ndarray | None]:
+    """Series without their classes, whatever stands in the place of labels: values float32 (n, channels, length), and
+    bool of their shape where they were observed, None for everywhere. Otherwise as `read_series`.
+    """
+    path, table = Path(path), table or SeriesTable()
+    return _checked(path, _found(path, table, note), missing, note)
+
+
+def _found(path: Path, table: SeriesTable, note: Note) -> FileSeries:
+    """What the file holds, by its kind."""
     if not path.is_file():
         raise UserError(f"{path}: no such file. Give a .ts, .tsv, .arff, .csv or .parquet file.")
     kind = file_kind(path)
     if kind in (".csv", ".parquet"):
-        found, notes = read_table(path, table or SeriesTable())
+        found, notes = read_table(path, table)
         for line in notes:
             note(f"{path}: {line}")
     elif path.suffix.lower() in (".ts", ".arff"):
@@ -45,9 +62,7 @@ def read_series(path: str | Path, label_names: Sequence[str] | None = None, miss
         raise UserError(f"{path}: series are read from .ts, .tsv, .arff, .csv (or .gz, .zst of it) and .parquet files.")
     if not found.series:
         raise UserError(f"{path}: no series in the file")
-    values, observed = _checked(path, found, missing, note)
-    labels, names = _labels(path, found, label_names, note)
-    return SeriesDataset(values, labels, names, observed, sampling_rate)
+    return found
 
 
 def _checked(path: Path, found: FileSeries, missing: Missing, note: Note) -> tuple[np.ndarray, np.ndarray | None]:

@@ -1,6 +1,6 @@
 """Labelled series out of tables, .csv and .parquet: a row a series, or a row a time."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import numpy as np
 from toolkit.data.label_rows import read_rows
 from toolkit.data.series_archives import FileSeries, numbers
 from toolkit.data.sources import COMPRESSIONS, Reading, file_kind, read_table_rows
+from toolkit.data.time_table import check_times
 from toolkit.errors import UserError, did_you_mean
 
 
@@ -17,6 +18,7 @@ class SeriesTable:
     """Which columns of a .csv or .parquet file hold what."""
 
     label_column: str = "label"
+    """Empty: there are no labels, as in series that are to be classified."""
     series_column: str = ""
     """Of a table with a row a time: which series the row belongs to. Empty: a row is a whole series."""
     time_column: str = ""
@@ -63,9 +65,16 @@ def _header(path: Path) -> list[str]:
                         f"it again.") from None
 
 
+def _rows(path: Path, table: SeriesTable, columns: list[str]) -> Iterator[tuple[str, object, list]]:
+    """Where a row stands, its label (None without a column of labels), and its cells in `columns`."""
+    labels = [table.label_column] if table.label_column else []
+    for where, cells in read_rows(str(path), "train", dict.fromkeys([*labels, *columns], "")):
+        yield where, cells[0] if labels else None, cells[len(labels):]
+
+
 def _wide(path: Path, table: SeriesTable, columns: list[str]) -> FileSeries:
     series, labels, places = [], [], []
-    for where, (label, *cells) in read_rows(str(path), "train", dict.fromkeys([table.label_column, *columns], "")):
+    for where, label, cells in _rows(path, table, columns):
         series.append(numbers(cells, lambda t, where=where: f"{where}, column '{columns[t]}'")[None])
         labels.append(label)
         places.append(where)
@@ -74,10 +83,10 @@ def _wide(path: Path, table: SeriesTable, columns: list[str]) -> FileSeries:
 
 
 def _long(path: Path, table: SeriesTable, columns: list[str]) -> tuple[FileSeries, list[str]]:
-    wanted = [table.label_column, table.series_column, *filter(None, [table.time_column]), *columns]
+    wanted = [table.series_column, *filter(None, [table.time_column]), *columns]
     rows: dict[str, list[int]] = {}  # series → its rows
     places, labels, times, values = [], [], [], []
-    for where, (label, name, *cells) in read_rows(str(path), "train", dict.fromkeys(wanted, "")):
+    for where, label, (name, *cells) in _rows(path, table, wanted):
         name = "" if name is None else str(name).strip()
         if not name:
             raise UserError(f"{where}, column '{table.series_column}': is empty. Say which series the row belongs to.")
@@ -91,49 +100,9 @@ def _long(path: Path, table: SeriesTable, columns: list[str]) -> tuple[FileSerie
         places.append(where)
         labels.append(label)
         values.append(numbers(cells, lambda c, where=where: f"{where}, column '{columns[c]}'"))
-    notes = _check_times(table.time_column, times, places, rows) if table.time_column else []
+    notes = check_times(table.time_column, times, places, rows) if table.time_column else []
     members = list(rows.values())
     return FileSeries([np.stack([values[row] for row in own], axis=1) for own in members],
                       [labels[own[0]] for own in members],
                       [f"{places[own[0]]}, column '{table.label_column}'" for own in members],
                       lambda i, channel, t: f"{places[members[i][t]]}, column '{columns[channel]}'"), notes
-
-
-def _check_times(column: str, cells: list, places: Sequence[str], series: dict[str, list[int]]) -> list[str]:
-    """UserError unless the times of each series rise from row to row; what is to be told about the steps."""
-    import pandas
-
-    text = pandas.Series(cells, dtype=object)
-    numeric = pandas.to_numeric(text, errors="coerce")
-    if numeric.notna().any():
-        times = numeric.to_numpy(np.float64)
-    else:
-        times = pandas.to_datetime(text, format="ISO8601", utc=True, errors="coerce").dt.tz_localize(None).to_numpy()
-    bad = np.isnat(times) if times.dtype.kind == "M" else ~np.isfinite(times)
-    if bad.any():
-        row = int(bad.argmax())
-        raise UserError(f"{places[row]}, column '{column}': expected a number or a date such as 2016-07-01 00:00:00, "
-                        f"found {'nothing' if cells[row] in (None, '') else repr(str(cells[row])[:60])}. Mend it, or "
-                        f"leave data.time_column empty where rows are in order.")
-    steps = []
-    for name, rows in series.items():
-        own = np.diff(times[rows])
-        late = np.flatnonzero(own <= own.dtype.type(0))
-        if len(late):
-            row, before = rows[late[0] + 1], rows[late[0]]
-            what = (f"has '{cells[row]}' twice" if times[row] == times[before] else
-                    f"goes back from '{cells[before]}' to '{cells[row]}'")
-            raise UserError(f"{places[row]}, column '{column}': series '{name}' {what}. Sort the rows of each series "
-                            f"by time, and keep one a time.")
-        steps.append(own)
-    every = np.concatenate(steps)
-    if not len(every):
-        return []
-    seconds = every / np.timedelta64(1, "s") if every.dtype.kind == "m" else every
-    usual = np.median(seconds)
-    other = ~np.isclose(seconds, usual, rtol=1e-6, atol=0)
-    if not other.any():
-        return []
-    return [f"{int(other.sum()):,} of {len(seconds):,} steps of '{column}' are not the usual {usual:g}"
-            f"{' s' if every.dtype.kind == 'm' else ''} (from {seconds.min():g} to {seconds.max():g}); values are "
-            f"taken as evenly spaced all the same"]

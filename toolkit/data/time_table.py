@@ -3,7 +3,7 @@
 What is wrong is refused by file, line and column; what is odd is told.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -59,7 +59,8 @@ def read_time_table(path: str | Path, time_column: str = "date", target_columns:
             raise UserError(f"{path}: has no column '{name}' (data.{key}).{did_you_mean(name, columns)}")
     notes = []
     if time_column:
-        notes += _check_times(path, time_column, columns[time_column], places)
+        notes += check_times(time_column, columns[time_column], [f"{path}, {place}" for place in places],
+                             {"": np.arange(len(places))})
     names = list(target_columns) or [name for name in columns if name != time_column]
     numbers = {name: _numbers(path, name, columns[name], places) for name in names}
     if not target_columns:
@@ -139,40 +140,62 @@ def _numbers(path: Path, name: str, cells: Column, places: Sequence[str]) -> np.
     return None if np.isnan(values).all() else values
 
 
-def _check_times(path: Path, name: str, cells: Column, places: Sequence[str]) -> list[str]:
-    """UserError unless every time is later than the one before; what is to be told about the steps between them."""
+def check_times(column: str, cells: Column | Sequence, places: Sequence[str],
+                series: Mapping[str, Sequence[int] | np.ndarray]) -> list[str]:
+    """UserError unless the times of each series rise from row to row; what is to be told about the steps between them.
+
+    cells: of every row, numbers or ISO 8601 dates, as text or as they are.
+    places: of every row, such as `my.csv, line 3`.
+    series: each one's rows, in their order, by its name; "" where the whole table is one.
+    """
     import pandas
 
-    times = cells
-    if not isinstance(cells, np.ndarray):
-        try:
-            times = np.asarray(cells, np.float64)
-        except ValueError:
-            times = pandas.to_datetime(cells, format="ISO8601", utc=True, errors="coerce").tz_localize(None).to_numpy()
+    times = _times(cells)
     bad = np.isnat(times) if times.dtype.kind == "M" else ~np.isfinite(times)
     if bad.any():
         row = int(bad.argmax())
-        found = f"'{cells[row]}'" if isinstance(cells, list) else "nothing"
-        raise UserError(f"{path}, {places[row]}, column '{name}': expected a date such as 2016-07-01 00:00:00 or a "
-                        f"number, found {found}. Convert the column, or set data.time_column.")
-    steps = np.diff(times)
-    late = np.flatnonzero(steps <= steps.dtype.type(0))
-    if len(late):
-        row = int(late[0]) + 1
-        what = "is there twice" if times[row] == times[row - 1] else f"comes after {times[row - 1]}"
-        raise UserError(f"{path}, {places[row]}, column '{name}': {times[row]} {what}; times must increase from row to "
-                        f"row. Sort the table, and keep one row a time.")
-    if not len(steps):
+        nothing = cells[row] is None or cells[row] != cells[row] or cells[row] == ""
+        raise UserError(f"{places[row]}, column '{column}': expected a number or a date such as 2016-07-01 00:00:00, "
+                        f"found {'nothing' if nothing else repr(str(cells[row])[:60])}. Mend it, or leave "
+                        f"data.time_column empty where rows are in order.")
+    steps, later = [], []
+    for name, rows in series.items():
+        own = np.diff(times[rows])
+        late = np.flatnonzero(own <= own.dtype.type(0))
+        if len(late):
+            row, before = rows[late[0] + 1], rows[late[0]]
+            what = (f"has '{cells[row]}' twice" if times[row] == times[before] else
+                    f"goes back from '{cells[before]}' to '{cells[row]}'")
+            whole, rows_of = (f"series '{name}'", "the rows of each series") if name else ("the table", "its rows")
+            raise UserError(f"{places[row]}, column '{column}': {whole} {what}. Sort {rows_of} by time, and "
+                            f"keep one a time.")
+        steps.append(own)
+        later.append(rows[1:])
+    every, later = np.concatenate(steps), np.concatenate(later)
+    if not len(every):
         return []
-    lengths, counts = np.unique(steps, return_counts=True)
-    usual = lengths[counts.argmax()]
-    if times.dtype.kind == "M":
-        other = np.flatnonzero(steps != usual)
-    else:  # 0.1 + 0.2 is not 0.3
-        other = np.flatnonzero(~np.isclose(steps, usual, rtol=1e-6, atol=0))
+    sizes = every / np.timedelta64(1, "s") if every.dtype.kind == "m" else every
+    usual = np.argsort(sizes, kind="stable")[len(sizes) // 2]
+    other = np.flatnonzero(~np.isclose(sizes, sizes[usual], rtol=1e-6, atol=0))  # 0.1 + 0.2 is not 0.3
     if not len(other):
         return []
-    usual, first = (str(pandas.Timedelta(step)) if times.dtype.kind == "M" else f"{step:g}"
-                    for step in (usual, steps[other[0]]))
-    return [f"{len(other):,} of {len(steps):,} steps of '{name}' are not the usual {usual}, the first of them "
-            f"{first} before {places[other[0] + 1]}; rows are taken as evenly spaced all the same"]
+    usual, first = (str(pandas.Timedelta(every[step])) if every.dtype.kind == "m" else f"{every[step]:g}"
+                    for step in (usual, other[0]))
+    return [f"{len(other):,} of {len(every):,} steps of '{column}' are not the usual {usual}, the first of them "
+            f"{first} before {places[int(later[other[0]])].rpartition(', ')[2]}; values are taken as evenly spaced all "
+            f"the same"]
+
+
+def _times(cells: Column | Sequence) -> np.ndarray:
+    """float64 or datetime64, whichever more of the cells are; NaN and NaT for those that are not."""
+    import pandas
+
+    if isinstance(cells, np.ndarray):
+        return cells
+    cells = pandas.Series(cells, dtype=object)
+    times = pandas.to_numeric(cells, errors="coerce")
+    if times.isna().any():
+        dates = pandas.to_datetime(cells, format="ISO8601", utc=True, errors="coerce").dt.tz_localize(None)
+        if dates.notna().sum() >= times.notna().sum():
+            return dates.to_numpy()
+    return times.to_numpy(np.float64)
