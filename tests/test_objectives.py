@@ -10,6 +10,7 @@ from transformers import BertForSequenceClassification, GPT2ForSequenceClassific
 
 from toolkit.errors import UserError
 from toolkit.models.lora import add_lora, merge_lora
+from toolkit.training import fine_tuning
 from toolkit.training.objectives import LOSSES, Objective, ObjectiveConfig
 from toolkit.training.optim import OptimConfig, make_optimizers
 from toolkit.training.threshold import ThresholdConfig, choose_threshold, positive_class
@@ -118,6 +119,15 @@ def at(threshold: float) -> tuple[float, float, int, int]:
 
 
 EVERY = np.arange(-0.005, 1.01, 0.01)  # half way between the scores, which have two digits
+
+
+def test_scores_are_those_of_the_decisions_that_are_kept(monkeypatch):
+    outputs = np.asarray([[0.5, 0.1], [0.49, 0.6], [0.9, 0.7]])
+    references = np.asarray([[1.0, 0], [0, 1], [0, 1]])
+    assert fine_tuning.decisions("multi-label", outputs).tolist() == [[1, 0], [0, 1], [1, 1]], "from 0.5 on"
+    assert fine_tuning.score("multi-label", outputs, references)["accuracy"] == pytest.approx(2 / 3)
+    monkeypatch.setattr(fine_tuning, "decisions", lambda task, outputs: np.asarray([[1, 0], [0, 1], [0, 1]]))
+    assert fine_tuning.score("multi-label", outputs, references) == {"accuracy": 1.0, "f1": 1.0}
 
 
 @pytest.mark.parametrize("beta", [0.5, 1.0, 2.0])

@@ -134,15 +134,16 @@ def class_scores(predictions: np.ndarray, references: np.ndarray) -> dict[str, f
 
 def score(task: Task, outputs: np.ndarray, references: np.ndarray) -> dict[str, float]:
     """What `Objective.probabilities` gives against labels of the same kind."""
+    predictions = decisions(task, outputs)
     if task == "classification":
-        return class_scores(outputs.argmax(1), references)
+        return class_scores(predictions, references)
     if task == "distribution":  # of the likeliest class
-        return class_scores(outputs.argmax(1), references.argmax(1))
+        return class_scores(predictions, references.argmax(1))
     if task == "multi-label":
-        predictions, references = (outputs >= 0.5).astype(int), references.astype(int)
+        references = references.astype(int)
         return {"accuracy": float((predictions == references).all(1).mean()),
                 **metrics.load("f1").compute(predictions=predictions, references=references, average="micro")}
-    errors = {name: metrics.load(name).compute(predictions=outputs, references=references)[name]
+    errors = {name: metrics.load(name).compute(predictions=predictions, references=references)[name]
               for name in ("mse", "mae")}
     variance = float(np.var(references))
     return {**errors, "r2": 1 - errors["mse"] / variance if variance else None}
@@ -187,8 +188,9 @@ def fine_tune(make_model: Callable[[], PreTrainedModel], train_data: LabelledBat
         write_atomic(run.directory / "outputs.npz", buffer.getvalue())
         if not keep_model:
             shutil.rmtree(run.model_dir)
-    return run.finish({**score(task, outputs["test"], test.labels), "predictions": decisions(task, outputs["test"]),
-                       "validation": on_validation, **({"threshold": chosen} if chosen else {})})
+    return run.finish({**score(task, outputs["test"], test.labels),
+                       "predictions": decisions(task, outputs["test"]).tolist(), "validation": on_validation,
+                       **({"threshold": chosen} if chosen else {})})
 
 
 def at_threshold(outputs: dict[str, np.ndarray], validation_labels: np.ndarray, test_labels: np.ndarray,
@@ -208,8 +210,8 @@ def at_threshold(outputs: dict[str, np.ndarray], validation_labels: np.ndarray, 
     return found
 
 
-def decisions(task: Task, outputs: np.ndarray) -> list:
-    """Class ids; for several labels rows of 0 and 1; numbers as they are."""
+def decisions(task: Task, outputs: np.ndarray) -> np.ndarray:
+    """Class ids (n,); for several labels rows of 0 and 1; numbers as they are."""
     if task in ("classification", "distribution"):
-        return outputs.argmax(1).tolist()
-    return (outputs >= 0.5).astype(int).tolist() if task == "multi-label" else outputs.tolist()
+        return outputs.argmax(1)
+    return (outputs >= 0.5).astype(int) if task == "multi-label" else outputs
