@@ -24,7 +24,7 @@ from toolkit.run import Run
 from toolkit.training.distributed import main_process_first, make_accelerator
 from toolkit.training.dry_run import dry_run
 from toolkit.training.loop import ImplConfig, seed_everything, train
-from toolkit.training.pretraining import GptPretraining, PretrainingConfig, with_defaults
+from toolkit.training.pretraining import GptPretraining, PretrainingConfig, SeriesPretraining, with_defaults
 from toolkit.training.probing import ProbeConfig, Probes
 
 
@@ -66,14 +66,6 @@ class PretrainGptConfig:
     impl: ImplConfig = field(default_factory=ImplConfig)
     dry_run: bool = False
     """Check every input, prepare the data, tell what would be trained, how long and in how much memory, and end."""
-
-
-class SeriesPretraining(GptPretraining):
-    """Series have no bytes to count bits of."""
-
-    def evaluate(self, model, accelerator, precision) -> dict[str, float]:
-        result = super().evaluate(model, accelerator, precision)
-        return {key: value for key, value in result.items() if key not in ("bytes", "bits_per_byte")}
 
 
 def load_data(settings: PretrainGptConfig, progress: bool) -> PreparedData:

@@ -14,7 +14,10 @@ from toolkit.data.bert import IGNORED
 from toolkit.models.bert import BertForPreTraining
 from toolkit.models.gpt import GPT2LMHeadModel
 from toolkit.models.loss import linear_cross_entropy
+from toolkit.training.distributed import make_accelerator
 from toolkit.training.loop import as_tensors, to_device
+from toolkit.training.precision import ImplConfig, choose
+from toolkit.training.pretraining import GptPretraining, SeriesPretraining
 
 ROWS = range(12)
 
@@ -113,6 +116,14 @@ def test_without_next_sentences_the_loss_is_masked_lm_alone(bert):
                                      attention_mask=batch["attention_mask"]).prediction_logits
     expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), full_labels(batch).flatten(), reduction="sum")
     assert_close(sums["mlm"], expected, rtol=1e-5, atol=1e-4)
+
+
+def test_series_as_tokens_have_no_bytes_to_count_bits_of(gpt):
+    accelerator = make_accelerator()
+    precision = choose(ImplConfig(dtype="fp32"), accelerator.device)
+    of_text, of_series = (kind(gpt.model, gpt.data, 24, 32, 7).evaluate(gpt.model.eval(), accelerator, precision)
+                          for kind in (GptPretraining, SeriesPretraining))
+    assert of_text.pop("bytes") and of_text.pop("bits_per_byte") and of_series == of_text
 
 
 @pytest.mark.parametrize("uneven", [False, True])

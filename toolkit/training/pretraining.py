@@ -156,6 +156,14 @@ class GptPretraining(CausalLanguageModelling):
         self.data.tokenizer.save_pretrained(directory)
 
 
+class SeriesPretraining(GptPretraining):
+    """The same on series as tokens, which have no bytes to count bits of."""
+
+    def evaluate(self, model, accelerator, precision) -> dict[str, float]:
+        result = super().evaluate(model, accelerator, precision)
+        return {key: value for key, value in result.items() if key not in ("bytes", "bits_per_byte")}
+
+
 def add_to(totals: dict[str, float], values: dict) -> None:
     for key, value in values.items():
         totals[key] = totals.get(key, 0.0) + float(value)
