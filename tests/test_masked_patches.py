@@ -44,7 +44,7 @@ def test_augmentation_is_a_function_of_seed_and_step():
         np.testing.assert_array_equal(whole[key][4:9], part[key])
     assert whole["labels"].shape == (16, 3)
     np.testing.assert_allclose(whole["labels"].sum(1), 1, atol=1e-6)
-    still = {"scale": 0.0, "noise": 0.0, "mixup": 0.0}
+    still = {"scale": 0.0, "shift": 0.0, "noise": 0.0, "mixup": 0.0}
 
     def drawn(**changes):
         return AugmentedBatches(data, 256, 3, AugmentationConfig(**{**still, **changes})).batch(0, range(256))
@@ -56,6 +56,10 @@ def test_augmentation_is_a_function_of_seed_and_step():
     assert factors[:, 0, 0].std() == pytest.approx(0.1, rel=0.2)
     noise = (drawn(noise=0.4)["values"] - plain).std((1, 2))
     assert np.mean(noise == 0) == pytest.approx(0.5, abs=0.1) and 0.02 < noise.max() < 0.5
+    moves = [next(by for by in range(-13, 14) if np.array_equal(after[0], before[0, np.clip(np.arange(128) - by, 0, 127)]))
+             for before, after in zip(plain, drawn(shift=0.1)["values"], strict=True)]
+    assert np.mean(np.equal(moves, 0)) == pytest.approx(0.52, abs=0.1)  # half, and one in 25 of the others
+    assert min(moves) == -12 and max(moves) == 12 and len(set(moves)) > 20
     np.testing.assert_array_equal(batches.rows(np.arange(3))["values"], data.values[:3])
 
 
@@ -65,6 +69,9 @@ def test_gaps_stay_gaps_when_augmented():
     data = SeriesDataset(np.where(observed, values, np.float32(0)), np.arange(6) % 2, ("a", "b"), observed)
     batch = AugmentedBatches(data, 6, 0, AugmentationConfig()).batch(0, range(6))
     assert (batch["values"][~batch["observed"]] == 0).all() and batch["observed"].any()
+    moved = AugmentedBatches(data, 6, 0, AugmentationConfig(scale=0, noise=0, mixup=0, shift=0.3)).batch(2, range(6))
+    np.testing.assert_array_equal(moved["values"] == 1, moved["observed"])
+    assert not np.array_equal(np.sort(moved["observed"].sum(-1), 0), np.sort(observed.sum(-1), 0))
 
 
 def test_it_learns_sines_and_resumes_to_the_same_weights(tmp_path):
