@@ -4,7 +4,7 @@
         train-tokenizer evaluate-tokenizers show-batch pretrain-bert pretrain-gpt finetune-text finetune-series forecast \
         compare-text compare-series transfer word-vectors ablation fibonacci nano-gpt shakespeare-char sweep bench bench-text \
         bench-series bench-data forda-lab sample-forecasts card push \
-        chat attention runs compare-runs probe-bias
+        predict chat attention runs compare-runs probe-bias
 
 BIN := .venv/bin
 NPROC ?= 1
@@ -127,6 +127,9 @@ card: install  ## a run's README.md written anew: RUN=runs/demo/bert ARGS="--car
 
 push: install  ## a run onto the hub, private: RUN=runs/demo/bert REPO=you/little-bert; first: ARGS="--dry_run"
 	@$(BIN)/python recipes/push_to_hub.py $(if $(RUN),--run $(RUN)) $(if $(REPO),--repo $(REPO)) $(ARGS)
+
+predict: install  ## what a classifier says of texts or series in a file: MODEL=… FILE=new.csv
+	@$(BIN)/python recipes/predict.py $(MODEL) $(FILE) $(ARGS)
 
 chat: install  ## write a text with a GPT, in turn: MODEL=runs/gpt-5min
 	@$(BIN)/python recipes/chat.py $(MODEL) $(ARGS)

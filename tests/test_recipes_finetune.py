@@ -7,10 +7,12 @@ import finetune_series
 import finetune_text
 import nano_gpt
 import numpy as np
+import predict
 import pytest
 import small
 import torch
 from transformers import (
+    AutoConfig,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     BertConfig,
@@ -21,6 +23,7 @@ from transformers import (
 from toolkit import config, report
 from toolkit.compare import paired_difference
 from toolkit.data.labelled import LabelledText, read_table, split_off
+from toolkit.data.series_tables import SeriesTable
 from toolkit.data.sorting import SortingBatches, all_inputs, held_out, with_answers
 from toolkit.data.text_batches import TextBatches
 from toolkit.errors import UserError
@@ -212,6 +215,12 @@ def test_finetune_series_reads_unequal_series_with_gaps(checkpoints, tmp_path, a
     result = finetune_series.finetune_series(settings, accelerator)
     assert result["label_names"] == ["fall", "rest", "walk"] and result["test_examples"] == 12
     assert len(result["dtw"]["values"]) == len(result["logistic"]["values"]) == len(result["majority"]["values"]) == 1
+    model = tmp_path / "run/bert-pretrained/seed-0/model"
+    assert AutoConfig.from_pretrained(model).sampling_rate == 10
+    answers = predict.predict(predict.PredictConfig(str(model), data["test"], data=SeriesTable(
+        series_column="person", time_column="second", label_column="state"), sampling_rate=10))
+    measured = np.load(model.parent / "outputs.npz")["test"]
+    assert np.allclose(answers[["p(fall)", "p(rest)", "p(walk)"]], measured, atol=2e-2), "predict.py says the same"
     told = capsys.readouterr().out
     assert "values are missing" in told and "padded on the right" in told
     assert "1 classes of one example keep it in training: fall" in told

@@ -64,6 +64,12 @@ def model_class(config: PreTrainedConfig) -> type[PreTrainedModel] | None:
     return getattr(transformers, name, None)
 
 
+def is_classifier(config: PreTrainedConfig) -> bool:
+    """Whether a checkpoint is what AutoModelForSequenceClassification loads, of texts or of series."""
+    known = transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+    return type(config) in known and known[type(config)] is model_class(config)
+
+
 def pretrained_config(path: str | Path) -> PreTrainedConfig:
     """The configuration of a BERT or GPT-2 to start from; UserError for a checkpoint of anything else."""
     config = checkpoint_config(path)

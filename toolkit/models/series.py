@@ -66,6 +66,8 @@ class SeriesConfig(PreTrainedConfig):
     embedding_std: standard deviation of fresh linear patch embeddings, per dimension, for series of unit variance.
         Word embeddings have 0.02 at random and 0.02 – 0.1 trained, and positions are of a size to match:
         0.2 beside positions of 0.02 drowned them and cost 6 points on Cylinder-Bell-Funnel (patches of 8).
+    sampling_rate, normalisation: of the series it learned, for whoever asks it: values a second (Hz) where they were
+        told; as in `toolkit.data.series_splits.SeriesDataSection`.
     """
 
     model_type = "toolkit-series"
@@ -84,6 +86,8 @@ class SeriesConfig(PreTrainedConfig):
     dropout: float = 0.0
     head_dropout: float | None = None
     embedding_std: float = 0.02
+    sampling_rate: float | None = None
+    normalisation: Literal["series", "train", "none"] = "series"
 
     def __post_init__(self, **kwargs: Any) -> None:
         for name in ("num_channels", "patch_length", "context_length", "horizon"):
