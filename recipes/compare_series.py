@@ -34,13 +34,14 @@ from toolkit.models.recurrent import RecurrentConfig, RecurrentForClassification
 from toolkit.models.series import SeriesForClassification, SeriesForMaskedPatches
 from toolkit.report import plot_arms
 from toolkit.run import Run, write_json
-from toolkit.training.dead_branches import report_dead_branches, shuffle_patches
+from toolkit.training.dead_branches import report_dead_branches
 from toolkit.training.distributed import make_accelerator
 from toolkit.training.fine_tuning import FineTuningConfig, class_scores, fine_tune, predict
 from toolkit.training.loop import ImplConfig
 from toolkit.training.masked_patches import MaskedPatchesConfig, pretrain_on_series
 from toolkit.training.objectives import ObjectiveConfig
 from toolkit.training.precision import choose
+from toolkit.training.shuffled_patches import shuffle_patches
 
 TRANSFORMERS = {"random": "random start", "random-frozen": "random start, all but norms and positions frozen",
                 "text": "pretrained on text", "text-frozen": "pretrained on text, all but norms and positions frozen",

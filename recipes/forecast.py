@@ -5,7 +5,8 @@
     python recipes/forecast.py --config recipes/configs/etth1.yaml --horizons 96 --seeds 1
 
 Arms × horizons × seeds. Models are chosen on validation; the test windows are counted once each, at the end; intervals
-are from residuals on validation, for every arm alike. Writes <output_dir>/<name>.json: arm → horizon → mse, mae, ….
+are from residuals on validation, for every arm alike. Writes <output_dir>/<name>.json: arm → horizon → mse, mae, …,
+and what the dead-branch check found.
 """
 
 import csv
@@ -37,8 +38,10 @@ from toolkit.models.forecasting_baselines import (
     seasonal_naive,
 )
 from toolkit.models.series import SeriesForForecasting, SeriesForMaskedPatches
+from toolkit.publishing import card
 from toolkit.report import plot_by_step, plot_forecasts
 from toolkit.run import HOW_IT_IS_RUN, Run, write_json
+from toolkit.training.dead_branches import report_dead_branches
 from toolkit.training.distributed import make_accelerator
 from toolkit.training.dry_run import dry_run
 from toolkit.training.forecasting import (
@@ -56,7 +59,7 @@ Start = Literal["random", "masked-patches", "pretrained", "pretrained-frozen", "
 STARTS: tuple[Start, ...] = get_args(Start)
 REFERENCE = {"pretrained": "random", "pretrained-frozen": "random-frozen", "masked-patches": "random"}
 """Start → the same model without pretraining, which it is held against where both are run."""
-MORE_OF_THE_SAME = ("horizons", "seeds", "linear", "starts", "text_model", "published")
+MORE_OF_THE_SAME = ("horizons", "seeds", "linear", "starts", "text_model", "published", "check_dead_branches")
 """Keys that a later command may change: each fit is a run of its own, and what is finished is not repeated."""
 MEANS = ("mse", "mae", "mase", "quantile_loss", "coverage", "seconds")
 
@@ -102,6 +105,8 @@ class ForecastRecipeConfig:
     """Arm → the keys of `training` that differ for it: {nlinear: {learning_rate: 0.02}}."""
     published: str = ""
     """A csv of published errors to show beside: horizon, then columns named <model>_mse and <model>_mae."""
+    check_dead_branches: bool = True
+    """Examine the first seed's transformers of each horizon on validation windows."""
     impl: ImplConfig = field(default_factory=ImplConfig)
     dry_run: bool = False
     """Check every input, tell what would be trained, how long and in how much memory, and end."""
@@ -219,10 +224,15 @@ def forecast(settings: ForecastRecipeConfig, accelerator) -> dict | None:
             for arm in names:
                 training = arm_config(settings, arm)
                 windows = window_splits(data, settings.context_length, horizon, training.batch_size, seed)
-                note(arm, fit_forecaster(maker(arm, seed), windows, training, settings.impl,
-                                         Run(run.directory / f"{arm}/{horizon}/seed-{seed}",
-                                             accelerator.is_main_process),
-                                         accelerator, seed, f"{arm}, horizon {horizon}, seed {seed}", seed == 0))
+                place = Run(run.directory / f"{arm}/{horizon}/seed-{seed}", accelerator.is_main_process)
+                name = f"{arm}, horizon {horizon}, seed {seed}"
+                found = fit_forecaster(maker(arm, seed), windows, training, settings.impl, place, accelerator, seed,
+                                       name, keep_model=seed == 0)
+                if seed == 0 and arm in shapes and settings.check_dead_branches:
+                    best = SeriesForForecasting.from_pretrained(place.model_dir)
+                    found = {**found, "dead_branches": report_dead_branches(best, windows["validation"], accelerator,
+                                                                            name)}
+                note(arm, found)
     if settings.dry_run:
         return None
     summary = summarise(results)
@@ -236,6 +246,7 @@ def forecast(settings: ForecastRecipeConfig, accelerator) -> dict | None:
         for horizon in settings.horizons:
             draw_forecasts(run.directory, results, horizon, data, settings.training.quantiles,
                            stem.with_name(f"{settings.name}-forecasts-{horizon}.png"), settings.name)
+        card.refresh(run.directory)
     accelerator.print(show(summary, published))
     return summary
 
@@ -256,6 +267,8 @@ def summarise(results: dict[str, dict[int, list[dict]]]) -> dict:
             entry["nominal_coverage"] = fits[0]["nominal_coverage"]
             for key in ("mse_by_step", "mae_by_step", "quantile_loss_by_step", "coverage_by_step"):
                 entry[key] = np.mean([fit[key] for fit in fits], 0).tolist()
+            if "dead_branches" in fits[0]:
+                entry["dead_branches"] = fits[0]["dead_branches"]
             start = next((start for start in sorted(REFERENCE, key=len, reverse=True) if arm.endswith(f"-{start}")), "")
             reference = arm.removesuffix(start) + REFERENCE.get(start, "")
             if start and reference in results:

@@ -80,6 +80,11 @@ def test_the_table_holds_every_arm(finished):
     assert "dead_branches" in random
 
 
+def test_the_card_of_a_set_knows_that_it_has_ended(finished):
+    text = (finished[0] / "runs/tiny/Sines/README.md").read_text(encoding="utf-8")
+    assert "has not ended" not in text
+
+
 def test_a_finished_comparison_is_not_computed_again(finished, monkeypatch):
     place, settings, found = finished
     monkeypatch.setattr(compare_series, "AugmentedBatches", lambda *args: None)  # nothing can be trained

@@ -10,14 +10,16 @@ import torch
 from torch import nn
 from transformers import BertConfig, GPT2Config
 
+from toolkit.data.forecasting import WindowBatches, standardised
 from toolkit.data.series import SeriesBatches, z_normalise
 from toolkit.data.series_generators import cylinder_bell_funnel
 from toolkit.models.keras_forda import BLOCKS, KerasForda, KerasFordaConfig
 from toolkit.models.recurrent import RecurrentConfig, RecurrentForClassification
-from toolkit.models.series import SeriesConfig, SeriesForClassification, SeriesForForecasting
+from toolkit.models.series import SeriesForClassification, SeriesForForecasting
 from toolkit.models.text import TextConfig, TextForClassification
-from toolkit.training.dead_branches import _entropy, check, report_dead_branches, shuffle_patches
+from toolkit.training.dead_branches import _entropy, check, report_dead_branches
 from toolkit.training.distributed import make_accelerator
+from toolkit.training.shuffled_patches import shuffle_patches
 
 BERT = BertConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
                   max_position_embeddings=31, type_vocab_size=1)
@@ -232,7 +234,7 @@ def test_recurrent_layers():
     assert states(check(model, batch_of()))["recurrent layer forwards"] == "dead"
 
 
-def test_texts_and_forecasts():
+def test_texts():
     torch.manual_seed(0)
     backbone = BertConfig(vocab_size=50, hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
                           intermediate_size=64, max_position_embeddings=16)
@@ -243,9 +245,73 @@ def test_texts_and_forecasts():
     assert findings.shuffle is None and len(findings.branches) == 2
     assert findings.branches[0].entropy and findings.branches[0].state != "dead"
 
-    model = SeriesForForecasting(SeriesConfig(backbone_config=BERT, patch_length=8, context_length=40, horizon=4))
-    findings = check(model, {"values": torch.randn(8, 1, 40), "future": torch.randn(8, 1, 4)})
-    assert [branch.answers_changed for branch in findings.branches] == [None] * 4 and findings.shuffle is None
+
+def waves(rows: int = 48, seed: int = 1) -> dict[str, torch.Tensor]:
+    """Two cycles each, of any phase and of one of three frequencies, and the quarter of a cycle that follows."""
+    random = np.random.default_rng(seed)
+    t = np.arange(48) * random.choice([0.2, 0.3, 0.4], (rows, 1)) + random.uniform(0, 6.3, (rows, 1))
+    values = torch.from_numpy(np.sin(t).astype(np.float32))[:, None]
+    return {"values": values[..., :40], "future": values[..., 40:]}
+
+
+@pytest.fixture(scope="module")
+def trained_forecaster():
+    torch.manual_seed(0)
+    model = SeriesForForecasting.from_backbone(BERT, pretrained=False, patch_length=8, context_length=40, horizon=8)
+    optimiser = torch.optim.AdamW(model.parameters(), 1e-3)
+    for step in range(80):
+        optimiser.zero_grad()
+        model(**waves(seed=step + 2)).loss.backward()
+        optimiser.step()
+    return model.eval()
+
+
+def test_a_trained_forecaster_is_alive(trained_forecaster):
+    findings = check(trained_forecaster, waves())
+    assert states(findings) == dict.fromkeys(NAMES, "alive") and findings.warnings == []
+    assert [branch.answers_changed for branch in findings.branches] == [None] * 4
+    assert all(branch.entropy and max(branch.entropy) < 1 for branch in findings.branches if "att" in branch.name)
+    seen = findings.shuffle
+    with torch.no_grad():
+        assert seen.mse == pytest.approx(float(trained_forecaster(**waves()).loss), rel=1e-4)
+    assert seen.patch_length == 8 and seen.mse < 0.1 < 0.3 < seen.shuffled_mse and 0.3 < seen.moved
+    assert f"shuffled within the context: MSE {seen.mse:.3g} → {seen.shuffled_mse:.3g}" in str(findings)
+
+
+def test_a_dead_block_of_a_forecaster_is_named(trained_forecaster):
+    model = copy.deepcopy(trained_forecaster)
+    for branch in (model.backbone.encoder.layer[0].attention, model.backbone.encoder.layer[0]):
+        nn.init.zeros_(branch.output.dense.weight)
+    findings = check(model, waves())
+    assert states(findings) == dict(zip(NAMES, ["dead", "dead", "alive", "alive"], strict=True))
+    assert ("block 1 attention, block 1 feed-forward: adds a constant, the same for every input and position; removing "
+            "it changes nothing") in findings.warnings
+    assert "backbone.encoder.layer.0.attention.self.value.weight" in findings.without_gradient
+
+
+def test_a_forecaster_that_does_not_look_at_the_order(trained_forecaster):
+    model = copy.deepcopy(trained_forecaster)
+    nn.init.zeros_(model.forecast.weight)
+    findings = check(model, waves())
+    assert findings.shuffle.moved == 0
+    assert "shuffling the patches changes no forecast: their order does not matter to the model" in findings.warnings
+
+
+def test_what_was_not_observed_of_the_future_counts_for_nothing(trained_forecaster):
+    batch = waves()
+    seen = torch.rand(batch["future"].shape, generator=torch.Generator().manual_seed(0)) < 0.7
+    spoilt = torch.where(seen, batch["future"], torch.tensor(1e4))
+    found = check(trained_forecaster, {**batch, "future": spoilt, "future_observed": seen}).shuffle
+    with torch.no_grad():
+        errors = (trained_forecaster(batch["values"]).prediction - batch["future"]) ** 2
+    assert found.mse == pytest.approx(float(errors[seen].mean()), rel=1e-4)
+
+
+def test_windows_of_a_table_are_reported(trained_forecaster, capsys):
+    data = standardised([np.sin(0.3 * np.arange(400))[None]], ["a"], [0.5, 0.75, 1.0])
+    found = report_dead_branches(trained_forecaster, WindowBatches(data, "validation", 40, 8), make_accelerator(), "it")
+    assert found["examples"] == 64 and set(found["shuffle"]) == {"patch_length", "mse", "shuffled_mse", "moved"}
+    assert capsys.readouterr().out.startswith("it, dead-branch check on 64 examples")
 
 
 def test_at_least_two_examples_and_at_most_sixty_four(bert):

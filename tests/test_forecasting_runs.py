@@ -300,9 +300,20 @@ def test_the_recipe_compares_arms_by_horizon(recipe):
     assert read_json(f"{stem}/tiny-masked-patches/pretraining/seed-1/result.json")["steps"] == 4
     entry = summary["tiny-masked-patches"]["8"]
     assert entry["reference"] == "tiny-random" and "% of its MSE" in entry["verdict"]
+    assert settings.check_dead_branches and "dead_branches" not in summary["nlinear"]["8"], "it has no branch"
+    for start in ("random", "masked-patches"):
+        found = summary[f"tiny-{start}"]["8"]["dead_branches"]
+        assert found["states"].keys() == {"block 1 attention", "block 1 feed-forward"}
+        assert found["shuffle"]["patch_length"] == 8 and found["shuffle"]["shuffled_mse"] > 0
     for picture in ("by-step", "forecasts-4", "forecasts-8"):
         with open(f"{stem}-{picture}.png", "rb") as file:
             assert file.read(8) == b"\x89PNG\r\n\x1a\n"
+
+
+def test_the_cards_of_a_comparison_know_that_it_has_ended(recipe):
+    for part in ("waves", "waves/nlinear/8/seed-0", "waves/tiny-random/8/seed-0"):
+        with open(f"{recipe[0].output_dir}/{part}/README.md", encoding="utf-8") as file:
+            assert "has not ended" not in file.read()
 
 
 def test_the_table_holds_ours_and_the_published(recipe):

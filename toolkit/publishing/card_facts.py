@@ -121,8 +121,9 @@ class Facts:
 
     @property
     def base(self) -> str:
-        """The checkpoint that a fit started from, or whose shape it has."""
-        return (self.config.get("models") or {}).get(self.model_name, "") if self.is_fit else ""
+        """The checkpoint that a fit started from, or whose shape it has; "" where there is none."""
+        source = (self.config.get("models") or {}).get(self.model_name) if self.is_fit else None
+        return source if isinstance(source, str) else ""  # a shape alone is no checkpoint
 
     @property
     def is_random(self) -> bool:

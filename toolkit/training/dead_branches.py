@@ -21,12 +21,13 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.models.bert.modeling_bert import BertLayer
 from transformers.models.gpt2.modeling_gpt2 import GPT2Block
-from transformers.utils import ModelOutput
 
 from toolkit.compare import table
+from toolkit.data.forecasting import WindowBatches
 from toolkit.models.keras_forda import KerasBlock
 from toolkit.training.fine_tuning import LabelledBatches
 from toolkit.training.loop import as_tensors, to_device
+from toolkit.training.shuffled_patches import Shuffle, ShuffledContext, moved, outputs_of, shuffled
 
 LARGEST_BATCH = 64
 
@@ -92,22 +93,12 @@ entropy: of its heads' attention, as a share of the uniform's"""
 
 
 @dataclass(frozen=True)
-class Shuffle:
-    """Accuracy on series as they are and with their patches in random order, on one batch."""
-
-    patch_length: int
-    accuracy: float
-    shuffled_accuracy: float
-    answers_changed: float
-
-
-@dataclass(frozen=True)
 class Findings:
     """What `check` saw. Prints as a report; `warnings` is empty when all is alive."""
 
     examples: int
     branches: tuple[Branch, ...]
-    shuffle: Shuffle | None
+    shuffle: Shuffle | ShuffledContext | None
     without_gradient: dict[str, int]
     """Parameter → its size: trained, but no gradient reaches it."""
     parameters: int
@@ -126,8 +117,9 @@ class Findings:
         if self.without_gradient:
             found.append(f"{_some(list(self.without_gradient))}: {sum(self.without_gradient.values()):,} of "
                          f"{self.parameters:,} trained values get no gradient")
-        if self.shuffle is not None and not self.shuffle.answers_changed:
-            found.append("shuffling the patches changes no answer: their order does not matter to the model")
+        if self.shuffle is not None and self.shuffle.change <= CONSTANT:
+            found.append(f"shuffling the patches changes no {self.shuffle.answers}: their order does not matter to the "
+                         f"model")
         return found
 
     def as_dict(self) -> dict:
@@ -146,10 +138,7 @@ class Findings:
                     for branch in self.branches]
             lines += [table(rows), LEGEND]
         if self.shuffle is not None:
-            seen = self.shuffle
-            lines.append(f"patches of {seen.patch_length} shuffled: accuracy {100 * seen.accuracy:.1f} % → "
-                         f"{100 * seen.shuffled_accuracy:.1f} %; {100 * seen.answers_changed:.0f} % of the answers are "
-                         f"others")
+            lines.append(str(self.shuffle))
         if not self.warnings:
             lines.append("everything is alive")
         return "\n".join(lines + [f"warning: {text}" for text in self.warnings])
@@ -160,57 +149,38 @@ def check(model: PreTrainedModel, batch: dict[str, torch.Tensor], patch_length: 
 
     model: any of ours, on the batch's device; it is left as it was. Blocks of BERT, GPT-2 and the Keras example are
         known, and torch's recurrent layers; of other models, norms, gradients and shuffling are examined.
-    batch: its inputs, 2 rows or more, and for the accuracy on shuffled patches `values` (B, C, L) and `labels` (B,).
+    batch: its inputs, 2 rows or more; for what shuffled patches do `values` (B, C, L) and `labels` (B,) or, of a
+        forecaster, `future` (B, C, horizon), and `future_observed` where values are missing.
     patch_length: of the shuffling; None: the model's own, or a sixteenth of the series.
 
     ValueError for a batch of one row, in which nothing can vary.
     """
     batch = {name: tensor[:LARGEST_BATCH] for name, tensor in batch.items()}
-    labels = batch.pop("labels", None)
-    inputs = {name: tensor for name, tensor in batch.items() if name != "future"}
-    rows = len(next(iter(inputs.values())))
+    told = {name: batch.pop(name) for name in ("labels", "future", "future_observed") if name in batch}
+    rows = len(next(iter(batch.values())))
     if rows < 2:
         raise ValueError("the dead-branch check needs at least 2 examples to see what differs between them")
     with _plainly_computed(model):
-        branches = _branches(model, inputs)
+        branches = _branches(model, batch)
         shuffle = None
-        if labels is not None and "values" in inputs:
+        if told and "values" in batch:
             own = getattr(model.config, "patch_length", 1)
-            length = patch_length or (own if own > 1 else max(1, inputs["values"].shape[-1] // 16))
-            shuffle = _shuffle(model, inputs, labels, length)
-        without, trained = _without_gradient(model, inputs)
+            length = patch_length or (own if own > 1 else max(1, batch["values"].shape[-1] // 16))
+            shuffle = shuffled(model, batch, length, **told)
+        without, trained = _without_gradient(model, batch)
     return Findings(rows, tuple(branches), shuffle, without, trained, tuple(_size_one_norms(model)))
 
 
-def report_dead_branches(model: PreTrainedModel, data: LabelledBatches, accelerator: Accelerator, name: str = "model"
-                         ) -> dict:
+def report_dead_branches(model: PreTrainedModel, data: LabelledBatches | WindowBatches, accelerator: Accelerator,
+                         name: str = "model") -> dict:
     """Check a fitted model on up to LARGEST_BATCH examples from all over `data` (not the test set's: it is for looking,
     and what is seen may be acted upon), print what was found, and return it ready for JSON.
     """
-    count = len(data.labels)
+    count = len(data) if isinstance(data, WindowBatches) else len(data.labels)
     index = np.unique(np.linspace(0, count - 1, min(LARGEST_BATCH, count)).astype(np.int64))
     findings = check(model.to(accelerator.device), to_device(as_tensors(data.rows(index)), accelerator.device))
     accelerator.print(f"{name}, {findings}")
     return findings.as_dict()
-
-
-def shuffle_patches(values: np.ndarray, patch_length: int, seed: int, observed: np.ndarray | None = None
-                    ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Each series (n, C, L) with its whole patches in a random order of its own, the same for all its channels, and
-    `observed` (n, C, L) with it. Padding on the right, and what is left of the last patch, stays where it is.
-    """
-    random = np.random.default_rng(seed)
-    values, observed = values.copy(), None if observed is None else observed.copy()
-    n, channels, length = values.shape
-    lengths = np.full(n, length) if observed is None else np.where(
-        observed.any((1, 2)), length - observed.any(1)[:, ::-1].argmax(1), 0)
-    for row, whole in enumerate(lengths // patch_length):
-        order = random.permutation(whole)
-        for array in (values, observed):
-            if array is not None:
-                patches = array[row, :, :whole * patch_length].reshape(channels, whole, patch_length)
-                array[row, :, :whole * patch_length] = patches[:, order].reshape(channels, -1)
-    return values, observed
 
 
 @contextmanager
@@ -232,14 +202,6 @@ def _plainly_computed(model: PreTrainedModel) -> Iterator[None]:
             model.set_attn_implementation(attention)
         for module, was_training in training.items():
             module.training = was_training
-
-
-def _outputs(output: ModelOutput) -> torch.Tensor:
-    """What a model is for, (B, …): logits, a prediction or, of a bare backbone, its states."""
-    for name in ("logits", "prediction", "prediction_logits", "last_hidden_state"):
-        if getattr(output, name, None) is not None:
-            return getattr(output, name).float()
-    raise ValueError(f"{type(output).__name__} has neither logits nor a prediction")
 
 
 def _branches(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> list[Branch]:
@@ -269,8 +231,7 @@ def _branches(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> list[B
         for handle in handles:
             handle.remove()
 
-    plain = _outputs(output)
-    spread = (plain - plain.mean(0)).square().mean().sqrt().clamp(min=torch.finfo(plain.dtype).tiny)
+    plain = outputs_of(output)
     found = []
     for name, module, _, _ in parts:
         if isinstance(module, nn.RNNBase) and getattr(output, "attentions", None):
@@ -278,10 +239,9 @@ def _branches(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> list[B
         with torch.no_grad():
             handle = module.register_forward_hook(_its_mean)
             try:
-                without = _outputs(model(**inputs))
+                without = outputs_of(model(**inputs))
             finally:
                 handle.remove()
-        effect = (without - plain).square().mean().sqrt() / spread
         changed = None
         if plain.ndim == 2 and plain.shape[1] > 1:
             changed = float((without.argmax(1) != plain.argmax(1)).float().mean())
@@ -289,7 +249,7 @@ def _branches(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> list[B
         size = _deviation(streams[name]) if name in streams else added[name].square().mean(0).mean(0).sum().sqrt()
         size = max(float(size), torch.finfo(torch.float32).tiny)
         found.append(Branch(name, float(_deviation(added[name])) / size, float(_deviation(added[name], [0])) / size,
-                            float(effect), changed, _entropy(weights.get(name))))
+                            moved(plain, without), changed, _entropy(weights.get(name))))
     return found
 
 
@@ -334,23 +294,6 @@ def _entropy(weights: torch.Tensor | None) -> tuple[float, ...] | None:
     return tuple((entropy * counted).sum((0, 2)).div(counted.sum((0, 2)).clamp(min=1)).tolist())
 
 
-def _shuffle(model: PreTrainedModel, inputs: dict[str, torch.Tensor], labels: torch.Tensor, patch_length: int
-             ) -> Shuffle | None:
-    with torch.no_grad():
-        before = _outputs(model(**inputs))
-        if before.ndim != 2 or before.shape[1] < 2 or labels.ndim != 1:
-            return None  # no classes
-        values, observed = shuffle_patches(
-            inputs["values"].cpu().numpy(), patch_length, seed=0,
-            observed=inputs["observed"].bool().cpu().numpy() if "observed" in inputs else None)
-        shuffled = {**inputs, "values": torch.from_numpy(values).to(labels.device)}
-        if observed is not None:
-            shuffled["observed"] = torch.from_numpy(observed).to(inputs["observed"])
-        after = _outputs(model(**shuffled))
-    accuracies = [float((outputs.argmax(1) == labels).float().mean()) for outputs in (before, after)]
-    return Shuffle(patch_length, *accuracies, float((before.argmax(1) != after.argmax(1)).float().mean()))
-
-
 def _without_gradient(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> tuple[dict[str, int], int]:
     """Trained parameters that none of four parts of the batch gives a gradient, and how many values are trained.
 
@@ -363,7 +306,7 @@ def _without_gradient(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -
     generator = torch.Generator().manual_seed(0)
     with torch.enable_grad():
         for part in torch.arange(rows).chunk(4):
-            outputs = _outputs(model(**{name: tensor[part.to(tensor.device)] for name, tensor in inputs.items()}))
+            outputs = outputs_of(model(**{name: tensor[part.to(tensor.device)] for name, tensor in inputs.items()}))
             weights = torch.randn(outputs.shape, generator=generator).to(outputs)
             gradients = torch.autograd.grad((outputs * weights).sum(), trained.values(), allow_unused=True)
             for name, gradient in zip(trained, gradients, strict=True):
