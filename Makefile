@@ -53,7 +53,7 @@ train-tokenizer: install  ## a tokenizer from a spec in tokenizers/: CONFIG=reci
 evaluate-tokenizers: install  ## bytes per token, fertility, unknowns, speed: specs, directories and hub ids side by side
 	@$(BIN)/python recipes/evaluate_tokenizers.py $(RECIPE_ARGS)
 
-show-batch: install  ## the batch a pretraining run sees at a step, as text: STEP=1000 CONFIG=recipes/configs/…
+show-batch: install  ## the batch a run sees at a step, of text or series: STEP=1000 CONFIG=recipes/configs/…
 	@$(BIN)/python recipes/show_batch.py --step $(STEP) $(if $(CONFIG),--pretraining $(CONFIG)) $(ARGS)
 
 pretrain-bert: install  ## BERT from scratch: CONFIG=recipes/configs/bert-5min.yaml

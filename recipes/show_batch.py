@@ -1,24 +1,36 @@
-"""Show the rows that a pretraining run sees at a step: any step, past or to come, without running to it.
+"""Show the rows that a run sees at a step: any step, past or to come, without running to it.
 
     make show-batch STEP=1000 CONFIG=recipes/configs/bert-5min.yaml
+    make show-batch CONFIG=recipes/configs/gunpoint.yaml                         # series: of make finetune-series
     python recipes/show_batch.py --step 1000 --pretraining recipes/configs/gpt-5min.yaml --rows 8
 
 The data are prepared if they are not yet. Of a BERT: the pair, its label, and what is to be predicted, as [hidden],
-[shown←hidden] where another token stands, [=kept] where it was left; of a GPT: the text, and a bar before each document
-that sees nothing of those before it.
+[shown←hidden] where another token stands, [=kept] where it was left; of a GPT: the text, or the series' values in units
+of their context's mean size, and a bar before each document that sees nothing of those before it. Of labelled series:
+shapes and classes, and of each row its class, its first values, and how much of it was observed, in how many patches.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 
 import numpy as np
+import torch
+from finetune_series import FinetuneSeriesConfig, patches_of
 from pretrain_bert import PretrainBertConfig
-from pretrain_gpt import PretrainGptConfig
+from pretrain_gpt import PretrainGptConfig, load_data
 
 from toolkit import cli, config
 from toolkit.data.bert import IGNORED, BertBatches
 from toolkit.data.gpt import GptBatches
+from toolkit.data.labelled import TextDataSection
 from toolkit.data.prepare import PreparedData, prepare
+from toolkit.data.series import SeriesBatches
+from toolkit.data.series_bins import SeriesBins
+from toolkit.data.series_splits import ROLES, SeriesDataSection, check_patches, load_splits
 from toolkit.errors import UserError
+from toolkit.models.patches import patches_observed
+
+SHOWN_VALUES = 8
 
 
 @dataclass
@@ -26,7 +38,7 @@ class ShowBatchConfig:
     step: int = 0
     """The training step, counted from 0."""
     pretraining: str = "recipes/configs/demo/bert.yaml"
-    """The config.yaml of a pretraining run, or the config it was started from."""
+    """The config.yaml of a run, of pretraining or of finetune-series, or the config it was started from."""
     rows: int = 4
     """Rows of the batch that are shown."""
 
@@ -37,6 +49,19 @@ def read_pretraining(path: str) -> PretrainBertConfig | PretrainGptConfig:
     preset = str((values.get("model") or {}).get("preset", ""))
     is_gpt = preset.startswith("gpt") or {"block_size", "attention_within_documents"} & values.keys()
     return config.from_dict(PretrainGptConfig if is_gpt else PretrainBertConfig, values, path)
+
+
+def is_of_series(path: str) -> bool:
+    """Whether a config is of finetune-series: it names models, and what of data or patches series alone have."""
+    values = config.read_yaml(path)
+    if "models" not in values:
+        return False
+    text_keys = {field.name for field in fields(TextDataSection)}
+    own_keys = {field.name for field in fields(SeriesDataSection)} - text_keys
+    if "patch_length" not in values and not own_keys & (values.get("data") or {}).keys():
+        raise UserError(f"{path}: names models to fine-tune, but nothing of series, such as patch_length. Give a "
+                        f"config of make pretrain-bert, pretrain-gpt or finetune-series.")
+    return True
 
 
 def show_bert(settings: PretrainBertConfig, data: PreparedData, step: int, rows: range) -> str:
@@ -64,30 +89,83 @@ def show_gpt(settings: PretrainGptConfig, data: PreparedData, step: int, rows: r
     batch = GptBatches(data.train, settings.block_size, settings.training.batch_size, settings.seed, data.weights,
                        end_id if settings.attention_within_documents else None).batch(step, rows)
     shown = []
+    read = _values_of(data.tokenizer) if isinstance(data.tokenizer, SeriesBins) else data.tokenizer.decode
     for row, number in enumerate(rows):
         ids = batch["input_ids"][row]
         starts = [0, *(np.flatnonzero(ids[1:] == end_id) + 1), len(ids)]
-        parts = [data.tokenizer.decode(ids[start:stop]) for start, stop in zip(starts, starts[1:], strict=False)]
+        parts = [read(ids[start:stop]) for start, stop in zip(starts, starts[1:], strict=False)]
         bar = "\n  ┃ " if settings.attention_within_documents else ""
-        following = data.tokenizer.decode(batch["labels"][row, -1:])
+        following = read(batch["labels"][row, -1:])
         shown.append(f"row {number}: of {len(parts)} document{'s'[:len(parts) > 1]}; the last target is {following!r}"
                      f"\n  ┃ {bar.join(parts)}")
     return "\n\n".join(shown)
 
 
+def _values_of(bins: SeriesBins) -> Callable[[np.ndarray], str]:
+    def read(ids: np.ndarray) -> str:
+        values = bins.decode(ids[None], np.ones(1))[0]
+        return f"<end> {_few(values[1:])}".strip() if ids[0] == bins.eos_token_id else _few(values)
+
+    return read
+
+
+def _few(values: np.ndarray) -> str:
+    rest = len(values) - SHOWN_VALUES
+    shown = " ".join("–" if np.isnan(value) else f"{value:.2f}" for value in values[:SHOWN_VALUES])
+    return shown + (f" … {rest:,} more" if rest > 0 else "")
+
+
+def show_series(settings: FinetuneSeriesConfig, step: int, rows: range) -> str:
+    """What the splits are, and rows of the first seed's training series; a value that was not observed is –."""
+    lines: list[str] = []
+    parts = load_splits(settings.data, 0, lines.append)
+    train, size = parts[0], settings.training.batch_size
+    lines.append(", ".join(f"{role} {len(part):,}" for role, part in zip(ROLES, parts, strict=True)) +
+                 f" series; classes: {', '.join(train.label_names)}")
+    cuts: dict[tuple[int, int], list[str]] = {}  # length and stride of patches → who cuts so
+    for name, path in settings.models.items():
+        patches = patches_of(path, settings.patch_length)
+        check_patches(parts, patches.patch_length, patches.patch_stride,
+                      patches.backbone_config.max_position_embeddings, lines.append)
+        cuts.setdefault((patches.patch_length, patches.patch_stride), []).append(name)
+    lines += [f"{', '.join(names)}: patches of {length} values, one every {stride}"
+              for (length, stride), names in cuts.items()]
+    batch = SeriesBatches(train, size, 0).batch(step, rows)
+    observed = batch.get("observed", np.ones(batch["values"].shape, bool))
+    shape = " × ".join(map(str, (size, *train.values.shape[1:])))
+    lines.append(f"batch: values {shape} (series × channels × values), labels {size}"
+                 f"{f', observed {shape}' if 'observed' in batch else ''}")
+    for row, number in enumerate(rows):
+        seen = observed[row]
+        length = int(np.flatnonzero(seen.any(0))[-1]) + 1 if seen.any() else 0
+        masks = [patches_observed(torch.from_numpy(observed[row:row + 1]), *cut) for cut in cuts]
+        lines.append(f"\nrow {number}: class {train.label_names[batch['labels'][row]]}; {length:,} values, "
+                     f"{100 * seen[:, :length].mean() if length else 0:.0f} % observed; patches with values: " +
+                     ", ".join(f"{int(mask.sum())} of {mask.numel()}" for mask in masks))
+        lines += [f"  ┃ {_few(channel[:length])}" for channel in np.where(seen, batch["values"][row], np.nan)]
+    return "\n".join(lines)
+
+
 def main(argv: list[str]) -> None:
     settings = config.parse(ShowBatchConfig, argv, __doc__)
-    pretraining = read_pretraining(settings.pretraining)
-    is_gpt = isinstance(pretraining, PretrainGptConfig)
     if settings.step < 0:
         raise UserError(f"step is {settings.step}; steps count from 0.")
     if settings.rows < 1:
         raise UserError(f"rows is {settings.rows}; show at least 1.")
-    data = prepare(pretraining.corpus, pretraining.tokenizer, pretraining.data_dir, end_documents=is_gpt,
-                   num_proc=pretraining.impl.preprocessing_num_workers)
-    rows = range(min(settings.rows, pretraining.training.batch_size))
-    print(f"step {settings.step:,} of {settings.pretraining}, {len(rows)} of {pretraining.training.batch_size} rows\n")
-    print((show_gpt if is_gpt else show_bert)(pretraining, data, settings.step, rows))
+    if is_of_series(settings.pretraining):
+        run = config.from_dict(FinetuneSeriesConfig, config.read_yaml(settings.pretraining), settings.pretraining)
+    else:
+        run = read_pretraining(settings.pretraining)
+    rows = range(min(settings.rows, run.training.batch_size))
+    if isinstance(run, FinetuneSeriesConfig):
+        shown = show_series(run, settings.step, rows)
+    elif isinstance(run, PretrainGptConfig):
+        shown = show_gpt(run, load_data(run, True), settings.step, rows)
+    else:
+        data = prepare(run.corpus, run.tokenizer, run.data_dir, end_documents=False,
+                       num_proc=run.impl.preprocessing_num_workers)
+        shown = show_bert(run, data, settings.step, rows)
+    print(f"step {settings.step:,} of {settings.pretraining}, {len(rows)} of {run.training.batch_size} rows\n\n{shown}")
 
 
 if __name__ == "__main__":

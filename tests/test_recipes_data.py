@@ -5,12 +5,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import show_batch
 import small
 from small import run_recipe, write_config
+from transformers import BertModel
 
+from toolkit import config
 from toolkit.data.bert import IGNORED, BertBatches, MaskingConfig
 from toolkit.data.corpus import CorpusConfig
 from toolkit.data.prepare import prepare
+from toolkit.data.series import SeriesBatches
+from toolkit.data.series_splits import SeriesDataSection, load_splits
+from toolkit.errors import UserError
 from toolkit.tokenization import load_tokenizer
 from toolkit.tokenizer_evaluation import evaluate_tokenizer, sample_paragraphs
 
@@ -158,6 +164,54 @@ def test_show_batch_of_a_gpt_and_its_mistakes(root):
         assert wrong.code == 2
         assert message in wrong.err
         assert "Traceback" not in wrong.err
+
+
+def test_show_batch_of_series_shows_what_training_draws(tmp_path, capsys):
+    """Of unequal length, with a gap: the rows of the step, what of them was observed, in how many patches."""
+    for split in ("train", "test"):
+        rows = [f"{number},{time},{('low', 'high')[number % 2]},{'' if (number, time) == (3, 2) else time % 5}"
+                for number in range(10) for time in range(16 if number == 3 else 24)]
+        (tmp_path / f"{split}.csv").write_text("\n".join(["id,time,label,value", *rows]), encoding="utf-8")
+    BertModel(small.bert_config(50)).save_pretrained(tmp_path / "bert")
+    path = write_config(tmp_path / "series.yaml", {
+        "output_dir": str(tmp_path / "run"), "models": {"ours": str(tmp_path / "bert")}, "patch_length": 8,
+        "data": {"train": str(tmp_path / "train.csv"), "validation": str(tmp_path / "test.csv"),
+                 "test": str(tmp_path / "test.csv"), "series_column": "id", "time_column": "time", "missing": "mask"},
+        "training": {"batch_size": 10}})
+    show_batch.main(["--pretraining", str(path), "--step", "3", "--rows", "100"])
+    shown = capsys.readouterr().out
+    assert f"step 3 of {path}, 10 of 10 rows" in shown
+    assert "train 10, validation 10, test 10 series; classes: high, low" in shown
+    assert "ours: patches of 8 values, one every 4" in shown
+    assert "batch: values 10 × 1 × 24 (series × channels × values), labels 10, observed 10 × 1 × 24" in shown
+
+    train = load_splits(config.from_dict(SeriesDataSection, config.read_yaml(path)["data"]), 0)[0]
+    batch = SeriesBatches(train, 10, 0).batch(3, range(10))
+    rows = shown.split("\nrow ")[1:]
+    for number, text in enumerate(rows):
+        seen, values = batch["observed"][number, 0], batch["values"][number, 0]
+        length, share, patches = (16, 94, 4) if seen.sum() < 24 else (24, 100, 5)
+        assert text.startswith(f"{number}: class {train.label_names[batch['labels'][number]]}; {length} values, "
+                               f"{share} % observed; patches with values: {patches} of 5\n")
+        first = " ".join(f"{value:.2f}" if there else "–" for value, there in zip(values[:8], seen[:8], strict=True))
+        assert text.split("┃ ")[1].strip() == f"{first} … {length - 8} more"
+    assert sum("16 values" in text for text in rows) == sum(" – " in text for text in rows) == 1
+
+
+def test_show_batch_of_series_in_bins_and_of_a_config_without_batches(tmp_path, capsys):
+    (tmp_path / "bins.yaml").write_text("algorithm: series-bins\ncontext_length: 20\nhorizon: 4\nvocab_size: 64\n")
+    path = write_config(tmp_path / "gpt.yaml", {
+        "output_dir": str(tmp_path / "gpt"), "data_dir": str(tmp_path / "data"), "block_size": 60,
+        "tokenizer": str(tmp_path / "bins.yaml"), "series": {"sources": ["generator:noisy-sines:40"]},
+        "attention_within_documents": True, "training": {"batch_size": 4}})
+    show_batch.main(["--pretraining", str(path), "--rows", "2"])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  ┃ ")]
+    assert sum(line.startswith("  ┃ <end>") for line in lines) >= 4
+    whole = [line for line in lines if "<end>" in line and line.endswith("… 16 more")]
+    assert whole and all(len(line.split()) == 2 + 8 + 3 for line in whole), "24 values, of which 8 are shown"
+    path = write_config(tmp_path / "text.yaml", {"output_dir": "x", "models": {"a": "b"}, "data": {"train": "z.tsv"}})
+    with pytest.raises(UserError, match=r"text\.yaml: names models to fine-tune, but nothing of series"):
+        show_batch.main(["--pretraining", str(path)])
 
 
 @pytest.mark.slow
