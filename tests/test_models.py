@@ -121,8 +121,9 @@ def test_without_next_sentences_the_loss_is_masked_lm_alone(bert):
 def test_series_as_tokens_have_no_bytes_to_count_bits_of(gpt):
     accelerator = make_accelerator()
     precision = choose(ImplConfig(dtype="fp32"), accelerator.device)
-    of_text, of_series = (kind(gpt.model, gpt.data, 24, 32, 7).evaluate(gpt.model.eval(), accelerator, precision)
-                          for kind in (GptPretraining, SeriesPretraining))
+    with torch.inference_mode():
+        of_text, of_series = (kind(gpt.model, gpt.data, 24, 32, 7).evaluate(gpt.model.eval(), accelerator, precision)
+                              for kind in (GptPretraining, SeriesPretraining))
     assert of_text.pop("bytes") and of_text.pop("bits_per_byte") and of_series == of_text
 
 
