@@ -73,7 +73,7 @@ class SeriesModelSection:
     channels: Literal["independent", "mixed"] = "independent"
     instance_norm: bool = True
     dropout: float = 0.0
-    """In the backbone. Without, its layers are computed in bf16 throughout, several times faster on a CPU."""
+    """In the backbone."""
     head_dropout: float = 0.5
     """Before the map from all patches to all of the horizon, which holds most parameters."""
 

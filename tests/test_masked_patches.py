@@ -56,7 +56,8 @@ def test_augmentation_is_a_function_of_seed_and_step():
     assert factors[:, 0, 0].std() == pytest.approx(0.1, rel=0.2)
     noise = (drawn(noise=0.4)["values"] - plain).std((1, 2))
     assert np.mean(noise == 0) == pytest.approx(0.5, abs=0.1) and 0.02 < noise.max() < 0.5
-    moves = [next(by for by in range(-13, 14) if np.array_equal(after[0], before[0, np.clip(np.arange(128) - by, 0, 127)]))
+    time = np.arange(128)
+    moves = [next(by for by in range(-13, 14) if np.array_equal(after[0], before[0, (time - by).clip(0, 127)]))
              for before, after in zip(plain, drawn(shift=0.1)["values"], strict=True)]
     assert np.mean(np.equal(moves, 0)) == pytest.approx(0.52, abs=0.1)  # half, and one in 25 of the others
     assert min(moves) == -12 and max(moves) == 12 and len(set(moves)) > 20
