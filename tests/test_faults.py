@@ -336,7 +336,7 @@ def test_an_update_gated_on_the_device_is_made_whole_or_not_at_all(optimizer):
     torch.manual_seed(0)
     models = [small.BertForPreTraining(small.bert_config(30)) for _ in range(2)]
     models[1].load_state_dict(models[0].state_dict())
-    sets = [make_optimizers(model, OptimConfig(optimizer=optimizer)) for model in models]
+    sets = [make_optimizers(model, OptimConfig(optimizer=optimizer, ema_decay=0.1)) for model in models]
     gate = Guard(GuardConfig(on_bad_step="skip"), torch.device("cpu"), at_once=False)
     for number in range(4):
         for model in models:

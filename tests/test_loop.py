@@ -196,6 +196,41 @@ def test_the_best_model_is_kept(tmp_path):
     assert not torch.equal(hashes[1]["bert.pooler.dense.bias"], hashes[3]["bert.embeddings.LayerNorm.bias"])
 
 
+@pytest.mark.parametrize("clip", [0.0, 0.01])
+def test_the_mean_of_the_weights_is_what_is_judged_and_kept(tmp_path, clip):
+    """Training goes on with the weights themselves, as if there were no mean."""
+    def weights(model):
+        return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+    stepped, judged = [], []
+
+    class Watched(Toy):
+        def batch(self, step, rows):
+            stepped.append(weights(self.model))
+            return super().batch(step, rows)
+
+        def evaluate(self, model, accelerator, precision):
+            judged.append(weights(model))
+            return super().evaluate(model, accelerator, precision)
+
+    config = TrainingConfig(max_steps=6, batch_size=4, eval_steps=3, save_steps=0, max_grad_norm=clip)
+    plain, averaged = Toy([2.0, 1.0]), Watched([2.0, 1.0])
+    small.train(plain, tmp_path / "plain", config)
+    small.train(averaged, tmp_path / "mean", TrainingConfig(**{**vars(config), "ema_decay": 0.2}))
+    assert all(torch.equal(value, weights(averaged.model)[name]) for name, value in weights(plain.model).items())
+    stepped = [*stepped[-6:], weights(averaged.model)]  # before each step, and after the last
+    mean = stepped[0]
+    for step, now in enumerate(stepped[1:], 1):
+        kept = min(0.2, step / (step + 10))
+        mean = {name: kept * mean[name] + (1 - kept) * value for name, value in now.items()}
+        if step in (3, 6):
+            for name, value in judged[step // 3 - 1].items():
+                torch.testing.assert_close(value, mean[name], rtol=1e-5, atol=1e-7)
+    saved = load_file(tmp_path / "mean/model/model.safetensors")
+    assert all(torch.equal(saved[name], value) for name, value in judged[-1].items() if name in saved)
+    assert not torch.equal(judged[-1]["cls.predictions.bias"], stepped[-1]["cls.predictions.bias"])
+
+
 def test_an_evaluation_that_is_no_number_is_not_the_best(tmp_path):
     # Once wrong: nothing is less than NaN, so that a first evaluation of NaN stayed the best.
     config = TrainingConfig(max_steps=8, batch_size=4, eval_steps=2, save_steps=0)
@@ -231,7 +266,8 @@ def test_logged_numbers(tmp_path):
     (1, {"micro_batch_size": 3}), (3, {"micro_batch_size": 3}), (5, {"micro_batch_size": 3}), (5, {"num_workers": 1})])
 def test_resumed_is_unbroken(tmp_path, fail_at, impl):
     """Steps lost between checkpoint and failure are repeated, not skipped; logged once; dropout is on."""
-    config = TrainingConfig(max_steps=8, batch_size=7, eval_steps=4, logging_steps=3, save_steps=2, optimizer="muon")
+    config = TrainingConfig(max_steps=8, batch_size=7, eval_steps=4, logging_steps=3, save_steps=2, optimizer="muon",
+                            ema_decay=0.9)
     small.train(Toy([3.0, 2.0]), tmp_path / "unbroken", config, **impl)
     with pytest.raises(small.Stopped):
         small.train(Toy([3.0, 2.0], fail_at), tmp_path / "resumed", config, **impl)

@@ -31,7 +31,7 @@ from toolkit.training.budget import Budget, BudgetConfig
 from toolkit.training.distributed import from_main, reduce_sums, share
 from toolkit.training.emissions import EnergyMeter
 from toolkit.training.guard import MOST_IN_A_ROW, Guard, GuardConfig, Moment
-from toolkit.training.optim import OptimConfig, learning_rate_factor, make_optimizers
+from toolkit.training.optim import OptimConfig, WeightAverage, learning_rate_factor, make_optimizers
 from toolkit.training.precision import ImplConfig, Precision, choose
 from toolkit.training.progress import Progress
 from toolkit.training.sharding import Sharded, whole
@@ -194,8 +194,9 @@ def _train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accel
     if path is not None:
         checkpoint.load(path, plain_model, optimizers)
     model = plain_model if sharded else accelerator.prepare(plain_model)
-    parameters = [parameter for optimizer in optimizers for group in optimizer.param_groups
-                  for parameter in group["params"]]
+    average = next((optimizer for optimizer in optimizers if isinstance(optimizer, WeightAverage)), None)
+    parameters = [parameter for optimizer in optimizers if optimizer is not average
+                  for group in optimizer.param_groups for parameter in group["params"]]
     # On a CPU asking costs nothing. A GPU decides by itself, and is asked when it is waited for anyway.
     guard = Guard(config, device, at_once=device.type != "cuda" or sharded is not None, state=state.pop("guard"))
     tracker = energy = None
@@ -220,6 +221,10 @@ def _train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accel
         accelerator.wait_for_everyone()
 
     def evaluate(step: int, log: bool = True) -> dict[str, float]:
+        with average.in_place() if average else nullcontext():
+            return evaluate_weights(step, log)
+
+    def evaluate_weights(step: int, log: bool) -> dict[str, float]:
         model.eval()
         with sharded.gathered() if sharded else nullcontext(), torch.inference_mode(), precision.autocast(), \
                 precision.uncompiled():

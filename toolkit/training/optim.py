@@ -2,6 +2,8 @@
 
 import math
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,6 +37,9 @@ class OptimConfig:
     """Share of the budget in which the rate rises linearly from zero; one_cycle wants about 0.3."""
     decay_ratio: float = 0.7
     """Share of the budget in which `wsd` falls to zero."""
+    ema_decay: float = 0.0
+    """Evaluate and keep a running mean of the weights, of which each step leaves this share (Polyak & Juditsky 1992;
+    Izmailov et al. 2018): where the rate is high, single steps are noise; 0: the weights themselves."""
 
 
 def learning_rate_factor(config: OptimConfig, progress: float) -> float:
@@ -63,7 +68,8 @@ def _one_cycle(progress: float, rising: float) -> float:
 
 
 def make_optimizers(model: torch.nn.Module, config: OptimConfig) -> list[torch.optim.Optimizer]:
-    """One optimiser, or Muon and AdamW; each group carries its peak rate as `initial_lr`.
+    """One optimiser, or Muon and AdamW, then perhaps a mean of the weights; each group carries its peak rate as
+    `initial_lr`.
 
     Decay goes to tensors of two or more dimensions. Muon takes the matrices inside the layers: embeddings, heads and
     vectors are not the linear maps its orthogonalised update is made for.
@@ -94,6 +100,8 @@ def make_optimizers(model: torch.nn.Module, config: OptimConfig) -> list[torch.o
              *groups([(n, p) for n, p in matrices if ".c_attn." in n], config.muon_learning_rate, maps=3)],
             lr=config.muon_learning_rate, momentum=config.muon_momentum, weight_decay=config.weight_decay,
             adjust_lr_fn="match_rms_adamw"))
+    if config.ema_decay:
+        optimizers.append(WeightAverage([parameter for _, parameter in named], config.ema_decay))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
@@ -107,6 +115,48 @@ def _layer_shares(names: list[str], decay: float) -> dict[str, float]:
     below = ("embeddings.", ".wte.", ".wpe.")
     return {name: decay ** (top - layers[name] if name in layers else
                             top + 1 if any(part in name for part in below) else 0) for name in names}
+
+
+class WeightAverage(torch.optim.Optimizer):
+    """A running mean of the weights: it takes its steps, and is saved and resumed, with the optimisers it follows.
+
+    A step leaves `decay` of the mean, at first less: n / (n + 10) of it after n steps, or the start would linger.
+    Buffers, as running statistics of BatchNorm, are the model's own.
+    """
+
+    def __init__(self, parameters: list[torch.nn.Parameter], decay: float):
+        super().__init__(parameters, {"lr": 0.0, "decay": decay})
+        for parameter in parameters:
+            self.state[parameter] = {"step": torch.zeros((), device=parameter.device),
+                                     "mean": parameter.detach().clone()}
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        (group,) = self.param_groups
+        states = [self.state[parameter] for parameter in group["params"]]
+        found = getattr(self, "found_inf", None)  # as fused AdamW: no step where it is 1
+        made = 1.0 if found is None else 1 - found
+        torch._foreach_add_([state["step"] for state in states], made)
+        step = states[0]["step"]
+        moved = made * (1 - (step / (step + 10)).clamp(max=group["decay"]))
+        torch._foreach_lerp_([state["mean"] for state in states], group["params"],
+                             float(moved) if found is None else [moved] * len(states))
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Within, the model has the mean; after, its weights again."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        for parameter, state in self.state.items():
+            weights = parameter.clone()
+            parameter.copy_(state["mean"])
+            state["mean"].copy_(weights)
 
 
 class Muon(torch.optim.Muon):
