@@ -38,7 +38,6 @@ from toolkit.models.forecasting_baselines import (
     seasonal_naive,
 )
 from toolkit.models.series import SeriesForForecasting, SeriesForMaskedPatches
-from toolkit.publishing import card
 from toolkit.report import plot_by_step, plot_forecasts
 from toolkit.run import HOW_IT_IS_RUN, Run, write_json
 from toolkit.training.dead_branches import report_dead_branches
@@ -239,6 +238,7 @@ def forecast(settings: ForecastRecipeConfig, accelerator) -> dict | None:
     if accelerator.is_main_process:
         stem = Path(settings.output_dir) / settings.name
         write_json(stem.with_name(f"{settings.name}.json"), summary)
+        run.finish(summary)  # which nothing above asks for: a later command may bring more, and writes it anew
         panels = {f"horizon {horizon}": {arm: np.mean([one["mse_by_step"] for one in by_horizon[horizon]], 0)
                                          for arm, by_horizon in results.items()} for horizon in settings.horizons}
         plot_by_step(panels, stem.with_name(f"{settings.name}-by-step.png"), f"{settings.name}: error by step",
@@ -246,7 +246,6 @@ def forecast(settings: ForecastRecipeConfig, accelerator) -> dict | None:
         for horizon in settings.horizons:
             draw_forecasts(run.directory, results, horizon, data, settings.training.quantiles,
                            stem.with_name(f"{settings.name}-forecasts-{horizon}.png"), settings.name)
-        card.refresh(run.directory)
     accelerator.print(show(summary, published))
     return summary
 

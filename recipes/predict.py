@@ -1,6 +1,6 @@
 """What a fine-tuned classifier says of texts, through transformers' own pipeline, or of series.
 
-    python recipes/predict.py MODEL FILE                    # a tab-separated table: label, probabilities, text
+    python recipes/predict.py MODEL FILE                    # a tab-separated table: label, probabilities, input
     python recipes/predict.py MODEL FILE --output answers.parquet
     make predict MODEL=runs/gunpoint/bert-pretrained/seed-0/model FILE=new.csv ARGS="--data.label_column ''"
 

@@ -257,6 +257,32 @@ def test_any_model_of_ours_gets_a_card_whose_code_runs(tmp_path, monkeypatch, mo
     assert re.search(said, run_code(tmp_path / "run", monkeypatch))
 
 
+def test_forecasts_that_started_from_a_model_stand_beside_baselines_on_its_card(here, tmp_path):
+    """Not those of other models; small errors keep three digits."""
+    for name in ("bert", "gpt"):
+        shutil.copytree(here / name, tmp_path / "runs" / name)
+    place = tmp_path / "runs/tides"
+    place.mkdir()
+    models = {"bert": str(tmp_path / "runs/bert/model"), "gpt": str(tmp_path / "runs/gpt/model")}
+    (place / "config.yaml").write_text(yaml.safe_dump({"name": "tides", "models": models}, sort_keys=False))
+    write_json(place / "manifest.json", {})
+
+    def entry(mse, half=None):
+        return {"seeds": 1 if half is None else 3, "test_windows": 1234, "mse": mse, "mse_ci95": half}
+
+    write_json(tmp_path / "runs/tides.json", {
+        "seasonal-naive": {"96": entry(0.5)}, "nlinear": {"96": entry(0.03, 0.00125)}, "bert-pretrained":
+        {"96": {**entry(0.00254, 0.0001), "verdict": "bert-pretrained over bert-random: real"}},
+        "gpt-pretrained": {"96": {**entry(0.004, 0.0002), "verdict": "gpt-pretrained over gpt-random: hurts"}}})
+    card = regenerate(tmp_path / "runs/bert").read_text()
+    shown = card.split("in `tides` as `bert`")[1].split("## Limits")[0]
+    assert re.findall(r"^\| (\S+) +\| (\d.*?) +\| (\d) +\|$", shown, re.MULTILINE) == [
+        ("seasonal-naive", "0.50000", "1"), ("nlinear", "0.03000 ± 0.00125", "3"),
+        ("bert-pretrained", "0.00254 ± 0.00010", "3")]
+    assert "windows: 1,234 at 96" in shown and "bert-random: real" in shown and "gpt" not in shown
+    assert "gpt-random: hurts" in regenerate(place).read_text()
+
+
 # --- while a run goes on -------------------------------------------------------------------------------------------
 
 

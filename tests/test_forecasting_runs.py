@@ -1,8 +1,11 @@
 """Forecasting runs: errors, intervals, selection on validation alone, several processes, and the recipe."""
 
+import dataclasses
 import json
 import multiprocessing
+import re
 import socket
+from pathlib import Path
 from types import SimpleNamespace
 
 import forecast
@@ -310,10 +313,50 @@ def test_the_recipe_compares_arms_by_horizon(recipe):
             assert file.read(8) == b"\x89PNG\r\n\x1a\n"
 
 
+def card_of(settings, part=""):
+    return Path(settings.output_dir, "waves", part, "README.md").read_text(encoding="utf-8")
+
+
 def test_the_cards_of_a_comparison_know_that_it_has_ended(recipe):
-    for part in ("waves", "waves/nlinear/8/seed-0", "waves/tiny-random/8/seed-0"):
-        with open(f"{recipe[0].output_dir}/{part}/README.md", encoding="utf-8") as file:
-            assert "has not ended" not in file.read()
+    for part in ("", "nlinear/8/seed-0", "tiny-random/8/seed-0"):
+        assert "has not ended" not in card_of(recipe[0], part)
+
+
+def test_the_cards_of_a_comparison_show_errors_by_arm_and_horizon(recipe):
+    settings, summary = recipe
+    for part in ("", "tiny-random/8/seed-0"):
+        card = card_of(settings, part)
+        for arm, by_horizon in summary.items():
+            cells = [f"{entry['mse']:.3f}" + (f" ± {entry['mse_ci95']:.3f}" if entry["seeds"] > 1 else "")
+                     for entry in by_horizon.values()]
+            row = " +[|] ".join(map(re.escape, [arm, *cells, str(by_horizon["4"]["seeds"])]))
+            assert re.search(f"[|] {row} +[|]", card), (part, arm)
+        windows = [f"{summary['nlinear'][horizon]['test_windows']} at {horizon}" for horizon in ("4", "8")]
+        assert f"windows: {', '.join(windows)}:" in card
+        for horizon in ("4", "8"):
+            assert f"* {summary['tiny-masked-patches'][horizon]['verdict']}\n" in card
+    assert "beside what it must beat" not in card_of(settings)
+
+
+def test_the_card_of_a_forecaster_shows_its_errors_beside_the_naive_ones(recipe):
+    settings, summary = recipe
+    for arm, horizon in (("nlinear", "4"), ("tiny-random", "8")):
+        card = card_of(settings, f"{arm}/{horizon}/seed-0")
+        for name in ("mse", "mae"):
+            own = summary[arm][horizon][f"{name}_values"][0]
+            beside = ", ".join(f"{summary[rule][horizon][name]:.4g} {rule}" for rule in ("repeat-last",
+                                                                                         "seasonal-naive"))
+            assert re.search(rf"\| {name.upper()} on test +\| {own:.4g} +\| {beside} +\|", card), (arm, name)
+
+
+def test_the_cards_of_a_comparison_say_how_each_arm_was_trained(recipe):
+    settings = recipe[0]
+    for part, budget, rate in (("nlinear/4/seed-0", 20, 0.01),
+                               ("tiny-random/4/seed-0", 6, settings.training.learning_rate),
+                               ("tiny-masked-patches/pretraining/seed-0", 4, settings.pretraining.learning_rate)):
+        card = card_of(settings, part)
+        assert f"budget: {budget} steps" in card and f"learning rate {rate}," in card, part
+        assert "* path: `" in card and "waves.csv.\n" not in card and "generated rows: `" not in card
 
 
 def test_the_table_holds_ours_and_the_published(recipe):
@@ -329,7 +372,14 @@ def test_the_recipe_resumes_without_training(recipe, monkeypatch):
     monkeypatch.setattr(forecasting, "train", None)
     for name in ("plot_forecasts", "plot_by_step"):
         monkeypatch.setattr(forecast, name, lambda *_: None)
-    assert forecast.forecast(recipe[0], make_accelerator()) == recipe[1]
+    settings, summary = recipe
+    fewer = forecast.forecast(dataclasses.replace(settings, horizons=[8], seeds=1, linear=[]), make_accelerator())
+    result = Path(settings.output_dir, "waves/result.json")
+    assert list(fewer) == [arm for arm in summary if arm != "nlinear"] and read_json(result) == fewer
+    shown = card_of(settings)
+    assert "horizon 4" not in shown.split("## Results")[1].split("## Limits")[0] and "on one seed: no verdict" in shown
+    assert forecast.forecast(settings, make_accelerator()) == summary == read_json(result)
+    assert "| horizon 4 " in card_of(settings)
 
 
 def test_gains_are_in_percent_of_the_random_start():

@@ -115,6 +115,16 @@ class Facts:
                 and '"lowercase": false' not in json.dumps(detail.get("normalizer"))}
 
     @property
+    def training(self) -> dict:
+        """How it was trained; where a comparison pretrains models of its own, how this one was; what differs for an
+        arm counts.
+        """
+        arm, *rest = self.part.split("/")
+        section = "pretraining" if "pretraining" in rest else "training"
+        other = {} if section == "pretraining" else (self.config.get("arm_training") or {}).get(arm)
+        return {**(self.config.get(section) or {}), **(other or {})}
+
+    @property
     def model_name(self) -> str:
         """What the experiment calls the model of a fit: bert of `bert-pretrained/seed-0`."""
         return self.part.split("/")[0].rpartition("-")[0]

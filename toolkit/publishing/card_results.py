@@ -1,10 +1,15 @@
 """The sections of a card that judge: results beside baselines, with intervals; limits and risks."""
 
+import math
 from typing import Any
 
 from toolkit.compare import table
 from toolkit.publishing.card_facts import Facts
 from toolkit.publishing.card_text import NOT_STATED, kind, share
+
+_NAIVE = ("repeat-last", "seasonal-naive")
+_BASELINES = (*_NAIVE, "nlinear", "dlinear")
+"""Arms of a comparison of forecasts that are of no model under `models`."""
 
 
 def results(facts: Facts) -> str:
@@ -45,6 +50,15 @@ def _own(facts: Facts) -> str:
             row(f"`{threshold['label']}`, from {threshold['probability']:.3f} on",
                 ", ".join(f"{name} {threshold['test'][name]:.3f}" for name in ("precision", "recall", "specificity")),
                 f"chosen on validation for {threshold['aim']}")
+    elif what == "forecast" and "mse" in result:
+        naive = {arm: (facts.comparison or {}).get(arm, {}).get(str(facts.model["horizon"]), {}) for arm in _NAIVE}
+        for name in ("mse", "mae", "mase"):
+            if result.get(name) is not None:
+                row(f"{name.upper()} on test", f"{result[name]:.4g}", ", ".join(
+                    f"{entry[name]:.4g} {arm}" for arm, entry in naive.items() if name in entry))
+        if "coverage" in result:
+            row(f"inside intervals of nominally {100 * result['nominal_coverage']:.0f} %",
+                f"{100 * result['coverage']:.1f} %")
     else:
         for name, value in (result or found).items():
             if isinstance(value, float) and name not in ("seconds", "tokens_per_second"):
@@ -55,6 +69,8 @@ def _own(facts: Facts) -> str:
     if not rows:
         return ""
     note = "One seed; over several, and beside what it must beat:" if facts.comparison else ""
+    if facts.comparison and what == "other":  # pretrained within the comparison
+        note = "What was made from it, over several seeds, and beside what that must beat:"
     if what in ("bert", "gpt"):
         note = ("One run, one seed: another seed would differ. Intervals say how far other held-out items would move a "
                 "share; items of one document are less independent than that.")
@@ -67,6 +83,8 @@ def _arms(result: dict, only: str | None = None) -> str:
     if curves := _curves(result):
         names = ["mean of all sets"] if only and "mean of all sets" in curves else curves
         return "\n\n".join(_curve(name, curves[name], only) for name in names)
+    if errors := _forecasts(result, only):
+        return errors
     rows, verdicts = [], []
     for name, entry in result.items():
         if not isinstance(entry, dict):
@@ -115,6 +133,27 @@ def _curve(name: str, by_count: dict[str, dict], only: str | None) -> str:
     title = f"{name}: test" if name else "Test"
     return "\n".join([f"{title} accuracy in percent, mean over seeds with its 95 % interval:", "",
                       table(rows, markdown=True), "", *verdicts]).strip()
+
+
+def _forecasts(result: dict, only: str | None) -> str:
+    """Test MSE by arm and horizon, of a comparison of forecasts (arm → horizon → mse …); "" of any other."""
+    arms = {arm: by_horizon for arm, by_horizon in result.items() if isinstance(by_horizon, dict) and by_horizon
+            and all(isinstance(entry, dict) and "test_windows" in entry for entry in by_horizon.values())
+            and (only is None or arm in _BASELINES or arm.startswith(f"{only}-"))}
+    if not arms:
+        return ""
+    rows, entries = [], [entry for by_horizon in arms.values() for entry in by_horizon.values()]
+    least = min(entry["mse"] for entry in entries) or 1.0
+    digits = max(3, 2 - math.floor(math.log10(least)))  # three that count
+    for arm, by_horizon in arms.items():
+        cells = {f"horizon {horizon}": f"{entry['mse']:.{digits}f}" + (
+            f" ± {entry['mse_ci95']:.{digits}f}" if entry["mse_ci95"] else "") for horizon, entry in by_horizon.items()}
+        rows.append({"arm": arm, **cells, "seeds": str(next(iter(by_horizon.values()))["seeds"])})
+    windows = ", ".join(f"{entry['test_windows']:,} at {horizon}"
+                        for horizon, entry in next(iter(arms.values())).items())
+    return "\n".join([f"Test MSE on standardised values (less is better), mean over seeds with its 95 % interval; "
+                      f"windows: {windows}:", "", table(rows, markdown=True), "",
+                      *(f"* {entry['verdict']}" for entry in entries if "verdict" in entry)]).strip()
 
 
 def limits(facts: Facts, card: Any) -> str:

@@ -140,8 +140,10 @@ def data(facts: Facts, card: Any) -> str:
 def _labelled(facts: Facts, card: Any) -> str:
     section = facts.config.get("data") or facts.config.get("series") or {}
     named = {key: value for key, value in section.items() if value not in ("", None, [], {})}
+    if named.get("path"):
+        named.pop("generated_rows", None)  # which were not needed
     examples = facts.manifest.get("examples") or {}
-    lines = [] if named.get("train") else [f"{task_name(facts).capitalize()}.\n"]
+    lines = [] if named.get("train") or named.get("path") else [f"{task_name(facts).capitalize()}.\n"]
     lines += [f"* {key.replace('_', ' ')}: `{value}`" for key, value in named.items()
               if isinstance(value, (str, int, float))]
     if examples and all(isinstance(value, int) for value in examples.values()):
@@ -192,7 +194,7 @@ def tokenizer(facts: Facts) -> str:
 
 
 def training(facts: Facts) -> str:
-    settings, manifest, result = facts.config.get("training") or {}, facts.manifest, facts.result or {}
+    settings, manifest, result = facts.training, facts.manifest, facts.result or {}
     timed = [record for record in facts.records if "tokens_per_second" in record]
     machine = manifest.get("machine") or {}
     objective = {"bert": "masked words (Devlin et al. 2018)", "gpt": "the next token (Radford et al. 2019)",
