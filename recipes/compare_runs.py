@@ -3,8 +3,6 @@
     make compare-runs RUNS="runs/bert-5min runs/bert-15min"
 """
 
-import itertools
-import json
 import os
 import re
 from dataclasses import dataclass, field
@@ -24,9 +22,7 @@ class CompareRunsConfig:
 
 
 def main(argv: list[str]) -> None:
-    named = list(itertools.takewhile(lambda argument: not argument.startswith("-"), argv))
-    settings = config.parse(CompareRunsConfig, [*(["--runs", json.dumps(named)] if named else []), *argv[len(named):]],
-                            __doc__)
+    settings = config.parse(CompareRunsConfig, argv, __doc__, ["runs"])
     paths = [os.path.normpath(path) for path in settings.runs]
     if len(set(paths)) < 2:
         raise UserError('Name two or more runs: make compare-runs RUNS="runs/a runs/b". make runs lists them.')

@@ -22,8 +22,7 @@ class ListRunsConfig:
 
 
 def main(argv: list[str]) -> None:
-    named = ["--directory", *argv] if argv and not argv[0].startswith("-") else argv
-    settings = config.parse(ListRunsConfig, named, __doc__)
+    settings = config.parse(ListRunsConfig, argv, __doc__, ["directory"])
     from toolkit.compare import table  # only now: --help waits for no library
     from toolkit.run_browser import find_runs, runs_rows
 

@@ -124,9 +124,7 @@ def write(table: pd.DataFrame, output: str) -> None:
 
 
 def main(argv: list[str]) -> None:
-    named = [f"--{name}={value}" for name, value in zip(("model", "file"), argv, strict=False)
-             if not value.startswith("-")]
-    settings = config.parse(PredictConfig, named + argv[len(named):], __doc__)
+    settings = config.parse(PredictConfig, argv, __doc__, ["model", "file"])
     table = predict(settings)
     if settings.output:
         write(table, settings.output)

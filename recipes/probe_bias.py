@@ -57,8 +57,7 @@ def show(report: dict) -> None:
 
 
 def main(argv: list[str]) -> None:
-    named = ["--model", *argv] if argv and not argv[0].startswith("-") else argv
-    settings = config.parse(ProbeBiasConfig, named, __doc__)
+    settings = config.parse(ProbeBiasConfig, argv, __doc__, ["model"])
     from toolkit.bias import probe_bias, read_pairs, report_path  # only now: --help waits for no library
 
     pairs = read_pairs(settings.pairs, settings.a_column, settings.b_column,
