@@ -231,6 +231,12 @@ def test_the_mean_of_the_weights_is_what_is_judged_and_kept(tmp_path, clip):
     assert not torch.equal(judged[-1]["cls.predictions.bias"], stepped[-1]["cls.predictions.bias"])
 
 
+@pytest.mark.parametrize("decay", [1.0, -0.1, 98])
+def test_a_mean_that_is_none_is_refused(tmp_path, decay):
+    with pytest.raises(UserError, match=rf"training.ema_decay is {decay}; it is the share"):
+        small.train(Toy([1.0]), tmp_path, TrainingConfig(max_steps=1, batch_size=4, ema_decay=decay))
+
+
 def test_an_evaluation_that_is_no_number_is_not_the_best(tmp_path):
     # Once wrong: nothing is less than NaN, so that a first evaluation of NaN stayed the best.
     config = TrainingConfig(max_steps=8, batch_size=4, eval_steps=2, save_steps=0)

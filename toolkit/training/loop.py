@@ -97,6 +97,9 @@ def check(config: TrainingConfig, impl: ImplConfig, accelerator: Accelerator) ->
             value = getattr(values, name)
             if value is not None and value < 1:
                 raise UserError(f"{section}.{name} is {value}; it must be at least 1.")
+    if not 0 <= config.ema_decay < 1:
+        raise UserError(f"training.ema_decay is {config.ema_decay}; it is the share of the mean that a step leaves: "
+                        f"0.98, say, or 0 for none.")
     if config.batch_size < accelerator.num_processes:
         raise UserError(f"training.batch_size is {config.batch_size}, fewer rows than the {accelerator.num_processes} "
                         f"processes. Use fewer processes or a larger batch.")
