@@ -76,7 +76,8 @@ def bench(settings: BenchConfig) -> dict:
     for number in range(settings.rounds):
         for name in settings.models:
             for contestant in contestants:
-                found[name][contestant].append(in_own_process(settings, name, contestant))
+                found[name][contestant].append(in_own_process(__file__, f"{name}:{contestant}",
+                                                              shares=settings.shares))
             result[name] = summary(found[name])
             write_json(Path(settings.output_dir) / "bench.json", result)
             print(f"\n{name}, round {number + 1} of {settings.rounds}\n{contest_table(result[name])}", flush=True)
@@ -119,12 +120,23 @@ def contest_table(entry: dict) -> str:
 # --- one run ------------------------------------------------------------------------------------------------------
 
 
-def in_own_process(settings: BenchConfig, name: str, contestant: str) -> dict:
-    command = [sys.executable, __file__, "--job", f"{name}:{contestant}", "--shares", str(settings.shares)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def in_own_process(recipe: str, job: str, **options: float) -> dict:
+    """What a benchmark's own recipe prints at its end when it is started with `--job` and further options."""
+    named = [part for key, value in options.items() for part in (f"--{key}", str(value))]
+    done = subprocess.run([sys.executable, recipe, "--job", job, *named], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise UserError(f"{name}, {contestant}: the run failed with status {done.returncode}:\n{done.stderr[-2000:]}")
+        raise UserError(f"{job}: the run failed with status {done.returncode}:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
+
+
+class StepClock(transformers.TrainerCallback):
+    """When each of Trainer's steps ended."""
+
+    def __init__(self):
+        self.ended: list[float] = []
+
+    def on_step_end(self, *_, **__):
+        self.ended.append(time.perf_counter())
 
 
 def run_job(job: str, shares: float) -> dict:
@@ -224,11 +236,7 @@ def run_trainer(configuration, data: MarkovRows, shape: Shape, steps: int, conte
     """transformers' Trainer on transformers' class, with the same optimiser, rates and order of rows."""
     model = (transformers.GPT2LMHeadModel if data.causal else transformers.BertForPreTraining)(configuration)
     best = {"bf16": True, "optim": "adamw_torch_fused"} if "bf16" in contestant else {}
-    ended = []
-
-    class Clock(transformers.TrainerCallback):
-        def on_step_end(self, *_, **__):
-            ended.append(time.perf_counter())
+    clock = StepClock()
 
     class InOrder(transformers.Trainer):
         def _get_train_sampler(self, *_):
@@ -248,9 +256,10 @@ def run_trainer(configuration, data: MarkovRows, shape: Shape, steps: int, conte
             save_strategy="no", report_to=[], disable_tqdm=True, use_cpu=not torch.cuda.is_available(),
             torch_compile=contestant.endswith("compiled"), **best)
         began = time.perf_counter()
-        trainer = InOrder(model=model, args=arguments, train_dataset=Rows(), callbacks=[Clock()])
+        trainer = InOrder(model=model, args=arguments, train_dataset=Rows(), callbacks=[clock])
         trainer.train()
-    late, tokens, seconds = ended[len(ended) // 3 - 1:], shape.batch_size * shape.length, time.perf_counter() - began
+    late, tokens = clock.ended[len(clock.ended) // 3 - 1:], shape.batch_size * shape.length
+    seconds = time.perf_counter() - began
     speed = tokens * (len(late) - 1) / (late[-1] - late[0])
     losses = [float(record["loss"]) for record in trainer.state.log_history if "loss" in record]
     return {"tokens_per_second": speed, "mfu": None, "loss": losses[-1],

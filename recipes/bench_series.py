@@ -12,8 +12,6 @@ Writes runs/bench-series/bench.json: series (windows) a second, and ratios of ru
 
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,6 +22,7 @@ from typing import Literal
 import numpy as np
 import torch
 import transformers
+from bench import StepClock, in_own_process
 
 from toolkit import cli, config
 from toolkit.compare import table
@@ -68,7 +67,8 @@ def bench(settings: BenchSeriesConfig) -> dict:
     for number in range(settings.rounds):
         for task, found in speeds.items():
             for name in CONTESTANTS:
-                found[name].append(in_own_process(f"{task}:{name}", settings.steps)["series_per_second"])
+                run = in_own_process(__file__, f"{task}:{name}", steps=settings.steps)
+                found[name].append(run["series_per_second"])
             result[task] = summary(found)
             write_json(Path(settings.output_dir) / "bench.json", result)
             print(f"\n{task}, round {number + 1} of {settings.rounds}\n{contest_table(result[task])}", flush=True)
@@ -154,14 +154,6 @@ TASKS: dict[str, Callable[[int], tuple[Task, Rows]]] = {
 # --- one run ------------------------------------------------------------------------------------------------------
 
 
-def in_own_process(job: str, steps: int) -> dict:
-    done = subprocess.run([sys.executable, __file__, "--job", job, "--steps", str(steps)], capture_output=True,
-                          text=True, check=False)
-    if done.returncode:
-        raise UserError(f"{job}: the run failed with status {done.returncode}:\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def run_job(job: str, steps: int) -> dict:
     """series_per_second; loss: the mean over the last sixth of the steps."""
     task, contestant = job.split(":")
@@ -195,20 +187,15 @@ def run_ours(learning: Task, steps: int) -> tuple[list[float], float]:
 
 def run_trainer(model: transformers.PreTrainedModel, rows: Rows, steps: int, bf16: bool) -> tuple[list[float], float]:
     """transformers' Trainer with the same optimiser, rate and order of rows: when each step ended, and the loss."""
-    times = []
-
-    class Clock(transformers.TrainerCallback):
-        def on_step_end(self, *_, **__):
-            times.append(time.perf_counter())
-
+    clock = StepClock()
     with tempfile.TemporaryDirectory() as directory:
         arguments = transformers.TrainingArguments(
             output_dir=directory, per_device_train_batch_size=BATCH, max_steps=steps, learning_rate=LEARNING_RATE,
             lr_scheduler_type="constant", train_sampling_strategy="sequential", logging_steps=steps // 6,
             save_strategy="no", report_to=[], disable_tqdm=True, use_cpu=not torch.cuda.is_available(), bf16=bf16)
-        trainer = transformers.Trainer(model=model, args=arguments, train_dataset=rows, callbacks=[Clock()])
+        trainer = transformers.Trainer(model=model, args=arguments, train_dataset=rows, callbacks=[clock])
         trainer.train()
-    return times, [float(record["loss"]) for record in trainer.state.log_history if "loss" in record][-1]
+    return clock.ended, [float(record["loss"]) for record in trainer.state.log_history if "loss" in record][-1]
 
 
 def main(argv: list[str]) -> None:

@@ -11,16 +11,14 @@ runs/bench-text/bench.json: examples a second, and ratios of runs of the same ro
 
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import tokenizers
 import transformers
+from bench import StepClock, in_own_process
 
 from toolkit import cli, config
 from toolkit.compare import table
@@ -54,11 +52,7 @@ def bench(settings: BenchTextConfig) -> dict:
     speeds: dict[str, list[float]] = {name: [] for name in CONTESTANTS}
     for number in range(settings.rounds):
         for name in CONTESTANTS:
-            done = subprocess.run([sys.executable, __file__, "--job", name, "--steps", str(settings.steps)],
-                                  capture_output=True, text=True, check=False)
-            if done.returncode:
-                raise UserError(f"{name}: the run failed with status {done.returncode}:\n{done.stderr[-2000:]}")
-            speeds[name].append(json.loads(done.stdout.splitlines()[-1])["examples_per_second"])
+            speeds[name].append(in_own_process(__file__, name, steps=settings.steps)["examples_per_second"])
         rows = [{"": name, "examples/s": f"{statistics.median(found):,.0f}", "ours over it": statistics.median(
             ours / other for ours, other in zip(speeds["ours"], found, strict=True))} for name, found in speeds.items()]
         result = {"environment": environment(), "examples_per_second": speeds,
@@ -120,12 +114,7 @@ def run_trainer(model, tokenizer, data: LabelledText, steps: int, contestant: st
                         padding="max_length" if pad == "max_length" else False)
     rows = [{"input_ids": encoded["input_ids"][i], "attention_mask": encoded["attention_mask"][i],
              "labels": int(data.labels[i])} for i in range(len(data))]
-    ended = []
-
-    class Clock(transformers.TrainerCallback):
-        def on_step_end(self, *_, **__):
-            ended.append(time.perf_counter())
-
+    clock = StepClock()
     options = {"bf16": True, "train_sampling_strategy": "group_by_length"} if "bf16" in contestant else {}
     with tempfile.TemporaryDirectory() as directory:
         arguments = transformers.TrainingArguments(
@@ -134,8 +123,8 @@ def run_trainer(model, tokenizer, data: LabelledText, steps: int, contestant: st
             use_cpu=True, **options)
         collator = transformers.DataCollatorWithPadding(tokenizer) if pad == "longest" else None
         transformers.Trainer(model=model, args=arguments, train_dataset=rows, data_collator=collator,
-                             callbacks=[Clock()]).train()
-    late = ended[len(ended) // 3 - 1:]
+                             callbacks=[clock]).train()
+    late = clock.ended[len(clock.ended) // 3 - 1:]
     return {"examples_per_second": BATCH * (len(late) - 1) / (late[-1] - late[0])}
 
 

@@ -63,7 +63,8 @@ def test_series_ratios_are_of_the_same_round():
 def test_everything_is_run_in_turn(tmp_path, monkeypatch, capsys):
     asked = []
 
-    def answered(job: str, steps: int) -> dict:
+    def answered(recipe: str, job: str, steps: int) -> dict:
+        assert recipe == bench_series.__file__
         asked.append((job, steps))
         return {"series_per_second": 100.0 * len(asked)}
 
@@ -84,12 +85,11 @@ def test_a_job_answers_in_json(tmp_path):
     assert json.loads(done.out.splitlines()[-1])["series_per_second"] > 1
 
 
-def test_what_cannot_be_run_is_told(tmp_path, monkeypatch):
+def test_what_cannot_be_run_is_told(tmp_path):
     for settings, told in (({"rounds": 0}, "rounds is 0"), ({"steps": 5}, "steps 5")):
         with pytest.raises(UserError, match=told):
             bench_series.bench(bench_series.BenchSeriesConfig(str(tmp_path), **settings))
     broken = tmp_path / "broken.py"
     broken.write_text("raise SystemExit('no such processor')")
-    monkeypatch.setattr(bench_series, "__file__", str(broken))
     with pytest.raises(UserError, match="forecasting:ours: the run failed with status 1:\nno such processor"):
-        bench_series.in_own_process("forecasting:ours", 6)
+        bench_series.in_own_process(str(broken), "forecasting:ours", steps=6)

@@ -59,21 +59,23 @@ def shuffled(model: PreTrainedModel, inputs: dict[str, torch.Tensor], patch_leng
     labels (B,): of a model of classes, two or more; future (B, C, horizon), of which future_observed (the same shape)
     counts: of a forecaster. None for anything else.
     """
-    values, observed = shuffle_patches(
-        inputs["values"].cpu().numpy(), patch_length, seed=0,
-        observed=inputs["observed"].bool().cpu().numpy() if "observed" in inputs else None)
-    mixed = {**inputs, "values": torch.from_numpy(values).to(inputs["values"].device)}
-    if observed is not None:
-        mixed["observed"] = torch.from_numpy(observed).to(inputs["observed"])
     with torch.no_grad():
-        before, after = outputs_of(model(**inputs)), outputs_of(model(**mixed))
+        before = outputs_of(model(**inputs))
+        has_classes = labels is not None and labels.ndim == 1 and before.ndim == 2 and before.shape[1] > 1
+        if future is None and not has_classes:
+            return None
+        values, observed = shuffle_patches(
+            inputs["values"].cpu().numpy(), patch_length, seed=0,
+            observed=inputs["observed"].bool().cpu().numpy() if "observed" in inputs else None)
+        mixed = {**inputs, "values": torch.from_numpy(values).to(inputs["values"].device)}
+        if observed is not None:
+            mixed["observed"] = torch.from_numpy(observed).to(inputs["observed"])
+        after = outputs_of(model(**mixed))
     if future is not None:
         counted = torch.ones_like(future) if future_observed is None else future_observed.to(future.dtype)
         errors = [float(((outputs - future) ** 2 * counted).sum() / counted.sum().clamp(min=1))
                   for outputs in (before, after)]
         return ShuffledContext(patch_length, *errors, moved(before, after))
-    if labels is None or labels.ndim != 1 or before.ndim != 2 or before.shape[1] < 2:
-        return None
     accuracies = [float((outputs.argmax(1) == labels).float().mean()) for outputs in (before, after)]
     return Shuffle(patch_length, *accuracies, float((before.argmax(1) != after.argmax(1)).float().mean()))
 
