@@ -10,39 +10,62 @@ import torch
 
 _LOGITS_AT_ONCE = {"cpu": 2**21, "cuda": 2**26, "mps": 2**24}
 """8 MB where a cache must hold them, 256 MB where a product must be large to be fast."""
+_COLUMNS = {"cuda": 64}
+"""A GPU's fast kernels want a vocabulary of a multiple of this. What is missing is made up within the loss alone."""
+
+
+def let_logits_fill(device: torch.device) -> None:
+    """A sixteenth of a GPU's memory for the logits taken at once: on a large card those of a whole batch, in one piece.
+    """
+    if device.type == "cuda":
+        memory = torch.cuda.get_device_properties(device).total_memory
+        _LOGITS_AT_ONCE["cuda"] = max(2**24, memory // 16 // 4)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
+    """What `forward` returns is never updated in place: torch 2.11 compiles such a tensor to one without a gradient."""
+
     @staticmethod
     def forward(ctx, hidden, weight, bias, labels, dtype, needs_gradient):
+        kind, vocabulary = hidden.device.type, len(weight)
         loss = hidden.new_zeros((), dtype=torch.float32)
         correct = torch.zeros((), dtype=torch.int64, device=hidden.device)
-        if needs_gradient:
-            d_hidden = torch.empty_like(hidden)
-            d_weight = torch.zeros_like(weight, dtype=torch.float32)
-            d_bias = None if bias is None else torch.zeros_like(bias, dtype=torch.float32)
-        weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
-        rows_at_once = max(1, _LOGITS_AT_ONCE[hidden.device.type] // len(weight))
+        d_hidden, d_weight, d_bias = [], None, None
+        missing = -vocabulary % _COLUMNS.get(kind, 1)
+        matrix, offset = weight.to(dtype), None if bias is None else bias.to(dtype)
+        if missing:
+            matrix = torch.nn.functional.pad(matrix, (0, 0, 0, missing))
+            offset = None if offset is None else torch.nn.functional.pad(offset, (0, missing))
+        rows_at_once = max(1, _LOGITS_AT_ONCE[kind] // (vocabulary + missing))
         for start in range(0, len(hidden), rows_at_once):
             rows = slice(start, start + rows_at_once)
             inputs, target = hidden[rows].to(dtype), labels[rows]
-            logits = torch.nn.functional.linear(inputs, weight, bias).float()
+            logits = torch.nn.functional.linear(inputs, matrix, offset).float()
+            if missing:
+                logits = torch.where(torch.arange(vocabulary + missing, device=hidden.device) < vocabulary, logits,
+                                     -torch.inf)
             scored = target >= 0
             target = target.clamp(min=0)[:, None]
             probability = logits.softmax(1)
             # log Σ exp = largest logit − log of its probability, which is never 0.
             largest, at_target = logits.amax(1), logits.gather(1, target)[:, 0]
-            loss += ((largest - probability.amax(1).log() - at_target) * scored).sum()
+            loss = loss + ((largest - probability.amax(1).log() - at_target) * scored).sum()
             if not needs_gradient:
-                correct += ((logits.argmax(1) == target[:, 0]) & scored).sum()
+                correct = correct + ((logits.argmax(1) == target[:, 0]) & scored).sum()
                 continue
             probability.scatter_add_(1, target, probability.new_full((1, 1), -1.0).expand_as(target))
             gradient, scored = probability.to(dtype), scored[:, None].to(dtype)
-            d_hidden[rows] = (gradient @ weight).mul_(scored)
-            d_weight += gradient.t() @ inputs.mul(scored)
+            d_hidden.append((gradient @ matrix).mul_(scored).to(hidden.dtype))
+            part = (gradient.t() @ inputs.mul(scored))[:vocabulary].float()
+            d_weight = part if d_weight is None else d_weight.add_(part)
             if bias is not None:
-                d_bias += (scored.t() @ gradient)[0]
+                part = (scored.t() @ gradient)[0, :vocabulary].float()
+                d_bias = part if d_bias is None else d_bias.add_(part)
         if needs_gradient:
+            d_hidden = torch.cat(d_hidden) if d_hidden else torch.zeros_like(hidden)
+            d_weight = torch.zeros_like(weight) if d_weight is None else d_weight
+            if bias is not None and d_bias is None:
+                d_bias = torch.zeros_like(bias)
             ctx.save_for_backward(d_hidden, d_weight, *(() if bias is None else (d_bias,)))
         ctx.mark_non_differentiable(correct)
         return loss, correct

@@ -108,9 +108,20 @@ def _has_native_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
-        capabilities = torch.cpu.get_capabilities()
-        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
+        return _cpu_has_bf16()
     return False  # Apple's GPUs: fp32, until somebody has measured
+
+
+def _cpu_has_bf16() -> bool:
+    """Whether products in bf16 are the processor's own. oneDNN must agree: it may be held to less than the processor
+    has (ONEDNN_MAX_CPU_ISA=AVX2), and takes bf16 on any AVX512, where it is emulated.
+    """
+    if torch.backends.mkldnn.is_available() and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return False
+    if not hasattr(torch.cpu, "get_capabilities"):  # torch 2.9 and 2.10
+        return torch.cpu._is_avx512_bf16_supported()
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
 
 
 def _keep_freed_memory() -> None:
