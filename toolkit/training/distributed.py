@@ -11,54 +11,64 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 
 from toolkit.errors import PeerLost, UserError
+from toolkit.training import launch
+from toolkit.training.precision import ImplConfig
 from toolkit.training.sharding import take_over_from_accelerate
 
 _PREPARATION_TIMEOUT = datetime.timedelta(days=7)
 """While rank 0 prepares a corpus. If it dies the others know at once; time alone says nothing."""
 
 
-def make_accelerator(timeout: float = 600) -> Accelerator:
+def make_accelerator(timeout: float = 600, impl: ImplConfig | None = None) -> Accelerator:
     """The process group as it was launched; refuses the launches that silently train several copies or just one.
 
     timeout: seconds after which a process that hangs, or whose cable was cut, is given up; one that died is noticed
-    at once.
+    at once. impl: what it does already of what accelerate's configuration asks for is not told again.
     """
-    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
-        raise UserError("The launch asks for DeepSpeed, which is not used here. For its stage 2 launch with "
-                        "--config_file recipes/accelerate/deepspeed_zero2.yaml, for its stage 3 with fsdp.yaml.")
+    launch.refuse_a_lone_process()
+    launch.refuse_unusable_device()
+    launch.refuse_other_state()
+    wishes = launch.take_wishes()
     take_over_from_accelerate()
-    if not torch.cuda.is_available() and "ACCELERATE_USE_CPU" not in os.environ:
-        os.environ["ACCELERATE_USE_CPU"] = "true"
-    asked = int(os.environ.get("TOOLKIT_NPROC", os.environ.get("WORLD_SIZE", "1")))
-    limit = InitProcessGroupKwargs(timeout=datetime.timedelta(seconds=timeout))
-    try:
-        _meet_anew(limit.timeout)
-        accelerator = Accelerator(cpu=not torch.cuda.is_available() and not torch.backends.mps.is_available(),
-                                  kwargs_handlers=[limit])
-    except ValueError as error:  # WORLD_SIZE without an address to meet at
-        raise UserError(f"{asked} processes were asked for, but no process group was formed ({error}). Launch with "
-                        f"`make … NPROC={asked}` or `accelerate launch --multi_gpu --num_processes {asked}`."
-                        ) from None
-    except RuntimeError as error:
-        if not is_lost_peer(error):
-            raise
-        raise PeerLost(int(os.environ.get("RANK", "0")), error) from None
+    asked = launch.processes_asked_for()
+    accelerator = _form(asked, datetime.timedelta(seconds=timeout))
+    launch.refuse_device_kind(accelerator.device.type)
     if asked != accelerator.num_processes:
         raise UserError(f"{asked} processes were asked for, but the process group has {accelerator.num_processes}. "
                         f"Launch with `make … NPROC={asked}` or `accelerate launch --multi_gpu --num_processes "
                         f"{asked}`; `--cpu --num_processes` starts one process only.")
+    launch.tell(accelerator, wishes, impl)
     if accelerator.num_processes > 1 and not _groups:
-        _groups.append(torch.distributed.new_group(backend="gloo", timeout=limit.timeout))
+        _groups.append(torch.distributed.new_group(backend="gloo", timeout=datetime.timedelta(seconds=timeout)))
     return accelerator
 
 
-def _meet_anew(timeout: datetime.timedelta) -> None:
+def _form(asked: int, timeout: datetime.timedelta) -> Accelerator:
+    """The Accelerator; it wraps nothing in autocast and compiles nothing: `impl` does both."""
+    cpu = launch.wants_cpu()
+    try:
+        _meet_anew(timeout, "gloo" if cpu else "nccl")
+        return Accelerator(cpu=cpu, mixed_precision="no", dynamo_backend="no",
+                           kwargs_handlers=[InitProcessGroupKwargs(timeout=timeout)])
+    except ValueError as error:
+        if asked == 1:
+            raise UserError(f"accelerate cannot do what its configuration or environment says: {error}") from None
+        raise UserError(f"{asked} processes were asked for, but no process group was formed ({error}). Launch with "
+                        f"`make … NPROC={asked}` or `accelerate launch --multi_gpu --num_processes {asked}`."
+                        ) from None  # WORLD_SIZE without an address to meet at
+    except RuntimeError as error:
+        if not is_lost_peer(error):
+            raise
+        raise PeerLost(int(os.environ.get("RANK", "0")), error) from None
+
+
+def _meet_anew(timeout: datetime.timedelta, backend: str) -> None:
     """After a restart by the launcher, whose store still holds the addresses of the processes that are gone."""
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     if attempt != "0" and not torch.distributed.is_initialized():
         store, rank, world = next(torch.distributed.rendezvous("env://", timeout=timeout))
         torch.distributed.init_process_group(
-            "nccl" if torch.cuda.is_available() else "gloo", timeout=timeout, rank=rank, world_size=world,
+            backend, timeout=timeout, rank=rank, world_size=world,
             store=torch.distributed.PrefixStore(f"attempt-{attempt}", store))
 
 
