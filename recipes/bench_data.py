@@ -38,7 +38,7 @@ from toolkit.models.bert import BertForPreTraining
 from toolkit.models.presets import model_config
 from toolkit.run import environment, write_json
 from toolkit.tokenization import load_tokenizer, plain_backend
-from toolkit.training.loop import as_tensors, to_device
+from toolkit.training.feed import as_tensors, to_device
 from toolkit.training.precision import ImplConfig, choose
 
 

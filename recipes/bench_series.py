@@ -34,9 +34,10 @@ from toolkit.models.presets import model_config
 from toolkit.models.series import SeriesForClassification, SeriesForForecasting
 from toolkit.run import Run, environment, read_metrics, write_json
 from toolkit.training.distributed import make_accelerator
+from toolkit.training.feed import seed_everything
 from toolkit.training.fine_tuning import FineTuning, FineTuningConfig
 from toolkit.training.forecasting import ForecastingTask
-from toolkit.training.loop import ImplConfig, Task, TrainingConfig, seed_everything, train
+from toolkit.training.loop import ImplConfig, Task, TrainingConfig, train
 
 CONTESTANTS = ("ours", "hf_default", "hf_bf16")
 BATCH, LEARNING_RATE, SEED = 32, 1e-3, 0

@@ -28,8 +28,9 @@ from toolkit.errors import UserError
 from toolkit.models.presets import model_config
 from toolkit.run import Run, environment, read_metrics, write_json
 from toolkit.training.distributed import make_accelerator
+from toolkit.training.feed import seed_everything
 from toolkit.training.fine_tuning import FineTuning, FineTuningConfig
-from toolkit.training.loop import ImplConfig, seed_everything, train
+from toolkit.training.loop import ImplConfig, train
 
 CONTESTANTS = ("ours", "hf_pad_to_max_length", "hf_dynamic", "hf_dynamic_bf16_by_length")
 WORDS, LONGEST, CLASSES, BATCH, LEARNING_RATE = 2000, 128, 4, 32, 5e-5

@@ -391,7 +391,7 @@ def show(results: dict, summary: dict, published: dict) -> str:
 def main(argv: list[str]) -> None:
     settings = config.parse(CompareSeriesConfig, argv, __doc__)
     published = read_published(settings.published, settings.sets)
-    accelerator = make_accelerator(settings.impl.ddp_timeout)
+    accelerator = make_accelerator(settings.impl.ddp_timeout, settings.impl)
     found = compare_series(settings, accelerator)
     accelerator.print(show(found["results"], found["summary"], published))
     accelerator.print(f"\n{Path(settings.output_dir) / settings.name}.json")

@@ -159,7 +159,7 @@ def show(result: dict) -> str:
 
 def main(argv: list[str]) -> None:
     settings = config.parse(CompareTextConfig, argv, __doc__)
-    accelerator = make_accelerator(settings.impl.ddp_timeout)
+    accelerator = make_accelerator(settings.impl.ddp_timeout, settings.impl)
     result = compare_text(settings, accelerator)
     accelerator.print(show(result))
     accelerator.print(f"{Path(settings.output_dir) / settings.name}.json")

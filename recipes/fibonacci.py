@@ -187,7 +187,7 @@ def report(result: dict) -> str:
 
 def main(argv: list[str]) -> None:
     settings = config.parse(FibonacciConfig, argv, __doc__)
-    accelerator = make_accelerator(settings.impl.ddp_timeout)
+    accelerator = make_accelerator(settings.impl.ddp_timeout, settings.impl)
     torch.set_num_threads(1)  # these are a handful of numbers: a second thread only waits for the first
     result = fibonacci(settings, accelerator)
     accelerator.print(f"MSE on {result['windows']['test']} test windows, mean ± 95 % interval over {settings.seeds} "

@@ -104,7 +104,7 @@ def patches_of(path: str, patch_length: int) -> SeriesConfig:
 
 def main(argv: list[str]) -> None:
     settings = config.parse(FinetuneSeriesConfig, argv, __doc__)
-    accelerator = make_accelerator(settings.impl.ddp_timeout)
+    accelerator = make_accelerator(settings.impl.ddp_timeout, settings.impl)
     result = finetune_series(settings, accelerator)
     if settings.dry_run:
         return

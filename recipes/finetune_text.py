@@ -120,7 +120,7 @@ def describe(run: Run, model: str, test: LabelledText, summary: str) -> None:
 
 def main(argv: list[str]) -> None:
     settings = config.parse(FinetuneTextConfig, argv, __doc__)
-    accelerator = make_accelerator(settings.impl.ddp_timeout)
+    accelerator = make_accelerator(settings.impl.ddp_timeout, settings.impl)
     result = finetune_text(settings, accelerator)
     if settings.dry_run:
         return

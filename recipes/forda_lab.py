@@ -298,7 +298,7 @@ def show(result: dict, markdown: bool = False) -> str:
 
 def main(argv: list[str]) -> None:
     settings = config.parse(FordaLabConfig, argv, __doc__)
-    accelerator = make_accelerator(settings.impl.ddp_timeout)
+    accelerator = make_accelerator(settings.impl.ddp_timeout, settings.impl)
     result = forda_lab(settings, accelerator)
     accelerator.print(f"\n{result['data']}: test accuracy of models chosen on validation, mean ± 95 % interval over "
                       f"seeds, {result['test_examples']:,} test series\n{show(result)}\n"

@@ -352,7 +352,7 @@ def show(summary: dict, published: dict) -> str:
 
 def main(argv: list[str]) -> None:
     settings = config.parse(ForecastRecipeConfig, argv, __doc__)
-    accelerator = make_accelerator(settings.impl.ddp_timeout)
+    accelerator = make_accelerator(settings.impl.ddp_timeout, settings.impl)
     if forecast(settings, accelerator) is not None:
         accelerator.print(f"\n{Path(settings.output_dir) / settings.name}.json")
 

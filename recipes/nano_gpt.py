@@ -17,7 +17,8 @@ from toolkit.models.gpt import GPT2LMHeadModel
 from toolkit.models.presets import model_config
 from toolkit.run import Run
 from toolkit.training.distributed import make_accelerator
-from toolkit.training.loop import ImplConfig, TrainingConfig, as_tensors, seed_everything, to_device, train
+from toolkit.training.feed import as_tensors, seed_everything, to_device
+from toolkit.training.loop import ImplConfig, TrainingConfig, train
 from toolkit.training.pretraining import CausalLanguageModelling
 
 

@@ -23,7 +23,8 @@ from toolkit.publishing.card import CardConfig
 from toolkit.run import Run
 from toolkit.training.distributed import main_process_first, make_accelerator
 from toolkit.training.dry_run import dry_run
-from toolkit.training.loop import ImplConfig, seed_everything, train
+from toolkit.training.feed import seed_everything
+from toolkit.training.loop import ImplConfig, train
 from toolkit.training.pretraining import GptPretraining, PretrainingConfig, SeriesPretraining, with_defaults
 from toolkit.training.probing import ProbeConfig, Probes
 
@@ -130,7 +131,7 @@ def pretrain_gpt(settings: PretrainGptConfig, accelerator) -> dict:
 
 def main(argv: list[str]) -> None:
     settings = config.parse(PretrainGptConfig, argv, __doc__)
-    accelerator = make_accelerator(settings.impl.ddp_timeout)
+    accelerator = make_accelerator(settings.impl.ddp_timeout, settings.impl)
     result = pretrain_gpt(settings, accelerator)
     if settings.dry_run:
         return

@@ -43,7 +43,7 @@ def main(argv: list[str]) -> None:
     settings = config.parse(ShakespeareCharConfig, argv, __doc__)
     if not 0 < settings.train_share < 1:
         raise UserError(f"train_share is {settings.train_share}; it must lie between 0 and 1.")
-    accelerator = make_accelerator(settings.impl.ddp_timeout)
+    accelerator = make_accelerator(settings.impl.ddp_timeout, settings.impl)
     with main_process_first(accelerator):
         parts = split(Path(settings.text), settings.train_share, Path(settings.data_dir))
     settings.corpus.sources, settings.corpus.validation_sources = parts[:1], parts[1:]

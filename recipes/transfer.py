@@ -30,8 +30,9 @@ from toolkit.report import plot_learning_curves
 from toolkit.run import Run, write_json
 from toolkit.tokenization import load_tokenizer
 from toolkit.training.distributed import make_accelerator
+from toolkit.training.feed import seed_everything
 from toolkit.training.fine_tuning import FineTuningConfig, fine_tune
-from toolkit.training.loop import ImplConfig, seed_everything
+from toolkit.training.loop import ImplConfig
 from toolkit.training.precision import choose
 from toolkit.training.probing import fit_head, frozen_states, new_text_classifier
 
@@ -196,7 +197,7 @@ def cell(entry: dict) -> str:
 
 def main(argv: list[str]) -> None:
     settings = config.parse(TransferConfig, argv, __doc__)
-    accelerator = make_accelerator(settings.impl.ddp_timeout)
+    accelerator = make_accelerator(settings.impl.ddp_timeout, settings.impl)
     result = transfer(settings, accelerator)
     accelerator.print(show(result))
     accelerator.print(f"{Path(settings.output_dir) / 'transfer.json'}")

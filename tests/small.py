@@ -104,7 +104,7 @@ def gpt_task(data: PreparedData, dropout: float = 0.0, seed: int = 7) -> GptPret
     return UnevenGptPretraining(GPT2LMHeadModel(gpt_config(len(data.tokenizer), dropout)), data, 24, 32, seed)
 
 
-def sgd(model: torch.nn.Module, config: loop.TrainingConfig) -> list[torch.optim.Optimizer]:
+def sgd(model: torch.nn.Module, config: loop.TrainingConfig, *_) -> list[torch.optim.Optimizer]:
     """In place of `make_optimizers`: weights that are linear in the gradients, so that rounding stays rounding."""
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=config.learning_rate)
     optimizer.param_groups[0]["initial_lr"] = config.learning_rate

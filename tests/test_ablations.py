@@ -16,7 +16,7 @@ from toolkit.models.ablations import (
     at_budget,
     count_parameters,
 )
-from toolkit.models.layers import use_bf16_layers
+from toolkit.models.layers import use_fused_layers
 from toolkit.models.perceptron import PerceptronConfig, PerceptronForClassification
 from toolkit.models.series import SeriesConfig, SeriesForClassification
 
@@ -175,7 +175,7 @@ def test_gradient_reaches_every_parameter(backbone, attention, positions):
 def test_the_fast_layers_for_cpus_leave_ablated_ones_alone(backbone, attention):
     model = model_of(backbone, attention)
     expected = model(series()).logits
-    use_bf16_layers(model)
+    use_fused_layers(model)
     assert {type(layer) for layer in layers_of(model)} <= {AblatedBertLayer, AblatedGPT2Block}
     with torch.autocast("cpu", dtype=torch.bfloat16):
         torch.testing.assert_close(model(series()).logits.float(), expected, atol=0.05, rtol=0.05)

@@ -8,7 +8,7 @@ from test_loop import Toy
 
 from toolkit.errors import UserError
 from toolkit.run import read_json, read_metrics
-from toolkit.training import loop
+from toolkit.training import loop, warm_up
 from toolkit.training.budget import Budget, BudgetConfig
 from toolkit.training.loop import TrainingConfig
 from toolkit.training.optim import learning_rate_factor
@@ -16,7 +16,7 @@ from toolkit.training.optim import learning_rate_factor
 TOKENS = 24  # of a step of Toy with four rows
 
 
-@pytest.mark.parametrize("given", [{}, {"max_steps": 3, "max_tokens": 9}, {"max_steps": 3, "max_minutes": 1.5},
+@pytest.mark.parametrize("given", [{}, {"max_steps": 3, "max_tokens": 9}, {"max_tokens": 3, "max_minutes": 1.5},
                                    {"max_steps": 1, "max_tokens": 2, "max_minutes": 3.0}])
 def test_one_budget_is_needed(given):
     with pytest.raises(UserError) as caught:
@@ -106,7 +106,7 @@ class Clocked(Toy):
 def now(monkeypatch) -> list[float]:
     clock = [50.0]
     monkeypatch.setattr(loop.time, "perf_counter", lambda: clock[0])
-    monkeypatch.setattr(loop, "matmul_peak", lambda device, dtype: 1e9)
+    monkeypatch.setattr(warm_up, "matmul_peak", lambda device, dtype: 1e9)
     return clock
 
 

@@ -20,7 +20,7 @@ from test_recipes_pretrain import assert_same_run as _assert_same_run
 
 from toolkit.errors import Diverged, UserError
 from toolkit.run import Run
-from toolkit.training import checkpoint, guard, loop
+from toolkit.training import checkpoint, feed, guard, loop
 from toolkit.training.guard import Guard, GuardConfig, Moment
 from toolkit.training.loop import TrainingConfig
 from toolkit.training.optim import OptimConfig, make_optimizers
@@ -256,8 +256,8 @@ def test_skip_leaves_out_one_update(tmp_path, where):
     reference = Toy([1.0])
     made = []
 
-    def optimizers(model, config):
-        items = make_optimizers(model, config)
+    def optimizers(model, config, product_dtype):
+        items = make_optimizers(model, config, product_dtype)
         for item in items:
             step = item.step
 
@@ -287,8 +287,8 @@ def test_back_goes_on_from_the_last_checkpoint_with_the_next_batch(tmp_path, whe
     optimizers = make_optimizers(reference.model, settings())
     checkpoint.load(saved / "step-00000005", reference.model, optimizers)
     for step in range(8, 10):
-        loop.seed_everything(7, step, 0, 0)
-        batch = loop.to_device(loop.as_tensors(reference.batch(step, range(4))), torch.device("cpu"))
+        feed.seed_everything(7, step, 0, 0)
+        batch = feed.to_device(feed.as_tensors(reference.batch(step, range(4))), torch.device("cpu"))
         (reference.losses(reference.model, batch)["toy"] / 24).backward()
         loop._clip([p for item in optimizers for group in item.param_groups for p in group["params"]], 1.0)
         for item in optimizers:

@@ -14,11 +14,11 @@ from toolkit.errors import UserError
 from toolkit.models import layers
 from toolkit.models.bert import BertForPreTraining
 from toolkit.models.gpt import GPT2LMHeadModel
-from toolkit.models.layers import use_bf16_layers
+from toolkit.models.layers import use_fused_layers
 from toolkit.training.precision import ImplConfig, choose
 
 ROWS, LENGTH, VOCABULARY = 64, 48, 60
-BF16 = {layers._Bf16BertLayer, layers._Bf16GPT2Block}
+BF16 = {layers._FusedBertLayer, layers._FusedGPT2Block}
 
 
 def perturbed(model: transformers.PreTrainedModel) -> transformers.PreTrainedModel:
@@ -48,7 +48,7 @@ def gpt(activation: str = "gelu_new", dropout: float = 0.0, **settings) -> trans
 
 def in_bf16(model: transformers.PreTrainedModel) -> transformers.PreTrainedModel:
     model = copy.deepcopy(model)
-    use_bf16_layers(model)
+    use_fused_layers(model)
     return model
 
 
@@ -321,7 +321,7 @@ def test_other_layers_are_left_alone(model):
 def test_the_last_layer_of_pretraining_keeps_its_class():
     """It answers at the read positions alone; only the layers before it are in bf16."""
     model = in_bf16(BertForPreTraining(small.bert_config(VOCABULARY)))
-    assert [type(layer).__name__ for layer in model.bert.encoder.layer] == ["_Bf16BertLayer", "_LastLayer"]
+    assert [type(layer).__name__ for layer in model.bert.encoder.layer] == ["_FusedBertLayer", "_LastLayer"]
 
 
 def test_norms_of_bf16_are_exact():

@@ -17,9 +17,10 @@ from test_models import full_labels
 
 from toolkit.data.bert import IGNORED
 from toolkit.errors import UserError
-from toolkit.training import checkpoint, loop
+from toolkit.training import checkpoint, feed, loop
 from toolkit.training.distributed import make_accelerator, share
-from toolkit.training.loop import TrainingConfig, as_tensors, to_device
+from toolkit.training.feed import as_tensors, to_device
+from toolkit.training.loop import TrainingConfig
 from toolkit.training.optim import learning_rate_factor
 
 CPU = torch.device("cpu")
@@ -369,7 +370,7 @@ def test_a_gradient_that_is_no_number_is_seen():
 
 def test_seeding_makes_generators_functions_of_the_arguments():
     def draws(*parts: int) -> tuple:
-        loop.seed_everything(*parts)
+        feed.seed_everything(*parts)
         return torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random()
 
     first = draws(7, 0, 0, 0)
@@ -378,7 +379,7 @@ def test_seeding_makes_generators_functions_of_the_arguments():
     others = [draws(7, 1, 0, 0), draws(7, 0, 1, 0), draws(7, 0, 0, 1), draws(8, 0, 0, 0), draws(7, 0, 0)]
     for kind in range(3):
         assert len({str(draw[kind]) for draw in [first, *others]}) == 6
-    loop.seed_everything(7, 0, 0, 0)
+    feed.seed_everything(7, 0, 0, 0)
     value = torch.initial_seed()
     torch.manual_seed(value)
     assert torch.rand(3).tolist() == first[0], "not what torch.manual_seed gives"

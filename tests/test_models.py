@@ -15,7 +15,7 @@ from toolkit.models.bert import BertForPreTraining
 from toolkit.models.gpt import GPT2LMHeadModel
 from toolkit.models.loss import linear_cross_entropy
 from toolkit.training.distributed import make_accelerator
-from toolkit.training.loop import as_tensors, to_device
+from toolkit.training.feed import as_tensors, to_device
 from toolkit.training.precision import ImplConfig, choose
 from toolkit.training.pretraining import GptPretraining, SeriesPretraining
 

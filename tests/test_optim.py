@@ -207,12 +207,23 @@ def assert_same_change(found: torch.Tensor, expected: torch.Tensor, before: torc
 def test_muon_is_torchs(settings):
     """Though all matrices of a shape, and those of its transpose, are taken at once."""
     found, expected = ([torch.nn.Parameter(matrix) for matrix in random_matrices(SHAPES, 0)] for _ in range(2))
-    ours, theirs = Muon(found, **MUON, **settings), torch.optim.Muon(expected, **MUON, **settings)
+    ours = Muon(found, product_dtype=torch.bfloat16, **MUON, **settings)
+    theirs = torch.optim.Muon(expected, **MUON, **settings)
     steps(ours, found, range(4), skip=(1,))
     steps(theirs, expected, range(4), skip=(1,))
     for mine, other, before in zip(found, expected, random_matrices(SHAPES, 0), strict=True):
         assert_same_change(mine.detach(), other.detach(), before)
         assert torch.equal(ours.state[mine]["momentum_buffer"], theirs.state[other]["momentum_buffer"])
+
+
+def test_muon_in_fp32_is_muon():
+    """bf16 has three digits, which is enough for a direction; more of them change it little."""
+    found, rounded = ([torch.nn.Parameter(matrix) for matrix in random_matrices(SHAPES, 0)] for _ in range(2))
+    for parameters, dtype in ((found, torch.float32), (rounded, torch.bfloat16)):
+        steps(Muon(parameters, product_dtype=dtype, **MUON), parameters, range(4))
+    for mine, other, before in zip(found, rounded, random_matrices(SHAPES, 0), strict=True):
+        assert not torch.equal(mine, other)
+        assert (mine - other).norm() < 0.03 * (other - before).norm()
 
 
 @pytest.mark.parametrize("settings", [{"momentum": 0.95}, {"momentum": 0.8, "nesterov": False}])

@@ -39,17 +39,20 @@ def chosen(device: torch.device, **impl) -> tuple:
 @pytest.mark.parametrize("capability", ["avx512_bf16", "amx_bf16", "bf16"])
 def test_cpu_with_bf16(hardware, capability):
     hardware(cpu={"avx2": True, capability: True})
-    assert chosen(CPU) == (torch.bfloat16, "eager", "bf16")
-    assert chosen(CPU, dtype="fp32") == (torch.float32, "eager", "transformers")
+    assert chosen(CPU) == (torch.bfloat16, "eager", "fused")
+    assert chosen(CPU, dtype="fp32") == (torch.float32, "eager", "fused")
     assert chosen(CPU, layers="transformers") == (torch.bfloat16, "eager", "transformers")
     assert chosen(CPU, attention="sdpa") == (torch.bfloat16, "sdpa", "transformers")
-    assert chosen(CPU, attention="eager") == (torch.bfloat16, "eager", "bf16")
+    assert chosen(CPU, attention="eager") == (torch.bfloat16, "eager", "fused")
 
 
 def test_cpu_without_bf16(hardware):
     hardware()
-    assert chosen(CPU) == (torch.float32, "eager", "transformers")
-    assert chosen(CPU, dtype="bf16") == (torch.bfloat16, "eager", "bf16")
+    assert chosen(CPU) == (torch.float32, "eager", "fused")
+    assert chosen(CPU, layers="fused") == (torch.float32, "eager", "fused")
+    assert chosen(CPU, layers="transformers") == (torch.float32, "eager", "transformers")
+    assert chosen(CPU, attention="sdpa") == (torch.float32, "sdpa", "transformers")
+    assert chosen(CPU, dtype="bf16") == (torch.bfloat16, "eager", "fused")
     assert chosen(CPU, dtype="bf16", layers="transformers") == (torch.bfloat16, "eager", "transformers")
     with pytest.raises(UserError, match="impl.layers is bf16"):
         choose(ImplConfig(layers="bf16"), CPU)
@@ -90,8 +93,8 @@ def test_workers_and_compilation(hardware, monkeypatch):
 def test_descriptions():
     plain = Precision(CPU, torch.float32, "eager", "transformers", False, False, 0)
     assert plain.describe() == "cpu, float32, eager attention"
-    all_of_it = Precision(CPU, torch.bfloat16, "sdpa", "bf16", True, True, 2)
-    assert all_of_it.describe() == "cpu, bfloat16, sdpa attention, bf16 layers, compiled, gradient checkpointing"
+    all_of_it = Precision(CPU, torch.bfloat16, "sdpa", "fused", True, True, 2)
+    assert all_of_it.describe() == "cpu, bfloat16, sdpa attention, fused layers, compiled, gradient checkpointing"
     assert not isinstance(plain.autocast(), torch.autocast)
     with all_of_it.autocast():
         assert torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
@@ -139,7 +142,7 @@ def test_gradient_checkpointing_changes_nothing(data, tmp_path, monkeypatch, kin
         (layer.intermediate if kind == "bert" else layer.ln_1).register_forward_hook(
             lambda *_, calls=calls: calls.__setitem__(0, calls[0] + 1))
         trained(task, tmp_path / str(checkpointing), small.sgd_steps(0.3), dtype="fp32",
-                gradient_checkpointing=checkpointing)
+                layers="transformers", gradient_checkpointing=checkpointing)
         found.append(task.model.state_dict())
         again.append(calls[0])
     assert again[1] > again[0], "nothing was computed again"

@@ -9,9 +9,9 @@ import torch
 import transformers
 from test_loop import Toy
 
-from toolkit.models.layers import use_bf16_layers
+from toolkit.models.layers import use_fused_layers
 from toolkit.run import read_metrics
-from toolkit.training import loop, throughput
+from toolkit.training import feed, loop, throughput, warm_up
 from toolkit.training.distributed import make_accelerator
 from toolkit.training.loop import TrainingConfig
 from toolkit.training.precision import ImplConfig, choose
@@ -34,7 +34,7 @@ def bert_flops(layers: str) -> int:
     model = transformers.BertModel(small.bert_config(30)).train()
     model.set_attn_implementation("eager")
     if layers == "bf16":
-        use_bf16_layers(model)
+        use_fused_layers(model)
 
     def work() -> None:
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -105,7 +105,7 @@ def test_waiting_for_data_is_seen(tmp_path, monkeypatch):
     """A clock that only batches move: all of the time is waiting, and the tokens a second are known."""
     now = [0.0]
     monkeypatch.setattr(loop.time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(loop, "matmul_peak", lambda device, dtype: 1e9)
+    monkeypatch.setattr(warm_up, "matmul_peak", lambda device, dtype: 1e9)
 
     class Slow(Toy):
         def batch(self, step, rows):
@@ -121,13 +121,12 @@ def test_waiting_for_data_is_seen(tmp_path, monkeypatch):
 def test_operations_a_token_do_not_depend_on_micro_batches():
     config, found = choose(ImplConfig(dtype="fp32"), CPU), []
     for micro in (None, 2):
-        dataset = loop.StepDataset(Toy(), 8, make_accelerator(), ImplConfig(micro_batch_size=micro))
+        dataset = feed.StepDataset(Toy(), 8, make_accelerator(), ImplConfig(micro_batch_size=micro))
         task = dataset.task
-        found.append(loop._meter(task, task.model, dataset, 0, config, 1))
+        found.append(warm_up.warm_up(task, task.model, dataset, 0, config, make_accelerator()))
         assert all(parameter.grad is None for parameter in task.model.parameters()), "gradients are left behind"
     assert found[0].flops_per_token == pytest.approx(found[1].flops_per_token, rel=1e-9) and found[0].peak == \
         matmul_peak(CPU, torch.float32)
-    assert loop._meter(task, task.model, dataset, 0, config, 3).peak == 3 * found[0].peak
 
 
 def test_lines_where_there_is_no_terminal(tmp_path, monkeypatch, capfd):

@@ -1,9 +1,9 @@
-"""The layers of BERT and GPT-2 as few large operations, forward and backward, for CPUs with native bf16.
+"""The layers of BERT and GPT-2 as few large operations, forward and backward, for CPUs.
 
-transformers' layers under autocast convert activations to bf16 and back around every product, and a small model spends
-much of its time on that and on autograd's bookkeeping. Here a layer is one autograd function whose activations stay
-bf16; weights, the statistics of norms and the gradients of weights are fp32. Modules, names of parameters and what is
-computed stay transformers': only `forward` is another.
+A small model spends much of its time on passes over memory and on autograd's bookkeeping; under autocast, on converting
+activations to bf16 and back around every product, too. Here a layer is one autograd function whose activations stay
+in one format, bf16 under autocast, else fp32; weights, the statistics of norms and the gradients of weights are fp32.
+Modules, names of parameters and what is computed stay transformers': only `forward` is another.
 """
 
 import math
@@ -70,7 +70,7 @@ def _softmax(scores: torch.Tensor) -> torch.Tensor:
     """Over the last dimension. torch's kernel for bf16 goes through what is left beyond a multiple of 32 one by one:
     with 41 scores it takes twice as long as fp32 with conversions, with 31 five times.
     """
-    if scores.shape[-1] % 32 == 0:
+    if scores.dtype == torch.float32 or scores.shape[-1] % 32 == 0:
         return torch.softmax(scores, -1)
     return torch.softmax(scores, -1, dtype=torch.float32).to(scores.dtype)
 
@@ -166,7 +166,7 @@ class _PreNormLayer(torch.autograd.Function):
         ctx.save_for_backward(x, normed1, mean1, deviation1, split, weights, keep, context, keep1, middle, normed2,
                               mean2, deviation2, wide, gate, active, keep2, norm1_w, norm1_b, joint_w, out_w, norm2_w,
                               norm2_b, up_w, down_w)
-        return _dropped(y, keep2).add_(middle)
+        return _dropped(y, keep2) + middle  # not in place: see toolkit/models/loss.py
 
     @staticmethod
     def backward(ctx, d_y):
@@ -230,7 +230,7 @@ class _PostNormLayer(torch.autograd.Function):
 
 
 def _run(function, hidden_states, attention_mask, shape, modules):
-    dtype = torch.get_autocast_dtype("cpu")
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else hidden_states.dtype
     if attention_mask is not None:
         attention_mask = attention_mask.clamp(min=_MASKED).to(dtype)
     parameters = [parameter for module in modules for parameter in (module.weight, module.bias)]
@@ -239,10 +239,10 @@ def _run(function, hidden_states, attention_mask, shape, modules):
     return y.view_as(hidden_states)
 
 
-class _Bf16BertLayer(BertLayer):
+class _FusedBertLayer(BertLayer):
     def forward(self, hidden_states, attention_mask=None, *args, **kwargs):
         attention = self.attention.self
-        if not _applies(kwargs):
+        if not _applies(self, kwargs):
             return super().forward(hidden_states, attention_mask, *args, **kwargs)
         shape = _Shape(len(hidden_states), attention.num_attention_heads, attention.scaling,
                        self.output.LayerNorm.eps, attention_dropout=self.training * attention.dropout.p,
@@ -253,10 +253,10 @@ class _Bf16BertLayer(BertLayer):
                      self.output.LayerNorm))
 
 
-class _Bf16GPT2Block(GPT2Block):
+class _FusedGPT2Block(GPT2Block):
     def forward(self, hidden_states, past_key_values=None, attention_mask=None, *args, **kwargs):
         attention = self.attn
-        if past_key_values is not None or not _applies(kwargs):
+        if past_key_values is not None or not _applies(self, kwargs):
             return super().forward(hidden_states, past_key_values, attention_mask, *args, **kwargs)
         shape = _Shape(len(hidden_states), attention.num_heads, attention.scaling, self.ln_1.eps,
                        exact_gelu=attention.config.activation_function == "gelu",
@@ -276,13 +276,14 @@ class _Fp32LayerNorm(torch.nn.LayerNorm):
         return super().forward(hidden_states.float())  # see _norm_backward
 
 
-def _applies(kwargs) -> bool:
-    return torch.is_autocast_enabled("cpu") and kwargs.get("past_key_values") is None
+def _applies(layer, kwargs) -> bool:
+    """In fp32 to training alone: whoever evaluates may want to see inside, and autocast is no sign that nobody does."""
+    return (torch.is_autocast_enabled("cpu") or layer.training) and kwargs.get("past_key_values") is None
 
 
-def use_bf16_layers(model: PreTrainedModel) -> None:
+def use_fused_layers(model: PreTrainedModel) -> None:
     """Compute the layers of `model` as above wherever that is what they are: not with a cache of keys and values, not
-    outside autocast, not with another activation than GELU, not with adapters.
+    with another activation than GELU, not with adapters; outside autocast in training only.
     """
     for module in model.modules():
         if type(module) is torch.nn.LayerNorm:
@@ -294,9 +295,9 @@ def use_bf16_layers(model: PreTrainedModel) -> None:
         elif type(module) is BertLayer:
             config = module.attention.self.config
             if config.hidden_act == "gelu" and not config.is_decoder:
-                module.__class__ = _Bf16BertLayer
+                module.__class__ = _FusedBertLayer
         elif type(module) is GPT2Block:
             config = module.attn.config
             if (config.activation_function in ("gelu", "gelu_new", "gelu_pytorch_tanh")
                     and not config.add_cross_attention and not config.reorder_and_upcast_attn):
-                module.__class__ = _Bf16GPT2Block
+                module.__class__ = _FusedGPT2Block

@@ -205,7 +205,9 @@ def training(facts: Facts) -> str:
     if kind(facts) in ("text", "series") and (settings.get("objective") or {}).get("loss"):
         objective = str(settings["objective"]["loss"]).replace("_", " ")
     limits = {"max_steps": "steps", "max_tokens": "tokens", "max_minutes": "minutes"}
-    budget = ", ".join(f"{settings[key]:,} {unit}" for key, unit in limits.items() if settings.get(key))
+    budget = " or ".join(f"{settings[key]:,} {unit}" for key, unit in limits.items() if settings.get(key))
+    if " or " in budget:
+        budget += ", whichever is less"
     tokens = result.get("tokens") or (timed[-1].get("tokens") if timed else None)
     seen = ((manifest.get("data") or {}).get("tokens") or {}).get("train")
     processor = f"{machine.get('cores')} cores of {machine.get('model') or machine.get('processor')}"

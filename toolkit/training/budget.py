@@ -13,23 +13,32 @@ class BudgetConfig:
     max_tokens: int | None = None
     """… or in tokens, padding included, …"""
     max_minutes: float | None = None
-    """… or in minutes of training, evaluations and checkpoints not counted, as in Geiping & Goldstein (2022). Give
-    exactly one. Two runs of so many minutes are never the same to the digit, as two of so many steps are."""
+    """… or in minutes of training, as in Geiping & Goldstein (2022); evaluations, checkpoints and the compiler are not
+    counted. Give exactly one. Two runs of so many minutes are never the same to the digit, as two of so many steps are.
+    Or give max_steps as well: so many steps, but where this machine is too slow for them only as many as it makes in
+    the minutes, by the speed of its first ones."""
+
+
+TIMED_STEPS = 25
+"""After which the speed is known, where steps are to be made in so many minutes."""
 
 
 class Budget:
-    """What is used of a `BudgetConfig`; UserError unless it names exactly one positive limit."""
+    """What is used of a `BudgetConfig`; UserError unless it names one positive limit, or steps with their minutes."""
 
     def __init__(self, config: BudgetConfig):
         limits = {name: getattr(config, name) for name in ("max_steps", "max_tokens", "max_minutes")}
         given = {name: limit for name, limit in limits.items() if limit is not None}
+        for name, limit in given.items():
+            if not 0 < limit < math.inf:
+                raise UserError(f"training.{name} is {limit}; it must be a number above 0.")
+        self.minutes = given.pop("max_minutes") if given.keys() == {"max_steps", "max_minutes"} else None
         if len(given) != 1:
             found = "none of them" if not given else " and ".join(f"{name} = {limit}" for name, limit in given.items())
-            raise UserError(f"training needs exactly one budget: training.max_steps, training.max_tokens or "
-                            f"training.max_minutes; this run gives {found}.")
+            raise UserError(f"training needs exactly one budget: training.max_steps (if you like with the "
+                            f"training.max_minutes they may take), training.max_tokens or training.max_minutes; this "
+                            f"run gives {found}.")
         (self.name, self.limit), = given.items()
-        if not 0 < self.limit < math.inf:
-            raise UserError(f"training.{self.name} is {self.limit}; it must be a number above 0.")
 
     def used(self, steps: int, tokens: int, seconds: float) -> float:
         """The share of the budget, 1 or more when it is used up."""
@@ -38,3 +47,10 @@ class Budget:
     def filled(self, seconds: float) -> float:
         """The clock at the end: the last step of so many minutes may take less than was expected of it."""
         return max(seconds, 60 * self.limit) if self.name == "max_minutes" else seconds
+
+    def steps_in_time(self, steps: int, seconds: float) -> int | None:
+        """Given that `steps` took `seconds`: how many this machine is to make; None while, or where, that is not asked.
+        """
+        if self.minutes is None or steps < TIMED_STEPS:
+            return None
+        return max(steps + 1, min(self.limit, int(60 * self.minutes * steps / seconds)))

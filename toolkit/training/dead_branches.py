@@ -25,8 +25,8 @@ from transformers.models.gpt2.modeling_gpt2 import GPT2Block
 from toolkit.compare import table
 from toolkit.data.forecasting import WindowBatches
 from toolkit.models.keras_forda import KerasBlock
+from toolkit.training.feed import as_tensors, to_device
 from toolkit.training.fine_tuning import LabelledBatches
-from toolkit.training.loop import as_tensors, to_device
 from toolkit.training.shuffled_patches import Shuffle, ShuffledContext, moved, outputs_of, shuffled
 
 LARGEST_BATCH = 64

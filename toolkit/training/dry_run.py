@@ -12,11 +12,13 @@ from toolkit.errors import UserError
 from toolkit.run import Run
 from toolkit.training.budget import Budget
 from toolkit.training.distributed import reduce_sums
-from toolkit.training.loop import StepDataset, Task, TrainingConfig, check, forward_backward, num_tokens
+from toolkit.training.feed import StepDataset, num_tokens
+from toolkit.training.loop import Task, TrainingConfig, check
 from toolkit.training.optim import make_optimizers
 from toolkit.training.precision import ImplConfig, choose
 from toolkit.training.sharding import is_asked_for as sharding_is_asked_for
 from toolkit.training.throughput import duration, peak_memory_mb
+from toolkit.training.warm_up import forward_backward
 
 _TIMED = 3  # micro-batches, after one that warms up
 
@@ -33,7 +35,7 @@ def dry_run(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, acce
     precision = choose(impl, device)
     model = task.model.to(device)
     precision.prepare(model)
-    optimizers = make_optimizers(model, config)
+    optimizers = make_optimizers(model, config, precision.optimizer_dtype)
     dataset = StepDataset(task, config.batch_size, accelerator, impl)
     micro_batches, counts = dataset[0]
     tokens = int(reduce_sums(accelerator, {"tokens": num_tokens(micro_batches)})["tokens"])
@@ -51,16 +53,19 @@ def dry_run(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, acce
     size = sum(parameter.nbytes for parameter in parameters)
     moments = sum(parameter.nbytes * (2 if isinstance(optimizer, torch.optim.AdamW) else 1)
                   for optimizer in optimizers for group in optimizer.param_groups for parameter in group["params"])
-    steps = (config.max_steps if config.max_steps is not None
-             else -(-config.max_tokens // tokens) if config.max_tokens is not None
-             else max(1, int(60 * config.max_minutes / step_seconds)))
+    steps = config.max_steps if config.max_tokens is None else -(-config.max_tokens // tokens)
+    by_clock = False
+    if config.max_minutes is not None:
+        in_time = max(1, int(60 * config.max_minutes / step_seconds))
+        by_clock = steps is None or in_time < steps
+        steps = in_time if by_clock else steps
     spared = (size + moments) * (1 - 1 / world) if sharding_is_asked_for() else 0
     facts = {
         "parameters": sum(parameter.numel() for parameter in parameters),
         "trained": sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
         "processes": world, "micro_batches": len(micro_batches), "batch_size": config.batch_size,
         "steps": steps, "tokens": steps * tokens, "step_seconds": step_seconds,
-        "minutes": config.max_minutes or steps * step_seconds / 60,
+        "minutes": config.max_minutes if by_clock else steps * step_seconds / 60,
         "memory_mb": peak_memory_mb(device) + (moments - spared) / 1e6,
         "disk_mb": ((config.save_total_limit + 1) * (size + moments) * bool(config.save_steps) + 2 * size) / 1e6,
         "free_mb": shutil.disk_usage(_existing(run.directory)).free / 1e6,
@@ -71,7 +76,7 @@ def dry_run(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, acce
             ("computed", f"{precision.describe()}; processes: {world}"),
             ("parameters", f"{facts['parameters']:,}; trained by {config.optimizer}: {facts['trained']:,}"),
             ("batch", f"{rows} (processes × micro-batches × rows); {tokens:,} tokens"),
-            ("budget", f"{'about ' * bool(config.max_minutes)}{steps:,} steps, {facts['tokens']:,} tokens{passes}"),
+            ("budget", f"{'about ' * by_clock}{steps:,} steps, {facts['tokens']:,} tokens{passes}"),
             ("time", f"about {duration(60 * facts['minutes'])}; {1000 * step_seconds:.0f} ms a step, without the "
                      f"optimiser's and evaluations"),
             ("memory", f"about {facts['memory_mb']:,.0f} MB a process, optimiser included"),

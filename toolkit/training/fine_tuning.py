@@ -18,7 +18,8 @@ from toolkit import metrics
 from toolkit.errors import UserError
 from toolkit.models.lora import add_lora, merge_lora
 from toolkit.run import Run, write_atomic
-from toolkit.training.loop import TrainingConfig, as_tensors, seed_everything, to_device, train
+from toolkit.training.feed import as_tensors, seed_everything, to_device
+from toolkit.training.loop import TrainingConfig, train
 from toolkit.training.objectives import Objective, ObjectiveConfig, Task
 from toolkit.training.precision import ImplConfig, Precision, choose
 from toolkit.training.threshold import ThresholdConfig, choose_threshold, positive_class

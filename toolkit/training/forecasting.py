@@ -15,8 +15,9 @@ from transformers import PreTrainedModel
 from toolkit.data.forecasting import Split, WindowBatches
 from toolkit.errors import UserError
 from toolkit.run import Run, write_atomic
+from toolkit.training.feed import as_tensors, seed_everything, to_device
 from toolkit.training.forecast_scores import ForecastScores, calibration_stride, residual_quantiles
-from toolkit.training.loop import TrainingConfig, as_tensors, seed_everything, to_device, train
+from toolkit.training.loop import TrainingConfig, train
 from toolkit.training.precision import ImplConfig, Precision, choose
 
 Forecaster = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]

@@ -1,6 +1,6 @@
 """Steps that must not count: a loss or gradient that is no number, a loss that leaps. Found where they are computed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -16,7 +16,8 @@ MOST_IN_A_ROW = 10
 @dataclass
 class GuardConfig:
     on_bad_step: Literal["stop", "skip", "back"] = "stop"
-    """What to do at a step whose loss or gradient is infinite or no number. Its update is never made. `stop`: save the
+    """What to do at a step whose loss or gradient is infinite or no number, or whose gradient is zero although the loss
+    is not. Its update is never made. `stop`: save the
     state before it and end; `skip`: go on with the next batch; `back`: go back to the weights of the last checkpoint
     and on with the next batch, so that the batches since then go unlearned, as in Chowdhery et al. (2022)."""
     loss_spike: float = 0.0
@@ -31,6 +32,8 @@ class Moment:
     tokens: int
     running: dict
     running_steps: int
+    no_gradient: bool = False
+    """Its gradient was zero throughout, and its loss was not: something between the two is broken."""
 
 
 class Guard:
@@ -60,15 +63,16 @@ class Guard:
             for optimizer in optimizers:  # as under a GradScaler: fused optimisers ask the device
                 optimizer.grad_scale, optimizer.found_inf = None, bad.float()
                 optimizer.step()
-        self.unseen.append((bad, moment))
+        self.unseen.append((bad, gradient_norm == 0, moment))
         return ~bad
 
     def look(self, waits_anyway: bool) -> list[Moment]:
         """The bad steps since the last look; none is looked for on a device that would have to be waited for."""
         if not (self.at_once or waits_anyway):
             return []
-        flags = torch.stack([bad for bad, _ in self.unseen]).tolist()
-        found = [moment for bad, (_, moment) in zip(flags, self.unseen, strict=True) if bad]
+        flags = torch.stack([bad for bad, _, _ in self.unseen]).tolist()
+        found = [replace(moment, no_gradient=bool(zero))
+                 for bad, (_, zero, moment) in zip(flags, self.unseen, strict=True) if bad]
         for bad in flags:
             self.in_a_row = self.in_a_row + 1 if bad else 0
         self.unseen = []
@@ -84,7 +88,8 @@ class Guard:
         self.halted = torch.zeros((), dtype=torch.bool, device=self.device)
 
     def _judge(self, loss: torch.Tensor, gradient_norm: torch.Tensor) -> torch.Tensor:
-        bad = ~torch.isfinite(loss + gradient_norm)
+        # A loss of exactly zero has no gradient and wants none: a batch without labels, or one known by heart.
+        bad = ~torch.isfinite(loss + gradient_norm) | ((gradient_norm == 0) & (loss != 0))
         if self.spike:
             bad = bad | ((self.count >= _LEARNED) & (loss > self.mean + self.spike * self.variance.sqrt()))
             self.count = self.count + torch.where(bad, 0.0, 1.0)
@@ -93,3 +98,25 @@ class Guard:
             self.mean = self.mean + share * change
             self.variance = (1 - share) * (self.variance + share * change**2)
         return bad
+
+
+class Beginning:
+    """Whether the loss, after a twentieth of the budget, is still where it began; asked for once."""
+
+    SHARE = 0.05
+
+    def __init__(self, state: list | None):
+        """state: what `state()` gave, or None at the start."""
+        self.first, self.asked = state or (None, False)
+
+    def state(self) -> list:
+        return [self.first, self.asked]
+
+    def has_not_fallen(self, used: float, loss: float) -> bool:
+        """used: the share of the budget; loss: a mean over the last logged steps. True at most once in a run."""
+        if self.first is None:
+            self.first = loss
+        elif not self.asked and used >= self.SHARE:
+            self.asked = True
+            return not loss < self.first
+        return False

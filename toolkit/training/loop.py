@@ -5,40 +5,39 @@ process holds, divided by the *global* number of predicted items, so that proces
 """
 
 import gc
-import itertools
 import math
-import random
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, Protocol
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel
 
-from toolkit.data import counter
 from toolkit.errors import Diverged, Interrupted, UserError
 from toolkit.publishing.card import LiveCard
 from toolkit.run import Run, disk_errors, write_directory
 from toolkit.training import checkpoint
 from toolkit.training.budget import Budget, BudgetConfig
-from toolkit.training.distributed import from_main, reduce_sums, share
+from toolkit.training.distributed import from_main, reduce_sums
 from toolkit.training.emissions import EnergyMeter
-from toolkit.training.guard import MOST_IN_A_ROW, Guard, GuardConfig, Moment
+from toolkit.training.feed import StepDataset, num_tokens, seed_everything, steps_from, to_device
+from toolkit.training.guard import MOST_IN_A_ROW, Beginning, Guard, GuardConfig, Moment
 from toolkit.training.optim import OptimConfig, WeightAverage, learning_rate_factor, make_optimizers
 from toolkit.training.precision import ImplConfig, Precision, choose
 from toolkit.training.progress import Progress
 from toolkit.training.sharding import Sharded, whole
 from toolkit.training.sharding import is_asked_for as sharding_is_asked_for
-from toolkit.training.signals import Signals, leave_to_the_run
-from toolkit.training.throughput import Meter, matmul_flops, matmul_peak
+from toolkit.training.signals import Signals
+from toolkit.training.throughput import duration
 from toolkit.training.tracking import Tracker
+from toolkit.training.warm_up import mean_losses, memory_told, warm_up
 
 
 @dataclass
@@ -108,52 +107,6 @@ def check(config: TrainingConfig, impl: ImplConfig, accelerator: Accelerator) ->
                         "--training.optimizer adamw, or launch without FSDP.")
 
 
-class StepDataset(Dataset):
-    """Step → this rank's micro-batches as tensors, with the counts of its rows."""
-
-    def __init__(self, task: Task, batch_size: int, accelerator: Accelerator, impl: ImplConfig):
-        self.task, self.rows = task, share(batch_size, accelerator.process_index, accelerator.num_processes)
-        self.micro = impl.micro_batch_size or max(1, len(self.rows))
-
-    def __getitem__(self, step: int) -> tuple[list[dict[str, torch.Tensor]], dict[str, int]]:
-        batch = self.task.batch(step, self.rows)
-        counts = self.task.counts(batch)
-        tensors = as_tensors(batch)
-        size = len(self.rows)
-        micro = [{name: tensor[start:start + self.micro] for name, tensor in tensors.items()}
-                 for start in range(0, size, self.micro)]
-        return micro, counts
-
-
-def _steps(dataset: StepDataset, start: int, num_workers: int, pin_memory: bool) -> Iterator:
-    # A generator of its own: starting an iterator would otherwise draw from the global one and shift dropout.
-    return iter(DataLoader(dataset, batch_size=None, sampler=itertools.count(start), num_workers=num_workers,
-                           generator=torch.Generator().manual_seed(0), pin_memory=pin_memory,
-                           worker_init_fn=leave_to_the_run, persistent_workers=False,
-                           prefetch_factor=2 if num_workers else None))
-
-
-def as_tensors(batch: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
-    return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in batch.items()}
-
-
-def to_device(tensors: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
-    """Batches travel in small types; models take every whole number, and every mask, as int64."""
-    tensors = {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()}
-    return {name: tensor if tensor.is_floating_point() else tensor.long() for name, tensor in tensors.items()}
-
-
-def seed_everything(*parts: int) -> None:
-    """Seed every global generator from integers; done each step: dropout is a function of (seed, step, rank)."""
-    value = int(counter.key(*parts)) % 2**63
-    random.seed(value)
-    np.random.seed(value % 2**32)
-    if torch.cuda.is_initialized() or torch.backends.mps.is_available():
-        torch.manual_seed(value)
-    else:
-        torch.default_generator.manual_seed(value)  # manual_seed takes half a millisecond to think of absent devices
-
-
 def train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accelerator: Accelerator, seed: int,
           name: str = "training", settings: dict | None = None) -> dict[str, float]:
     """Train until the budget is used, resuming from the newest valid checkpoint; returns the final evaluation.
@@ -177,23 +130,25 @@ def _train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accel
 
     # Where to begin: the first process decides, so that all begin there.
     state = {"step": 0, "best": None, "tokens": 0, "seconds": 0.0, "running": [{}], "running_steps": 0, "guard": None,
-             "no_better": 0}
+             "no_better": 0, "began": None, "limit": None}
     path, passed_over = from_main(accelerator, checkpoint.newest_valid(run.checkpoint_dir) if is_main else None)
     for reason in passed_over:
         accelerator.print(f"passed over {reason}")
     if path is not None:
         state |= checkpoint.read_state(path)
     start = done = state.pop("step")
+    beginning = Beginning(state["began"])
+    budget.limit = state["limit"] or budget.limit
     used = budget.used(start, state["tokens"], state["seconds"])
     dataset = StepDataset(task, config.batch_size, accelerator, impl)
     if used < 1:
         resuming = f", resuming at step {start:,} with {100 * used:.0f} % of {budget.name} used" if start else ""
         sharding = f", sharded over {world} processes" if sharding_is_asked_for() and world > 1 else ""
         accelerator.print(f"{name}: {precision.describe()}{sharding}{resuming}")
-        meter = _meter(task, plain_model, dataset, start, precision, world)
+        meter = warm_up(task, plain_model, dataset, start, precision, accelerator, name)
 
     sharded = Sharded(plain_model, device) if sharding_is_asked_for() and world > 1 else None
-    optimizers = make_optimizers(plain_model, config)
+    optimizers = make_optimizers(plain_model, config, precision.optimizer_dtype)
     if path is not None:
         checkpoint.load(path, plain_model, optimizers)
     model = plain_model if sharded else accelerator.prepare(plain_model)
@@ -215,7 +170,7 @@ def _train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accel
     def save(step: int) -> None:
         mine = {key: float(value) for key, value in running.items()}
         state["running"] = gather_object([mine]) if world > 1 else [mine]
-        state["running_steps"], state["guard"] = running_steps, guard.state()
+        state["running_steps"], state["guard"], state["began"] = running_steps, guard.state(), beginning.state()
         saved = checkpoint.snapshot(plain_model, optimizers)
         if is_main:
             run.check_inputs()
@@ -260,15 +215,14 @@ def _train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accel
     else:  # saved by another number of processes: the sum is what counts
         running = {key: sum(part[key] for part in saved) if rank == 0 else 0.0 for key in saved[0]}
     progress = Progress(name, used, is_main)
-    batches = _steps(dataset, start, precision.num_workers, device.type == "cuda")
+    batches = steps_from(dataset, start, precision.num_workers, device.type == "cuda")
     last_step_seconds, finished = 0.0, used >= 1 or has_stopped_early()
 
     def answer(bad_steps: list[Moment]) -> None:
         nonlocal done, running, running_steps
         running_steps -= len(bad_steps)
         for moment in bad_steps:
-            accelerator.print(f"{name}: the loss or gradient of step {moment.step:,} is no finite number"
-                              f"{', or leaps' if config.loss_spike else ''}; its update was not made")
+            accelerator.print(f"{name}: the {_what_is_bad(moment, config)}; its update was not made")
             if tracker is not None:
                 tracker.log({"step": moment.step + 1, "bad_step": moment.step})
         last = checkpoint.newest_valid(run.checkpoint_dir)[0] if is_main and config.on_bad_step == "back" else None
@@ -283,13 +237,14 @@ def _train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accel
         first = bad_steps[0]
         done, state["tokens"], running, running_steps = first.step, first.tokens, first.running, first.running_steps
         save(done)
-        what = "is no finite number" + " or leaps" * bool(config.loss_spike)
+        what = _what_is_bad(first, config)
         if guard.in_a_row > 1:
             what += f", as those of the {guard.in_a_row - 1} steps before it"
-        raise Diverged(
-            f"{name}: the loss or gradient of step {done:,} {what}. The state before it is saved. See its rows (`make "
-            f"show-batch STEP={done} CONFIG=…`); then give the same command with --training.on_bad_step skip (or "
-            f"back), or start anew with a lower learning rate.")
+        advice = (f"See its rows (`make show-batch STEP={done} CONFIG=…`); then give the same command with "
+                  f"--training.on_bad_step skip (or back), or start anew with a lower learning rate.")
+        if first.no_gradient:
+            advice = "What lies between them is broken: try --impl.compile false or --impl.layers transformers."
+        raise Diverged(f"{name}: the {what}. The state before it is saved. {advice}")
 
     model.train()
     with Signals() as signals, _frozen(), watching:
@@ -303,6 +258,12 @@ def _train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accel
                 "seconds": first * state["seconds"], "last": first * last_step_seconds})
             stop, tokens = int(counts.pop("signal")), int(counts.pop("tokens"))
             seconds, expected = counts.pop("seconds"), counts.pop("last")
+            if state["limit"] is None and (steps := budget.steps_in_time(done, seconds)):
+                budget.limit = state["limit"] = steps
+                if steps < config.max_steps:
+                    accelerator.print(f"{name}: {steps:,} steps instead of {config.max_steps:,}, which would take "
+                                      f"{duration(seconds / done * config.max_steps)} on this machine "
+                                      f"(training.max_minutes {config.max_minutes:g})")
             before = budget.used(done, state["tokens"], seconds)
             used = budget.used(done + 1, state["tokens"] + tokens, seconds + expected)
             finished = used >= 1
@@ -315,8 +276,9 @@ def _train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accel
                 seed_everything(seed, done, rank, number)
                 micro = to_device(micro, device)
                 last = number == len(micro_batches) - 1
-                with nullcontext() if last else sharded.no_sync() if sharded else accelerator.no_sync(model):
-                    means = _mean_losses(task, model, micro, counts, precision)
+                with nullcontext() if last else sharded.no_sync() if sharded else accelerator.no_sync(model), \
+                        memory_told(task, plain_model, micro, counts, precision, world, partial(save, done)):
+                    means = mean_losses(task, model, micro, counts, precision)
                     (sum(means.values()) * world).backward()  # gradients are averaged over processes
                 for key, value in means.items():
                     losses[key] = losses.get(key, 0) + value.detach()
@@ -353,6 +315,11 @@ def _train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accel
                                  "learning_rate": config.learning_rate * factor, "tokens": state["tokens"], **speed,
                                  "grad_norm": float(gradient_norm)})
                 progress.report(done, means, speed)
+                if beginning.has_not_fallen(used, sum(means.values())):
+                    accelerator.print(
+                        f"{name}: after {100 * used:.0f} % of the budget the loss is {sum(means.values()):.3f}, not "
+                        f"below the {beginning.first:.3f} of its beginning. Usual causes: a learning rate too high or "
+                        f"too low, labels that do not belong to their rows, or a start that knows the task already.")
                 running, running_steps = {}, 0
             if evaluating:
                 metrics = evaluate(done)
@@ -370,12 +337,10 @@ def _train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accel
             "tokens_per_second": round(state["tokens"] / max(state["seconds"], 1e-9), 1)}
 
 
-def _mean_losses(task: Task, model: torch.nn.Module, micro: dict[str, torch.Tensor], counts: dict[str, float],
-                 precision: Precision) -> dict[str, torch.Tensor]:
-    """This micro-batch's part of each objective's mean over the global batch."""
-    with precision.autocast():
-        sums = task.losses(model, micro)
-    return {key: value / max(1, counts[key]) for key, value in sums.items()}
+def _what_is_bad(moment: Moment, config: TrainingConfig) -> str:
+    if moment.no_gradient:
+        return f"gradient of step {moment.step:,} is exactly zero though its loss is not"
+    return (f"loss or gradient of step {moment.step:,} is no finite number" + " or leaps" * bool(config.loss_spike))
 
 
 def _clip(parameters: list[torch.nn.Parameter], largest: float) -> torch.Tensor:
@@ -389,28 +354,6 @@ def _clip(parameters: list[torch.nn.Parameter], largest: float) -> torch.Tensor:
     if norm.device.type != "cpu" or not norm <= largest:  # looking at it costs nothing on a CPU
         torch.nn.utils.clip_grads_with_norm_(parameters, largest, norm)
     return norm
-
-
-def _meter(task: Task, model: torch.nn.Module, dataset: StepDataset, step: int, precision: Precision,
-           world: int) -> Meter:
-    """Counts the operations of a micro-batch by computing it once, before anything is prepared or seeded."""
-    (micro, *_), counts = dataset[step]
-    model.train()
-    with precision.uncompiled():
-        flops = matmul_flops(lambda: forward_backward(task, model, micro, counts, precision))
-    return Meter(precision.device, flops / num_tokens([micro]), world * matmul_peak(precision.device, precision.dtype))
-
-
-def forward_backward(task: Task, model: torch.nn.Module, micro: dict[str, torch.Tensor], counts: dict[str, float],
-                     precision: Precision) -> None:
-    """The work of a micro-batch, for those who want to measure it; leaves no gradients."""
-    means = _mean_losses(task, model, to_device(micro, precision.device), counts, precision)
-    sum(means.values()).backward()
-    model.zero_grad()
-
-
-def num_tokens(micro_batches: list[dict[str, torch.Tensor]]) -> int:
-    return sum(next(iter(micro.values())).numel() for micro in micro_batches)
 
 
 @contextmanager

@@ -13,7 +13,8 @@ from toolkit.data.masked_patches import MaskedPatchBatches
 from toolkit.models.series import SeriesForMaskedPatches
 from toolkit.run import Run
 from toolkit.training.distributed import reduce_sums
-from toolkit.training.loop import TrainingConfig, as_tensors, seed_everything, to_device, train
+from toolkit.training.feed import as_tensors, seed_everything, to_device
+from toolkit.training.loop import TrainingConfig, train
 from toolkit.training.precision import ImplConfig, Precision
 
 _EVALUATION_SEED = 0x5EED  # one fixed draw of masks for every evaluation

@@ -67,9 +67,10 @@ def _one_cycle(progress: float, rising: float) -> float:
     return last + (1 - last) * 0.5 * (1 + math.cos(math.pi * falling))
 
 
-def make_optimizers(model: torch.nn.Module, config: OptimConfig) -> list[torch.optim.Optimizer]:
+def make_optimizers(model: torch.nn.Module, config: OptimConfig,
+                    product_dtype: torch.dtype = torch.float32) -> list[torch.optim.Optimizer]:
     """One optimiser, or Muon and AdamW, then perhaps a mean of the weights; each group carries its peak rate as
-    `initial_lr`.
+    `initial_lr`. product_dtype: of Muon's matrix products (`Precision.optimizer_dtype`).
 
     Decay goes to tensors of two or more dimensions. Muon takes the matrices inside the layers: embeddings, heads and
     vectors are not the linear maps its orthogonalised update is made for.
@@ -99,7 +100,7 @@ def make_optimizers(model: torch.nn.Module, config: OptimConfig) -> list[torch.o
             [*groups([(n, p) for n, p in matrices if ".c_attn." not in n], config.muon_learning_rate, maps=1),
              *groups([(n, p) for n, p in matrices if ".c_attn." in n], config.muon_learning_rate, maps=3)],
             lr=config.muon_learning_rate, momentum=config.muon_momentum, weight_decay=config.weight_decay,
-            adjust_lr_fn="match_rms_adamw"))
+            adjust_lr_fn="match_rms_adamw", product_dtype=product_dtype))
     if config.ema_decay:
         optimizers.append(WeightAverage([parameter for _, parameter in named], config.ema_decay))
     for optimizer in optimizers:
@@ -163,8 +164,13 @@ class Muon(torch.optim.Muon):
     """torch.optim.Muon that orthogonalises all matrices of a shape at once: small ones take half the time.
 
     A group's `maps` says how many linear maps lie side by side in each of its matrices, as GPT-2's queries, keys and
-    values do; each is orthogonalised on its own (Jordan et al. 2024).
+    values do; each is orthogonalised on its own (Jordan et al. 2024). product_dtype: of the matrix products; bf16 is
+    enough, and many times slower than fp32 on a processor that emulates it.
     """
+
+    def __init__(self, *args, product_dtype: torch.dtype = torch.float32, **options):
+        super().__init__(*args, **options)
+        self.product_dtype = product_dtype
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
@@ -190,18 +196,18 @@ class Muon(torch.optim.Muon):
                     wide = pair if pair[0].shape[0] <= pair[0].shape[1] else (pair[0].mT, pair[1].mT)
                     by_shape.setdefault(tuple(wide[0].shape), []).append(wide)
             for (_, columns), pairs in by_shape.items():
-                directions = _orthogonalise(torch.stack([update for _, update in pairs]), group)
+                directions = _orthogonalise(torch.stack([update for _, update in pairs]).to(self.product_dtype), group)
                 rate = group["lr"] * 0.2 * math.sqrt(columns)  # the size of AdamW's updates (Liu et al. 2025)
-                for (parameter, _), direction in zip(pairs, directions * made if found is not None else directions,
-                                                     strict=True):
-                    parameter.add_(direction, alpha=-rate)
+                directions = (directions * made if found is not None else directions).to(pairs[0][0].dtype)
+                torch._foreach_add_([parameter for parameter, _ in pairs], list(directions.unbind()), alpha=-rate)
 
 
 def _orthogonalise(matrices: torch.Tensor, group: dict) -> torch.Tensor:
-    """(n, rows, columns), rows ≤ columns → roughly their nearest half-orthogonal matrices, by Newton–Schulz in bf16."""
+    """(n, rows, columns), rows ≤ columns → roughly their nearest half-orthogonal matrices, by Newton–Schulz in the
+    format that they come in.
+    """
     a, b, c = group["ns_coefficients"]
-    x = matrices.bfloat16()
-    x /= x.norm(dim=(1, 2), keepdim=True).clamp(min=group["eps"])
+    x = matrices / matrices.norm(dim=(1, 2), keepdim=True).clamp(min=group["eps"])
     for _ in range(group["ns_steps"]):
         gram = torch.bmm(x, x.mT)
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)

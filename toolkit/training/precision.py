@@ -11,7 +11,8 @@ import torch
 from transformers import PreTrainedModel
 
 from toolkit.errors import UserError
-from toolkit.models.layers import use_bf16_layers
+from toolkit.models.layers import use_fused_layers
+from toolkit.models.loss import let_logits_fill
 
 
 @dataclass
@@ -20,9 +21,9 @@ class ImplConfig:
     """Format of the matrix products; weights and optimiser states stay fp32. `auto`: bf16 where the hardware has it."""
     attention: Literal["auto", "eager", "sdpa"] = "auto"
     """`auto`: plain matmul-softmax on CPU, where it is faster at these lengths; fused attention on GPU."""
-    layers: Literal["auto", "transformers", "bf16"] = "auto"
-    """`bf16`: whole layers whose activations stay bf16, for CPUs (toolkit/models/layers.py). `auto`: these on a CPU
-    with native bf16."""
+    layers: Literal["auto", "transformers", "fused", "bf16"] = "auto"
+    """`fused`: whole layers whose activations stay in one format, for CPUs (toolkit/models/layers.py); `bf16`: the
+    same, refused where that format is not bf16. `auto`: these on a CPU."""
     compile: bool | Literal["auto"] = "auto"
     """torch.compile. `auto`: on GPUs; on a CPU it takes a C++ compiler and 5 to 15 seconds at every start, and gives a
     narrow GPT a quarter more speed and a BERT nothing."""
@@ -48,6 +49,11 @@ class Precision:
     gradient_checkpointing: bool
     num_workers: int
 
+    @property
+    def optimizer_dtype(self) -> torch.dtype:
+        """Of products that only find a direction, as Muon's: bf16 where the run takes it and the hardware has it."""
+        return torch.bfloat16 if self.dtype == torch.bfloat16 and _has_native_bf16(self.device) else torch.float32
+
     def autocast(self) -> AbstractContextManager:
         if self.dtype == torch.float32:
             return nullcontext()
@@ -60,8 +66,8 @@ class Precision:
     def prepare(self, model: PreTrainedModel) -> None:
         """Let `model` be computed so; its parameters and their names stay as they are."""
         model.set_attn_implementation(self.attention)
-        if self.layers == "bf16":
-            use_bf16_layers(model)
+        if self.layers == "fused":
+            use_fused_layers(model)
         if self.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         if self.compile:
@@ -69,12 +75,13 @@ class Precision:
         if self.device.type == "cpu":
             _keep_freed_memory()
         if self.device.type == "cuda":
+            let_logits_fill(self.device)
             # What autocast leaves in fp32 may use TF32, unless fp32 was asked for.
             torch.set_float32_matmul_precision("highest" if self.dtype == torch.float32 else "high")
 
     def describe(self) -> str:
         parts = [self.device.type, str(self.dtype).removeprefix("torch."), f"{self.attention} attention"]
-        parts += ["bf16 layers"] * (self.layers == "bf16") + ["compiled"] * self.compile
+        parts += ["fused layers"] * (self.layers == "fused") + ["compiled"] * self.compile
         return ", ".join(parts + ["gradient checkpointing"] * self.gradient_checkpointing)
 
 
@@ -87,21 +94,27 @@ def choose(impl: ImplConfig, device: torch.device) -> Precision:
     attention = impl.attention
     if attention == "auto":
         attention = "eager" if device.type == "cpu" else "sdpa"
-    layers = impl.layers
-    if layers == "bf16" and (device.type != "cpu" or dtype != torch.bfloat16):
-        raise UserError(f"impl.layers is bf16, which is for CPUs with impl.dtype bf16; this run is on {device.type} in "
-                        f"{str(dtype).removeprefix('torch.')}. Use auto.")
-    if layers == "bf16" and attention == "sdpa":  # transformers leaves GPT's causal mask to it
-        raise UserError("impl.layers is bf16, which brings its own attention. Leave impl.attention at auto, or use "
-                        "impl.layers transformers.")
-    if layers == "auto":
-        plain = device.type != "cpu" or dtype != torch.bfloat16 or impl.attention == "sdpa"
-        layers = "transformers" if plain else "bf16"
+    layers = _choose_layers(impl, device, dtype)
     compile = impl.compile
     if compile == "auto":
         compile = device.type == "cuda" and importlib.util.find_spec("triton") is not None
     workers = impl.num_workers if impl.num_workers is not None else (2 if device.type == "cuda" else 0)
     return Precision(device, dtype, attention, layers, bool(compile), impl.gradient_checkpointing, workers)
+
+
+def _choose_layers(impl: ImplConfig, device: torch.device, dtype: torch.dtype) -> str:
+    """`transformers` or `fused`."""
+    if impl.layers == "bf16" and (device.type != "cpu" or dtype != torch.bfloat16):
+        raise UserError(f"impl.layers is bf16, which is for CPUs with impl.dtype bf16; this run is on {device.type} in "
+                        f"{str(dtype).removeprefix('torch.')}. Use auto.")
+    if impl.layers == "fused" and device.type != "cpu":
+        raise UserError(f"impl.layers is fused, which is for CPUs; this run is on {device.type}. Use auto.")
+    if impl.layers in ("fused", "bf16") and impl.attention == "sdpa":  # transformers leaves GPT's causal mask to it
+        raise UserError(f"impl.layers is {impl.layers}, which brings its own attention. Leave impl.attention at auto, "
+                        f"or use impl.layers transformers.")
+    if impl.layers == "auto":
+        return "transformers" if device.type != "cpu" or impl.attention == "sdpa" else "fused"
+    return "transformers" if impl.layers == "transformers" else "fused"
 
 
 def _has_native_bf16(device: torch.device) -> bool:

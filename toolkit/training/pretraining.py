@@ -17,7 +17,8 @@ from toolkit.data.gpt import GptBatches, evaluation_blocks, num_evaluation_block
 from toolkit.data.prepare import PreparedData
 from toolkit.models.presets import preset
 from toolkit.training.distributed import reduce_sums, share
-from toolkit.training.loop import TrainingConfig, as_tensors, to_device
+from toolkit.training.feed import as_tensors, to_device
+from toolkit.training.loop import TrainingConfig
 from toolkit.training.probing import Probes
 
 # Peak rates of AdamW as published: Devlin et al. 2018, section A.2; Radford et al. 2018, section 4.1; Brown et al.
