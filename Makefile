@@ -2,12 +2,14 @@
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow test-faults lint clean \
         train-tokenizer evaluate-tokenizers show-batch pretrain-bert pretrain-gpt finetune-text finetune-series forecast \
-        compare-text compare-series transfer word-vectors ablation fibonacci nano-gpt shakespeare-char sweep bench bench-text \
-        bench-series bench-data forda-lab sample-forecasts card push \
+        compare-text compare-series transfer word-vectors ablation fibonacci nano-gpt shakespeare-char sweep bench bench-gpu \
+        bench-text bench-series bench-data forda-lab sample-forecasts card push \
         predict chat attention runs compare-runs probe-bias
 
 BIN := .venv/bin
 NPROC ?= 1
+# Threads that wait spin briefly: see toolkit/openmp.py.
+export GOMP_SPINCOUNT ?= 3000
 CONFIG ?=
 STEP ?= 0
 ARGS ?=
@@ -112,6 +114,9 @@ sweep: install  ## settings of the optimiser side by side: CONFIG=recipes/config
 
 bench: install  ## our loop against transformers' Trainer, in turn; writes runs/bench/bench.json
 	@$(BIN)/python recipes/bench.py $(RECIPE_ARGS)
+
+bench-gpu: install  ## the same on one GPU in under eight minutes, and nanoGPT's own bench: NANOGPT=its checkout
+	@$(BIN)/python recipes/bench_gpu.py $(if $(NANOGPT),--nanogpt "$(NANOGPT)") $(RECIPE_ARGS)
 
 bench-text: install  ## our fine-tuning against transformers' Trainer, in turn; writes runs/bench-text/bench.json
 	@$(BIN)/python recipes/bench_text.py $(RECIPE_ARGS)

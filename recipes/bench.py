@@ -1,14 +1,15 @@
 """Our training loop against transformers' Trainer: the same model, data, batch and number of tokens, run in turn.
 
-    make bench                                          # both shapes, five rounds; about 25 minutes on two cores
+    make bench                                          # both shapes, five rounds
     make bench ARGS="--models gpt --rounds 3"
 
 Every run is a process of its own and starts from the same weights. Shapes: GPT-2 with 4 layers, 4 heads, width 128, a
 vocabulary of 65 and batches of 12 × 64; BERT-Mini (masked LM and next sentence) with a vocabulary of 8,192 and batches
-of 32 × 128. The data is made by a Markov chain, so that there is something to learn. Trainer runs at its defaults, and
-at its best simple setting: bf16, fused AdamW, and torch.compile where that was faster; ours as it comes, and compiled
-where that was faster. The first third of each run is not counted, compilation included. Writes runs/bench/bench.json:
-medians, ratios of runs of the same round, the loss at the end, versions and processor.
+of 32 × 128. (Those for a GPU: `make bench-gpu`.) The data is made by a Markov chain, so that there is something to
+learn. Trainer runs at its defaults, the same compiled, and with bf16 and fused AdamW, uncompiled and compiled; ours as
+it comes, and compiled. Where the processor has no bf16 of its own but emulates it, Trainer's bf16 is left out: it takes
+longer there than all the rest. The first third of each run is not counted, compilation included. Writes
+runs/bench/bench.json: medians, ratios of runs of the same round, the loss at the end, versions and processor.
 """
 
 import json
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -31,18 +33,19 @@ from toolkit.data.bert import IGNORED
 from toolkit.errors import UserError
 from toolkit.models.bert import BertForPreTraining
 from toolkit.models.gpt import GPT2LMHeadModel
-from toolkit.models.presets import model_config
+from toolkit.models.presets import model_config, preset
 from toolkit.run import Run, environment, read_metrics, write_json
 from toolkit.training.distributed import make_accelerator
-from toolkit.training.loop import ImplConfig, TrainingConfig, seed_everything, train
+from toolkit.training.feed import seed_everything
+from toolkit.training.loop import ImplConfig, TrainingConfig, train
+from toolkit.training.precision import choose
 from toolkit.training.throughput import peak_memory_mb
 
 
 @dataclass
 class BenchConfig:
     output_dir: str = "runs/bench"
-    models: list[Literal["gpt", "bert", "gpt2", "bert-base"]] = field(default_factory=lambda: ["gpt", "bert"])
-    """`gpt2` (124 M) and `bert-base` are for GPUs."""
+    models: list[Literal["gpt", "bert"]] = field(default_factory=lambda: ["gpt", "bert"])
     rounds: int = 5
     """Times that everything is run, in turn; medians are reported."""
     compile: bool = True
@@ -55,41 +58,61 @@ class BenchConfig:
 
 @dataclass(frozen=True)
 class Shape:
+    preset: str
     batch_size: int
     length: int
     steps: int
     learning_rate: float
+    changes: dict = field(default_factory=dict)
+    """Of the preset's configuration."""
+    windows: int = 12
+    """Lines that a run logs. A GPU is waited for at each; the first third of them is not counted."""
 
 
-SHAPES = {"gpt": Shape(12, 64, 480, 1e-3), "bert": Shape(32, 128, 48, 5e-4),
-          "gpt2": Shape(16, 1024, 48, 3e-4), "bert-base": Shape(64, 512, 48, 1e-4)}
+SHAPES = {"gpt": Shape("gpt-tiny", 12, 64, 480, 1e-3,
+                       dict(n_layer=4, n_head=4, n_embd=128, vocab_size=65, n_positions=64)),
+          "bert": Shape("bert-mini", 32, 128, 48, 5e-4, dict(vocab_size=8192))}
 PREDICTED = 0.15
+OURS = {"ours": "auto", "ours_compiled": True, "ours_uncompiled": False}
+"""Contestant → impl.compile; every other contestant is Trainer."""
 
 
 def bench(settings: BenchConfig) -> dict:
     """Every contestant in turn, `rounds` times; prints and writes the table as it grows."""
     if settings.rounds < 1:
         raise UserError(f"rounds is {settings.rounds}; it must be at least 1.")
-    contestants = ["ours", "hf_default", "hf_bf16"] + ["ours_compiled", "hf_bf16_compiled"] * settings.compile
-    found = {name: {contestant: [] for contestant in contestants} for name in settings.models}
-    result = {"environment": {**environment(), "cpu": cpu_name()}, "steps_measured": "the last two thirds of each run"}
+    names, left_out = contestants(settings.compile)
+    found = {name: {contestant: [] for contestant in names} for name in settings.models}
+    result = {"environment": {**environment(), "cpu": cpu_name()}, "steps_measured": "the last two thirds of each run",
+              "left_out": left_out}
     for number in range(settings.rounds):
         for name in settings.models:
-            for contestant in contestants:
+            for contestant in names:
                 found[name][contestant].append(in_own_process(__file__, f"{name}:{contestant}",
                                                               shares=settings.shares))
             result[name] = summary(found[name])
             write_json(Path(settings.output_dir) / "bench.json", result)
-            print(f"\n{name}, round {number + 1} of {settings.rounds}\n{contest_table(result[name])}", flush=True)
+            print("\n".join([f"\n{name}, round {number + 1} of {settings.rounds}", contest_table(result[name]),
+                             *left_out]), flush=True)
     return result
 
 
+def contestants(compile: bool) -> tuple[list[str], list[str]]:
+    """Who runs on this machine, and lines about who does not."""
+    names = ["ours", "hf_default", "hf_bf16"] + ["ours_compiled", "hf_compiled", "hf_bf16_compiled"] * compile
+    if choose(ImplConfig(), device()).dtype == torch.bfloat16:
+        return names, []
+    return ([name for name in names if "bf16" not in name],
+            ["Trainer's bf16 is left out: this processor emulates bf16"])
+
+
 def summary(runs: dict[str, list[dict]]) -> dict:
-    """Medians of every contestant, and the medians over rounds of what is compared within a round."""
+    """Medians of every contestant, and the medians over rounds of what is compared within a round. The best of ours
+    and of Trainer's are the fastest of those that ran.
+    """
     medians = {contestant: {key: statistics.median(run[key] for run in found) for key, value in found[0].items()
                             if value is not None} for contestant, found in runs.items()}
-    ours = fastest(medians, "ours")
-    best = fastest(medians, "hf_bf16")
+    ours, best = fastest(medians, "ours"), fastest(medians, "hf")
 
     def ratio(key: str, one: str, other: str) -> float:
         return statistics.median(a[key] / b[key] for a, b in zip(runs[one], runs[other], strict=True))
@@ -101,58 +124,101 @@ def summary(runs: dict[str, list[dict]]) -> dict:
             "peak_memory_over_hf": ratio("peak_memory_mb", ours, "hf_default"), "medians": medians, "rounds": runs}
 
 
-def fastest(medians: dict[str, dict], name: str) -> str:
-    """The faster of a setting and the same compiled."""
-    return max((key for key in (name, f"{name}_compiled") if key in medians),
-               key=lambda key: medians[key]["tokens_per_second"])
+def fastest(runs: dict[str, dict], side: str) -> str | None:
+    """The contestant of a side, "ours" or "hf", that makes most tokens a second; None where none ran."""
+    return max((name for name in runs if name.startswith(side)), default=None,
+               key=lambda name: runs[name]["tokens_per_second"])
 
 
 def contest_table(entry: dict) -> str:
-    rows = [{"": contestant, "tokens/s": f"{run['tokens_per_second']:,.0f}",
-             "of the matmul peak": f"{100 * run['mfu']:.0f} %" if "mfu" in run else "",
-             "peak MB": f"{run['peak_memory_mb']:,.0f}", "loss": f"{run['loss']:.3f}",
-             "beside steps, s": f"{run['overhead_seconds']:.1f}"}
-            for contestant, run in entry["medians"].items()]
-    return (table(rows, list(rows[0])) + f"\n{entry['best']['ours']}: {entry['over_hf_default']:.2f} × hf_default in "
-            f"{entry['peak_memory_over_hf']:.2f} × its memory, {entry['over_hf_best']:.2f} × {entry['best']['hf']}")
+    return (table(contest_rows(entry["medians"])) + f"\n{entry['best']['ours']}: {entry['over_hf_default']:.2f} × "
+            f"hf_default in {entry['peak_memory_over_hf']:.2f} × its memory, {entry['over_hf_best']:.2f} × "
+            f"{entry['best']['hf']}")
+
+
+def contest_rows(runs: dict[str, dict]) -> list[dict[str, str | None]]:
+    """A line a contestant, for `table`; what a run does not tell stays open."""
+    def cell(run: dict, key: str, form: str) -> str | None:
+        return None if run.get(key) is None else form.format(run[key])
+
+    return [{"": contestant, "tokens/s": cell(run, "tokens_per_second", "{:,.0f}"),
+             "of the matmul peak": cell(run, "mfu", "{:.0%}"), "peak MB": cell(run, "peak_memory_mb", "{:,.0f}"),
+             "loss": cell(run, "loss", "{:.3f}"), "beside steps, s": cell(run, "overhead_seconds", "{:.1f}")}
+            for contestant, run in runs.items()]
 
 
 # --- one run ------------------------------------------------------------------------------------------------------
 
 
-def in_own_process(recipe: str, job: str, **options: float) -> dict:
-    """What a benchmark's own recipe prints at its end when it is started with `--job` and further options."""
+def in_own_process(recipe: str, job: str, limit: float | None = None, **options: float) -> dict:
+    """What a benchmark's own recipe prints at its end when it is started with `--job` and further options. UserError
+    when it fails, or takes more than `limit` seconds.
+    """
     named = [part for key, value in options.items() for part in (f"--{key}", str(value))]
-    done = subprocess.run([sys.executable, recipe, "--job", job, *named], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise UserError(f"{job}: the run failed with status {done.returncode}:\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    return json.loads(output_of([sys.executable, recipe, "--job", job, *named], job, limit).splitlines()[-1])
+
+
+def output_of(command: Sequence[str], name: str, limit: float | None = None, directory: Path | None = None) -> str:
+    """What a command prints when it is run in `directory`; its errors call it `name`."""
+    # Into files: at the end of a pipe one would wait for every worker process that a run cut off leaves behind.
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        try:
+            code = subprocess.run(command, stdout=out, stderr=err, cwd=directory, timeout=limit, check=False).returncode
+        except subprocess.TimeoutExpired:
+            raise UserError(f"{name}: cut off after {limit:.0f} s.") from None
+        out.seek(0)
+        err.seek(0)
+        if code:
+            raise UserError(f"{name}: the run failed with status {code}:\n{err.read()[-2000:]}")
+        return out.read()
+
+
+def device() -> torch.device:
+    """On which both sides run."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def synchronize() -> None:
+    """Wait for what was asked of a GPU, before a time is taken."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 class StepClock(transformers.TrainerCallback):
-    """When each of Trainer's steps ended."""
+    """When each of Trainer's steps ended. Steps (from 1) in `exact` are waited for on a GPU; the others end when the
+    host is done with them, since waiting for every one would slow them down.
+    """
 
-    def __init__(self):
+    def __init__(self, exact: Sequence[int] = ()):
+        self.exact = exact
         self.ended: list[float] = []
 
     def on_step_end(self, *_, **__):
+        if len(self.ended) + 1 in self.exact:
+            synchronize()
         self.ended.append(time.perf_counter())
 
 
 def run_job(job: str, shares: float) -> dict:
     name, contestant = job.split(":")
     shape = SHAPES[name]
-    steps = 12 * max(1, round(shares * shape.steps / 12))
+    return run_contestant(shape, contestant, shape.windows * max(1, round(shares * shape.steps / shape.windows)))
+
+
+def run_contestant(shape: Shape, contestant: str, steps: int) -> dict:
+    """One run, from the weights and over the rows that all contestants have; `steps` is a multiple of its windows."""
     seed_everything(0)
-    causal = name.startswith("gpt")
-    settings = {"gpt": ("gpt-tiny", dict(n_layer=4, n_head=4, n_embd=128, vocab_size=65, n_positions=64)),
-                "bert": ("bert-mini", dict(vocab_size=8192)), "gpt2": ("gpt2", {}), "bert-base": ("bert-base", {})}
-    preset, changes = settings[name]
-    configuration = model_config(preset, dropout=0.0, **{
-        **({"activation_function": "gelu_new"} if causal else {}), **changes})
-    data = MarkovRows(configuration.vocab_size, shape, steps * shape.batch_size, causal)
-    run = run_ours if contestant.startswith("ours") else run_trainer
+    configuration, data = setting(shape, steps)
+    run = run_ours if contestant in OURS else run_trainer
     return run(configuration, data, shape, steps, contestant)
+
+
+def setting(shape: Shape, steps: int) -> tuple[transformers.PretrainedConfig, "MarkovRows"]:
+    """The model's configuration, with transformers' own activation function and no dropout, and its rows."""
+    causal = preset(shape.preset).family == "gpt"
+    activation = {"activation_function": "gelu_new"} if causal else {}
+    configuration = model_config(shape.preset, dropout=0.0, **{**activation, **shape.changes})
+    return configuration, MarkovRows(configuration.vocab_size, shape, steps * shape.batch_size, causal)
 
 
 class MarkovRows:
@@ -212,13 +278,18 @@ class MarkovTask:
         pass
 
 
+def our_model(configuration: transformers.PretrainedConfig) -> transformers.PreTrainedModel:
+    causal = isinstance(configuration, transformers.GPT2Config)
+    return (GPT2LMHeadModel if causal else BertForPreTraining)(configuration)
+
+
 def run_ours(configuration, data: MarkovRows, shape: Shape, steps: int, contestant: str) -> dict:
     """Our loop, as a recipe would call it."""
-    model = (GPT2LMHeadModel if data.causal else BertForPreTraining)(configuration)
+    model = our_model(configuration)
     settings = TrainingConfig(max_steps=steps, batch_size=shape.batch_size, learning_rate=shape.learning_rate,
                               adam_beta2=0.999, weight_decay=0.0, lr_scheduler_type="constant", warmup_ratio=0.0,
-                              logging_steps=steps // 12, save_steps=0)
-    impl = ImplConfig(compile=contestant.endswith("compiled"))
+                              logging_steps=steps // shape.windows, save_steps=0)
+    impl = ImplConfig(compile=OURS[contestant])
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as directory:
         accelerator = make_accelerator()
@@ -229,14 +300,15 @@ def run_ours(configuration, data: MarkovRows, shape: Shape, steps: int, contesta
     speed = len(late) / sum(1 / record["tokens_per_second"] for record in late)
     return {"tokens_per_second": speed, "mfu": late[-1]["mfu"] / late[-1]["tokens_per_second"] * speed,
             "loss": records[-1]["loss"], "peak_memory_mb": peak_memory_mb(accelerator.device),
-            "overhead_seconds": seconds - records[-1]["tokens"] / speed}
+            "overhead_seconds": seconds - records[-1]["tokens"] / speed,
+            "compiled": model._compiled_call_impl is not None}
 
 
 def run_trainer(configuration, data: MarkovRows, shape: Shape, steps: int, contestant: str) -> dict:
     """transformers' Trainer on transformers' class, with the same optimiser, rates and order of rows."""
     model = (transformers.GPT2LMHeadModel if data.causal else transformers.BertForPreTraining)(configuration)
     best = {"bf16": True, "optim": "adamw_torch_fused"} if "bf16" in contestant else {}
-    clock = StepClock()
+    clock = StepClock(exact=(steps // 3, steps))
 
     class InOrder(transformers.Trainer):
         def _get_train_sampler(self, *_):
@@ -252,8 +324,8 @@ def run_trainer(configuration, data: MarkovRows, shape: Shape, steps: int, conte
     with tempfile.TemporaryDirectory() as directory:
         arguments = transformers.TrainingArguments(
             output_dir=directory, per_device_train_batch_size=shape.batch_size, max_steps=steps,
-            learning_rate=shape.learning_rate, lr_scheduler_type="constant", logging_steps=steps // 12,
-            save_strategy="no", report_to=[], disable_tqdm=True, use_cpu=not torch.cuda.is_available(),
+            learning_rate=shape.learning_rate, lr_scheduler_type="constant", logging_steps=steps // shape.windows,
+            save_strategy="no", report_to=[], disable_tqdm=True, use_cpu=device().type == "cpu",
             torch_compile=contestant.endswith("compiled"), **best)
         began = time.perf_counter()
         trainer = InOrder(model=model, args=arguments, train_dataset=Rows(), callbacks=[clock])

@@ -7,6 +7,7 @@ import bench
 import numpy as np
 import pytest
 import small
+import torch
 from small import run_recipe, write_config
 
 from toolkit.data.bert import IGNORED
@@ -34,9 +35,12 @@ def test_both_sides_learn_from_the_same_rows():
     assert places.min() > 0 and all(len(set(row)) == 20 for row in places.tolist())
 
 
-def test_ours_and_trainer_start_alike_and_learn_alike():
+def test_ours_and_trainer_start_alike_and_learn_alike(monkeypatch):
     """The first losses are of the same weights on the same rows; so speed is compared at equal learning."""
+    waited = []
+    monkeypatch.setattr(bench, "synchronize", lambda: waited.append("for Trainer"))
     ours, theirs = (bench.run_job(f"gpt:{name}", 0.025) for name in ("ours", "hf_default"))
+    assert len(waited) == 2  # the first and the last step that is counted; waiting for each would slow a GPU down
     assert ours["loss"] == pytest.approx(theirs["loss"], rel=0.002) and 2 < ours["loss"] < math.log(65)
     assert ours["tokens_per_second"] > 1000 and theirs["tokens_per_second"] > 1000
     assert 0 < ours["mfu"] < 1.5 and ours["peak_memory_mb"] > 100
@@ -57,6 +61,60 @@ def test_ratios_are_of_the_same_round():
     assert summary["over_hf_default"] == summary["auto_over_hf_default"] == 3.0 and summary["over_hf_best"] == 2.0
     assert summary["peak_memory_over_hf"] == 0.5 and summary["mfu"] == 0.3
     assert "ours: 3.00 × hf_default in 0.50 × its memory, 2.00 × hf_bf16_compiled" in bench.contest_table(summary)
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_without_bf16_of_its_own_a_processor_runs_no_bf16_of_trainers(native, tmp_path, monkeypatch, capsys):
+    """It is told, and the best of Trainer's is the fastest of those that ran: here its default, compiled."""
+    speeds = {"ours": 30, "ours_compiled": 36, "hf_default": 10, "hf_compiled": 12, "hf_bf16": 8, "hf_bf16_compiled": 9}
+    asked = []
+
+    def answered(recipe: str, job: str, shares: float) -> dict:
+        asked.append(job)
+        side = job.removeprefix("gpt:")
+        return {"tokens_per_second": speeds[side], "peak_memory_mb": 100, "loss": 2.0, "overhead_seconds": 1.0,
+                "mfu": 0.25 if side.startswith("ours") else None}
+
+    monkeypatch.setattr(bench, "in_own_process", answered)
+    monkeypatch.setattr("toolkit.training.precision._cpu_has_bf16", lambda: native)
+    monkeypatch.setattr(bench, "device", lambda: torch.device("cpu"))
+    bench.bench(bench.BenchConfig(str(tmp_path), ["gpt"], rounds=1))
+    present = [name for name in speeds if native or "bf16" not in name]
+    assert sorted(asked) == sorted(f"gpt:{name}" for name in present)
+    found, said = json.loads((tmp_path / "bench.json").read_text()), capsys.readouterr().out
+    assert found["gpt"].keys() == {"over_hf_default", "over_hf_best", "auto_over_hf_default", "best", "mfu",
+                                   "peak_memory_over_hf", "medians", "rounds"}
+    assert found["gpt"]["medians"].keys() == set(present) and found["gpt"]["over_hf_best"] == 3.0
+    assert found["gpt"]["best"] == {"ours": "ours_compiled", "hf": "hf_compiled"}
+    assert found["left_out"] == [] if native else found["left_out"][0] in said
+    assert ("Trainer's bf16 is left out: this processor emulates bf16" in said) != native
+    asked.clear()
+    bench.bench(bench.BenchConfig(str(tmp_path), ["gpt"], rounds=1, compile=False))
+    assert not any("compiled" in job for job in asked) and len(asked) == 2 + native
+
+
+def test_a_gpu_is_waited_for_where_a_time_counts(monkeypatch):
+    waited = []
+    clock = bench.StepClock(exact=(2, 6))
+    monkeypatch.setattr(bench, "synchronize", lambda: waited.append(len(clock.ended) + 1))
+    for _ in range(6):
+        clock.on_step_end()
+    assert waited == [2, 6] and clock.ended == sorted(clock.ended) and len(clock.ended) == 6
+
+
+@pytest.mark.parametrize(("contestant", "compile"), [("ours", "auto"), ("ours_compiled", True),
+                                                     ("ours_uncompiled", False)])
+def test_ours_is_compiled_as_the_contestant_says(contestant, compile, monkeypatch):
+    class Asked(Exception):
+        pass
+
+    def train(task, settings, impl, *_, **__):
+        raise Asked(impl.compile, settings.logging_steps)
+
+    monkeypatch.setattr(bench, "train", train)
+    with pytest.raises(Asked) as asked:
+        bench.run_contestant(bench.SHAPES["gpt"], contestant, 24)
+    assert asked.value.args == (compile, 2)
 
 
 # --- sweeps and nanoGPT -------------------------------------------------------------------------------------------
