@@ -6,6 +6,10 @@ asked for, so that `import toolkit` itself costs nothing.
 
 import importlib
 
+from toolkit import openmp
+
+openmp.spin_briefly()
+
 _WHERE = {
     # Data: documents → tokenizer → token store; labelled texts; labelled series
     "toolkit.data.corpus": ("CorpusConfig", "read_documents"),

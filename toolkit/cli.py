@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable
 
+from toolkit import openmp
 from toolkit.errors import Diverged, Interrupted, PeerLost, UserError
 
 
@@ -13,6 +14,7 @@ def run(main: Callable[[list[str]], object]) -> None:
     0 done; 2 wrong input; 3 the loss is no number; 4 another process of the group is gone; 128 + n stopped by signal
     n after saving: 129 SIGHUP, 130 Ctrl-C, 138 SIGUSR1, 143 SIGTERM. After 4 and 128 + n the same command continues.
     """
+    openmp.start_again_if_busy()
     code, together = 0, True
     if "transformers" in sys.modules:  # its bars and load reports would bury ours; missing weights are our errors
         logging = sys.modules["transformers"].logging
