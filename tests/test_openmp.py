@@ -31,7 +31,8 @@ def told(tmp_path, first: str, load: float, **environment: str) -> list[str]:
     script.write_text(RECIPE.format(first=first, load=load))
     clean = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
     done = subprocess.run([sys.executable, "-u", str(script), "--seed", "a b"], check=True, capture_output=True,
-                          text=True, env={**clean, "OMP_NUM_THREADS": "2", "PYTHONPATH": str(small.ROOT), **environment})
+                          env={**clean, "OMP_NUM_THREADS": "2", "PYTHONPATH": str(small.ROOT), **environment},
+                          text=True)
     return done.stdout.split("\n")
 
 

@@ -54,8 +54,8 @@ def test_what_is_compiled_is_held_against_what_is_not(tmp_path, monkeypatch, cap
     told = capfd.readouterr().out
     assert ("compiled and held against the uncompiled micro-batch" in told) == (kind == "right")
     assert ("goes on uncompiled. Please report" in told) == (kind != "right")
-    assert {"right": "agree to 50 %", "no gradient": "its gradient norm is 0, uncompiled", "wrong": "the first micro-batch is not the same (its"}[
-        kind] in told
+    assert {"right": "agree to 50 %", "no gradient": "its gradient norm is 0, uncompiled",
+            "wrong": "the first micro-batch is not the same (its"}[kind] in told
     if kind != "right":
         assert small.records(tmp_path / "compiled") == small.records(tmp_path / "plain")
         for name, tensor in plain.model.state_dict().items():
