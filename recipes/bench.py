@@ -87,9 +87,15 @@ def bench(settings: BenchConfig) -> dict:
               "left_out": left_out}
     for number in range(settings.rounds):
         for name in settings.models:
-            for contestant in names:
-                found[name][contestant].append(in_own_process(__file__, f"{name}:{contestant}",
-                                                              shares=settings.shares))
+            for contestant in list(found[name]):
+                try:
+                    found[name][contestant].append(in_own_process(__file__, f"{name}:{contestant}",
+                                                                  shares=settings.shares))
+                except UserError as error:
+                    if contestant == "hf_default" or contestant in OURS:
+                        raise
+                    del found[name][contestant]  # Trainer compiled may crash, and need not end the rest
+                    left_out.append(f"{name}: {contestant} is left out: {str(error).strip().splitlines()[-1][:200]}")
             result[name] = summary(found[name])
             write_json(Path(settings.output_dir) / "bench.json", result)
             print("\n".join([f"\n{name}, round {number + 1} of {settings.rounds}", contest_table(result[name]),

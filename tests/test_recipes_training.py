@@ -11,6 +11,7 @@ import torch
 from small import run_recipe, write_config
 
 from toolkit.data.bert import IGNORED
+from toolkit.errors import UserError
 from toolkit.models.presets import PRESETS
 from toolkit.training.pretraining import PretrainingConfig, with_defaults
 
@@ -91,6 +92,27 @@ def test_without_bf16_of_its_own_a_processor_runs_no_bf16_of_trainers(native, tm
     asked.clear()
     bench.bench(bench.BenchConfig(str(tmp_path), ["gpt"], rounds=1, compile=False))
     assert not any("compiled" in job for job in asked) and len(asked) == 2 + native
+
+
+def test_trainer_compiled_that_crashes_is_left_out_and_the_rest_goes_on(tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def answered(recipe: str, job: str, shares: float) -> dict:
+        asked.append(job)
+        if job == broken:
+            raise UserError(f"{job}: the run failed with status -6:\nmalloc(): unaligned chunk\n")
+        return {"tokens_per_second": 10, "peak_memory_mb": 100, "loss": 2.0, "overhead_seconds": 1.0, "mfu": 0.5}
+
+    broken = "gpt:hf_compiled"
+    monkeypatch.setattr(bench, "in_own_process", answered)
+    bench.bench(bench.BenchConfig(str(tmp_path), ["gpt"], rounds=2))
+    assert asked.count(broken) == 1 and asked.count("gpt:ours_compiled") == 2
+    told = "gpt: hf_compiled is left out: malloc(): unaligned chunk"
+    assert told in capsys.readouterr().out and "hf_compiled" not in json.loads(
+        (tmp_path / "bench.json").read_text())["gpt"]["rounds"]
+    broken = "gpt:ours_compiled"
+    with pytest.raises(UserError, match=broken):
+        bench.bench(bench.BenchConfig(str(tmp_path), ["gpt"], rounds=1))
 
 
 def test_a_gpu_is_waited_for_where_a_time_counts(monkeypatch):
