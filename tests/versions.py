@@ -122,6 +122,7 @@ def run(check: Check) -> None:
     report = RESULTS / f"{check.name}.xml"
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "",
            "TORCHINDUCTOR_CACHE_DIR": str(FOLDER / "compiled"),
+           "PYTHONDONTWRITEBYTECODE": "",  # else every process of a test compiles the libraries anew
            "PATH": f"{check.directory / 'bin'}{os.pathsep}{os.environ['PATH']}"}
     started = time.perf_counter()
     with open(RESULTS / f"{check.name}.log", "w", encoding="utf-8") as log:
