@@ -12,10 +12,11 @@ from toolkit.errors import UserError
 from toolkit.models.bert import BertForPreTraining
 from toolkit.models.gpt import GPT2LMHeadModel
 from toolkit.run import Run
-from toolkit.training import loop, precision
+from toolkit.training import loop, precision, warm_up
 from toolkit.training.distributed import make_accelerator
 from toolkit.training.loop import TrainingConfig
 from toolkit.training.precision import ImplConfig, Precision, choose
+from toolkit.training.warm_up import remarks
 
 CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda", "mps"))
 
@@ -28,6 +29,7 @@ def hardware(monkeypatch):
                             raising=False)
         monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: cuda)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
     return have
 
 
@@ -88,6 +90,30 @@ def test_workers_and_compilation(hardware, monkeypatch):
         assert [choose(ImplConfig(), device).compile for device in (CPU, CUDA, MPS)] == [False, bool(triton), False]
         assert choose(ImplConfig(compile=True), CPU).compile is True
         assert choose(ImplConfig(compile=False), CUDA).compile is False
+
+
+def test_old_gpus(hardware, monkeypatch):
+    """Too old for bf16 or for triton: what they have is taken, and said; what they lack is refused where asked for."""
+    hardware(cuda=False)
+    monkeypatch.setattr(precision.importlib.util, "find_spec", lambda name: "found")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (6, 1))
+    found = choose(ImplConfig(), CUDA)
+    assert (found.dtype, found.compile) == (torch.float32, False)
+    said = list(remarks(ImplConfig(), found))
+    assert len(said) == 2 and "no bf16 of its own" in said[0] and "this one has 6.1" in said[1]
+    assert list(remarks(ImplConfig(dtype="fp32", compile=False), found)) == []
+    with pytest.raises(UserError, match="impl.compile is true, which takes triton"):
+        choose(ImplConfig(compile=True), CUDA)
+
+
+def test_emulated_bf16_is_told(hardware, monkeypatch):
+    hardware()
+    peaks = {torch.float32: 120e9, torch.bfloat16: 5e9}
+    monkeypatch.setattr(warm_up, "matmul_peak", lambda device, dtype: peaks[dtype])
+    (said,) = remarks(ImplConfig(dtype="bf16"), choose(ImplConfig(dtype="bf16"), CPU))
+    assert "this processor emulates: its products take 24.0 times as long" in said
+    hardware(cpu={"avx512_bf16": True})
+    assert list(remarks(ImplConfig(), choose(ImplConfig(), CPU))) == []
 
 
 def test_descriptions():

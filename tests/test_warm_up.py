@@ -85,6 +85,26 @@ def test_nothing_is_left_behind():
     assert all(parameter.grad is None for parameter in task.model.parameters())
 
 
+def test_what_is_compiled_later_is_no_part_of_a_budget(tmp_path, monkeypatch):
+    """A new shape at a step: its time is taken to be that of the step before."""
+    clock, graphs = [50.0], [1]
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(warm_up, "matmul_peak", lambda device, dtype: 1e9)
+    monkeypatch.setattr(loop, "compiled_graphs", lambda: graphs[0])
+
+    class Compiling(Toy):
+        def batch(self, step, rows):
+            drawn = super().batch(step, rows)
+            clock[0] += 30.0 if step == 4 else 0.5
+            graphs[0] += step == 4
+            return drawn
+
+    task = Compiling([1.0])
+    monkeypatch.setattr(task.model, "compile", lambda **_: None)
+    result = small.train(task, tmp_path, config(max_steps=None, max_minutes=0.1), compile=True)
+    assert (result["steps"], result["seconds"]) == (12, 6.0)
+
+
 # Memory that is too small.
 
 class Large(Toy):

@@ -37,7 +37,7 @@ from toolkit.training.sharding import is_asked_for as sharding_is_asked_for
 from toolkit.training.signals import Signals
 from toolkit.training.throughput import duration
 from toolkit.training.tracking import Tracker
-from toolkit.training.warm_up import mean_losses, memory_told, warm_up
+from toolkit.training.warm_up import compiled_graphs, mean_losses, memory_told, remarks, warm_up
 
 
 @dataclass
@@ -145,6 +145,8 @@ def _train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accel
         resuming = f", resuming at step {start:,} with {100 * used:.0f} % of {budget.name} used" if start else ""
         sharding = f", sharded over {world} processes" if sharding_is_asked_for() and world > 1 else ""
         accelerator.print(f"{name}: {precision.describe()}{sharding}{resuming}")
+        for remark in remarks(impl, precision):
+            accelerator.print(f"{name}: {remark}")
         meter = warm_up(task, plain_model, dataset, start, precision, accelerator, name)
 
     sharded = Sharded(plain_model, device) if sharding_is_asked_for() and world > 1 else None
@@ -247,6 +249,7 @@ def _train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accel
         raise Diverged(f"{name}: the {what}. The state before it is saved. {advice}")
 
     model.train()
+    graphs = compiled_graphs() if precision.compile else 0
     with Signals() as signals, _frozen(), watching:
         while not finished:
             began = time.perf_counter()
@@ -301,7 +304,10 @@ def _train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accel
             if logging:
                 means = reduce_sums(accelerator, {key: float(value) / max(1, running_steps)
                                                   for key, value in running.items()})
-            last_step_seconds = time.perf_counter() - began
+            step_seconds = time.perf_counter() - began
+            if precision.compile and graphs != (graphs := compiled_graphs()):
+                step_seconds = last_step_seconds  # a new shape was compiled, which no budget counts
+            last_step_seconds = step_seconds
             state["seconds"] += last_step_seconds
             if finished:
                 state["seconds"] = budget.filled(state["seconds"])

@@ -95,9 +95,10 @@ def choose(impl: ImplConfig, device: torch.device) -> Precision:
     if attention == "auto":
         attention = "eager" if device.type == "cpu" else "sdpa"
     layers = _choose_layers(impl, device, dtype)
-    compile = impl.compile
-    if compile == "auto":
-        compile = device.type == "cuda" and importlib.util.find_spec("triton") is not None
+    compile = _can_compile(device) if impl.compile == "auto" else impl.compile
+    if compile and device.type == "cuda" and not _can_compile(device):
+        raise UserError("impl.compile is true, which takes triton and a GPU of compute capability 7.0 or more. Install "
+                        "triton, or use auto.")
     workers = impl.num_workers if impl.num_workers is not None else (2 if device.type == "cuda" else 0)
     return Precision(device, dtype, attention, layers, bool(compile), impl.gradient_checkpointing, workers)
 
@@ -115,6 +116,12 @@ def _choose_layers(impl: ImplConfig, device: torch.device, dtype: torch.dtype) -
     if impl.layers == "auto":
         return "transformers" if device.type != "cpu" or impl.attention == "sdpa" else "fused"
     return "transformers" if impl.layers == "transformers" else "fused"
+
+
+def _can_compile(device: torch.device) -> bool:
+    """Whether compilation needs nothing that may be absent, and pays within minutes: on GPUs that triton writes for."""
+    return (device.type == "cuda" and importlib.util.find_spec("triton") is not None
+            and torch.cuda.get_device_capability(device) >= (7, 0))
 
 
 def _has_native_bf16(device: torch.device) -> bool:

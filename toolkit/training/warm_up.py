@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from toolkit.errors import UserError
 from toolkit.training.distributed import reduce_sums
 from toolkit.training.feed import StepDataset, num_tokens, seed_everything, to_device
-from toolkit.training.precision import Precision
+from toolkit.training.precision import ImplConfig, Precision
 from toolkit.training.throughput import Meter, duration, matmul_flops, matmul_peak
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 2e-2}
@@ -155,6 +155,25 @@ def _fits(task, model, micro, counts, precision: Precision) -> bool:
         model.zero_grad()
         return False
     return True
+
+
+def compiled_graphs() -> int:
+    """How many graphs this process has compiled so far."""
+    return torch._dynamo.utils.counters["stats"]["unique_graphs"]
+
+
+def remarks(impl: ImplConfig, precision: Precision) -> Iterator[str]:
+    """Where the hardware lacks something that a user would expect, or has asked for."""
+    device = precision.device
+    if precision.dtype == torch.bfloat16 and precision.optimizer_dtype != torch.bfloat16:
+        slower = matmul_peak(device, torch.float32) / matmul_peak(device, torch.bfloat16)
+        yield (f"impl.dtype is bf16, which this processor emulates: its products take {slower:.1f} times as long as in "
+               f"fp32. --impl.dtype auto takes what is native.")
+    if device.type == "cuda" and impl.dtype == "auto" and precision.dtype == torch.float32:
+        yield "this GPU has no bf16 of its own: products are in fp32"
+    if device.type == "cuda" and impl.compile == "auto" and not precision.compile:
+        yield ("nothing is compiled: that takes triton and a GPU of compute capability 7.0 or newer; this one has "
+               "{}.{}".format(*torch.cuda.get_device_capability(device)))
 
 
 def _shape(micro: dict[str, torch.Tensor]) -> tuple:
