@@ -206,17 +206,18 @@ def test_the_beginning_is_the_first_logged_loss():
 def test_steps_in_time():
     budget = Budget(BudgetConfig(max_steps=1000, max_minutes=2.0))
     assert budget.name == "max_steps" and budget.limit == 1000
-    assert budget.steps_in_time(TIMED_STEPS - 1, 100.0) is None
-    assert budget.steps_in_time(50, 10.0) == 600  # a fifth of a second each
-    assert budget.steps_in_time(50, 1.0) == 1000
-    assert budget.steps_in_time(50, 1000.0) == 51
-    assert Budget(BudgetConfig(max_steps=1000)).steps_in_time(50, 10.0) is None
-    assert Budget(BudgetConfig(max_minutes=2.0)).steps_in_time(50, 10.0) is None
+    durations = [1.0] * TIMED_STEPS + [0.2] * 18 + [9.0, 9.0]  # slow at first; two were held up
+    assert budget.steps_in_time(20, 4.0, durations[:20]) is None
+    assert budget.steps_in_time(50, 20.0, durations) == 550
+    assert budget.steps_in_time(50, 2.0, [0.04] * TIMED_STEPS) == 1000
+    assert budget.steps_in_time(50, 1000.0, durations) == 51
+    assert Budget(BudgetConfig(max_steps=1000)).steps_in_time(50, 10.0, durations) is None
+    assert Budget(BudgetConfig(max_minutes=2.0)).steps_in_time(50, 10.0, durations) is None
 
 
 def test_a_machine_that_is_too_slow_makes_fewer_steps(tmp_path, monkeypatch, capfd):
-    """Half a second each: forty steps in the twenty seconds there are, and the schedule ends with them; a run that was
-    broken off goes on to the same forty, however fast the machine is then.
+    """Half a second each: sixty steps in the thirty seconds there are, and the schedule ends with them; a run that was
+    broken off goes on to the same sixty, however fast the machine is then.
     """
     clock = [50.0]
     monkeypatch.setattr(loop.time, "perf_counter", lambda: clock[0])
@@ -232,14 +233,14 @@ def test_a_machine_that_is_too_slow_makes_fewer_steps(tmp_path, monkeypatch, cap
             clock[0] += self.seconds
             return drawn
 
-    settings = config(max_steps=90, max_minutes=1 / 3, save_steps=10)
+    settings = config(max_steps=90, max_minutes=1 / 2, save_steps=10)
     result = small.train(Slow(0.5), tmp_path / "slow", settings)
-    assert result["steps"] == 40 and "40 steps instead of 90, which would take 45 s" in capfd.readouterr().out
+    assert result["steps"] == 60 and "60 steps instead of 90, which would take about 45 s" in capfd.readouterr().out
     logged = [record for record in small.records(tmp_path / "slow") if "loss" in record]
     assert logged[-1]["learning_rate"] < 0.02 * settings.learning_rate
     with pytest.raises(small.Stopped):
-        small.train(Slow(0.5, fail_at=34), tmp_path / "broken", settings)
-    assert small.train(Slow(0.01), tmp_path / "broken", settings)["steps"] == 40
+        small.train(Slow(0.5, fail_at=54), tmp_path / "broken", settings)
+    assert small.train(Slow(0.01), tmp_path / "broken", settings)["steps"] == 60
     assert small.records(tmp_path / "broken") == small.records(tmp_path / "slow")
     capfd.readouterr()
     assert small.train(Slow(0.1), tmp_path / "fast", settings)["steps"] == 90

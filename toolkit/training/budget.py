@@ -1,9 +1,11 @@
 """How long to train: in steps, tokens or minutes. The schedule's clock is the share of the budget that is used."""
 
 import math
+import statistics
 from dataclasses import dataclass
 
 from toolkit.errors import UserError
+from toolkit.training.throughput import duration
 
 
 @dataclass
@@ -19,8 +21,8 @@ class BudgetConfig:
     the minutes, by the speed of its first ones."""
 
 
-TIMED_STEPS = 25
-"""After which the speed is known, where steps are to be made in so many minutes."""
+TIMED_STEPS = 40
+"""Where steps are to be made in so many minutes: the later half of so many tell the speed; the first are slow."""
 
 
 class Budget:
@@ -48,9 +50,19 @@ class Budget:
         """The clock at the end: the last step of so many minutes may take less than was expected of it."""
         return max(seconds, 60 * self.limit) if self.name == "max_minutes" else seconds
 
-    def steps_in_time(self, steps: int, seconds: float) -> int | None:
-        """Given that `steps` took `seconds`: how many this machine is to make; None while, or where, that is not asked.
+    def steps_in_time(self, steps: int, seconds: float, durations: list[float]) -> int | None:
+        """How many steps this machine is to make, of which `steps` took `seconds`; None where, or while, that is not
+        asked. durations: of single steps; their median is what the others will take.
         """
-        if self.minutes is None or steps < TIMED_STEPS:
+        if self.minutes is None or len(durations) < TIMED_STEPS:
             return None
-        return max(steps + 1, min(self.limit, int(60 * self.minutes * steps / seconds)))
+        left = (60 * self.minutes - seconds) / statistics.median(durations[-TIMED_STEPS // 2:])
+        return max(steps + 1, min(self.limit, steps + int(left)))
+
+    def told(self, max_steps: int) -> str:
+        """What was chosen, for the log."""
+        if self.limit == max_steps:
+            return f"{max_steps:,} steps, which this machine makes in the {self.minutes:g} minutes there are"
+        return (f"{self.limit:,} steps instead of {max_steps:,}, which would take about "
+                f"{duration(60 * self.minutes * max_steps / self.limit)} on this machine (training.max_minutes is "
+                f"{self.minutes:g})")

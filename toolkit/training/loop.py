@@ -35,7 +35,6 @@ from toolkit.training.progress import Progress
 from toolkit.training.sharding import Sharded, whole
 from toolkit.training.sharding import is_asked_for as sharding_is_asked_for
 from toolkit.training.signals import Signals
-from toolkit.training.throughput import duration
 from toolkit.training.tracking import Tracker
 from toolkit.training.warm_up import compiled_graphs, mean_losses, memory_told, remarks, warm_up
 
@@ -218,6 +217,7 @@ def _train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accel
         running = {key: sum(part[key] for part in saved) if rank == 0 else 0.0 for key in saved[0]}
     progress = Progress(name, used, is_main)
     batches = steps_from(dataset, start, precision.num_workers, device.type == "cuda")
+    durations: list[float] = []  # of rank 0's steps
     last_step_seconds, finished = 0.0, used >= 1 or has_stopped_early()
 
     def answer(bad_steps: list[Moment]) -> None:
@@ -261,12 +261,12 @@ def _train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accel
                 "seconds": first * state["seconds"], "last": first * last_step_seconds})
             stop, tokens = int(counts.pop("signal")), int(counts.pop("tokens"))
             seconds, expected = counts.pop("seconds"), counts.pop("last")
-            if state["limit"] is None and (steps := budget.steps_in_time(done, seconds)):
-                budget.limit = state["limit"] = steps
-                if steps < config.max_steps:
-                    accelerator.print(f"{name}: {steps:,} steps instead of {config.max_steps:,}, which would take "
-                                      f"{duration(seconds / done * config.max_steps)} on this machine "
-                                      f"(training.max_minutes {config.max_minutes:g})")
+            if budget.minutes and state["limit"] is None:
+                durations += [expected] * (expected > 0)
+                state["limit"] = budget.steps_in_time(done, seconds, durations)
+                if state["limit"]:
+                    budget.limit = state["limit"]
+                    accelerator.print(f"{name}: {budget.told(config.max_steps)}")
             before = budget.used(done, state["tokens"], seconds)
             used = budget.used(done + 1, state["tokens"] + tokens, seconds + expected)
             finished = used >= 1
