@@ -9,7 +9,7 @@
 BIN := .venv/bin
 NPROC ?= 1
 # Threads that wait spin briefly: see toolkit/openmp.py.
-export GOMP_SPINCOUNT ?= 3000
+export GOMP_SPINCOUNT ?= 10000
 CONFIG ?=
 STEP ?= 0
 ARGS ?=
