@@ -1,10 +1,10 @@
 """How long threads spin before they sleep, which must be said before torch is loaded.
 
 OpenMP's threads wait for one another at the end of every operation. By default GNU's implementation lets them spin
-300,000 times, some milliseconds, on the assumption that nobody else wants the core. Beside a browser or another job they
-spin while the one that they wait for is not running. A thirtieth of that is enough for threads that do run: measured on
-two cores, a small GPT keeps 0.41 of its speed beside two busy processes, where the default keeps 0.22 and one half is
-fair, and alone it is within the noise of a few percent. Sleeping at once (OMP_WAIT_POLICY=PASSIVE) costs two fifths.
+300,000 times, some milliseconds, on the assumption that nobody else wants the core. Beside a browser or another job
+they spin while the one that they wait for is not running. A thirtieth of that is enough for threads that do run:
+measured on two cores, a small GPT keeps 0.41 of its speed beside two busy processes, where the default keeps 0.22 and
+one half is fair, and alone it is within a few percent. Sleeping at once (OMP_WAIT_POLICY=PASSIVE) costs two fifths.
 """
 
 import os
