@@ -1,4 +1,4 @@
-"""Whole layers in bf16 against transformers' own: no less exact in outputs and gradients, and only where they apply."""
+"""Whole layers against transformers' own: no less exact in outputs and gradients, and only where they apply."""
 
 import copy
 
@@ -116,6 +116,29 @@ def assert_no_less_exact(model, inputs: dict[str, torch.Tensor]) -> None:
 
 def test_bert_with_padding():
     assert_no_less_exact(bert(), {"input_ids": token_ids(), "attention_mask": padding(left=False)})
+
+
+@pytest.mark.parametrize("make", [bert, gpt, lambda: gpt("gelu"), lambda: gpt("gelu_pytorch_tanh")])
+@pytest.mark.parametrize("left", [None, False, True])
+def test_in_fp32_they_are_transformers_to_rounding(make, left):
+    """In training; whoever evaluates gets transformers' own forward, to the bit."""
+    model = make()
+    ours = in_bf16(model)
+    inputs = {"input_ids": token_ids()} | ({} if left is None else {"attention_mask": padding(left)})
+    with torch.no_grad():
+        assert torch.equal(ours(**inputs).last_hidden_state, model(**inputs).last_hidden_state)
+    taken, kind = [], next(type(layer) for layer in ours.modules() if type(layer) in BF16)
+    original = layers._run
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layers, "_run", lambda *arguments: (taken.append(kind), original(*arguments))[1])
+        expected, gradients = output_and_gradients(model.train(), False, inputs)
+        found, found_gradients = output_and_gradients(ours.train(), False, inputs)
+    assert len(taken) == 2, "transformers' forward was taken"
+    assert found.dtype == torch.float32 and relative(found, expected) < 1e-5
+    assert found_gradients.keys() == gradients.keys()
+    scale = max(float(gradient.norm()) for gradient in gradients.values())
+    for name, gradient in gradients.items():
+        assert (found_gradients[name] - gradient).norm() < 1e-5 * gradient.norm() + 1e-6 * scale, name
 
 
 def test_bert_without_a_mask():
