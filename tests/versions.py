@@ -1,9 +1,10 @@
 """`make test-versions`: the toolkit under every torch and transformers that setup.cfg admits, in fresh environments.
 
-Gradients, a short pretraining, a fine-tuning and a resume are run with every minor of torch beside the newest
-transformers, and with every minor of transformers beside the torch of constraints.txt. setup.cfg's range is what
-passed; a version beyond it is tried by its name: `make test-versions ARGS="--only torch-2.16"`. The index's wheels of
-torch are for CUDA and take 5 GB, one at a time; UV_TORCH_BACKEND=cpu takes small ones from PyTorch's own index.
+Gradients, a short pretraining, a fine-tuning and a resume are run with the lowest of everything, with every minor of
+torch beside the newest transformers, and with every minor of transformers beside the torch of constraints.txt.
+setup.cfg's range is what passed; a version beyond it is tried by its name: `ARGS="--only torch-2.16"`. The index's
+wheels of torch are for CUDA and take 5 GB, one at a time; UV_TORCH_BACKEND=cpu takes small ones from PyTorch's own
+index.
 """
 
 import argparse
@@ -33,6 +34,7 @@ QUICK = ["tests/test_compiled_gradients.py", "tests/test_presets.py",
          "tests/test_recipes_finetune.py::test_finetune_text_gives_every_arm_on_every_seed",
          "tests/test_recipes_finetune.py::test_finetune_series_gives_every_arm"]
 WHOLE = ["-n", "2", "--dist", "loadfile"]
+BOUNDS = {"lowest": "lowest-direct", "newest": "highest"}
 TOLD = ("torch", "transformers", "accelerate", "datasets", "numpy")
 
 
@@ -41,9 +43,9 @@ class Check:
     """One environment and what is run in it; `error` says why nothing was."""
 
     name: str
+    tests: list[str]
     pins: list[str] = field(default_factory=list)
     resolution: str = "highest"
-    tests: list[str] = field(default_factory=lambda: QUICK)
     versions: dict[str, str] = field(default_factory=dict)
     passed: int = 0
     failed: list[str] = field(default_factory=list)
@@ -81,18 +83,19 @@ def constrained(package: str) -> str:
     return re.search(rf"^{package}==(\S+)$", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.M)[1]
 
 
-def of_minor(name: str) -> Check:
-    """The check called `torch-2.9` or `transformers-5.8`."""
+def called(name: str, tests: list[str]) -> Check:
+    """The check of that name: `lowest` and `newest` of everything, or a minor such as `torch-2.9`."""
+    if name in BOUNDS:
+        return Check(name, tests, resolution=BOUNDS[name])
     package, _, minor = name.rpartition("-")
     pins = [f"{package}=={minor}.*"]
-    return Check(name, pins if package == "torch" else [*pins, f"torch=={constrained('torch')}"])
+    return Check(name, tests, pins if package == "torch" else [*pins, f"torch=={constrained('torch')}"])
 
 
 def checks(only: list[str], suite: bool) -> list[Check]:
-    if suite:
-        return [Check("lowest", resolution="lowest-direct", tests=WHOLE), Check("newest", tests=WHOLE)]
-    names = [f"{package}-{minor}" for package in ("torch", "transformers") for minor in minors(package)]
-    return [of_minor(name) for name in only or names]
+    minor = [f"{package}-{minor}" for package in ("torch", "transformers") for minor in minors(package)]
+    names = only or (list(BOUNDS) if suite else ["lowest", *minor])
+    return [called(name, WHOLE if suite else QUICK) for name in names]
 
 
 def uv(*arguments: str) -> subprocess.CompletedProcess:
@@ -174,9 +177,10 @@ WIDTHS = (20, *(max(9, len(name) + 2) for name in TOLD), 8, 8, 8)
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="such as torch-2.9 transformers-5.8")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME",
+                        help="such as lowest torch-2.9 transformers-5.8")
     parser.add_argument("--suite", action="store_true",
-                        help="the whole suite at the lowest and at the newest of everything")
+                        help="all tests; alone: at the lowest and at the newest of everything")
     parser.add_argument("--keep", action="store_true", help="keep the environments, 1 to 6 GB each")
     options = parser.parse_args()
     if shutil.which("uv") is None:
