@@ -69,14 +69,19 @@ def _prove(task, model: torch.nn.Module, micro_batches: list[dict[str, torch.Ten
            precision: Precision, accelerator: Accelerator, name: str, uncompiled: Computed) -> None:
     """Compile for each shape of the micro-batches, and hold the first of them against the uncompiled one."""
     began = time.perf_counter()
-    compiled = computed(task, model, micro_batches[0], counts, precision)
-    shapes = {_shape(micro): micro for micro in micro_batches}
-    for shape, micro in shapes.items():
-        if shape != _shape(micro_batches[0]):
-            computed(task, model, micro, counts, precision)
     drops = any(isinstance(module, torch.nn.Dropout) and module.p for module in model.modules())
     tolerance = TOLERANCE_WITH_DROPOUT if drops else TOLERANCE[precision.dtype]
-    difference = uncompiled.differs(compiled, tolerance)
+    try:
+        difference = uncompiled.differs(computed(task, model, micro_batches[0], counts, precision), tolerance)
+        for micro in {_shape(micro): micro for micro in micro_batches[1:] if _shape(micro) != _shape(micro_batches[0])
+                      }.values():
+            computed(task, model, micro, counts, precision)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:  # the compiler's own, or of what it wrote
+        model.zero_grad()
+        said = " ".join(str(error).split())[:300]
+        difference = f"it ends in {type(error).__name__}: {said}"
     if reduce_sums(accelerator, {"different": float(bool(difference))})["different"]:
         model._compiled_call_impl = None  # what model.compile() set
         accelerator.print(
