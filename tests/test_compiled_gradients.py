@@ -253,6 +253,9 @@ def test_series(settings, way):
     assert_equal(*both(series, way, settings, dtype="fp32"))
 
 
+@pytest.mark.xfail(torch.backends.cpu.get_cpu_capability() == "AVX2", raises=RuntimeError, strict=False,
+                   reason="inductor's AVX2 kernel of the segment embeddings reads out of bounds; a run that compiles "
+                          "it says so and goes on uncompiled (toolkit/training/warm_up.py)")
 @pytest.mark.parametrize("way", [CPU, CUDA])
 def test_text(way):
     assert_equal(*both(text, way, dtype="fp32"))
