@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass, field, replace
 
 import pytest
+import torch
 import yaml
 
 from toolkit import cli, errors, run
@@ -231,6 +232,17 @@ def test_a_mistake_of_ours_is_not_dressed_up_as_the_users(monkeypatch):
     monkeypatch.setattr("sys.argv", ["recipe.py"])
     with pytest.raises(ZeroDivisionError):
         cli.run(lambda argv: 1 / 0)
+
+
+def test_a_full_gpu_is_one_line(capsys):
+    def main(argv):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nSee documentation")
+
+    with pytest.raises(SystemExit) as caught:
+        cli.run(main)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert caught.value.code == 2 and line.startswith("error: the GPU's memory is full (CUDA out of memory.")
+
 
 
 def test_suggestions():

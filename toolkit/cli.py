@@ -34,6 +34,10 @@ def run(main: Callable[[list[str]], object]) -> None:
     except KeyboardInterrupt:
         print("\nstopped; what was finished is kept, the same command continues", file=sys.stderr)
         code, together = 130, False
+    except _out_of_memory() as error:
+        print(f"error: the GPU's memory is full ({str(error).splitlines()[0]}). Evaluations take training.batch_size rows "
+              f"at once: lower it, or give the card to this run alone. What was saved is kept.", file=sys.stderr)
+        code, together = 2, False
     except (PeerLost, RuntimeError) as error:
         lost = error if isinstance(error, PeerLost) else _lost_peer(error)
         if lost is None:
@@ -50,6 +54,12 @@ def run(main: Callable[[list[str]], object]) -> None:
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
     sys.exit(code)
+
+
+def _out_of_memory() -> tuple:
+    """The exception for `except`, where torch is loaded at all."""
+    torch = sys.modules.get("torch")
+    return (torch.OutOfMemoryError,) if torch is not None else ()
 
 
 def _lost_peer(error: RuntimeError) -> PeerLost | None:
