@@ -35,8 +35,8 @@ def run(main: Callable[[list[str]], object]) -> None:
         print("\nstopped; what was finished is kept, the same command continues", file=sys.stderr)
         code, together = 130, False
     except _out_of_memory() as error:
-        print(f"error: the GPU's memory is full ({str(error).splitlines()[0]}). Evaluations take training.batch_size rows "
-              f"at once: lower it, or give the card to this run alone. What was saved is kept.", file=sys.stderr)
+        print(f"error: the GPU's memory is full ({str(error).splitlines()[0]}). Evaluations take training.batch_size "
+              f"rows at once: lower it, or give the card to this run alone. What was saved is kept.", file=sys.stderr)
         code, together = 2, False
     except (PeerLost, RuntimeError) as error:
         lost = error if isinstance(error, PeerLost) else _lost_peer(error)
