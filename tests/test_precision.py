@@ -25,8 +25,7 @@ CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda", "mps"))
 def hardware(monkeypatch):
     """`hardware(cpu=…, cuda=…)`: which of them have bf16."""
     def have(cpu: dict[str, bool] | None = None, cuda: bool = False) -> None:
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: cpu or {"avx2": True, "avx512_bf16": False},
-                            raising=False)
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: cpu or {"avx2": True, "avx512_bf16": False})
         monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: cuda)
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))

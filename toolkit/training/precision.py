@@ -138,8 +138,6 @@ def _cpu_has_bf16() -> bool:
     """
     if torch.backends.mkldnn.is_available() and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return False
-    if not hasattr(torch.cpu, "get_capabilities"):  # torch 2.9 and 2.10
-        return torch.cpu._is_avx512_bf16_supported()
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
 
