@@ -35,18 +35,22 @@ Way = tuple[str, str]
 slow = pytest.mark.slow
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 CAPTURED = pytest.param(("cpu", "aot_eager"), id="captured")
-CPU = pytest.param(("cpu", "inductor"), marks=needs_compiler, id="cpu")
-SLOW_CPU = pytest.param(("cpu", "inductor"), marks=[needs_compiler, slow], id="cpu")
+CPU = pytest.param(("cpu", "inductor"), marks=[needs_compiler, slow], id="cpu")
 CUDA = pytest.param(("cuda", "inductor"), id="cuda",
                     marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))
 
 
 @pytest.fixture(autouse=True)
 def fresh_compiler() -> Iterator[None]:
-    """Without what earlier tests compiled: after eight versions of one `forward` torch compiles no more."""
+    """Without what earlier tests compiled: after eight versions of one `forward` torch compiles no more. With two
+    threads: of one, inductor's kernels for AVX512 write out of bounds (torch 2.13), and the process is aborted.
+    """
     torch.compiler.reset()
     counters.clear()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
     yield
+    torch.set_num_threads(threads)
     torch.compiler.reset()
 
 
@@ -185,19 +189,19 @@ def padded(monkeypatch) -> None:
     monkeypatch.setitem(loss._COLUMNS, "cpu", 64)
 
 
-@pytest.mark.parametrize("way", [CAPTURED, SLOW_CPU, CUDA])
+@pytest.mark.parametrize("way", [CAPTURED, CPU, CUDA])
 @pytest.mark.parametrize("make", [bert, gpt])
 def test_logits_in_one_piece(make, way):
     assert_equal(*both(make, way, dtype="fp32"))
 
 
-@pytest.mark.parametrize("way", [CAPTURED, SLOW_CPU, CUDA])
+@pytest.mark.parametrize("way", [CAPTURED, CPU, CUDA])
 @pytest.mark.usefixtures("in_pieces", "padded")
 def test_logits_of_bert_in_pieces_of_a_padded_vocabulary(way):
     assert_equal(*both(bert, way, dtype="fp32"))
 
 
-@pytest.mark.parametrize("way", [CPU, CUDA])
+@pytest.mark.parametrize("way", [CAPTURED, CPU, CUDA])
 @pytest.mark.usefixtures("in_pieces", "padded")
 def test_logits_of_gpt_in_pieces_of_a_padded_vocabulary(way):
     assert_equal(*both(gpt, way, dtype="fp32"))
@@ -221,7 +225,7 @@ def test_computed_otherwise(make, way, impl):
     assert_equal(*both(make, way, dtype="fp32", **impl))
 
 
-@pytest.mark.parametrize("way", [CAPTURED, SLOW_CPU, CUDA])
+@pytest.mark.parametrize("way", [CAPTURED, CPU, CUDA])
 @pytest.mark.parametrize("make", [bert, gpt])
 def test_bf16(make, way):
     assert_close(*both(make, way, dtype="bf16"))
@@ -242,7 +246,7 @@ def test_bf16_in_pieces_of_a_padded_vocabulary(make, way):
     assert_close(*both(make, way, dtype="bf16"))
 
 
-@pytest.mark.parametrize("way", [CAPTURED, SLOW_CPU, CUDA])
+@pytest.mark.parametrize("way", [CAPTURED, CPU, CUDA])
 @pytest.mark.parametrize("settings", [
     {"kind": SeriesForClassification},
     {"kind": SeriesForClassification, "pooling": "layers", "embedding": "convolution"},
@@ -256,12 +260,12 @@ def test_series(settings, way):
 @pytest.mark.xfail(torch.backends.cpu.get_cpu_capability() == "AVX2", raises=RuntimeError, strict=False,
                    reason="inductor's AVX2 kernel of the segment embeddings reads out of bounds; a run that compiles "
                           "it says so and goes on uncompiled (toolkit/training/warm_up.py)")
-@pytest.mark.parametrize("way", [CPU, CUDA])
+@pytest.mark.parametrize("way", [CAPTURED, CPU, CUDA])
 def test_text(way):
     assert_equal(*both(text, way, dtype="fp32"))
 
 
-@pytest.mark.parametrize("way", [CAPTURED, SLOW_CPU, CUDA])
+@pytest.mark.parametrize("way", [CAPTURED, CPU, CUDA])
 @pytest.mark.parametrize("settings", [{"pooling": "mean", "backbone": "gpt"}, {"pooling": "max"}, {"length": 150}],
                          ids=["gpt", "max", "windows"])
 def test_more_text(settings, way):
