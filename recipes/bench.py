@@ -39,7 +39,7 @@ from toolkit.training.distributed import make_accelerator
 from toolkit.training.feed import seed_everything
 from toolkit.training.loop import ImplConfig, TrainingConfig, train
 from toolkit.training.precision import choose
-from toolkit.training.throughput import peak_memory_mb
+from toolkit.training.throughput import peak_memory_mb, synchronize
 
 
 @dataclass
@@ -184,12 +184,6 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def synchronize() -> None:
-    """Wait for what was asked of a GPU, before a time is taken."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
 class StepClock(transformers.TrainerCallback):
     """When each of Trainer's steps ended. Steps (from 1) in `exact` are waited for on a GPU; the others end when the
     host is done with them, since waiting for every one would slow them down.
@@ -201,7 +195,7 @@ class StepClock(transformers.TrainerCallback):
 
     def on_step_end(self, *_, **__):
         if len(self.ended) + 1 in self.exact:
-            synchronize()
+            synchronize(device())
         self.ended.append(time.perf_counter())
 
 

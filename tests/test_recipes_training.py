@@ -39,7 +39,7 @@ def test_both_sides_learn_from_the_same_rows():
 def test_ours_and_trainer_start_alike_and_learn_alike(monkeypatch):
     """The first losses are of the same weights on the same rows; so speed is compared at equal learning."""
     waited = []
-    monkeypatch.setattr(bench, "synchronize", lambda: waited.append("for Trainer"))
+    monkeypatch.setattr(bench, "synchronize", lambda _: waited.append("for Trainer"))
     ours, theirs = (bench.run_job(f"gpt:{name}", 0.025) for name in ("ours", "hf_default"))
     assert len(waited) == 2  # the first and the last step that is counted; waiting for each would slow a GPU down
     assert ours["loss"] == pytest.approx(theirs["loss"], rel=0.002) and 2 < ours["loss"] < math.log(65)
@@ -118,7 +118,7 @@ def test_trainer_compiled_that_crashes_is_left_out_and_the_rest_goes_on(tmp_path
 def test_a_gpu_is_waited_for_where_a_time_counts(monkeypatch):
     waited = []
     clock = bench.StepClock(exact=(2, 6))
-    monkeypatch.setattr(bench, "synchronize", lambda: waited.append(len(clock.ended) + 1))
+    monkeypatch.setattr(bench, "synchronize", lambda _: waited.append(len(clock.ended) + 1))
     for _ in range(6):
         clock.on_step_end()
     assert waited == [2, 6] and clock.ended == sorted(clock.ended) and len(clock.ended) == 6

@@ -17,7 +17,7 @@ from toolkit.training.loop import Task, TrainingConfig, check
 from toolkit.training.optim import make_optimizers
 from toolkit.training.precision import ImplConfig, choose
 from toolkit.training.sharding import is_asked_for as sharding_is_asked_for
-from toolkit.training.throughput import duration, peak_memory_mb
+from toolkit.training.throughput import duration, peak_memory_mb, synchronize
 from toolkit.training.warm_up import forward_backward
 
 _TIMED = 3  # micro-batches, after one that warms up
@@ -45,8 +45,7 @@ def dry_run(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, acce
         began = time.perf_counter()
         for micro in micro_batches[:1]:
             forward_backward(task, model, micro, counts, precision)
-        if device.type == "cuda":
-            torch.cuda.synchronize()
+        synchronize(device)
         seconds.append(time.perf_counter() - began)
     step_seconds = len(micro_batches) * min(seconds[1:])
     parameters = list(model.parameters())

@@ -17,9 +17,9 @@ MOST_IN_A_ROW = 10
 class GuardConfig:
     on_bad_step: Literal["stop", "skip", "back"] = "stop"
     """What to do at a step whose loss or gradient is infinite or no number, or whose gradient is zero although the loss
-    is not. Its update is never made. `stop`: save the
-    state before it and end; `skip`: go on with the next batch; `back`: go back to the weights of the last checkpoint
-    and on with the next batch, so that the batches since then go unlearned, as in Chowdhery et al. (2022)."""
+    is not. Its update is never made. `stop`: save the state before it and end; `skip`: go on with the next batch;
+    `back`: go back to the weights of the last checkpoint and on with the next batch, so that the batches since then go
+    unlearned, as in Chowdhery et al. (2022)."""
     loss_spike: float = 0.0
     """A step whose loss lies so many standard deviations above its running mean is bad, too; 0: none is."""
 
@@ -63,7 +63,7 @@ class Guard:
             for optimizer in optimizers:  # as under a GradScaler: fused optimisers ask the device
                 optimizer.grad_scale, optimizer.found_inf = None, bad.float()
                 optimizer.step()
-        self.unseen.append((bad, gradient_norm == 0, moment))
+        self.unseen.append((bad, gradient_norm, moment))
         return ~bad
 
     def look(self, waits_anyway: bool) -> list[Moment]:
@@ -71,8 +71,8 @@ class Guard:
         if not (self.at_once or waits_anyway):
             return []
         flags = torch.stack([bad for bad, _, _ in self.unseen]).tolist()
-        found = [replace(moment, no_gradient=bool(zero))
-                 for bad, (_, zero, moment) in zip(flags, self.unseen, strict=True) if bad]
+        found = [replace(moment, no_gradient=bool(norm == 0))
+                 for bad, (_, norm, moment) in zip(flags, self.unseen, strict=True) if bad]
         for bad in flags:
             self.in_a_row = self.in_a_row + 1 if bad else 0
         self.unseen = []

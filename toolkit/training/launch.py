@@ -5,6 +5,7 @@ number formats, compilation and accumulation is taken out of the environment, wh
 """
 
 import argparse
+import functools
 import io
 import os
 import shlex
@@ -117,7 +118,7 @@ def find_launcher() -> Launcher | None:
         parent = psutil.Process(os.getppid())
         words, environment = parent.cmdline(), parent.environ()
         end = _end_of_launcher(words)
-        if end and (options := _parse(words[end:])):
+        if end and (options := _parse(tuple(words[end:]))):
             script = next(index for index, word in enumerate(words) if index and not word.startswith("-"))
             return Launcher(words[0 if "-m" in words[:script] else script:end], words[end:], options, environment)
     return None
@@ -136,11 +137,12 @@ def _end_of_launcher(words: list[str]) -> int | None:
     return None
 
 
-def _parse(words: list[str]) -> argparse.Namespace | None:
+@functools.cache
+def _parse(words: tuple[str, ...]) -> argparse.Namespace | None:
     from accelerate.commands.launch import launch_command_parser  # a third of a second
 
     with suppress(SystemExit), redirect_stderr(io.StringIO()):
-        return launch_command_parser().parse_args(words)
+        return launch_command_parser().parse_args(list(words))
     return None
 
 

@@ -304,10 +304,8 @@ def _train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accel
             if logging:
                 means = reduce_sums(accelerator, {key: float(value) / max(1, running_steps)
                                                   for key, value in running.items()})
-            step_seconds = time.perf_counter() - began
-            if precision.compile and graphs != (graphs := compiled_graphs()):
-                step_seconds = last_step_seconds  # a new shape was compiled, which no budget counts
-            last_step_seconds = step_seconds
+            if not precision.compile or graphs == (graphs := compiled_graphs()):
+                last_step_seconds = time.perf_counter() - began  # unless a new shape was compiled: no budget counts it
             state["seconds"] += last_step_seconds
             if finished:
                 state["seconds"] = budget.filled(state["seconds"])
@@ -315,17 +313,18 @@ def _train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accel
             meter.step(tokens, last_step_seconds, waited)
             if logging:
                 speed = meter.record()
+                total = sum(means.values())
                 if tracker is not None and running_steps:
-                    tracker.log({"step": done, "loss": sum(means.values()),
+                    tracker.log({"step": done, "loss": total,
                                  **{f"{key}_loss": value for key, value in means.items()},
                                  "learning_rate": config.learning_rate * factor, "tokens": state["tokens"], **speed,
                                  "grad_norm": float(gradient_norm)})
                 progress.report(done, means, speed)
-                if beginning.has_not_fallen(used, sum(means.values())):
+                if beginning.has_not_fallen(used, total):
                     accelerator.print(
-                        f"{name}: after {100 * used:.0f} % of the budget the loss is {sum(means.values()):.3f}, not "
-                        f"below the {beginning.first:.3f} of its beginning. Usual causes: a learning rate too high or "
-                        f"too low, labels that do not belong to their rows, or a start that knows the task already.")
+                        f"{name}: after {100 * used:.0f} % of the budget the loss is {total:.3f}, not below the "
+                        f"{beginning.first:.3f} of its beginning. Usual causes: a learning rate too high or too low, "
+                        f"labels that do not belong to their rows, or a start that knows the task already.")
                 running, running_steps = {}, 0
             if evaluating:
                 metrics = evaluate(done)
@@ -346,7 +345,7 @@ def _train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accel
 def _what_is_bad(moment: Moment, config: TrainingConfig) -> str:
     if moment.no_gradient:
         return f"gradient of step {moment.step:,} is exactly zero though its loss is not"
-    return (f"loss or gradient of step {moment.step:,} is no finite number" + " or leaps" * bool(config.loss_spike))
+    return f"loss or gradient of step {moment.step:,} is no finite number" + " or leaps" * bool(config.loss_spike)
 
 
 def _clip(parameters: list[torch.nn.Parameter], largest: float) -> torch.Tensor:

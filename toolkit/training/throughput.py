@@ -67,10 +67,10 @@ def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
     for _ in range(8):
         if time.perf_counter() - started > 1:
             break
-        _synchronize(device)
+        synchronize(device)
         began = time.perf_counter()
         left @ right
-        _synchronize(device)
+        synchronize(device)
         best = min(best, time.perf_counter() - began)
     return 2 * size**3 / best
 
@@ -85,6 +85,7 @@ def peak_memory_mb(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 
-def _synchronize(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
+    """Wait for what was asked of a GPU, before a time is taken."""
     if device.type != "cpu":
         getattr(torch, device.type).synchronize()

@@ -54,8 +54,7 @@ def warm_up(task, model: torch.nn.Module, dataset: StepDataset, step: int, preci
     micro_batches, counts = dataset[step]
     micro = micro_batches[0]
     model.train()
-    with _untouched(model), memory_told(task, model, micro, counts, precision,
-                                         accelerator.num_processes):
+    with _untouched(model), memory_told(task, model, micro, counts, precision, accelerator.num_processes):
         found: list[Computed] = []
         with precision.uncompiled():
             flops = matmul_flops(lambda: found.append(computed(task, model, micro, counts, precision)))
@@ -67,15 +66,15 @@ def warm_up(task, model: torch.nn.Module, dataset: StepDataset, step: int, preci
 
 def _prove(task, model: torch.nn.Module, micro_batches: list[dict[str, torch.Tensor]], counts: dict[str, float],
            precision: Precision, accelerator: Accelerator, name: str, uncompiled: Computed) -> None:
-    """Compile for each shape of the micro-batches, and hold the first of them against the uncompiled one."""
+    """Compile for the first micro-batch, which is held against the uncompiled one, and for the last if it is shorter.
+    """
     began = time.perf_counter()
     drops = any(isinstance(module, torch.nn.Dropout) and module.p for module in model.modules())
     tolerance = TOLERANCE_WITH_DROPOUT if drops else TOLERANCE[precision.dtype]
     try:
         difference = uncompiled.differs(computed(task, model, micro_batches[0], counts, precision), tolerance)
-        for micro in {_shape(micro): micro for micro in micro_batches[1:] if _shape(micro) != _shape(micro_batches[0])
-                      }.values():
-            computed(task, model, micro, counts, precision)
+        if num_tokens(micro_batches[-1:]) != num_tokens(micro_batches[:1]):
+            computed(task, model, micro_batches[-1], counts, precision)
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:  # the compiler's own, or of what it wrote
@@ -182,10 +181,6 @@ def remarks(impl: ImplConfig, precision: Precision) -> Iterator[str]:
     if device.type == "cuda" and impl.compile == "auto" and not precision.compile:
         yield ("nothing is compiled: that takes triton and a GPU of compute capability 7.0 or newer; this one has "
                "{}.{}".format(*torch.cuda.get_device_capability(device)))
-
-
-def _shape(micro: dict[str, torch.Tensor]) -> tuple:
-    return tuple((key, tuple(value.shape)) for key, value in micro.items())
 
 
 @contextmanager
