@@ -115,6 +115,12 @@ def test_emulated_bf16_is_told(hardware, monkeypatch):
     assert list(remarks(ImplConfig(), choose(ImplConfig(), CPU))) == []
 
 
+def test_compiling_on_a_cpu_is_told_what_was_seen(hardware):
+    hardware()
+    (said,) = remarks(ImplConfig(compile=True), choose(ImplConfig(compile=True), CPU))
+    assert "impl.compile is true on a CPU" in said
+
+
 def test_descriptions():
     plain = Precision(CPU, torch.float32, "eager", "transformers", False, False, 0)
     assert plain.describe() == "cpu, float32, eager attention"

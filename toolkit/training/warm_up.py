@@ -173,9 +173,9 @@ def remarks(impl: ImplConfig, precision: Precision) -> Iterator[str]:
         slower = matmul_peak(device, torch.float32) / matmul_peak(device, torch.bfloat16)
         yield (f"impl.dtype is bf16, which this processor emulates: its products take {slower:.1f} times as long as in "
                f"fp32. --impl.dtype auto takes what is native.")
-    if device.type == "cpu" and precision.compile and torch.get_num_threads() == 1:
-        yield ("impl.compile with one thread on a CPU: kernels of torch 2.13 for AVX512 were seen to abort the process."
-               " Should it end so, leave impl.compile at auto or give OMP_NUM_THREADS=2")
+    if device.type == "cpu" and precision.compile:
+        yield ("impl.compile is true on a CPU: kernels of torch 2.13 were seen to abort the process (AVX512 with one "
+               "thread, AVX2 with several). Should it end so, leave impl.compile at auto")
     if device.type == "cuda" and impl.dtype == "auto" and precision.dtype == torch.float32:
         yield "this GPU has no bf16 of its own: products are in fp32"
     if device.type == "cuda" and impl.compile == "auto" and not precision.compile:
