@@ -212,6 +212,10 @@ class Run:
         self.result_path = self.directory / "result.json"
         self.inputs: dict[Path, tuple] = {}
 
+    def part(self, name: str) -> "Run":
+        """The run of a fit within this one, in the folder `name`."""
+        return Run(self.directory / name, self.is_main)
+
     def open(self, config: Any, ignore: tuple[str, ...] = HOW_IT_IS_RUN) -> "Run":
         """Claim the directory for `config`: a new one is made; one that holds results of another is refused.
 
