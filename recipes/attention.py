@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from toolkit import cli, config
 from toolkit.errors import UserError
-from toolkit.run import disk_errors, without_machine_paths
+from toolkit.run.files import disk_errors
+from toolkit.run.provenance import without_machine_paths
 
 
 @dataclass
@@ -34,9 +35,10 @@ def main(argv: list[str]) -> None:
     settings = config.parse(AttentionConfig, argv, __doc__, ["model"])
     if bool(settings.text) == bool(settings.series):
         raise UserError("Give either --text TEXT or --series FILE, with --row NUMBER.")
-    from toolkit.attention_page import series_attention, text_attention, write_attention_page  # --help waits for none
-    from toolkit.data.series import z_normalise
-    from toolkit.data.series_files import read_series
+    from toolkit.analysis.attention import series_attention, text_attention  # --help waits for none
+    from toolkit.data.series.dataset import z_normalise
+    from toolkit.data.series.files import read_series
+    from toolkit.report.attention_page import write_attention_page
 
     if settings.text:
         maps = text_attention(settings.model, settings.text, settings.text_pair)

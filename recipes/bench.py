@@ -28,18 +28,21 @@ import torch
 import transformers
 
 from toolkit import cli, config
-from toolkit.compare import table
-from toolkit.data.bert import IGNORED
+from toolkit.data.batches import IGNORED
 from toolkit.errors import UserError
-from toolkit.models.bert import BertForPreTraining
-from toolkit.models.gpt import GPT2LMHeadModel
+from toolkit.metrics.tabulate import table
 from toolkit.models.presets import model_config, preset
-from toolkit.run import Run, environment, read_metrics, write_json
-from toolkit.training.distributed import make_accelerator
+from toolkit.models.text.bert import BertForPreTraining
+from toolkit.models.text.gpt import GPT2LMHeadModel
+from toolkit.run.directory import Run, read_metrics
+from toolkit.run.files import write_json
+from toolkit.run.provenance import environment
+from toolkit.training.contract import TrainingConfig
 from toolkit.training.feed import seed_everything
-from toolkit.training.loop import ImplConfig, TrainingConfig, train
-from toolkit.training.precision import choose
-from toolkit.training.throughput import peak_memory_mb, synchronize
+from toolkit.training.observers.throughput import peak_memory_mb, synchronize
+from toolkit.training.precision import ImplConfig, choose
+from toolkit.training.processes.distributed import make_accelerator
+from toolkit.training.trainer import train
 
 
 @dataclass

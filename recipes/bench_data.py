@@ -29,15 +29,17 @@ from reference_pairs import create_instances
 from scipy import stats
 
 from toolkit import cli, config
-from toolkit.data.bert import IGNORED, BertBatches, MaskingConfig
-from toolkit.data.corpus import CorpusConfig, read_documents, sentences
-from toolkit.data.prepare import prepare
-from toolkit.data.sources import list_parts
-from toolkit.data.store import TokenStore, build_store
-from toolkit.models.bert import BertForPreTraining
+from toolkit.data.batches import IGNORED
+from toolkit.data.stores.pairs import BertBatches, MaskingConfig
+from toolkit.data.stores.prepare import prepare
+from toolkit.data.stores.store import TokenStore, build_store
+from toolkit.data.tables.sources import list_parts
+from toolkit.data.text.corpus import CorpusConfig, read_documents, sentences
 from toolkit.models.presets import model_config
-from toolkit.run import environment, write_json
-from toolkit.tokenization import load_tokenizer, plain_backend
+from toolkit.models.text.bert import BertForPreTraining
+from toolkit.run.files import write_json
+from toolkit.run.provenance import environment
+from toolkit.tokenization.load import load_tokenizer, plain_backend
 from toolkit.training.feed import as_tensors, to_device
 from toolkit.training.precision import ImplConfig, choose
 

@@ -53,9 +53,10 @@ from bench import (
 )
 
 from toolkit import cli, config
-from toolkit.compare import table
 from toolkit.errors import UserError
-from toolkit.run import environment, write_json
+from toolkit.metrics.tabulate import table
+from toolkit.run.files import write_json
+from toolkit.run.provenance import environment
 from toolkit.training.feed import as_tensors, seed_everything, to_device
 from toolkit.training.precision import ImplConfig, choose
 

@@ -25,19 +25,23 @@ import transformers
 from bench import StepClock, in_own_process
 
 from toolkit import cli, config
-from toolkit.compare import table
 from toolkit.data import counter
-from toolkit.data.forecasting import WindowBatches, standardised
-from toolkit.data.series import SeriesBatches, SeriesDataset
+from toolkit.data.series.dataset import SeriesBatches, SeriesDataset
+from toolkit.data.series.windows import WindowBatches, standardised
 from toolkit.errors import UserError
+from toolkit.metrics.tabulate import table
 from toolkit.models.presets import model_config
-from toolkit.models.series import SeriesForClassification, SeriesForForecasting
-from toolkit.run import Run, environment, read_metrics, write_json
-from toolkit.training.distributed import make_accelerator
+from toolkit.models.series.patches import SeriesForClassification, SeriesForForecasting
+from toolkit.run.directory import Run, read_metrics
+from toolkit.run.files import write_json
+from toolkit.run.provenance import environment
+from toolkit.tasks.classification import FineTuning, FineTuningConfig
+from toolkit.tasks.forecasting import ForecastingTask
+from toolkit.training.contract import Task, TrainingConfig
 from toolkit.training.feed import seed_everything
-from toolkit.training.fine_tuning import FineTuning, FineTuningConfig
-from toolkit.training.forecasting import ForecastingTask
-from toolkit.training.loop import ImplConfig, Task, TrainingConfig, train
+from toolkit.training.precision import ImplConfig
+from toolkit.training.processes.distributed import make_accelerator
+from toolkit.training.trainer import train
 
 CONTESTANTS = ("ours", "hf_default", "hf_bf16")
 BATCH, LEARNING_RATE, SEED = 32, 1e-3, 0

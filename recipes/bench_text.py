@@ -21,16 +21,19 @@ import transformers
 from bench import StepClock, in_own_process
 
 from toolkit import cli, config
-from toolkit.compare import table
-from toolkit.data.labelled import LabelledText
-from toolkit.data.text_batches import TextBatches
+from toolkit.data.text.batches import TextBatches
+from toolkit.data.text.examples import LabelledText
 from toolkit.errors import UserError
+from toolkit.metrics.tabulate import table
 from toolkit.models.presets import model_config
-from toolkit.run import Run, environment, read_metrics, write_json
-from toolkit.training.distributed import make_accelerator
+from toolkit.run.directory import Run, read_metrics
+from toolkit.run.files import write_json
+from toolkit.run.provenance import environment
+from toolkit.tasks.classification import FineTuning, FineTuningConfig
 from toolkit.training.feed import seed_everything
-from toolkit.training.fine_tuning import FineTuning, FineTuningConfig
-from toolkit.training.loop import ImplConfig, train
+from toolkit.training.precision import ImplConfig
+from toolkit.training.processes.distributed import make_accelerator
+from toolkit.training.trainer import train
 
 CONTESTANTS = ("ours", "hf_pad_to_max_length", "hf_dynamic", "hf_dynamic_bf16_by_length")
 WORDS, LONGEST, CLASSES, BATCH, LEARNING_RATE = 2000, 128, 4, 32, 5e-5

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from toolkit import cli, config
 from toolkit.publishing.card import CardConfig, regenerate, stated
 from toolkit.publishing.card_facts import Facts
-from toolkit.run import disk_errors, restate
+from toolkit.run.directory import restate
+from toolkit.run.files import disk_errors
 
 
 @dataclass

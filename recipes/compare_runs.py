@@ -10,7 +10,7 @@ from pathlib import Path
 
 from toolkit import cli, config
 from toolkit.errors import UserError
-from toolkit.run import disk_errors
+from toolkit.run.files import disk_errors
 
 
 @dataclass
@@ -28,8 +28,8 @@ def main(argv: list[str]) -> None:
         raise UserError('Name two or more runs: make compare-runs RUNS="runs/a runs/b". make runs lists them.')
     if settings.output and not settings.output.endswith(".html"):
         raise UserError(f"output is {settings.output}; its name must end in .html.")
-    from toolkit.compare import table  # only now: --help waits for no library
-    from toolkit.run_browser import differences, figure_rows, read_run, write_runs_page
+    from toolkit.metrics.tabulate import table  # only now: --help waits for no library
+    from toolkit.report.runs import differences, figure_rows, read_run, write_runs_page
 
     shared = os.path.commonpath([os.path.dirname(path) for path in paths]) if len(paths) > 1 else ""
     runs = [read_run(path, os.path.relpath(path, shared or ".")) for path in dict.fromkeys(paths)]

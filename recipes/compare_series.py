@@ -20,28 +20,29 @@ from accelerate import Accelerator
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from toolkit import cli, config, metrics
-from toolkit.compare import mean_interval, paired_difference, table, verdict
-from toolkit.data.augmentation import AugmentationConfig, AugmentedBatches
-from toolkit.data.series import SeriesBatches, SeriesDataset
-from toolkit.data.series_generators import LABELLED
-from toolkit.data.series_splits import SeriesDataSection, check_patches, load_splits
+from toolkit.analysis.dead_branches import report_dead_branches
+from toolkit.analysis.shuffled_patches import shuffle_patches
+from toolkit.baselines.classical import dtw_1nn, logistic_on_values, majority, minirocket
+from toolkit.data.series.augmentation import AugmentationConfig, AugmentedBatches
+from toolkit.data.series.dataset import SeriesBatches, SeriesDataset
+from toolkit.data.series.generators import LABELLED
+from toolkit.data.series.splits import SeriesDataSection, check_patches, load_splits
 from toolkit.errors import UserError, did_you_mean
-from toolkit.models.ablations import AblatedSeriesConfig, AblatedSeriesForClassification, at_budget
-from toolkit.models.baselines import dtw_1nn, logistic_on_values, majority, minirocket
-from toolkit.models.perceptron import PerceptronConfig, PerceptronForClassification
+from toolkit.metrics.intervals import mean_interval, paired_difference, verdict
+from toolkit.metrics.tabulate import table
+from toolkit.models.objectives import ObjectiveConfig
 from toolkit.models.presets import model_config
-from toolkit.models.recurrent import RecurrentConfig, RecurrentForClassification
-from toolkit.models.series import SeriesForClassification, SeriesForMaskedPatches
-from toolkit.report import plot_arms
-from toolkit.run import Run, write_json
-from toolkit.training.dead_branches import report_dead_branches
-from toolkit.training.distributed import make_accelerator
-from toolkit.training.fine_tuning import FineTuningConfig, class_scores, fine_tune, predict
-from toolkit.training.loop import ImplConfig
-from toolkit.training.masked_patches import MaskedPatchesConfig, pretrain_on_series
-from toolkit.training.objectives import ObjectiveConfig
-from toolkit.training.precision import choose
-from toolkit.training.shuffled_patches import shuffle_patches
+from toolkit.models.series.ablations import AblatedSeriesConfig, AblatedSeriesForClassification, at_budget
+from toolkit.models.series.patches import SeriesForClassification, SeriesForMaskedPatches
+from toolkit.models.small.perceptron import PerceptronConfig, PerceptronForClassification
+from toolkit.models.small.recurrent import RecurrentConfig, RecurrentForClassification
+from toolkit.report.plots import plot_arms
+from toolkit.run.directory import Run
+from toolkit.run.files import write_json
+from toolkit.tasks.classification import FineTuningConfig, class_scores, fine_tune, predict
+from toolkit.tasks.masked_patches import MaskedPatchesConfig, pretrain_on_series
+from toolkit.training.precision import ImplConfig, choose
+from toolkit.training.processes.distributed import make_accelerator
 
 TRANSFORMERS = {"random": "random start", "random-frozen": "random start, all but norms and positions frozen",
                 "text": "pretrained on text", "text-frozen": "pretrained on text, all but norms and positions frozen",

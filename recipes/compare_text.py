@@ -16,21 +16,24 @@ from typing import Literal
 import numpy as np
 
 from toolkit import cli, config
-from toolkit.compare import mcnemar, mean_interval, paired_bootstrap, paired_difference, table, verdict
-from toolkit.data.labelled import LabelledText, TextDataSection, draw, label_counts, load_data
-from toolkit.data.text_batches import TextBatches
+from toolkit.analysis.probes import new_text_classifier
+from toolkit.baselines.classical import tfidf_logistic
+from toolkit.data.text.batches import TextBatches
+from toolkit.data.text.examples import LabelledText, draw, label_counts
+from toolkit.data.text.labelled import TextDataSection, load_data
 from toolkit.errors import UserError
+from toolkit.metrics.intervals import mcnemar, mean_interval, paired_bootstrap, paired_difference, verdict
+from toolkit.metrics.tabulate import table
 from toolkit.models.backbone import pretrained_config
-from toolkit.models.baselines import tfidf_logistic
-from toolkit.models.text import Pooling, load_checkpoint_tokenizer
+from toolkit.models.text.classifier import Pooling, load_checkpoint_tokenizer
 from toolkit.publishing import card
-from toolkit.report import plot_learning_curves
-from toolkit.report_page import write_comparison
-from toolkit.run import Run, write_json
-from toolkit.training.distributed import make_accelerator
-from toolkit.training.fine_tuning import FineTuningConfig, fine_tune
-from toolkit.training.loop import ImplConfig
-from toolkit.training.probing import new_text_classifier
+from toolkit.report.pages import write_comparison
+from toolkit.report.plots import plot_learning_curves
+from toolkit.run.directory import Run
+from toolkit.run.files import write_json
+from toolkit.tasks.classification import FineTuningConfig, fine_tune
+from toolkit.training.precision import ImplConfig
+from toolkit.training.processes.distributed import make_accelerator
 
 ARMS = {"random": ("full", False), "frozen": ("head", True), "tuned": ("full", True), "lora": ("lora", True)}
 """Arm → what is trained, and whether it starts from the checkpoint's values."""

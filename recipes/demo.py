@@ -20,16 +20,18 @@ from pretrain_bert import PretrainBertConfig, pretrain_bert  # noqa: E402
 from pretrain_gpt import PretrainGptConfig, pretrain_gpt  # noqa: E402
 
 from toolkit import cli, config  # noqa: E402
-from toolkit.compare import proportion_interval, table  # noqa: E402
-from toolkit.data.corpus import read_documents  # noqa: E402
-from toolkit.data.prepare import prepare  # noqa: E402
-from toolkit.evaluation import compressor_bits_per_byte, primed_xz_bits_per_byte  # noqa: E402
-from toolkit.generation import continue_text, fill_mask  # noqa: E402
+from toolkit.baselines.compressors import compressor_bits_per_byte, primed_xz_bits_per_byte  # noqa: E402
+from toolkit.data.stores.prepare import prepare  # noqa: E402
+from toolkit.data.text.corpus import read_documents  # noqa: E402
+from toolkit.inference.generation import continue_text, fill_mask  # noqa: E402
+from toolkit.metrics.intervals import proportion_interval  # noqa: E402
+from toolkit.metrics.tabulate import table
 from toolkit.publishing import card  # noqa: E402
-from toolkit.report import plot_arms, plot_confusion, plot_loss  # noqa: E402
-from toolkit.run import read_json, read_metrics, write_json  # noqa: E402
+from toolkit.report.plots import plot_arms, plot_confusion, plot_loss  # noqa: E402
+from toolkit.run.directory import read_metrics  # noqa: E402
+from toolkit.run.files import read_json, write_json
 from toolkit.training.arms import arms_table  # noqa: E402
-from toolkit.training.distributed import make_accelerator  # noqa: E402
+from toolkit.training.processes.distributed import make_accelerator  # noqa: E402
 
 CONFIGS = Path(__file__).parent / "configs/demo"
 DEMO = Path("runs/demo")

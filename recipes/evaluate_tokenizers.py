@@ -14,12 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from toolkit import cli, config
-from toolkit.compare import table
-from toolkit.data.corpus import CorpusConfig, iterate_documents, prepare_corpus, read_documents
-from toolkit.report import plot_vocabularies
-from toolkit.run import Run, write_atomic, write_json
-from toolkit.tokenizer_evaluation import evaluate_tokenizer, sample_paragraphs
-from toolkit.tokenizer_training import VocabularyTooLarge, is_spec, prepare_tokenizer, read_spec
+from toolkit.data.stores.prepare import prepare_tokenizer
+from toolkit.data.text.corpus import CorpusConfig, iterate_documents, prepare_corpus, read_documents
+from toolkit.metrics.tabulate import table
+from toolkit.report.plots import plot_vocabularies
+from toolkit.run.directory import Run
+from toolkit.run.files import write_atomic, write_json
+from toolkit.tokenization.measure import evaluate_tokenizer, sample_paragraphs
+from toolkit.tokenization.train import VocabularyTooLarge, is_spec, read_spec
 
 SHIPPED = ("wordpiece-8k", "bpe-8k", "byte-level-bpe-4k", "unigram-8k", "bytes", "characters")
 

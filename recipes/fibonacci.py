@@ -18,17 +18,18 @@ import numpy as np
 import torch
 
 from toolkit import cli, config
-from toolkit.compare import Interval, mean_interval, paired_difference, table, verdict
 from toolkit.data import counter
-from toolkit.data.series_generators import fibonacci as fibonacci_numbers
+from toolkit.data.series.generators import fibonacci as fibonacci_numbers
 from toolkit.errors import UserError
-from toolkit.models.recurrent import RecurrentConfig, RecurrentForClassification
-from toolkit.report import COLOURS, INK, SOFT, save_figure
-from toolkit.run import Run
-from toolkit.training.distributed import make_accelerator
-from toolkit.training.fine_tuning import FineTuningConfig, fine_tune, for_all
-from toolkit.training.loop import ImplConfig
-from toolkit.training.precision import choose
+from toolkit.metrics.intervals import Interval, mean_interval, paired_difference, verdict
+from toolkit.metrics.tabulate import table
+from toolkit.models.small.recurrent import RecurrentConfig, RecurrentForClassification
+from toolkit.report.plots import COLOURS, INK, SOFT, save_figure
+from toolkit.run.directory import Run
+from toolkit.tasks.base import for_all
+from toolkit.tasks.classification import FineTuningConfig, fine_tune
+from toolkit.training.precision import ImplConfig, choose
+from toolkit.training.processes.distributed import make_accelerator
 
 ARMS = {"rnn": None, "rnn-attention": "positional", "rnn-mean": "uniform"}
 """Name → how the RNN's states are pooled: the last, the tutorial's attention layer, the mean of all."""

@@ -29,8 +29,8 @@ def main(argv: list[str]) -> None:
     settings = config.parse(FillMaskConfig, argv, __doc__, ["model"])
     if bool(settings.text) == bool(settings.texts):
         raise UserError("Give either --text TEXT or --texts FILE.")
-    from toolkit.data.labelled import read_texts  # only now: --help waits for no library
-    from toolkit.generation import fill_masks
+    from toolkit.data.text.labelled import read_texts  # only now: --help waits for no library
+    from toolkit.inference.generation import fill_masks
 
     texts = [settings.text] if settings.text else [text for text, _ in read_texts(settings.texts, settings.text_column)]
     for text, masks in zip(texts, fill_masks(settings.model, texts, settings.top_k, settings.batch_size), strict=True):

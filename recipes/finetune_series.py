@@ -12,19 +12,19 @@ from functools import partial
 from typing import Literal
 
 from toolkit import cli, config
-from toolkit.data.series import SeriesBatches
-from toolkit.data.series_splits import SeriesDataSection, check_patches, load_splits
+from toolkit.analysis.dead_branches import report_dead_branches
+from toolkit.baselines.classical import dtw_1nn, logistic_on_values, majority, minirocket
+from toolkit.data.series.dataset import SeriesBatches
+from toolkit.data.series.splits import SeriesDataSection, check_patches, load_splits
 from toolkit.errors import UserError
 from toolkit.models.backbone import checkpoint_config, pretrained_config
-from toolkit.models.baselines import dtw_1nn, logistic_on_values, majority, minirocket
-from toolkit.models.series import SeriesConfig, SeriesForClassification
+from toolkit.models.series.patches import SeriesConfig, SeriesForClassification
 from toolkit.publishing.card import CardConfig
-from toolkit.run import Run
+from toolkit.run.directory import Run
+from toolkit.tasks.classification import FineTuningConfig, class_scores
 from toolkit.training.arms import Arm, arms_table, dry_run_arms, fine_tune_arms
-from toolkit.training.dead_branches import report_dead_branches
-from toolkit.training.distributed import make_accelerator
-from toolkit.training.fine_tuning import FineTuningConfig, class_scores
-from toolkit.training.loop import ImplConfig
+from toolkit.training.precision import ImplConfig
+from toolkit.training.processes.distributed import make_accelerator
 
 BASELINES = {"logistic": lambda train, test, seed: logistic_on_values(train.values, train.labels, test.values),
              "minirocket": minirocket, "dtw": dtw_1nn}

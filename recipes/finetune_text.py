@@ -14,22 +14,25 @@ from functools import partial
 
 import numpy as np
 
-from toolkit import cli, config, tokenization
-from toolkit.data.labelled import LabelledText, TextDataSection, few_shot, load_data
-from toolkit.data.text_batches import TextBatches
+from toolkit import cli, config
+from toolkit.analysis.probes import new_text_classifier
+from toolkit.baselines.classical import constant_outputs, tfidf_outputs
+from toolkit.data.text.batches import TextBatches
+from toolkit.data.text.examples import LabelledText, few_shot
+from toolkit.data.text.labelled import TextDataSection, load_data
 from toolkit.errors import UserError
 from toolkit.models.backbone import pretrained_config
-from toolkit.models.baselines import constant_outputs, tfidf_outputs
-from toolkit.models.text import Pooling, load_checkpoint_tokenizer
+from toolkit.models.text.classifier import Pooling, load_checkpoint_tokenizer
 from toolkit.publishing.card import CardConfig
-from toolkit.report_page import Classified, write_page, write_predictions
-from toolkit.run import Run, read_json
+from toolkit.report.pages import Classified, write_page, write_predictions
+from toolkit.run.directory import Run
+from toolkit.run.files import read_json
+from toolkit.tasks.classification import MAIN_SCORE, FineTuningConfig, score
+from toolkit.tasks.threshold import ThresholdConfig
+from toolkit.tokenization import load as tokenization
 from toolkit.training.arms import Arm, arms_table, dry_run_arms, fine_tune_arms
-from toolkit.training.distributed import make_accelerator
-from toolkit.training.fine_tuning import MAIN_SCORE, FineTuningConfig, score
-from toolkit.training.loop import ImplConfig
-from toolkit.training.probing import new_text_classifier
-from toolkit.training.threshold import ThresholdConfig
+from toolkit.training.precision import ImplConfig
+from toolkit.training.processes.distributed import make_accelerator
 
 
 @dataclass

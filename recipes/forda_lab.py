@@ -21,22 +21,24 @@ import torch
 from transformers import AutoModelForSequenceClassification, BertConfig, PreTrainedModel
 
 from toolkit import cli, config
-from toolkit.compare import mean_interval, paired_bootstrap, paired_difference, table, verdict
-from toolkit.data.series import SeriesBatches, SeriesDataset
-from toolkit.data.series_splits import SeriesDataSection, Splits, check_patches, load_splits
+from toolkit.analysis.dead_branches import report_dead_branches
+from toolkit.baselines.classical import minirocket
+from toolkit.data.series.dataset import SeriesBatches, SeriesDataset
+from toolkit.data.series.splits import SeriesDataSection, Splits, check_patches, load_splits
 from toolkit.errors import UserError
-from toolkit.models.ablations import AblatedSeriesConfig, AblatedSeriesForClassification, at_budget
-from toolkit.models.baselines import minirocket
-from toolkit.models.keras_forda import KerasForda, KerasFordaConfig
-from toolkit.models.perceptron import PerceptronConfig, PerceptronForClassification
-from toolkit.models.series import SeriesConfig
-from toolkit.report import plot_arms
-from toolkit.report_series import plot_examples, plot_fits, plot_spectra
-from toolkit.run import Run, read_metrics, write_atomic
-from toolkit.training.dead_branches import report_dead_branches
-from toolkit.training.distributed import make_accelerator
-from toolkit.training.fine_tuning import FineTuningConfig, class_scores, fine_tune
-from toolkit.training.loop import ImplConfig
+from toolkit.metrics.intervals import mean_interval, paired_bootstrap, paired_difference, verdict
+from toolkit.metrics.tabulate import table
+from toolkit.models.series.ablations import AblatedSeriesConfig, AblatedSeriesForClassification, at_budget
+from toolkit.models.series.patches import SeriesConfig
+from toolkit.models.small.keras_forda import KerasForda, KerasFordaConfig
+from toolkit.models.small.perceptron import PerceptronConfig, PerceptronForClassification
+from toolkit.report.plots import plot_arms
+from toolkit.report.series_plots import plot_examples, plot_fits, plot_spectra
+from toolkit.run.directory import Run, read_metrics
+from toolkit.run.files import write_atomic
+from toolkit.tasks.classification import FineTuningConfig, class_scores, fine_tune
+from toolkit.training.precision import ImplConfig
+from toolkit.training.processes.distributed import make_accelerator
 
 ARCHIVE = "https://www.timeseriesclassification.com"
 ABLATIONS = {"full": ("full", True), "identity": ("identity", True), "uniform": ("uniform", True),

@@ -20,8 +20,9 @@ import numpy as np
 from transformers import BertConfig, PreTrainedModel
 
 from toolkit import cli, config
-from toolkit.compare import mean_interval, table, verdict
-from toolkit.data.forecasting import (
+from toolkit.analysis.dead_branches import report_dead_branches
+from toolkit.baselines.naive import repeat_last, seasonal_naive
+from toolkit.data.series.windows import (
     ForecastData,
     ForecastDataSection,
     WindowBatches,
@@ -29,29 +30,18 @@ from toolkit.data.forecasting import (
     window_splits,
 )
 from toolkit.errors import UserError, did_you_mean
-from toolkit.models.forecasting_baselines import (
-    DLinear,
-    DLinearConfig,
-    NLinear,
-    NLinearConfig,
-    repeat_last,
-    seasonal_naive,
-)
-from toolkit.models.series import SeriesForForecasting, SeriesForMaskedPatches
-from toolkit.report import plot_by_step, plot_forecasts
-from toolkit.run import HOW_IT_IS_RUN, Run, write_json
-from toolkit.training.dead_branches import report_dead_branches
-from toolkit.training.distributed import make_accelerator
+from toolkit.metrics.intervals import mean_interval, verdict
+from toolkit.metrics.tabulate import table
+from toolkit.models.series.patches import SeriesForForecasting, SeriesForMaskedPatches
+from toolkit.models.small.linear import DLinear, DLinearConfig, NLinear, NLinearConfig
+from toolkit.report.plots import plot_by_step, plot_forecasts
+from toolkit.run.directory import HOW_IT_IS_RUN, Run
+from toolkit.run.files import write_json
+from toolkit.tasks.forecasting import ForecastConfig, Forecaster, ForecastingTask, fit_forecaster, score_forecaster
+from toolkit.tasks.masked_patches import MaskedPatchesConfig, pretrain_on_series
 from toolkit.training.dry_run import dry_run
-from toolkit.training.forecasting import (
-    ForecastConfig,
-    Forecaster,
-    ForecastingTask,
-    fit_forecaster,
-    score_forecaster,
-)
-from toolkit.training.loop import ImplConfig
-from toolkit.training.masked_patches import MaskedPatchesConfig, pretrain_on_series
+from toolkit.training.precision import ImplConfig
+from toolkit.training.processes.distributed import make_accelerator
 
 LINEAR = {"nlinear": (NLinear, NLinearConfig), "dlinear": (DLinear, DLinearConfig)}
 Start = Literal["random", "masked-patches", "pretrained", "pretrained-frozen", "random-frozen"]

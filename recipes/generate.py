@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from toolkit import cli, config
 from toolkit.errors import UserError
-from toolkit.run import disk_errors, write_atomic
+from toolkit.run.files import disk_errors, write_atomic
 
 
 @dataclass
@@ -50,8 +50,8 @@ def main(argv: list[str]) -> None:
         raise UserError("Give either --prompt TEXT or --prompts FILE.")
     if settings.output and not settings.output.endswith(".jsonl"):
         raise UserError(f"output is {settings.output}; its name must end in .jsonl.")
-    from toolkit.data.labelled import read_texts  # only now: --help waits for no library
-    from toolkit.generation import generate, open_model
+    from toolkit.data.text.labelled import read_texts  # only now: --help waits for no library
+    from toolkit.inference.generation import generate, open_model
 
     prompts = [settings.prompt] if settings.prompt else [
         text for text, _ in read_texts(settings.prompts, settings.text_column)]

@@ -23,8 +23,8 @@ class ListRunsConfig:
 
 def main(argv: list[str]) -> None:
     settings = config.parse(ListRunsConfig, argv, __doc__, ["directory"])
-    from toolkit.compare import table  # only now: --help waits for no library
-    from toolkit.run_browser import find_runs, runs_rows
+    from toolkit.metrics.tabulate import table  # only now: --help waits for no library
+    from toolkit.report.runs import find_runs, runs_rows
 
     runs = find_runs(settings.directory)
     shown = [run for run in runs if settings.state in ("all", run.state)]

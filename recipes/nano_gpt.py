@@ -12,14 +12,16 @@ import numpy as np
 import torch
 
 from toolkit import cli, config
-from toolkit.data.sorting import LENGTH, LETTERS, SortingBatches, all_inputs, held_out, with_answers
-from toolkit.models.gpt import GPT2LMHeadModel
+from toolkit.data.stores.sorting import LENGTH, LETTERS, SortingBatches, all_inputs, held_out, with_answers
 from toolkit.models.presets import model_config
-from toolkit.run import Run
-from toolkit.training.distributed import make_accelerator
+from toolkit.models.text.gpt import GPT2LMHeadModel
+from toolkit.run.directory import Run
+from toolkit.tasks.causal_lm import CausalLanguageModelling
+from toolkit.training.contract import TrainingConfig
 from toolkit.training.feed import as_tensors, seed_everything, to_device
-from toolkit.training.loop import ImplConfig, TrainingConfig, train
-from toolkit.training.pretraining import CausalLanguageModelling
+from toolkit.training.precision import ImplConfig
+from toolkit.training.processes.distributed import make_accelerator
+from toolkit.training.trainer import train
 
 
 @dataclass

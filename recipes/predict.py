@@ -21,16 +21,16 @@ import transformers
 from transformers import PreTrainedConfig
 
 from toolkit import cli, config
-from toolkit.data.labelled import read_texts
-from toolkit.data.series import z_normalise
-from toolkit.data.series_files import read_values
-from toolkit.data.series_tables import SeriesTable
+from toolkit.data.series.dataset import z_normalise
+from toolkit.data.series.files import read_values
+from toolkit.data.series.tables import SeriesTable
+from toolkit.data.text.labelled import read_texts
 from toolkit.errors import UserError
-from toolkit.generation import load_weights
 from toolkit.hub import checkpoint_directory
+from toolkit.inference.generation import load_weights
 from toolkit.models.backbone import checkpoint_config, is_classifier, model_class
-from toolkit.models.text import load_checkpoint_tokenizer
-from toolkit.run import disk_errors
+from toolkit.models.text.classifier import load_checkpoint_tokenizer
+from toolkit.run.files import disk_errors
 
 
 @dataclass

@@ -12,21 +12,23 @@ from dataclasses import dataclass, field
 import torch
 
 from toolkit import cli, config
-from toolkit.data.bert import MaskingConfig, unigram_entropy
-from toolkit.data.corpus import CorpusConfig
-from toolkit.data.prepare import prepare
+from toolkit.analysis.probes import ProbeConfig, Probes
+from toolkit.data.stores.pairs import MaskingConfig, unigram_entropy
+from toolkit.data.stores.prepare import prepare
+from toolkit.data.text.corpus import CorpusConfig
 from toolkit.errors import UserError
-from toolkit.models.bert import BertForPreTraining
 from toolkit.models.initialisation import InitialValues, initialise
 from toolkit.models.presets import model_config, preset
+from toolkit.models.text.bert import BertForPreTraining
 from toolkit.publishing.card import CardConfig
-from toolkit.run import Run
-from toolkit.training.distributed import main_process_first, make_accelerator
+from toolkit.run.directory import Run
+from toolkit.tasks.masked_lm import BertPretraining
+from toolkit.tasks.pretraining import PretrainingConfig, with_defaults
 from toolkit.training.dry_run import dry_run
 from toolkit.training.feed import seed_everything
-from toolkit.training.loop import ImplConfig, train
-from toolkit.training.pretraining import BertPretraining, PretrainingConfig, with_defaults
-from toolkit.training.probing import ProbeConfig, Probes
+from toolkit.training.precision import ImplConfig
+from toolkit.training.processes.distributed import main_process_first, make_accelerator
+from toolkit.training.trainer import train
 
 
 @dataclass

@@ -11,22 +11,24 @@ Corpus → byte-level BPE tokenizer → token store → blocks → GPT2LMHeadMod
 from dataclasses import dataclass, field
 
 from toolkit import cli, config
-from toolkit.data.bert import unigram_entropy
-from toolkit.data.corpus import CorpusConfig
-from toolkit.data.prepare import PreparedData, prepare
-from toolkit.data.series_corpus import SeriesCorpusConfig, prepare_series
+from toolkit.analysis.probes import ProbeConfig, Probes
+from toolkit.data.stores.pairs import unigram_entropy
+from toolkit.data.stores.prepare import PreparedData, prepare
+from toolkit.data.stores.series import SeriesCorpusConfig, prepare_series
+from toolkit.data.text.corpus import CorpusConfig
 from toolkit.errors import UserError
-from toolkit.models.gpt import GPT2LMHeadModel
 from toolkit.models.initialisation import InitialValues, initialise
 from toolkit.models.presets import model_config, preset
+from toolkit.models.text.gpt import GPT2LMHeadModel
 from toolkit.publishing.card import CardConfig
-from toolkit.run import Run
-from toolkit.training.distributed import main_process_first, make_accelerator
+from toolkit.run.directory import Run
+from toolkit.tasks.causal_lm import GptPretraining, SeriesPretraining
+from toolkit.tasks.pretraining import PretrainingConfig, with_defaults
 from toolkit.training.dry_run import dry_run
 from toolkit.training.feed import seed_everything
-from toolkit.training.loop import ImplConfig, train
-from toolkit.training.pretraining import GptPretraining, PretrainingConfig, SeriesPretraining, with_defaults
-from toolkit.training.probing import ProbeConfig, Probes
+from toolkit.training.precision import ImplConfig
+from toolkit.training.processes.distributed import main_process_first, make_accelerator
+from toolkit.training.trainer import train
 
 
 @dataclass

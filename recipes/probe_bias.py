@@ -12,7 +12,7 @@ run's directory or a hub id; of a run, the report goes to its bias.json, from wh
 from dataclasses import dataclass
 
 from toolkit import cli, config
-from toolkit.run import disk_errors, write_json
+from toolkit.run.files import disk_errors, write_json
 
 
 @dataclass
@@ -30,7 +30,7 @@ class ProbeBiasConfig:
 
 
 def show(report: dict) -> None:
-    from toolkit.compare import table
+    from toolkit.metrics.tabulate import table
 
     def row(category: str, found: dict) -> dict:
         share = "–" if found["prefers_a"] is None else (
@@ -58,7 +58,7 @@ def show(report: dict) -> None:
 
 def main(argv: list[str]) -> None:
     settings = config.parse(ProbeBiasConfig, argv, __doc__, ["model"])
-    from toolkit.bias import probe_bias, read_pairs, report_path  # only now: --help waits for no library
+    from toolkit.analysis.bias import probe_bias, read_pairs, report_path  # only now: --help waits for no library
 
     pairs = read_pairs(settings.pairs, settings.a_column, settings.b_column,
                        settings.category_column) if settings.pairs else None

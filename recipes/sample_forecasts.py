@@ -18,14 +18,16 @@ import torch
 from pretrain_gpt import PretrainGptConfig
 
 from toolkit import cli, config, metrics
-from toolkit.compare import paired_bootstrap, table
-from toolkit.data.series_bins import SeriesBins
-from toolkit.data.series_corpus import SeriesCorpusConfig, split_windows
+from toolkit.baselines.naive import repeat_last, seasonal_naive
+from toolkit.data.stores.series import SeriesCorpusConfig, split_windows
 from toolkit.errors import UserError
-from toolkit.models.forecasting_baselines import carried_forward, repeat_last, seasonal_naive
-from toolkit.models.series_sampling import load_series_gpt, sample_paths
-from toolkit.report import COLOURS, INK, SOFT, save_figure
-from toolkit.run import Run
+from toolkit.inference.sampling import load_series_gpt, sample_paths
+from toolkit.metrics.intervals import paired_bootstrap
+from toolkit.metrics.tabulate import table
+from toolkit.models.small.linear import carried_forward
+from toolkit.report.plots import COLOURS, INK, SOFT, save_figure
+from toolkit.run.directory import Run
+from toolkit.tokenization.bins import SeriesBins
 
 QUANTILES = (0.1, 0.5, 0.9)
 

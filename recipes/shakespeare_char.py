@@ -15,8 +15,8 @@ from pretrain_gpt import PretrainGptConfig, pretrain_gpt
 
 from toolkit import cli, config
 from toolkit.errors import UserError
-from toolkit.run import write_atomic
-from toolkit.training.distributed import main_process_first, make_accelerator
+from toolkit.run.files import write_atomic
+from toolkit.training.processes.distributed import main_process_first, make_accelerator
 
 
 @dataclass

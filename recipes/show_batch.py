@@ -20,15 +20,16 @@ from pretrain_bert import PretrainBertConfig
 from pretrain_gpt import PretrainGptConfig, load_data
 
 from toolkit import cli, config
-from toolkit.data.bert import IGNORED, BertBatches
-from toolkit.data.gpt import GptBatches
-from toolkit.data.labelled import TextDataSection
-from toolkit.data.prepare import PreparedData, prepare
-from toolkit.data.series import SeriesBatches
-from toolkit.data.series_bins import SeriesBins
-from toolkit.data.series_splits import ROLES, SeriesDataSection, check_patches, load_splits
+from toolkit.data.batches import IGNORED
+from toolkit.data.series.dataset import SeriesBatches
+from toolkit.data.series.splits import ROLES, SeriesDataSection, check_patches, load_splits
+from toolkit.data.stores.blocks import GptBatches
+from toolkit.data.stores.pairs import BertBatches
+from toolkit.data.stores.prepare import PreparedData, prepare
+from toolkit.data.text.labelled import TextDataSection
 from toolkit.errors import UserError
-from toolkit.models.patches import patches_observed
+from toolkit.models.series.embedding import patches_observed
+from toolkit.tokenization.bins import SeriesBins
 
 SHOWN_VALUES = 8
 

@@ -17,12 +17,14 @@ from pretrain_gpt import pretrain_gpt
 from show_batch import read_pretraining
 
 from toolkit import cli, config
-from toolkit.compare import mean_interval, table
 from toolkit.errors import UserError
-from toolkit.report import plot_sweep
-from toolkit.run import environment, write_json
+from toolkit.metrics.intervals import mean_interval
+from toolkit.metrics.tabulate import table
+from toolkit.report.plots import plot_sweep
+from toolkit.run.files import write_json
+from toolkit.run.provenance import environment
 from toolkit.training.budget import Budget
-from toolkit.training.distributed import make_accelerator
+from toolkit.training.processes.distributed import make_accelerator
 
 
 @dataclass

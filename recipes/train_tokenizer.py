@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from toolkit import cli, config
-from toolkit.data.corpus import CorpusConfig, prepare_corpus, read_documents
-from toolkit.tokenizer_training import prepare_tokenizer
+from toolkit.data.stores.prepare import prepare_tokenizer
+from toolkit.data.text.corpus import CorpusConfig, prepare_corpus, read_documents
 
 
 @dataclass

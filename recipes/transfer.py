@@ -18,23 +18,25 @@ from typing import Literal
 import numpy as np
 
 from toolkit import cli, config
-from toolkit.compare import mean_interval, paired_difference, table, verdict
-from toolkit.data.labelled import LabelledText, TextDataSection, draw, label_counts, load_data
-from toolkit.data.text_batches import TextBatches
-from toolkit.data.word_vectors import averaged, load_word2vec
+from toolkit.analysis.probes import fit_head, frozen_states, new_text_classifier
+from toolkit.baselines.classical import majority, tfidf_logistic
+from toolkit.data.text.batches import TextBatches
+from toolkit.data.text.examples import LabelledText, draw, label_counts
+from toolkit.data.text.labelled import TextDataSection, load_data
 from toolkit.errors import UserError
-from toolkit.models.baselines import majority, tfidf_logistic
-from toolkit.models.text import load_checkpoint_tokenizer, text_classifier
+from toolkit.metrics.intervals import mean_interval, paired_difference, verdict
+from toolkit.metrics.tabulate import table
+from toolkit.models.text.classifier import load_checkpoint_tokenizer, text_classifier
+from toolkit.models.word_vectors import averaged, load_word2vec
 from toolkit.publishing import card
-from toolkit.report import plot_learning_curves
-from toolkit.run import Run, write_json
-from toolkit.tokenization import load_tokenizer
-from toolkit.training.distributed import make_accelerator
+from toolkit.report.plots import plot_learning_curves
+from toolkit.run.directory import Run
+from toolkit.run.files import write_json
+from toolkit.tasks.classification import FineTuningConfig, fine_tune
+from toolkit.tokenization.load import load_tokenizer
 from toolkit.training.feed import seed_everything
-from toolkit.training.fine_tuning import FineTuningConfig, fine_tune
-from toolkit.training.loop import ImplConfig
-from toolkit.training.precision import choose
-from toolkit.training.probing import fit_head, frozen_states, new_text_classifier
+from toolkit.training.precision import ImplConfig, choose
+from toolkit.training.processes.distributed import make_accelerator
 
 MEAN = "mean of all sets"
 

@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from toolkit import cli, config
-from toolkit.compare import table
-from toolkit.data.corpus import CorpusConfig
-from toolkit.data.prepare import prepare
-from toolkit.data.word_vectors import METHODS, WordVectors, save_word2vec, train_word_vectors
+from toolkit.data.stores.prepare import prepare
+from toolkit.data.text.corpus import CorpusConfig
 from toolkit.errors import UserError, did_you_mean
-from toolkit.run import Run
-from toolkit.tokenization import ordinary_ids
+from toolkit.metrics.tabulate import table
+from toolkit.models.word_vectors import METHODS, WordVectors, save_word2vec, train_word_vectors
+from toolkit.run.directory import Run
+from toolkit.tokenization.load import ordinary_ids
 
 
 @dataclass

@@ -12,10 +12,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a mistyped name must fail at onc
 import numpy as np
 import pytest
 
-from toolkit.data.sources import Document
-from toolkit.data.store import TokenStore, build_store
-from toolkit.tokenization import load_tokenizer
-from toolkit.tokenizer_training import read_spec, train_tokenizer
+from toolkit.data.stores.store import TokenStore, build_store
+from toolkit.data.text.documents import Document
+from toolkit.tokenization.load import load_tokenizer
+from toolkit.tokenization.train import read_spec, train_tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 

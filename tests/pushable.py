@@ -8,9 +8,9 @@ import torch
 import yaml
 from PIL import Image
 
-from toolkit.models.bert import BertForPreTraining
-from toolkit.models.series import SeriesForClassification
-from toolkit.models.text import text_classifier
+from toolkit.models.series.patches import SeriesForClassification
+from toolkit.models.text.bert import BertForPreTraining
+from toolkit.models.text.classifier import text_classifier
 from toolkit.training import checkpoint
 
 CARD = """---

@@ -27,15 +27,18 @@ import yaml
 from safetensors.torch import load_file
 from transformers import BertConfig, GPT2Config
 
-from toolkit.data.bert import IGNORED, MaskingConfig
-from toolkit.data.corpus import CorpusConfig
-from toolkit.data.prepare import PreparedData, prepare
-from toolkit.models.bert import BertForPreTraining
-from toolkit.models.gpt import GPT2LMHeadModel
-from toolkit.run import Run, read_json, read_metrics  # noqa: F401
-from toolkit.training import loop
-from toolkit.training.distributed import make_accelerator
-from toolkit.training.pretraining import BertPretraining, GptPretraining
+from toolkit.data.batches import IGNORED
+from toolkit.data.stores.pairs import MaskingConfig
+from toolkit.data.stores.prepare import PreparedData, prepare
+from toolkit.data.text.corpus import CorpusConfig
+from toolkit.models.text.bert import BertForPreTraining
+from toolkit.models.text.gpt import GPT2LMHeadModel
+from toolkit.run.directory import Run, read_metrics  # noqa: F401
+from toolkit.run.files import read_json  # noqa: F401
+from toolkit.tasks.causal_lm import GptPretraining
+from toolkit.tasks.masked_lm import BertPretraining
+from toolkit.training import trainer as loop
+from toolkit.training.processes.distributed import make_accelerator
 
 ROOT = Path(__file__).parent.parent
 SPECS = {"wordpiece": "algorithm: wordpiece\nvocab_size: 260\nlowercase: true\n",
@@ -151,7 +154,7 @@ class Finished:
 def start_server():
     """The context whose processes are forked from a server with the libraries imported; returns before they are."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["toolkit.training.pretraining", "toolkit.data.word_vectors", "sentencex",
+    context.set_forkserver_preload(["toolkit.tasks.causal_lm", "toolkit.models.word_vectors", "sentencex",
                                     "transformers.models.bert.modeling_bert", "transformers.models.gpt2.modeling_gpt2"])
     multiprocessing.forkserver.ensure_running()
     return context
@@ -211,8 +214,8 @@ def _signal_self(where: str, at: int, number: int) -> None:
     evaluation `at` (from 0). `checkpoint`: with that of step `at` half written; `renamed`: in place, but older ones not
     yet removed. `model`: with the best model half written.
     """
-    from toolkit.data.bert import BertBatches
-    from toolkit.data.gpt import GptBatches
+    from toolkit.data.stores.blocks import GptBatches
+    from toolkit.data.stores.pairs import BertBatches
     from toolkit.training import checkpoint
 
     def before(owner, name: str, reached) -> None:

@@ -6,7 +6,8 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, BertConfig, GPT2Config
 
-from toolkit.models.ablations import (
+from toolkit.models.fast_layers import use_fused_layers
+from toolkit.models.series.ablations import (
     ATTENTIONS,
     AblatedBertLayer,
     AblatedGPT2Block,
@@ -16,9 +17,8 @@ from toolkit.models.ablations import (
     at_budget,
     count_parameters,
 )
-from toolkit.models.layers import use_fused_layers
-from toolkit.models.perceptron import PerceptronConfig, PerceptronForClassification
-from toolkit.models.series import SeriesConfig, SeriesForClassification
+from toolkit.models.series.patches import SeriesConfig, SeriesForClassification
+from toolkit.models.small.perceptron import PerceptronConfig, PerceptronForClassification
 
 BACKBONES = {
     "bert": BertConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,

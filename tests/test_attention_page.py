@@ -17,19 +17,14 @@ import torch
 from test_generation import runs  # noqa: F401 - a fixture
 from transformers import AutoModel, BertConfig, GPT2Config
 
-from toolkit.attention_page import (
-    AttentionMaps,
-    relative_entropy,
-    series_attention,
-    text_attention,
-    write_attention_page,
-)
-from toolkit.data.series import z_normalise
-from toolkit.data.series_generators import cylinder_bell_funnel
+from toolkit.analysis.attention import AttentionMaps, relative_entropy, series_attention, text_attention
+from toolkit.data.series.dataset import z_normalise
+from toolkit.data.series.generators import cylinder_bell_funnel
 from toolkit.errors import UserError
-from toolkit.generation import open_model
-from toolkit.models.series import SeriesForClassification, SeriesForForecasting
-from toolkit.models.text import text_classifier
+from toolkit.inference.generation import open_model
+from toolkit.models.series.patches import SeriesForClassification, SeriesForForecasting
+from toolkit.models.text.classifier import text_classifier
+from toolkit.report.attention_page import write_attention_page
 
 TEXT = "the old captain went back to the river."
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -9,9 +9,9 @@ import pytest
 import torch
 from test_generation import bert, gpt, runs  # noqa: F401 - fixtures
 
-from toolkit.bias import CONTROL, Pair, probe_bias, read_pairs, report_path, template_pairs
+from toolkit.analysis.bias import CONTROL, Pair, probe_bias, read_pairs, report_path, template_pairs
 from toolkit.errors import UserError
-from toolkit.run import read_json
+from toolkit.run.files import read_json
 
 PAIRS = [Pair("the old man went to the river .", "the old captain went to the river .", "one"),
          Pair("a garden in winter .", "a garden in the long summer night .", "one"),

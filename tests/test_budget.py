@@ -7,10 +7,12 @@ import small
 from test_loop import Toy
 
 from toolkit.errors import UserError
-from toolkit.run import read_json, read_metrics
-from toolkit.training import loop, warm_up
+from toolkit.run.directory import read_metrics
+from toolkit.run.files import read_json
+from toolkit.training import trainer as loop
+from toolkit.training import warm_up
 from toolkit.training.budget import Budget, BudgetConfig
-from toolkit.training.loop import TrainingConfig
+from toolkit.training.contract import TrainingConfig
 from toolkit.training.optim import learning_rate_factor
 
 TOKENS = 24  # of a step of Toy with four rows

@@ -21,18 +21,18 @@ from huggingface_hub import ModelCard, metadata_load
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
 import toolkit.publishing.card
-from toolkit.data.bert import MaskingConfig
-from toolkit.data.corpus import CorpusConfig
+from toolkit.data.stores.pairs import MaskingConfig
+from toolkit.data.text.corpus import CorpusConfig
 from toolkit.errors import UserError
-from toolkit.models.forecasting_baselines import DLinear, DLinearConfig
-from toolkit.models.recurrent import RecurrentConfig, RecurrentForClassification
-from toolkit.models.series import SeriesConfig, SeriesForForecasting
+from toolkit.models.series.patches import SeriesConfig, SeriesForForecasting
+from toolkit.models.small.linear import DLinear, DLinearConfig
+from toolkit.models.small.recurrent import RecurrentConfig, RecurrentForClassification
 from toolkit.publishing.card import CardConfig, LiveCard, regenerate, text
 from toolkit.publishing.card_facts import Facts
-from toolkit.run import read_json, write_json
-from toolkit.training.distributed import make_accelerator
-from toolkit.training.fine_tuning import FineTuningConfig
-from toolkit.training.pretraining import PretrainingConfig
+from toolkit.run.files import read_json, write_json
+from toolkit.tasks.classification import FineTuningConfig
+from toolkit.tasks.pretraining import PretrainingConfig
+from toolkit.training.processes.distributed import make_accelerator
 
 STATED = CardConfig(license="cc-by-4.0", language=["eo"], speakers="a random generator", written="just now",
                     author="Ada", limits="It knows no word of any language.")

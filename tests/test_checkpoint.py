@@ -8,8 +8,8 @@ import small
 import torch
 
 from toolkit.errors import UserError
-from toolkit.models.bert import BertForPreTraining
-from toolkit.models.gpt import GPT2LMHeadModel
+from toolkit.models.text.bert import BertForPreTraining
+from toolkit.models.text.gpt import GPT2LMHeadModel
 from toolkit.training import checkpoint
 from toolkit.training.optim import OptimConfig, make_optimizers
 

@@ -9,14 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from toolkit.compare import (
-    Interval,
-    mean_interval,
-    paired_difference,
-    proportion_interval,
-    table,
-    verdict,
-)
+from toolkit.metrics.intervals import Interval, mean_interval, paired_difference, proportion_interval, verdict
+from toolkit.metrics.tabulate import table
 
 # Hours of extra sleep of ten patients under two drugs: Student (1908), R's `sleep`.
 DRUG_1 = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
@@ -169,6 +163,6 @@ def test_columns_that_no_row_has_are_refused():
 
 
 def test_comparing_does_not_import_torch():
-    code = "import sys, toolkit; before = 'torch' in sys.modules; import toolkit.compare; " \
+    code = "import sys, toolkit; before = 'torch' in sys.modules; import toolkit.metrics.intervals; " \
            "sys.exit('torch' in sys.modules and not before)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0

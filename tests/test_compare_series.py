@@ -10,8 +10,8 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from transformers import BertForPreTraining
 
-from toolkit.data.series import SeriesDataset
-from toolkit.data.series_generators import cylinder_bell_funnel
+from toolkit.data.series.dataset import SeriesDataset
+from toolkit.data.series.generators import cylinder_bell_funnel
 from toolkit.errors import UserError
 from toolkit.models.presets import model_config
 

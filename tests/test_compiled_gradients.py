@@ -15,12 +15,18 @@ import torch
 from torch._dynamo.utils import counters
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from toolkit.data.bert import IGNORED
-from toolkit.models import layers, loss
-from toolkit.models.bert import BertForPreTraining
-from toolkit.models.gpt import GPT2LMHeadModel
-from toolkit.models.series import SeriesConfig, SeriesForClassification, SeriesForForecasting, SeriesForMaskedPatches
-from toolkit.models.text import TextConfig, TextForClassification
+from toolkit.data.batches import IGNORED
+from toolkit.models import fast_layers as layers
+from toolkit.models import loss
+from toolkit.models.series.patches import (
+    SeriesConfig,
+    SeriesForClassification,
+    SeriesForForecasting,
+    SeriesForMaskedPatches,
+)
+from toolkit.models.text.bert import BertForPreTraining
+from toolkit.models.text.classifier import TextConfig, TextForClassification
+from toolkit.models.text.gpt import GPT2LMHeadModel
 from toolkit.training.precision import ImplConfig, Precision, choose
 
 VOCABULARY, ROWS, LENGTH, CLASSES = 90, 4, 12, 3

@@ -19,8 +19,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from toolkit.data import corpus
-from toolkit.data.corpus import (
+from toolkit.data.text import corpus
+from toolkit.data.text.corpus import (
     CorpusConfig,
     Document,
     _HashSet,

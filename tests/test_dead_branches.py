@@ -10,16 +10,16 @@ import torch
 from torch import nn
 from transformers import BertConfig, GPT2Config
 
-from toolkit.data.forecasting import WindowBatches, standardised
-from toolkit.data.series import SeriesBatches, z_normalise
-from toolkit.data.series_generators import cylinder_bell_funnel
-from toolkit.models.keras_forda import BLOCKS, KerasForda, KerasFordaConfig
-from toolkit.models.recurrent import RecurrentConfig, RecurrentForClassification
-from toolkit.models.series import SeriesForClassification, SeriesForForecasting
-from toolkit.models.text import TextConfig, TextForClassification
-from toolkit.training.dead_branches import _entropy, check, report_dead_branches
-from toolkit.training.distributed import make_accelerator
-from toolkit.training.shuffled_patches import shuffle_patches
+from toolkit.analysis.dead_branches import _entropy, check, report_dead_branches
+from toolkit.analysis.shuffled_patches import shuffle_patches
+from toolkit.data.series.dataset import SeriesBatches, z_normalise
+from toolkit.data.series.generators import cylinder_bell_funnel
+from toolkit.data.series.windows import WindowBatches, standardised
+from toolkit.models.series.patches import SeriesForClassification, SeriesForForecasting
+from toolkit.models.small.keras_forda import BLOCKS, KerasForda, KerasFordaConfig
+from toolkit.models.small.recurrent import RecurrentConfig, RecurrentForClassification
+from toolkit.models.text.classifier import TextConfig, TextForClassification
+from toolkit.training.processes.distributed import make_accelerator
 
 BERT = BertConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
                   max_position_embeddings=31, type_vocab_size=1)
@@ -200,7 +200,7 @@ def test_a_model_that_is_certain_and_right_still_has_gradients(bert):
 def test_norms_over_one_number_are_found_and_others_are_not():
     model = nn.ModuleDict({"one": nn.LayerNorm(1), "wide": nn.LayerNorm(8), "square": nn.LayerNorm((1, 1)),
                            "batch": nn.BatchNorm1d(1), "rms": nn.RMSNorm(1)})
-    from toolkit.training.dead_branches import _size_one_norms
+    from toolkit.analysis.dead_branches import _size_one_norms
     assert _size_one_norms(model) == ["one", "square", "rms"]
 
 

@@ -19,10 +19,11 @@ from test_loop import Toy
 from test_recipes_pretrain import assert_same_run as _assert_same_run
 
 from toolkit.errors import Diverged, UserError
-from toolkit.run import Run
-from toolkit.training import checkpoint, feed, guard, loop
+from toolkit.run.directory import Run
+from toolkit.training import checkpoint, feed, guard
+from toolkit.training import trainer as loop
+from toolkit.training.contract import TrainingConfig
 from toolkit.training.guard import Guard, GuardConfig, Moment
-from toolkit.training.loop import TrainingConfig
 from toolkit.training.optim import OptimConfig, make_optimizers
 
 STEPS = 60  # six epochs of BERT's corpus, two and a half of GPT's

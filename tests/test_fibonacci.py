@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from toolkit.errors import UserError
-from toolkit.training.distributed import make_accelerator
-from toolkit.training.fine_tuning import FineTuningConfig
+from toolkit.tasks.classification import FineTuningConfig
+from toolkit.training.processes.distributed import make_accelerator
 
 
 def settings(directory, **changes) -> fibonacci.FibonacciConfig:

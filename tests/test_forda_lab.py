@@ -12,12 +12,12 @@ from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification
 
 from toolkit import config
-from toolkit.data.series_generators import cylinder_bell_funnel
+from toolkit.data.series.generators import cylinder_bell_funnel
 from toolkit.errors import UserError
-from toolkit.models.keras_forda import HEADS, KEY_DIM, KerasForda, KerasFordaConfig, KerasMultiHead
-from toolkit.training import fine_tuning
-from toolkit.training.distributed import make_accelerator
-from toolkit.training.fine_tuning import FineTuningConfig
+from toolkit.models.small.keras_forda import HEADS, KEY_DIM, KerasForda, KerasFordaConfig, KerasMultiHead
+from toolkit.tasks import classification as fine_tuning
+from toolkit.tasks.classification import FineTuningConfig
+from toolkit.training.processes.distributed import make_accelerator
 
 ARMS = ["full", "identity", "uniform", "mixer", "flatten-mlp", "no-positions"]
 

@@ -8,7 +8,8 @@ from torch.nn import functional as F
 from transformers.models.auto.modeling_auto import AutoModelForTimeSeriesPrediction
 
 from toolkit import metrics
-from toolkit.data.forecasting import (
+from toolkit.baselines.naive import repeat_last, seasonal_naive
+from toolkit.data.series.windows import (
     SPLITS,
     ForecastDataSection,
     WindowBatches,
@@ -17,18 +18,9 @@ from toolkit.data.forecasting import (
     standardised,
     window_splits,
 )
-from toolkit.data.time_table import read_time_table
+from toolkit.data.tables.time_table import read_time_table
 from toolkit.errors import UserError
-from toolkit.models.forecasting_baselines import (
-    DLinear,
-    DLinearConfig,
-    NLinear,
-    NLinearConfig,
-    carried_forward,
-    moving_average,
-    repeat_last,
-    seasonal_naive,
-)
+from toolkit.models.small.linear import DLinear, DLinearConfig, NLinear, NLinearConfig, carried_forward, moving_average
 
 ETT = (8640, 11520, 14400)
 HOURS = [f"2020-01-01 {hour:02}:00:00" for hour in range(6)]

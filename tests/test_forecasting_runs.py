@@ -15,15 +15,17 @@ import small
 import torch
 
 from toolkit import config, metrics
-from toolkit.data.forecasting import standardised, window_splits
+from toolkit.baselines.naive import repeat_last
+from toolkit.data.series.windows import standardised, window_splits
 from toolkit.errors import UserError
-from toolkit.models.forecasting_baselines import NLinear, NLinearConfig, repeat_last
-from toolkit.run import Run, read_json, read_metrics
-from toolkit.training import forecasting
-from toolkit.training.distributed import make_accelerator
-from toolkit.training.forecast_scores import ForecastScores, calibration_stride, residual_quantiles
-from toolkit.training.forecasting import ForecastConfig, ForecastingTask, errors, fit_forecaster, score_forecaster
+from toolkit.metrics.forecast_sums import ForecastScores, calibration_stride, residual_quantiles
+from toolkit.models.small.linear import NLinear, NLinearConfig
+from toolkit.run.directory import Run, read_metrics
+from toolkit.run.files import read_json
+from toolkit.tasks import forecasting
+from toolkit.tasks.forecasting import ForecastConfig, ForecastingTask, errors, fit_forecaster, score_forecaster
 from toolkit.training.precision import ImplConfig, choose
+from toolkit.training.processes.distributed import make_accelerator
 
 CONTEXT, HORIZON, QUANTILES = 20, 5, [0.1, 0.5, 0.9]
 IMPL = ImplConfig(dtype="fp32")

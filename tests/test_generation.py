@@ -19,17 +19,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, BertConfig, GPT2Config
 
 from toolkit.errors import UserError
-from toolkit.generation import (
-    Conversation,
-    LanguageModel,
-    continue_text,
-    fill_mask,
-    fill_masks,
-    generate,
-    open_model,
-)
-from toolkit.models.bert import BertForPreTraining
-from toolkit.models.gpt import GPT2LMHeadModel
+from toolkit.inference.conversation import Conversation
+from toolkit.inference.generation import LanguageModel, continue_text, fill_mask, fill_masks, generate, open_model
+from toolkit.models.text.bert import BertForPreTraining
+from toolkit.models.text.gpt import GPT2LMHeadModel
 
 PROMPTS = ["the sea and", "the old captain went back to the river in winter", "a"]
 
@@ -262,7 +255,7 @@ def test_an_answer_that_is_broken_off_leaves_no_trace(runs, monkeypatch, capsys)
             raise KeyboardInterrupt
         return [[5, 6, 7]]
 
-    monkeypatch.setattr("toolkit.generation._continue", interrupted)
+    monkeypatch.setattr("toolkit.inference.generation.continue_rows", interrupted)
     monkeypatch.setattr("sys.stdin", io.StringIO("the sea\nthe river\nwinter\n"))
     chat.main([str(runs / "gpt"), "--max_new_tokens", "20"])
     assert "the river (broken off; not kept)" in capsys.readouterr().out

@@ -10,10 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolkit.data.gpt import GptBatches, document_positions, evaluation_blocks, num_evaluation_blocks
-from toolkit.data.store import TokenStore
+from toolkit.data.stores.blocks import GptBatches, document_positions, evaluation_blocks, num_evaluation_blocks
+from toolkit.data.stores.store import TokenStore
 from toolkit.errors import UserError
-from toolkit.models.gpt import GPT2LMHeadModel
+from toolkit.models.text.gpt import GPT2LMHeadModel
 
 END = 10**6
 

@@ -13,9 +13,9 @@ from hub import Fault, Hub
 from hub_child import Child, Reply
 from safetensors.torch import load_file
 
-from toolkit.models.bert import BertForPreTraining
-from toolkit.models.series import SeriesForClassification
-from toolkit.models.text import TextForClassification
+from toolkit.models.series.patches import SeriesForClassification
+from toolkit.models.text.bert import BertForPreTraining
+from toolkit.models.text.classifier import TextForClassification
 
 TOLD: list[str] = []
 """All that was ever printed or logged: no token, no signed address."""

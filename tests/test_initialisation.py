@@ -9,11 +9,8 @@ import small
 import torch
 from transformers import BertModel, GPT2Model
 
-from toolkit.data import word_vectors as vectors_module
-from toolkit.data.store import TokenStore
-from toolkit.data.word_vectors import WINDOW, cooccurrence, train_word_vectors
-from toolkit.models.bert import BertForPreTraining
-from toolkit.models.gpt import GPT2LMHeadModel
+from toolkit.data.stores.store import TokenStore
+from toolkit.models import word_vectors as vectors_module
 from toolkit.models.initialisation import (
     InitialValues,
     initialise,
@@ -22,6 +19,9 @@ from toolkit.models.initialisation import (
     set_word_embeddings,
     sinusoids,
 )
+from toolkit.models.text.bert import BertForPreTraining
+from toolkit.models.text.gpt import GPT2LMHeadModel
+from toolkit.models.word_vectors import WINDOW, cooccurrence, train_word_vectors
 
 
 def store_of(ids) -> TokenStore:

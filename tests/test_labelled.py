@@ -14,17 +14,10 @@ from hub import Hub
 from pyarrow import parquet
 
 from toolkit.config import from_dict
-from toolkit.data.documentation_task import documentation_passages
-from toolkit.data.labelled import (
-    LabelledText,
-    TextDataSection,
-    few_shot,
-    load_data,
-    read_labelled,
-    read_table,
-    split_off,
-)
-from toolkit.data.python_docs import PACKAGES
+from toolkit.data.text.documentation_task import documentation_passages
+from toolkit.data.text.examples import LabelledText, few_shot, split_off
+from toolkit.data.text.labelled import TextDataSection, load_data, read_labelled, read_table
+from toolkit.data.text.python_docs import PACKAGES
 from toolkit.errors import UserError
 
 
@@ -396,7 +389,7 @@ def test_settings_come_from_yaml_as_they_are_documented():
 
 READ_HUB = """
 import json, sys
-from toolkit.data.labelled import TextDataSection, load_data
+from toolkit.data.text.labelled import TextDataSection, load_data
 from toolkit.errors import UserError
 
 for values in json.load(sys.stdin):

@@ -15,9 +15,10 @@ from accelerate.state import AcceleratorState
 from test_launch import Launch, assert_same_course, difference, free_port, pretraining
 
 from toolkit.errors import UserError
-from toolkit.training import launch, loop
-from toolkit.training.distributed import make_accelerator
+from toolkit.training import trainer as loop
 from toolkit.training.precision import ImplConfig
+from toolkit.training.processes import launch
+from toolkit.training.processes.distributed import make_accelerator
 
 BIN = Path(sys.executable).parent
 NOTE = "note: accelerate's configuration or environment asks for"

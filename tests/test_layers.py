@@ -11,10 +11,10 @@ from transformers.models.bert.modeling_bert import BertLayer
 from transformers.models.gpt2.modeling_gpt2 import GPT2Block
 
 from toolkit.errors import UserError
-from toolkit.models import layers
-from toolkit.models.bert import BertForPreTraining
-from toolkit.models.gpt import GPT2LMHeadModel
-from toolkit.models.layers import use_fused_layers
+from toolkit.models import fast_layers as layers
+from toolkit.models.fast_layers import use_fused_layers
+from toolkit.models.text.bert import BertForPreTraining
+from toolkit.models.text.gpt import GPT2LMHeadModel
 from toolkit.training.precision import ImplConfig, choose
 
 ROWS, LENGTH, VOCABULARY = 64, 48, 60

@@ -15,13 +15,14 @@ import transformers
 from safetensors.torch import load_file
 from test_models import full_labels
 
-from toolkit.data.bert import IGNORED
+from toolkit.data.batches import IGNORED
 from toolkit.errors import UserError
-from toolkit.training import checkpoint, feed, loop
-from toolkit.training.distributed import make_accelerator, share
+from toolkit.training import checkpoint, feed
+from toolkit.training import trainer as loop
+from toolkit.training.contract import TrainingConfig
 from toolkit.training.feed import as_tensors, to_device
-from toolkit.training.loop import TrainingConfig
 from toolkit.training.optim import learning_rate_factor
+from toolkit.training.processes.distributed import make_accelerator, share
 
 CPU = torch.device("cpu")
 

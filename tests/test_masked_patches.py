@@ -5,14 +5,14 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from toolkit.data.augmentation import AugmentationConfig, AugmentedBatches
-from toolkit.data.masked_patches import MaskedPatchBatches
-from toolkit.data.series import SeriesDataset, z_normalise
-from toolkit.data.series_generators import cylinder_bell_funnel
+from toolkit.data.series.augmentation import AugmentationConfig, AugmentedBatches
+from toolkit.data.series.dataset import SeriesDataset, z_normalise
+from toolkit.data.series.generators import cylinder_bell_funnel
+from toolkit.data.series.hidden import MaskedPatchBatches
 from toolkit.models.presets import model_config
-from toolkit.models.series import SeriesForMaskedPatches
-from toolkit.run import Run
-from toolkit.training.masked_patches import MaskedPatchesConfig, pretrain_on_series
+from toolkit.models.series.patches import SeriesForMaskedPatches
+from toolkit.run.directory import Run
+from toolkit.tasks.masked_patches import MaskedPatchesConfig, pretrain_on_series
 from toolkit.training.precision import ImplConfig
 
 

@@ -10,14 +10,14 @@ import torch
 import transformers
 from torch.testing import assert_close
 
-from toolkit.data.bert import IGNORED
-from toolkit.models.bert import BertForPreTraining
-from toolkit.models.gpt import GPT2LMHeadModel
+from toolkit.data.batches import IGNORED
 from toolkit.models.loss import linear_cross_entropy
-from toolkit.training.distributed import make_accelerator
+from toolkit.models.text.bert import BertForPreTraining
+from toolkit.models.text.gpt import GPT2LMHeadModel
+from toolkit.tasks.causal_lm import GptPretraining, SeriesPretraining
 from toolkit.training.feed import as_tensors, to_device
 from toolkit.training.precision import ImplConfig, choose
-from toolkit.training.pretraining import GptPretraining, SeriesPretraining
+from toolkit.training.processes.distributed import make_accelerator
 
 ROWS = range(12)
 

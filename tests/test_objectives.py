@@ -10,10 +10,10 @@ from transformers import BertForSequenceClassification, GPT2ForSequenceClassific
 
 from toolkit.errors import UserError
 from toolkit.models.lora import add_lora, merge_lora
-from toolkit.training import fine_tuning
-from toolkit.training.objectives import LOSSES, Objective, ObjectiveConfig
+from toolkit.models.objectives import LOSSES, Objective, ObjectiveConfig
+from toolkit.tasks import classification as fine_tuning
+from toolkit.tasks.threshold import ThresholdConfig, choose_threshold, positive_class
 from toolkit.training.optim import OptimConfig, make_optimizers
-from toolkit.training.threshold import ThresholdConfig, choose_threshold, positive_class
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(size=(40, 3)).astype(np.float32) * 2

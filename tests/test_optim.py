@@ -8,8 +8,8 @@ import small
 import torch
 from torch.testing import assert_close
 
-from toolkit.models.bert import BertForPreTraining
-from toolkit.models.gpt import GPT2LMHeadModel
+from toolkit.models.text.bert import BertForPreTraining
+from toolkit.models.text.gpt import GPT2LMHeadModel
 from toolkit.training.optim import Muon, OptimConfig, learning_rate_factor, make_optimizers
 
 BERT = BertForPreTraining(small.bert_config(50))

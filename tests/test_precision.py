@@ -9,13 +9,14 @@ import small
 import torch
 
 from toolkit.errors import UserError
-from toolkit.models.bert import BertForPreTraining
-from toolkit.models.gpt import GPT2LMHeadModel
-from toolkit.run import Run
-from toolkit.training import loop, precision, warm_up
-from toolkit.training.distributed import make_accelerator
-from toolkit.training.loop import TrainingConfig
+from toolkit.models.text.bert import BertForPreTraining
+from toolkit.models.text.gpt import GPT2LMHeadModel
+from toolkit.run.directory import Run
+from toolkit.training import precision, warm_up
+from toolkit.training import trainer as loop
+from toolkit.training.contract import TrainingConfig
 from toolkit.training.precision import ImplConfig, Precision, choose
+from toolkit.training.processes.distributed import make_accelerator
 from toolkit.training.warm_up import remarks
 
 CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda", "mps"))

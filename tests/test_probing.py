@@ -9,12 +9,12 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from small import run_recipe, write_config
 
-from toolkit.data.labelled import LabelledText, draw
-from toolkit.data.text_batches import TextBatches
-from toolkit.models.text import TextConfig, TextForClassification
-from toolkit.training.distributed import make_accelerator
+from toolkit.analysis.probes import ProbeConfig, Probes, fit_head, frozen_states, start_from_probe
+from toolkit.data.text.batches import TextBatches
+from toolkit.data.text.examples import LabelledText, draw
+from toolkit.models.text.classifier import TextConfig, TextForClassification
 from toolkit.training.precision import ImplConfig, choose
-from toolkit.training.probing import ProbeConfig, Probes, fit_head, frozen_states, start_from_probe
+from toolkit.training.processes.distributed import make_accelerator
 
 CPU = choose(ImplConfig(dtype="fp32"), torch.device("cpu"))
 

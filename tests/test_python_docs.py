@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.data.docstrings import clean_docstring
-from toolkit.data.python_docs import (
+from toolkit.data.text.docstrings import clean_docstring
+from toolkit.data.text.python_docs import (
     ModuleDocumentation,
     iterate_python_documentation,
     mask_package_names,
@@ -323,7 +323,7 @@ def test_workers_leave_when_their_parent_is_killed():
     code = """
 import os, time
 from concurrent.futures import ProcessPoolExecutor
-from toolkit.data.python_docs import _start_worker
+from toolkit.data.text.python_docs import _start_worker
 def pid(seconds):
     time.sleep(seconds)
     return os.getpid()

@@ -11,14 +11,15 @@ from small import run_recipe, write_config
 from transformers import BertModel
 
 from toolkit import config
-from toolkit.data.bert import IGNORED, BertBatches, MaskingConfig
-from toolkit.data.corpus import CorpusConfig
-from toolkit.data.prepare import prepare
-from toolkit.data.series import SeriesBatches
-from toolkit.data.series_splits import SeriesDataSection, load_splits
+from toolkit.data.batches import IGNORED
+from toolkit.data.series.dataset import SeriesBatches
+from toolkit.data.series.splits import SeriesDataSection, load_splits
+from toolkit.data.stores.pairs import BertBatches, MaskingConfig
+from toolkit.data.stores.prepare import prepare
+from toolkit.data.text.corpus import CorpusConfig
 from toolkit.errors import UserError
-from toolkit.tokenization import load_tokenizer
-from toolkit.tokenizer_evaluation import evaluate_tokenizer, sample_paragraphs
+from toolkit.tokenization.load import load_tokenizer
+from toolkit.tokenization.measure import evaluate_tokenizer, sample_paragraphs
 
 CORPUS = {"validation_share": 0.2, "min_characters": 20}
 

@@ -20,24 +20,26 @@ from transformers import (
     GPT2Config,
 )
 
-from toolkit import config, report
-from toolkit.compare import paired_difference
-from toolkit.data.labelled import LabelledText, read_table, split_off
-from toolkit.data.series_tables import SeriesTable
-from toolkit.data.sorting import SortingBatches, all_inputs, held_out, with_answers
-from toolkit.data.text_batches import TextBatches
+from toolkit import config
+from toolkit.baselines.classical import logistic_on_values, majority, tfidf_logistic
+from toolkit.baselines.compressors import compressor_bits_per_byte, primed_xz_bits_per_byte
+from toolkit.data.series.tables import SeriesTable
+from toolkit.data.stores.sorting import SortingBatches, all_inputs, held_out, with_answers
+from toolkit.data.text.batches import TextBatches
+from toolkit.data.text.examples import LabelledText, split_off
+from toolkit.data.text.labelled import read_table
 from toolkit.errors import UserError
-from toolkit.evaluation import compressor_bits_per_byte, primed_xz_bits_per_byte
-from toolkit.generation import continue_text, fill_mask
-from toolkit.models.baselines import logistic_on_values, majority, tfidf_logistic
-from toolkit.models.bert import BertForPreTraining
-from toolkit.models.gpt import GPT2LMHeadModel
+from toolkit.inference.generation import continue_text, fill_mask
+from toolkit.metrics.intervals import paired_difference
 from toolkit.models.presets import count_parameters
-from toolkit.models.text import load_checkpoint_tokenizer, text_classifier
-from toolkit.report import plot_arms, plot_confusion, plot_loss
+from toolkit.models.text.bert import BertForPreTraining
+from toolkit.models.text.classifier import load_checkpoint_tokenizer, text_classifier
+from toolkit.models.text.gpt import GPT2LMHeadModel
+from toolkit.report import plots as report
+from toolkit.report.plots import plot_arms, plot_confusion, plot_loss
+from toolkit.tasks.classification import FineTuningConfig
 from toolkit.training.arms import arms_table, compare_arms
-from toolkit.training.distributed import make_accelerator
-from toolkit.training.fine_tuning import FineTuningConfig
+from toolkit.training.processes.distributed import make_accelerator
 
 QUICK = dict(max_steps=6, batch_size=8, learning_rate=1e-3, logging_steps=3, save_steps=0)
 

@@ -11,14 +11,14 @@ import small
 import torch
 from transformers import BertConfig
 
-from toolkit.data.series import z_normalise
-from toolkit.data.series_tables import SeriesTable
+from toolkit.data.series.dataset import z_normalise
+from toolkit.data.series.tables import SeriesTable
 from toolkit.errors import UserError
-from toolkit.models.ablations import AblatedSeriesConfig, AblatedSeriesForClassification
-from toolkit.models.keras_forda import KerasForda, KerasFordaConfig
-from toolkit.models.perceptron import PerceptronConfig, PerceptronForClassification
-from toolkit.models.recurrent import RecurrentConfig, RecurrentForClassification
-from toolkit.models.series import SeriesForClassification, SeriesForForecasting
+from toolkit.models.series.ablations import AblatedSeriesConfig, AblatedSeriesForClassification
+from toolkit.models.series.patches import SeriesForClassification, SeriesForForecasting
+from toolkit.models.small.keras_forda import KerasForda, KerasFordaConfig
+from toolkit.models.small.perceptron import PerceptronConfig, PerceptronForClassification
+from toolkit.models.small.recurrent import RecurrentConfig, RecurrentForClassification
 
 SHAPE = BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
                    max_position_embeddings=16)

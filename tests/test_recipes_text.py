@@ -15,11 +15,11 @@ from sklearn.metrics import recall_score
 from test_recipes_finetune import QUICK, accelerator, checkpoints  # noqa: F401 - fixtures
 
 import toolkit.models.text  # noqa: F401 - registers the class of pooled classifiers
-from toolkit.compare import mcnemar, paired_bootstrap
 from toolkit.errors import UserError
-from toolkit.training.fine_tuning import FineTuningConfig
-from toolkit.training.objectives import ObjectiveConfig
-from toolkit.training.threshold import ThresholdConfig
+from toolkit.metrics.intervals import mcnemar, paired_bootstrap
+from toolkit.models.objectives import ObjectiveConfig
+from toolkit.tasks.classification import FineTuningConfig
+from toolkit.tasks.threshold import ThresholdConfig
 
 WORDS = ["river", "garden", "window", "letter"]
 

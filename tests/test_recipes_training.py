@@ -10,10 +10,10 @@ import small
 import torch
 from small import run_recipe, write_config
 
-from toolkit.data.bert import IGNORED
+from toolkit.data.batches import IGNORED
 from toolkit.errors import UserError
 from toolkit.models.presets import PRESETS
-from toolkit.training.pretraining import PretrainingConfig, with_defaults
+from toolkit.tasks.pretraining import PretrainingConfig, with_defaults
 
 # --- the benchmark ------------------------------------------------------------------------------------------------
 

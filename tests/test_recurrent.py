@@ -9,14 +9,14 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification
 
-from toolkit.data.series import SeriesBatches, SeriesDataset
-from toolkit.models.attention_scores import SCORES, attention_weights
-from toolkit.models.perceptron import PerceptronConfig, PerceptronForClassification
-from toolkit.models.recurrent import RecurrentConfig, RecurrentForClassification
-from toolkit.run import Run
-from toolkit.training.distributed import make_accelerator
-from toolkit.training.fine_tuning import FineTuningConfig, fine_tune
+from toolkit.data.series.dataset import SeriesBatches, SeriesDataset
+from toolkit.models.small.attention_scores import SCORES, attention_weights
+from toolkit.models.small.perceptron import PerceptronConfig, PerceptronForClassification
+from toolkit.models.small.recurrent import RecurrentConfig, RecurrentForClassification
+from toolkit.run.directory import Run
+from toolkit.tasks.classification import FineTuningConfig, fine_tune
 from toolkit.training.precision import ImplConfig
+from toolkit.training.processes.distributed import make_accelerator
 
 LENGTH, CHANNELS = 13, 2
 KINDS = list(itertools.product(("rnn", "lstm", "gru"), (False, True), (None, "additive")))

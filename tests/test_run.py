@@ -11,17 +11,11 @@ import pytest
 import torch
 import yaml
 
-from toolkit import cli, errors, run
+from toolkit import cli, errors
 from toolkit.errors import Interrupted, UserError, did_you_mean
-from toolkit.run import (
-    Run,
-    building,
-    read_json,
-    read_metrics,
-    write_atomic,
-    write_directory,
-    write_json,
-)
+from toolkit.run import directory as run
+from toolkit.run.directory import Run, read_metrics
+from toolkit.run.files import building, read_json, write_atomic, write_directory, write_json
 
 
 @dataclass

@@ -16,8 +16,9 @@ import yaml
 from safetensors.torch import save_file
 
 from toolkit.errors import UserError
-from toolkit.run import Run, write_json
-from toolkit.run_browser import curve, differences, find_runs, plot_runs, read_run, runs_rows, write_runs_page
+from toolkit.report.runs import curve, differences, find_runs, plot_runs, read_run, runs_rows, write_runs_page
+from toolkit.run.directory import Run
+from toolkit.run.files import write_json
 
 
 def make_run(directory, steps=40, tokens=512, lr=1e-3, result=True, **changes):
@@ -165,7 +166,7 @@ def test_curves_over_steps_and_over_tokens(root):
 
 
 def test_panels_are_drawn_once_each_and_over_tokens_where_steps_differ(root, monkeypatch):
-    from toolkit import report
+    from toolkit.report import plots as report
 
     drawn = {}
     monkeypatch.setattr(report, "save_figure", lambda figure, path: drawn.update(

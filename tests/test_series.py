@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from toolkit.data.series import SeriesBatches, SeriesDataset, z_normalise
+from toolkit.data.series.dataset import SeriesBatches, SeriesDataset, z_normalise
 
 # ---- z-normalisation
 

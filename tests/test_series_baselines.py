@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from toolkit.data.series import SeriesDataset, z_normalise
-from toolkit.data.series_files import read_series
-from toolkit.data.series_generators import cylinder_bell_funnel, synthetic_control
+from toolkit.baselines.classical import dtw_1nn, minirocket
+from toolkit.data.series.dataset import SeriesDataset, z_normalise
+from toolkit.data.series.files import read_series
+from toolkit.data.series.generators import cylinder_bell_funnel, synthetic_control
 from toolkit.errors import UserError
-from toolkit.models.baselines import dtw_1nn, minirocket
 
 ARCHIVE = Path(__file__).parents[1] / "../shared/data/ucr"
 

@@ -12,14 +12,14 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from toolkit.config import from_dict
-from toolkit.data.gpt import GptBatches
-from toolkit.data.series_bins import FILE_NAME, SeriesBins, read_series_bins
-from toolkit.data.series_corpus import SeriesCorpusConfig, prepare_series, sine_sums, split_windows
+from toolkit.data.stores.blocks import GptBatches
+from toolkit.data.stores.series import SeriesCorpusConfig, prepare_series, sine_sums, split_windows
 from toolkit.errors import UserError
-from toolkit.models.series_sampling import load_series_gpt, sample_paths
-from toolkit.run import building
-from toolkit.tokenizer_training import read_spec
-from toolkit.training.distributed import make_accelerator
+from toolkit.inference.sampling import load_series_gpt, sample_paths
+from toolkit.run.files import building
+from toolkit.tokenization.bins import FILE_NAME, SeriesBins, read_series_bins
+from toolkit.tokenization.train import read_spec
+from toolkit.training.processes.distributed import make_accelerator
 
 SPEC = "algorithm: series-bins\nvocab_size: {vocab}\nlow_limit: -4\nhigh_limit: 4\ncontext_length: 24\nhorizon: 8\n"
 

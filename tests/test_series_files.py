@@ -7,10 +7,10 @@ import numpy as np
 import pandas
 import pytest
 
-from toolkit.data.series import z_normalise
-from toolkit.data.series_files import read_series, read_values
-from toolkit.data.series_tables import SeriesTable
-from toolkit.data.time_table import read_time_table
+from toolkit.data.series.dataset import z_normalise
+from toolkit.data.series.files import read_series, read_values
+from toolkit.data.series.tables import SeriesTable
+from toolkit.data.tables.time_table import read_time_table
 from toolkit.errors import UserError
 
 ARCHIVE = Path(__file__).parents[1] / "../shared/data/ucr"

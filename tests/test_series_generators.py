@@ -9,9 +9,9 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
-from toolkit.data.series import z_normalise
-from toolkit.data.series_files import read_series
-from toolkit.data.series_generators import (
+from toolkit.data.series.dataset import z_normalise
+from toolkit.data.series.files import read_series
+from toolkit.data.series.generators import (
     LABELLED,
     _events,
     cylinder_bell_funnel,

@@ -16,11 +16,11 @@ from transformers import (
     ViTConfig,
 )
 
-from toolkit.data.series import z_normalise
-from toolkit.data.series_generators import cylinder_bell_funnel
-from toolkit.models.patches import cut, instance_statistics
+from toolkit.data.series.dataset import z_normalise
+from toolkit.data.series.generators import cylinder_bell_funnel
 from toolkit.models.presets import model_config
-from toolkit.models.series import (
+from toolkit.models.series.embedding import cut, instance_statistics
+from toolkit.models.series.patches import (
     SeriesConfig,
     SeriesForClassification,
     SeriesForForecasting,

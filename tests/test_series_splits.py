@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from toolkit.data.series import SeriesDataset, z_normalise
-from toolkit.data.series_splits import SeriesDataSection, check_patches, hold_out, load_splits
+from toolkit.data.series.dataset import SeriesDataset, z_normalise
+from toolkit.data.series.splits import SeriesDataSection, check_patches, hold_out, load_splits
 from toolkit.errors import UserError
 
 

@@ -19,9 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from toolkit.data import sources
-from toolkit.data.corpus import iterate_documents, normalise, read_documents
-from toolkit.data.sources import Document, Reading, list_parts, read_part
+from toolkit.data.tables.sources import Reading, list_parts
+from toolkit.data.text import documents as sources
+from toolkit.data.text.corpus import iterate_documents, normalise, read_documents
+from toolkit.data.text.documents import Document, read_part
 from toolkit.errors import UserError
 
 
@@ -458,7 +459,7 @@ def test_a_line_and_a_document_as_long_as_can_be_are_read(tmp_path, monkeypatch,
 
 LONG_LINES = """
 import sys
-from toolkit.data.sources import Reading, list_parts, read_part
+from toolkit.data.text.documents import Reading, list_parts, read_part
 import pyarrow, pyarrow.parquet
 
 def peak():
@@ -601,8 +602,8 @@ def test_a_failing_disk_is_named(tmp_path):
 READ_HUB = """
 import json, sys
 from pathlib import Path
-from toolkit.data.corpus import CorpusConfig, prepare_corpus
-from toolkit.data.sources import Reading, list_parts, read_part
+from toolkit.data.text.corpus import CorpusConfig, prepare_corpus
+from toolkit.data.text.documents import Reading, list_parts, read_part
 from toolkit.errors import UserError
 
 order = json.load(sys.stdin)

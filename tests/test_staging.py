@@ -246,25 +246,26 @@ def test_code_of_ours_travels_without_what_it_does_not_need(run, capsys):
     arm = run.parent / "text/bert-pretrained/seed-0"
     dry_run(str(arm.relative_to(run.parent.parent)), with_code=True)
     folder = arm / "hub-staging/main"
-    code = {path.name: path.read_text() for path in folder.glob("*.py")}
+    code = {path.name: path.read_text() for path in folder.rglob("*.py")}
     assert json.loads((folder / "config.json").read_text())["auto_map"] == {
-        "AutoConfig": "toolkit_models_text.TextConfig", "AutoModel": "toolkit_models_text.TextForClassification",
-        "AutoModelForSequenceClassification": "toolkit_models_text.TextForClassification"}
+        "AutoConfig": "toolkit_models_text_classifier.TextConfig", "AutoModel": "toolkit_models_text_classifier.TextForClassification",
+        "AutoModelForSequenceClassification": "toolkit_models_text_classifier.TextForClassification"}
     assert "auto_map" not in json.loads((arm / "model/config.json").read_text())
-    assert code.keys() == {"toolkit_models_text.py", "toolkit_models_backbone.py"}
+    assert code.keys() == {"toolkit_models_text_classifier.py", "toolkit_models_backbone.py"}
     assert 'from_pretrained("ada/bert", trust_remote_code=True)' in (folder / "README.md").read_text()
-    assert "def pooled_states" in code["toolkit_models_text.py"]
-    assert "def text_classifier" not in code["toolkit_models_text.py"]  # makes new ones
+    assert "def pooled_states" in code["toolkit_models_text_classifier.py"]
+    assert "def text_classifier" not in code["toolkit_models_text_classifier.py"]  # makes new ones
 
 
 def classes_of_ours() -> list[type]:
     """Every model of toolkit/models that is not made for others of its module to build on."""
     models = []
-    for path in sorted((small.ROOT / "toolkit/models").glob("*.py")):
+    for path in sorted((small.ROOT / "toolkit/models").rglob("*.py")):
         if 'model_type = "toolkit-' in path.read_text():
-            values = vars(importlib.import_module(f"toolkit.models.{path.stem}")).values()
+            name = ".".join(path.relative_to(small.ROOT).with_suffix("").parts)
+            values = vars(importlib.import_module(name)).values()
             here = {value for value in values if isinstance(value, type) and issubclass(value, PreTrainedModel)
-                    and value.__module__ == f"toolkit.models.{path.stem}"}
+                    and value.__module__ == name}
             models += [model for model in here if not any(issubclass(other, model) for other in here if other != model)]
     return models
 

@@ -16,12 +16,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolkit.data import shards, store
-from toolkit.data.corpus import normalise, sentences
-from toolkit.data.sources import Document
-from toolkit.data.store import TokenStore, build_store
+from toolkit.data.stores import shards, store
+from toolkit.data.stores.store import TokenStore, build_store
+from toolkit.data.text.corpus import normalise, sentences
+from toolkit.data.text.documents import Document
 from toolkit.errors import UserError
-from toolkit.tokenization import load_tokenizer
+from toolkit.tokenization.load import load_tokenizer
 
 
 def test_ids_decode_to_the_text(gpt_store, byte_level_bpe, documents):

@@ -6,10 +6,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from toolkit.data import counter
-from toolkit.data.labelled import LabelledText, read_table
-from toolkit.data.text_batches import WINDOW, TextBatches
+from toolkit.data.text.batches import WINDOW, TextBatches
+from toolkit.data.text.examples import LabelledText
+from toolkit.data.text.labelled import read_table
 from toolkit.errors import UserError
-from toolkit.tokenizer_training import read_spec, train_tokenizer
+from toolkit.tokenization.train import read_spec, train_tokenizer
 
 
 def labelled(texts: list[str], pairs: list[str] | None = None) -> LabelledText:

@@ -8,7 +8,7 @@ from transformers import AutoModelForSequenceClassification, BertModel, GPT2Mode
 
 from toolkit.errors import UserError
 from toolkit.models.backbone import checkpoint_config, load_backbone
-from toolkit.models.text import TextConfig, TextForClassification, pooled_states
+from toolkit.models.text.classifier import TextConfig, TextForClassification, pooled_states
 
 
 def backbone(family: str):

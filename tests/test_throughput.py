@@ -9,13 +9,15 @@ import torch
 import transformers
 from test_loop import Toy
 
-from toolkit.models.layers import use_fused_layers
-from toolkit.run import read_metrics
-from toolkit.training import feed, loop, throughput, warm_up
-from toolkit.training.distributed import make_accelerator
-from toolkit.training.loop import TrainingConfig
+from toolkit.models.fast_layers import use_fused_layers
+from toolkit.run.directory import read_metrics
+from toolkit.training import feed, warm_up
+from toolkit.training import trainer as loop
+from toolkit.training.contract import TrainingConfig
+from toolkit.training.observers import throughput
+from toolkit.training.observers.throughput import Meter, matmul_flops, matmul_peak, throughput_line
 from toolkit.training.precision import ImplConfig, choose
-from toolkit.training.throughput import Meter, matmul_flops, matmul_peak, throughput_line
+from toolkit.training.processes.distributed import make_accelerator
 
 CPU = torch.device("cpu")
 
@@ -74,7 +76,8 @@ def test_matmul_peak_is_measured_once(monkeypatch):
 
 def test_peak_memory_grows_and_stays():
     # Once wrong: getrusage begins with the peak of the parent, which may be larger than what is asked for here.
-    code = ("import torch; from toolkit.training.throughput import peak_memory_mb as peak; cpu = torch.device('cpu')\n"
+    code = ("import torch; from toolkit.training.observers.throughput import peak_memory_mb as peak\n"
+            "cpu = torch.device('cpu')\n"
             "before = peak(cpu); block = torch.ones(200_000_000); during = peak(cpu); del block\n"
             "print(before, during, peak(cpu))")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)

@@ -16,18 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from toolkit.data.corpus import CorpusConfig, prepare_corpus
+from toolkit.data.stores.prepare import prepare_tokenizer
+from toolkit.data.text.corpus import CorpusConfig, prepare_corpus
 from toolkit.errors import UserError
-from toolkit.run import read_json
-from toolkit.tokenization import fingerprint, load_tokenizer, ordinary_ids, plain_backend, word_joints
-from toolkit.tokenizer_training import (
-    PRE_TOKENIZERS,
-    TrainingSample,
-    prepare_tokenizer,
-    read_spec,
-    special_tokens,
-    train_tokenizer,
-)
+from toolkit.run.files import read_json
+from toolkit.tokenization.load import fingerprint, load_tokenizer, ordinary_ids, plain_backend, word_joints
+from toolkit.tokenization.train import PRE_TOKENIZERS, TrainingSample, read_spec, special_tokens, train_tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 SPECS = sorted({path.stem for path in (ROOT / "tokenizers").glob("*.yaml")} - {"series-bins"})  # test_series_bins.py
@@ -263,7 +257,7 @@ def test_training_again_in_another_process_gives_the_same_bytes(train_spec, text
     first = Path(train_spec(name).name_or_path)
     (tmp_path / "texts.json").write_text(json.dumps(texts))
     vocab_size = len(train_spec(name)) if name != "characters" else 1024
-    code = ("import json, sys; from toolkit.tokenizer_training import read_spec, train_tokenizer; "
+    code = ("import json, sys; from toolkit.tokenization.train import read_spec, train_tokenizer; "
             "spec = read_spec(sys.argv[1]); spec.vocab_size = int(sys.argv[2]); "
             "train_tokenizer(spec, json.load(open(sys.argv[3])), progress=False).save_pretrained(sys.argv[4])")
     subprocess.run([sys.executable, "-c", code, str(ROOT / f"tokenizers/{name}.yaml"), str(vocab_size),

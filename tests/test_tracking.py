@@ -19,11 +19,11 @@ from accelerate import PartialState
 
 from toolkit import config
 from toolkit.errors import UserError
-from toolkit.run import read_metrics
-from toolkit.training import emissions, tracking
-from toolkit.training.emissions import EnergyMeter
-from toolkit.training.loop import TrainingConfig
-from toolkit.training.tracking import Tracker, recorded
+from toolkit.run.directory import read_metrics
+from toolkit.training.contract import TrainingConfig
+from toolkit.training.observers import emissions, tracking
+from toolkit.training.observers.emissions import EnergyMeter
+from toolkit.training.observers.tracking import Tracker, recorded
 
 
 @pytest.fixture(autouse=True)

@@ -7,14 +7,16 @@ from test_loop import Toy
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from toolkit.errors import Diverged, UserError
-from toolkit.run import Run, read_json
-from toolkit.training import checkpoint, loop, warm_up
+from toolkit.run.directory import Run
+from toolkit.run.files import read_json
+from toolkit.training import checkpoint, warm_up
+from toolkit.training import trainer as loop
 from toolkit.training.budget import TIMED_STEPS, Budget, BudgetConfig
-from toolkit.training.distributed import make_accelerator
+from toolkit.training.contract import TrainingConfig
 from toolkit.training.feed import StepDataset
 from toolkit.training.guard import Beginning, Guard, GuardConfig, Moment
-from toolkit.training.loop import TrainingConfig
 from toolkit.training.precision import ImplConfig, _has_native_bf16, choose
+from toolkit.training.processes.distributed import make_accelerator
 from toolkit.training.warm_up import Computed
 
 CPU = torch.device("cpu")

@@ -8,10 +8,10 @@ import pytest
 import small
 from small import run_recipe, write_config
 
-from toolkit.data.word_vectors import WordVectors, averaged, load_word2vec, save_word2vec, train_word_vectors
 from toolkit.errors import UserError
-from toolkit.models.bert import BertForPreTraining
 from toolkit.models.initialisation import InitialValues, initialise
+from toolkit.models.text.bert import BertForPreTraining
+from toolkit.models.word_vectors import WordVectors, averaged, load_word2vec, save_word2vec, train_word_vectors
 
 ROYAL = WordVectors(["man", "woman", "king", "queen", "sea"],
                     np.asarray([[1, 0, 0], [1, 1, 0], [1, 0, 1], [1, 1, 1], [-1, 0.1, 0]], np.float32))

@@ -32,9 +32,10 @@ class BackboneModel(PreTrainedModel):
 def register(model_type: str | None) -> None:
     """Make a configuration of ours, and the models it is for, known to transformers' Auto classes."""
     if str(model_type).startswith("toolkit-"):
-        for module in sorted(Path(__file__).parent.glob("*.py")):
+        for module in sorted(Path(__file__).parent.rglob("*.py")):
             if f'model_type = "{model_type}"' in module.read_text(encoding="utf-8"):
-                importlib.import_module(f"toolkit.models.{module.stem}")
+                place = module.relative_to(Path(__file__).parent).with_suffix("").parts
+                importlib.import_module(".".join(("toolkit.models", *place)))
 
 
 def checkpoint_config(path: str | Path) -> PreTrainedConfig:

@@ -15,9 +15,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.bert.modeling_bert import BertSelfAttention
 from transformers.models.gpt2.modeling_gpt2 import GPT2Attention
 
-from toolkit.data.store import TokenStore
-from toolkit.data.word_vectors import load_word2vec, train_word_vectors
+from toolkit.data.stores.store import TokenStore
 from toolkit.errors import UserError
+from toolkit.models.word_vectors import load_word2vec, train_word_vectors
 
 _EMBEDDING_DEVIATION = 0.1  # of each number of a word vector; 0.05 learns a little slower (recipes/README.md)
 

@@ -15,7 +15,8 @@ from toolkit.config import from_dict
 from toolkit.errors import UserError
 from toolkit.publishing import card_results, card_text
 from toolkit.publishing.card_facts import Facts
-from toolkit.run import home, write_atomic
+from toolkit.run.directory import home
+from toolkit.run.files import write_atomic
 
 PICTURE = "curves.png"
 MARK = "<!-- Written by pretraining-toolkit out of the run's files; `make card` writes it anew. -->"
@@ -188,7 +189,7 @@ def draw(facts: Facts) -> None:
     """Curves of training and validation, as PNG beside the card."""
     if len([record for record in facts.records if "loss" in record]) < FEWEST_POINTS:
         return
-    from toolkit.report import plot_loss
+    from toolkit.report.plots import plot_loss
 
     key = "mlm_loss" if card_text.kind(facts) == "bert" else "loss"
     entropy = (facts.result or {}).get("unigram_entropy")

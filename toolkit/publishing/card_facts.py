@@ -14,7 +14,9 @@ from typing import Any
 
 from toolkit.config import read_yaml
 from toolkit.errors import UserError
-from toolkit.run import home, name_of, read_json, read_metrics, without_machine_paths
+from toolkit.run.directory import home, name_of, read_metrics
+from toolkit.run.files import read_json
+from toolkit.run.provenance import without_machine_paths
 
 MODELS = Path(__file__).parents[1] / "models"
 
@@ -157,8 +159,10 @@ class Facts:
     def module(self) -> str | None:
         """The module of this package that knows the model's class; None where transformers does."""
         kind = (self.model or {}).get("model_type", "")
-        return next((f"toolkit.models.{path.stem}" for path in sorted(MODELS.glob("*.py"))
-                     if f'model_type = "{kind}"' in path.read_text(encoding="utf-8")), None)
+        found = next((".".join(("toolkit.models", *path.relative_to(MODELS).with_suffix("").parts))
+                      for path in sorted(MODELS.rglob("*.py"))
+                      if f'model_type = "{kind}"' in path.read_text(encoding="utf-8")), None)
+        return found and found.removesuffix(".classifier").removesuffix(".patches")
 
     @cached_property
     def energy(self) -> dict | None:

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from toolkit.compare import table
+from toolkit.metrics.tabulate import table
 from toolkit.publishing.card_facts import Facts
 from toolkit.publishing.card_text import NOT_STATED, kind, share
 

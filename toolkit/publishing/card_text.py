@@ -6,7 +6,8 @@ from typing import Any
 
 import yaml
 
-from toolkit.compare import proportion_interval, table
+from toolkit.metrics.intervals import proportion_interval
+from toolkit.metrics.tabulate import table
 from toolkit.publishing.card_facts import Facts
 
 NOT_STATED = "not stated"

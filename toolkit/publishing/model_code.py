@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from toolkit.models.backbone import checkpoint_config, model_class
-from toolkit.run import read_json, write_json
+from toolkit.run.files import read_json, write_json
 
 _OURS = re.compile(r"\bfrom toolkit((?:\.\w+)+) import\b")
 

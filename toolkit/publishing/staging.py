@@ -16,7 +16,8 @@ from pathlib import Path
 from toolkit.errors import UserError
 from toolkit.publishing import card
 from toolkit.publishing.card_facts import Facts
-from toolkit.run import disk_errors, home, read_json, room_for, write_directory
+from toolkit.run.directory import home
+from toolkit.run.files import disk_errors, read_json, room_for, write_directory
 
 FOLDER = "hub-staging"
 _WITH_CODE = """

@@ -7,14 +7,16 @@ from functools import partial
 from accelerate import Accelerator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from toolkit.compare import mean_interval, paired_difference, table, verdict
+from toolkit.data.batches import LabelledBatches
 from toolkit.errors import UserError
-from toolkit.run import Run
+from toolkit.metrics.intervals import mean_interval, paired_difference, verdict
+from toolkit.metrics.tabulate import table
+from toolkit.models.objectives import Task
+from toolkit.run.directory import Run
+from toolkit.tasks.classification import MAIN_SCORE, FineTuning, FineTuningConfig, fine_tune
+from toolkit.tasks.threshold import ThresholdConfig
 from toolkit.training.dry_run import dry_run
-from toolkit.training.fine_tuning import MAIN_SCORE, FineTuning, FineTuningConfig, LabelledBatches, fine_tune
-from toolkit.training.objectives import Task
 from toolkit.training.precision import ImplConfig
-from toolkit.training.threshold import ThresholdConfig
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import statistics
 from dataclasses import dataclass
 
 from toolkit.errors import UserError
-from toolkit.training.throughput import duration
+from toolkit.training.observers.throughput import duration
 
 
 @dataclass

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from toolkit.errors import UserError
-from toolkit.run import read_json, room_for, write_directory, write_json
-from toolkit.training.sharding import like, whole
+from toolkit.run.files import read_json, room_for, write_directory, write_json
+from toolkit.training.processes.sharding import like, whole
 
 Snapshot = tuple[dict[str, torch.Tensor], list[dict]]
 

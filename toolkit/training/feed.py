@@ -10,9 +10,9 @@ from accelerate import Accelerator
 from torch.utils.data import DataLoader, Dataset
 
 from toolkit.data import counter
-from toolkit.training.distributed import share
 from toolkit.training.precision import ImplConfig
-from toolkit.training.signals import leave_to_the_run
+from toolkit.training.processes.distributed import share
+from toolkit.training.processes.signals import leave_to_the_run
 
 
 class StepDataset(Dataset):

@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from toolkit.errors import UserError
-from toolkit.models.layers import use_fused_layers
+from toolkit.models.fast_layers import use_fused_layers
 from toolkit.models.loss import let_logits_fill
 
 

@@ -1,0 +1,131 @@
+"""What every attention head of a model looks at, for one text or one series, on an HTML page with nothing to fetch.
+
+A map has a row for each token that reads and a column for each that is read. Beside it stands its entropy against
+uniform attention: 1 where a head reads everything alike, 0 where each token reads one other alone.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import AutoModel, AutoModelForSequenceClassification
+
+from toolkit.errors import UserError
+from toolkit.inference.generation import load_weights, model_directory
+from toolkit.models import text as text_models
+from toolkit.models.backbone import checkpoint_config
+from toolkit.models.series import patches as series_models
+from toolkit.run.provenance import without_machine_paths
+
+
+@dataclass(frozen=True)
+class AttentionMaps:
+    """The attention of every head for one input of T tokens or patches."""
+
+    name: str
+    """The model's."""
+    labels: tuple[str, ...]
+    """(T,) what stands at each position."""
+    weights: np.ndarray
+    """float32 (layers, heads, T, T): reader by read; rows sum to 1."""
+    is_causal: bool
+    """Whether position i reads positions 0 to i alone."""
+    values: np.ndarray | None = None
+    """float32 (C, L): the series, where it is one."""
+    spans: tuple[tuple[int, int], ...] = ()
+    """(T,) of a series: the values of each patch, from and up to before."""
+
+
+def text_attention(model: str | Path, text: str, text_pair: str = "") -> AttentionMaps:
+    """The maps of a BERT, a GPT-2 or a text classifier around one, for a text or a pair.
+
+    UserError for a text with more tokens than the model has positions, and for other models.
+    """
+    directory = model_directory(model)
+    config = checkpoint_config(directory)
+    if config.model_type == text_models.TextConfig.model_type:
+        backbone = load_weights(AutoModelForSequenceClassification, directory, model,
+                                attn_implementation="eager").backbone
+    elif config.model_type in ("bert", "gpt2"):
+        own = {"add_pooling_layer": False} if config.model_type == "bert" else {}
+        backbone = load_weights(AutoModel, directory, model, attn_implementation="eager", **own)
+    else:
+        raise UserError(f"{model}: is a {config.model_type}, not a BERT, a GPT-2 or a text classifier around one. Give "
+                        f"such a model; series classifiers take a series.")
+    tokenizer = text_models.load_checkpoint_tokenizer(directory)
+    batch = tokenizer(text, text_pair or None, return_tensors="pt")
+    length, positions = batch["input_ids"].shape[1], backbone.config.max_position_embeddings
+    if not 1 <= length <= positions:
+        raise UserError(f"text: has {length} tokens; the model has {positions} positions. "
+                        f"{'Shorten it.' if length else 'Give some text.'}")
+    if backbone.config.model_type == "gpt2":
+        batch = {"input_ids": batch["input_ids"]}
+    with torch.inference_mode():
+        weights = torch.cat(backbone.eval()(**batch, output_attentions=True).attentions).float().numpy()
+    labels = tuple(_label(tokenizer, index) for index in batch["input_ids"][0].tolist())
+    return AttentionMaps(without_machine_paths(str(model)), labels, weights, backbone.config.model_type == "gpt2")
+
+
+def series_attention(model: str | Path, values: np.ndarray, observed: np.ndarray | None = None, channel: int = 0
+                     ) -> AttentionMaps:
+    """The maps of one of our series models for a series (C, L), scaled as in its training; tokens are patches.
+
+    observed: bool (C, L); patches without an observed value are read by none, and left out. channel: which one, where
+    the model reads each by itself. A forecaster sees the last `context_length` values. UserError for other models,
+    and for a series that does not fit the model.
+    """
+    directory = model_directory(model)
+    config = checkpoint_config(directory)
+    if config.model_type != series_models.SeriesConfig.model_type:
+        raise UserError(f"{model}: is a {config.model_type}, not a model of series in patches. Give one that "
+                        f"make finetune-series left; other models take a text.")
+    loaded = load_weights(getattr(series_models, config.architectures[0]), directory, model,
+                          attn_implementation="eager").eval()
+    first = max(0, values.shape[-1] - config.context_length) if config.context_length else 0
+    tensor = torch.from_numpy(np.asarray(values, np.float32)[None, :, first:])
+    seen = None if observed is None else torch.from_numpy(np.asarray(observed, bool)[None, :, first:])
+    with torch.inference_mode():
+        try:
+            patches, mask = loaded.embed(loaded.scaled(tensor, seen)[0], seen)
+        except ValueError as error:
+            raise UserError(f"series: {error}.") from None
+        attentions = loaded.backbone(inputs_embeds=patches, attention_mask=mask, output_attentions=True).attentions
+    shown = tensor[0].numpy()
+    if config.channels == "independent":
+        if not 0 <= channel < len(shown):
+            raise UserError(f"channel is {channel}; the series has {len(shown)}, counted from 0.")
+        shown = shown[channel:channel + 1]
+    else:
+        channel = 0
+    kept = np.ones(patches.shape[1], bool) if mask is None else mask[channel].bool().numpy()
+    weights = torch.stack([layer[channel] for layer in attentions]).float().numpy()[:, :, kept][..., kept]
+    length = shown.shape[-1]
+    spans = tuple((start, min(start + config.patch_length, length))
+                  for start in (config.patch_stride * np.flatnonzero(kept)).tolist())
+    labels = tuple(f"{first + start}–{first + stop - 1}" for start, stop in spans)
+    return AttentionMaps(without_machine_paths(str(model)), labels, weights,
+                         config.backbone_config.model_type == "gpt2", shown, spans)
+
+
+def _label(tokenizer, index: int) -> str:
+    """The token as it is written, with blanks made visible."""
+    token = tokenizer.convert_ids_to_tokens(index)
+    if type(tokenizer.backend_tokenizer.model).__name__ == "WordPiece" or index in tokenizer.all_special_ids:
+        return token
+    return tokenizer.decode([index]).replace(" ", "␣").replace("\n", "↵").replace("\t", "⇥") or token
+
+
+def relative_entropy(maps: AttentionMaps) -> np.ndarray:
+    """(layers, heads): a head's entropy over that of uniform attention, as a mean over its readers; in [0, 1].
+
+    A reader that sees one position alone, as the first of a GPT, has no choice and is left out; nan if all are so.
+    """
+    weights = maps.weights.astype(np.float64)
+    length = weights.shape[-1]
+    entropy = -np.sum(weights * np.log(np.where(weights > 0, weights, 1)), -1)
+    seen = np.arange(1, length + 1) if maps.is_causal else np.full(length, length)
+    return (entropy[..., seen > 1] / np.log(seen[seen > 1])).mean(-1) if length > 1 else np.full(weights.shape[:2],
+                                                                                                np.nan)
+
+

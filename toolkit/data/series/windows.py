@@ -1,0 +1,215 @@
+"""Forecasting: series cut into train, validation and test by time, scaled by train alone, and windows of them.
+
+The published protocol (Zhou et al. 2021, *Informer*; Nie et al. 2023, *PatchTST*): a window is a context and the
+horizon that follows it. **A window belongs to the split that holds its whole horizon, and no horizon crosses a
+border.** The context of a validation or test window may reach back into the rows before its split: they are inputs
+only, and would be known when the forecast is made. Means and deviations are those of the train rows.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from toolkit.data import counter
+from toolkit.data.tables.time_table import Missing, read_time_table
+from toolkit.errors import UserError
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+_TRANSIENT = 500
+"""Rows of a generated series that are left out: how it comes from where it was started to where it stays."""
+
+
+@dataclass
+class ForecastDataSection:
+    path: str = ""
+    """A .csv, .tsv or .parquet table, one row a time; empty: Mackey-Glass, chaos that can be forecast for a while."""
+    generated_rows: int = 5000
+    """Of Mackey-Glass, one a unit of time."""
+    time_column: str = "date"
+    """ISO 8601 dates or numbers; "" where rows are evenly spaced."""
+    target_columns: list[str] = field(default_factory=list)
+    """The channels; empty: all columns of numbers."""
+    missing: Missing = "refuse"
+    """Empty cells, NaN and infinity: refused with their line, or masked."""
+    borders: list[float] = field(default_factory=lambda: [0.7, 0.8, 1.0])
+    """Where train, validation and test end: in rows, or, where none is above 1, as shares of the rows. The Electricity
+    Transformer sets' 12, 4 and 4 months of 30 days are [8640, 11520, 14400] of their hourly rows."""
+    season: int = 24
+    """Rows after which the series is most like itself: what the seasonal naive forecast repeats, and MASE's unit."""
+
+
+@dataclass(frozen=True)
+class ForecastData:
+    """One or more separate series of the same channels, standardised; `standardised` makes it."""
+
+    values: tuple[np.ndarray, ...]
+    """Of each series float32 (channels, rows), of mean 0 and deviation 1 over all train rows; 0 where unobserved."""
+    borders: tuple[tuple[int, int, int], ...]
+    """Of each series the rows before which train, validation and test end."""
+    columns: tuple[str, ...]
+    mean: np.ndarray
+    """float64 (channels,), in the units of the file."""
+    deviation: np.ndarray
+    """float64 (channels,); 1 for a channel that is constant in train."""
+    season: int
+    observed: tuple[np.ndarray, ...] | None = None
+    """Of each series bool (channels, rows); None: everything is observed."""
+
+    def naive_error(self) -> np.ndarray:
+        """float64 (series, channels): mean |x_t − x_{t−season}| over train, the unit of MASE; NaN where none is known.
+
+        As `toolkit.metrics.seasonal_naive_error`, over the pairs of which both are observed.
+        """
+        errors = np.full((len(self.values), len(self.columns)), np.nan)
+        for number, (values, (end, _, _)) in enumerate(zip(self.values, self.borders, strict=True)):
+            train = values[:, :end].astype(np.float64)
+            steps = np.abs(train[:, self.season:] - train[:, :-self.season])
+            known = np.ones(steps.shape, bool)
+            if self.observed is not None:
+                seen = self.observed[number][:, :end]
+                known = seen[:, self.season:] & seen[:, :-self.season]
+            count = known.sum(1)
+            errors[number] = np.divide((steps * known).sum(1), count, out=errors[number].copy(), where=count > 0)
+        return errors
+
+
+def load_forecast_data(section: ForecastDataSection, note: Callable[[str], None] = print) -> ForecastData:
+    """The table, or the generated series, that `section` names; what is odd about it is told to `note`."""
+    if not section.path:
+        from toolkit.data.series.generators import mackey_glass
+
+        series = mackey_glass(_TRANSIENT + section.generated_rows)[None, _TRANSIENT:]
+        return standardised([series], ("mackey-glass",), section.borders, section.season)
+    table = read_time_table(section.path, section.time_column, section.target_columns, section.missing)
+    for line in table.notes:
+        note(f"{section.path}: {line}")
+    return standardised([table.values], table.columns, section.borders, section.season,
+                        None if table.observed is None else [table.observed], note)
+
+
+def standardised(series: Sequence[np.ndarray], columns: Sequence[str], borders: Sequence[float], season: int = 1,
+                 observed: Sequence[np.ndarray] | None = None, note: Callable[[str], None] = print) -> ForecastData:
+    """Series (channels, rows) of any lengths, each cut at `borders` → scaled by mean and deviation of all train rows.
+
+    UserError for borders that do not fit, and for a channel of which train knows nothing.
+    """
+    ends = tuple(resolve_borders(borders, values.shape[1]) for values in series)
+    if season < 1:
+        raise UserError(f"data.season is {season}; give the number of rows in a season, at least 1.")
+    if season >= max(end for end, _, _ in ends):
+        raise UserError(f"data.season is {season} rows, but train has {max(end for end, _, _ in ends):,}. Give a "
+                        f"shorter season, or more rows to train.")
+    train = np.concatenate([values[:, :end] for values, (end, _, _) in zip(series, ends, strict=True)], 1)
+    seen = np.ones(train.shape, bool)
+    if observed is not None:
+        seen = np.concatenate([part[:, :end] for part, (end, _, _) in zip(observed, ends, strict=True)], 1)
+    for name, known in zip(columns, seen.any(1), strict=True):
+        if not known:
+            raise UserError(f"column '{name}': no value in the train rows. Leave it out of data.target_columns, or "
+                            f"move data.borders.")
+    mean, deviation = train.mean(1, where=seen, dtype=np.float64), train.std(1, where=seen, dtype=np.float64)
+    constant = train.max(1, where=seen, initial=-np.inf) == train.min(1, where=seen, initial=np.inf)
+    for name in np.asarray(columns)[constant]:
+        note(f"column '{name}' is constant in the train rows; it is centred, and not scaled")
+    deviation[constant] = 1.0
+    scaled = [((values - mean[:, None]) / deviation[:, None]).astype(np.float32) for values in series]
+    if observed is not None:
+        scaled = [np.where(part, values, np.float32(0)) for values, part in zip(scaled, observed, strict=True)]
+    return ForecastData(tuple(scaled), ends, tuple(columns), mean, deviation, season,
+                        None if observed is None else tuple(observed))
+
+
+def resolve_borders(borders: Sequence[float], rows: int) -> tuple[int, int, int]:
+    """Ends of train, validation and test in rows; shares are rounded to the nearest row."""
+    shares = max(borders, default=0) <= 1
+    if len(borders) != 3 or any(end != round(end) for end in borders if not shares):
+        raise UserError(f"data.borders is {list(borders)}; expected three numbers, the rows (or shares of them) at "
+                        f"which train, validation and test end.")
+    train, validation, test = (round(end * rows) if shares else int(end) for end in borders)
+    if not 0 < train < validation < test <= rows:
+        raise UserError(f"data.borders is {list(borders)}; with {rows:,} rows expected 0 < train < validation < test ≤ "
+                        f"{1 if shares else rows}.")
+    return train, validation, test
+
+
+class WindowBatches:
+    """The windows of one split: `batch` draws training batches, `in_order` goes through all of them once.
+
+    A batch holds "values" (b, channels, context_length) and "future" (b, channels, horizon), float32; where values are
+    missing also "observed" and "future_observed", bool, of the same shapes. With several series, windows are those of
+    the first one, then those of the second, …; a series too short for a window has none.
+
+    UserError when the split has no window at all.
+    """
+
+    def __init__(self, data: ForecastData, split: Split, context_length: int, horizon: int, batch_size: int = 32,
+                 seed: int = 0):
+        for name, value in (("context_length", context_length), ("horizon", horizon)):
+            if value < 1:
+                raise UserError(f"{name} is {value}; give at least 1 row.")
+        self.data, self.split, self.context_length, self.horizon = data, split, context_length, horizon
+        self.batch_size, self.seed = batch_size, seed
+        place, lengths = SPLITS.index(split), [values.shape[1] for values in data.values]
+        spans = [(ends[place - 1] if place else 0, ends[place]) for ends in data.borders]
+        # The first row of each series' first horizon, and how many windows begin there, one a row.
+        firsts = np.asarray([max(low, context_length) for low, _ in spans])
+        counts = np.maximum([high - horizon + 1 for _, high in spans] - firsts, 0)
+        if not counts.sum():
+            longest = max(high - low for low, high in spans)
+            need = f"a horizon of {horizon:,}"
+            if not place:
+                need = f"a context of {context_length:,} and {need}"
+            elif longest >= horizon:
+                need += f" after a context of {context_length:,}"
+            raise UserError(f"the {split} split has {longest:,} rows, too few for {need} rows. Shorten them, or give "
+                            f"it more rows (data.borders).")
+        self._ends = np.cumsum(counts)
+        # Window i of a series' part of the count starts at row i + shift of all series laid end to end.
+        offsets = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+        self._shifts = offsets + firsts - context_length - (self._ends - counts)
+        self._values = self._view(data.values)
+        self._observed = None if data.observed is None else self._view(data.observed)
+
+    def _view(self, parts: Sequence[np.ndarray]) -> np.ndarray:
+        """(windows starting at any row, channels, context_length + horizon), without a copy of the values."""
+        joined = parts[0] if len(parts) == 1 else np.concatenate(parts, 1)
+        windows = np.lib.stride_tricks.sliding_window_view(joined, self.context_length + self.horizon, axis=1)
+        return windows.transpose(1, 0, 2)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def series_of(self, index: np.ndarray) -> np.ndarray:
+        """Which series each window is of."""
+        return np.searchsorted(self._ends, index, side="right")
+
+    def batch(self, step: int, rows: range) -> dict[str, np.ndarray]:
+        """Rows of the global batch at `step`, every epoch in a fresh order: a function of (seed, step) alone."""
+        index = step * self.batch_size + np.arange(rows.start, rows.stop)
+        return self.rows(counter.epoch_order(self.seed, index, len(self))[1])
+
+    def rows(self, index: np.ndarray) -> dict[str, np.ndarray]:
+        """The windows of these numbers, 0 … len − 1, in order of time."""
+        starts, cut = index + self._shifts[self.series_of(index)], self.context_length
+        # Each part by itself: cut out of one array, they would have to be copied once more to become tensors.
+        batch = {"values": self._values[starts, :, :cut], "future": self._values[starts, :, cut:]}
+        if self._observed is not None:
+            batch |= {"observed": self._observed[starts, :, :cut], "future_observed": self._observed[starts, :, cut:]}
+        return batch
+
+    def in_order(self, size: int = 256, rank: int = 0, world: int = 1) -> Iterator[tuple[np.ndarray, dict]]:
+        """(index, batch) over every `world`-th window from `rank` on, each once, the last batch however small."""
+        mine = np.arange(rank, len(self), world)
+        for start in range(0, len(mine), size):
+            index = mine[start:start + size]
+            yield index, self.rows(index)
+
+
+def window_splits(data: ForecastData, context_length: int, horizon: int, batch_size: int, seed: int
+                  ) -> dict[Split, WindowBatches]:
+    """Train, validation and test windows of one length."""
+    return {split: WindowBatches(data, split, context_length, horizon, batch_size, seed) for split in SPLITS}

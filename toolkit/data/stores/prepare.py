@@ -1,0 +1,108 @@
+"""Corpus → tokenizer → token stores, each made once in `data_dir` and shared by every run that names it.
+
+    corpus/{train,validation}.jsonl    <tokenizer>/tokenizer/    <tokenizer>/store/{train,validation}/
+
+`<tokenizer>` is the name of its spec or directory, so that a BERT and a GPT can share one corpus.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from toolkit.data.stores.store import STORE_FILES, TokenStore, build_store
+from toolkit.data.text.corpus import SPLITS, CorpusConfig, prepare_corpus, read_documents
+from toolkit.errors import UserError
+from toolkit.run.files import read_json, write_directory, write_json
+from toolkit.tokenization.bins import SeriesBins
+from toolkit.tokenization.load import fingerprint, load_tokenizer
+from toolkit.tokenization.train import TrainingSample, is_spec, read_spec, train_tokenizer
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    tokenizer: PreTrainedTokenizerBase | SeriesBins
+    train: TokenStore
+    validation: TokenStore
+    corpus: dict
+    weights: tuple[float, ...] = ()
+    """How often an epoch passes over each source; empty: once over each."""
+
+    def facts(self) -> dict:
+        """What a manifest should say of the data."""
+        series = isinstance(self.tokenizer, SeriesBins)
+        return {"corpus": self.corpus, "weights": list(self.weights),
+                "tokenizer": self.tokenizer.fingerprint() if series else fingerprint(self.tokenizer),
+                "tokens": {"train": self.train.num_tokens, "validation": self.validation.num_tokens}}
+
+    def files(self) -> list[Path]:
+        """What a run reads while it trains."""
+        return [store.directory / name for store in (self.train, self.validation) for name in STORE_FILES]
+
+
+def prepare(corpus: CorpusConfig, tokenizer: str, data_dir: str | Path, end_documents: bool,
+            num_proc: int | None = None, progress: bool = True) -> PreparedData:
+    """Make, or find already made, everything a pretraining run reads. The tokenizer sees the train split alone.
+
+    `end_documents` closes each document with the tokenizer's end token, as GPT needs.
+    """
+    if is_spec(tokenizer):
+        read_spec(tokenizer)  # a mistake in it shows before the corpus is read
+    directory = Path(data_dir)
+    facts = prepare_corpus(corpus, directory / "corpus", progress)
+    own = directory / Path(tokenizer).stem
+    fitted = prepare_tokenizer(tokenizer, directory / "corpus", own / "tokenizer", progress=progress)
+    append_id = None
+    if end_documents:
+        append_id = fitted.eos_token_id
+        if append_id is None:
+            raise UserError(f"{tokenizer}: has no end-of-text token, which GPT needs between documents. Use a spec "
+                            f"such as tokenizers/byte-level-bpe-4k.yaml.")
+    stores = {split: build_store(
+        directory / f"corpus/{split}.jsonl", fitted, own / "store" / split, corpus.language, append_id,
+        [source[split]["size"] for source in facts["sources"]], num_proc=num_proc, progress=progress,
+        fingerprints={"corpus": facts["splits"][split]["sha256"], "tokenizer": fingerprint(fitted)})
+        for split in SPLITS}
+    # Validation sources come first, and none of them is in the training store.
+    weights = [0.0] * len(corpus.validation_sources) + corpus.weights if corpus.weights else []
+    return PreparedData(fitted, stores["train"], stores["validation"], facts, tuple(weights))
+
+
+def prepare_tokenizer(source: str, corpus: Path, directory: Path, vocab_size: int | None = None,
+                      progress: bool = True) -> PreTrainedTokenizerBase:
+    """`source` is a spec (.yaml), trained once into `directory` on a prepared corpus' train split, or an existing
+    tokenizer's directory or hub id. `vocab_size` overrides the spec's.
+    """
+    if not is_spec(source):
+        return load_tokenizer(source)
+    spec = read_spec(source)
+    spec.vocab_size = vocab_size or spec.vocab_size
+    train = read_json(corpus / "manifest.json")["splits"]["train"]
+    manifest = {"spec": asdict(spec), "corpus": train["sha256"],
+                "versions": {name: metadata.version(name) for name in ("tokenizers", "transformers", "sentencepiece")}}
+    if (directory / "manifest.json").exists():
+        made_from = read_json(directory / "manifest.json")
+        for key, name in (("spec", f"another spec than {source} is now"), ("corpus", "another corpus")):
+            if made_from.get(key) != manifest[key]:
+                raise UserError(f"{directory}: was trained from {name}. Choose another data_dir, or delete it.")
+        return load_tokenizer(str(directory))
+
+    def fill(temporary: Path) -> None:
+        texts = TrainingSample(_TrainText(corpus / "train.jsonl"), spec, train["characters"])
+        tokenizer = train_tokenizer(spec, texts, source, progress)
+        tokenizer.save_pretrained(temporary)
+        write_json(temporary / "manifest.json",
+                   {**manifest, "vocab_size": len(tokenizer), "fingerprint": fingerprint(tokenizer)})
+
+    write_directory(directory, fill)
+    return load_tokenizer(str(directory))
+
+
+@dataclass(frozen=True)
+class _TrainText:
+    path: Path
+
+    def __iter__(self) -> Iterator[str]:
+        return (document.text for document in read_documents(self.path))

@@ -1,0 +1,145 @@
+"""Rows of labelled data, out of .tsv, .csv, .jsonl and .parquet files and data sets on the hub, each with its place."""
+
+import contextlib
+import functools
+import gc
+import json
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from toolkit.data.tables.sources import COMPRESSIONS, Reading, file_kind, list_parts, read_lines, read_table_rows
+from toolkit.errors import UserError, did_you_mean
+
+SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
+
+
+def read_rows(source: str, role: str, keys: dict[str, str]) -> Iterator[tuple[str, list]]:
+    """(where it stands, the cells of the columns in `keys`, in their order) of every row. keys: column → what names it
+    in the configuration.
+    """
+    if source.startswith("hub:"):
+        yield from _hub_rows(source, role, keys)
+        return
+    readers = {".tsv": _table_rows, ".csv": _table_rows, ".jsonl": _json_rows, ".parquet": _parquet_rows}
+    for part in list_parts(source, f"data.{role}"):
+        kind = part.path and file_kind(part.path)
+        if kind not in readers:
+            raise UserError(f"{part.path or source}: texts with labels are read from .tsv, .csv, .jsonl or .parquet "
+                            f"files and from data sets on the hub (data.{role}).")
+        yield from readers[kind](part.path, keys)
+
+
+def _table_rows(path: Path, keys: dict[str, str]) -> Iterator[tuple[str, list]]:
+    rows = read_table_rows(path, Reading())
+    _, header = next(rows)
+    _need(keys, header, str(path))
+    columns = [header.index(column) for column in keys]
+    for line, row in rows:
+        yield f"{path}, line {line}", [row[column] for column in columns]
+
+
+def _json_rows(path: Path, keys: dict[str, str]) -> Iterator[tuple[str, list]]:
+    for number, line in read_lines(path, Reading()):
+        if line.strip():
+            place = f"{path}, line {number}"
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise UserError(f"{place}: not valid JSON ({error}). One object a line was expected.") from None
+            if not isinstance(record, dict):
+                raise UserError(f"{place}: is {type(record).__name__}. One object a line was expected.")
+            _need(keys, record, place)
+            yield place, [record[column] for column in keys]
+
+
+def _parquet_rows(path: Path, keys: dict[str, str]) -> Iterator[tuple[str, list]]:
+    import pyarrow
+    from pyarrow import parquet
+
+    if path.suffix in COMPRESSIONS:
+        raise UserError(f"{path}: parquet compresses by itself and is read from any place in the file; unpack it.")
+    number = 0
+    try:
+        with parquet.ParquetFile(path) as file:
+            _need(keys, file.schema_arrow.names, str(path))
+            for batch in file.iter_batches(batch_size=64, columns=list(keys)):
+                columns = [batch.column(column) for column in keys]
+                for row in zip(*columns, strict=True):
+                    number += 1
+                    yield f"{path}, row {number}", [cell.as_py() for cell in row]
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}, row {number}: not valid UTF-8 at byte {error.start}. Convert it.") from None
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(f"{path}: cannot be read as parquet, perhaps cut short ({str(error).splitlines()[0]}). Fetch "
+                        f"it again.") from None
+
+
+@functools.lru_cache(maxsize=8)
+def hub_splits(name: str) -> dict:
+    """Split → rows to stream, all at the commit at which the data set was first met."""
+    import datasets
+
+    (part,) = list_parts(name, "data")
+    commit = part.identity.rsplit(" ", 1)[1]
+    with _streaming(name):
+        repository, _, configuration = part.name.partition(":")
+        builder = datasets.load_dataset_builder(repository, configuration or None, revision=commit)
+        if builder.hash != commit:  # without a network, datasets gives whatever revision it has
+            raise ConnectionError(f"revision {builder.hash} is at hand, not {commit}")
+        return dict(builder.as_streaming_dataset())
+
+
+def _hub_rows(source: str, role: str, keys: dict[str, str]) -> Iterator[tuple[str, list]]:
+    name, _, split = source.partition("#")
+    splits = hub_splits(name)
+    split = split or next((own for own in SPLITS[role] if own in splits), role)
+    if split not in splits:
+        raise UserError(f"{name}: has no split '{split}' (data.{role}). Name one of its splits: "
+                        f"{', '.join(f'{name}#{known}' for known in splits)}.")
+    features, rows = splits[split].features or {}, None
+    try:
+        with _streaming(name):
+            rows = iter(splits[split])
+            for number, record in enumerate(rows, 1):
+                place = f"{name}#{split}, row {number}"
+                _need(keys, record, place)
+                yield place, [_named(record[column], features.get(column)) for column in keys]
+    finally:  # pyarrow's reader, left open, can hang Python at its exit (apache/arrow#45214)
+        if rows is not None:
+            rows.close()
+        del rows
+        gc.collect()
+
+
+def _named(cell: object, feature: object) -> object:
+    """The name of a class that a data set on the hub gives as a number; where labels are withheld, that is -1."""
+    import datasets
+
+    if isinstance(cell, list):
+        return [_named(item, getattr(feature, "feature", None)) for item in cell]
+    if not isinstance(feature, datasets.ClassLabel) or cell is None:
+        return cell
+    return feature.int2str(cell) if cell >= 0 else None
+
+
+@contextlib.contextmanager
+def _streaming(name: str) -> Iterator[None]:
+    import datasets
+    import pyarrow
+    from huggingface_hub.errors import HTTPError
+
+    try:
+        yield
+    except UserError:
+        raise
+    except (HTTPError, OSError, ValueError, RuntimeError, EOFError, zlib.error, pyarrow.ArrowException,
+            datasets.exceptions.DatasetsError) as error:
+        raise UserError(f"{name}: cannot be streamed ({' '.join(str(error).split())}). Check the configuration and the "
+                        f"connection.") from None
+
+
+def _need(keys: dict[str, str], columns: Iterable[str], place: str) -> None:
+    for column, key in keys.items():
+        if column not in columns:
+            raise UserError(f"{place}: has no column '{column}' (data.{key}).{did_you_mean(column, columns)}")

@@ -1,0 +1,224 @@
+"""Sources → parts → lines and rows, each with its place: plain, compressed, in folders, globs and on the hub."""
+
+import csv
+import glob
+import gzip
+import io
+import itertools
+import os
+import re
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from toolkit.errors import UserError, did_you_mean
+
+BUILT_IN = ("python-docs", "python-source")
+
+KINDS = (".txt", ".md", ".jsonl", ".csv", ".tsv", ".parquet")
+
+COMPRESSIONS = (".gz", ".zst")
+
+LONGEST = 64 * 2**20
+"""Bytes of the longest line, and of the longest document: what bounds the memory of every step."""
+
+_OFFLINE = ("To work offline, fetch it once where there is a network (`hf download --repo-type dataset {name} "
+            "--local-dir DIR`) and name its files as the source, for instance 'DIR/**/*.parquet'.")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How files are read; `CorpusConfig` documents these for users. `counts` tells what was met on the way."""
+
+    txt_documents: str = "file"
+    md_documents: str = "file"
+    text_column: str = "text"
+    hub_split: str = "train"
+    errors: str = "strict"
+    counts: Counter = field(default_factory=Counter, compare=False)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A file, a built-in corpus or a hub data set. `identity` changes when its content does."""
+
+    source: str
+    label: str
+    """What its documents give as their source."""
+    name: str
+    identity: str
+    path: Path | None = None
+    size: int | None = None
+    """Bytes on disk, where they are the bytes that will be read."""
+
+
+def list_parts(source: str, key: str = "corpus.sources") -> list[Part]:
+    """The parts of a source in a fixed order; `key` is the configuration key that errors name."""
+    if source in BUILT_IN:
+        return [Part(source, source, source, source)]
+    if source.startswith("hub:"):
+        return [_hub_part(source, key)]
+    if any(character in source for character in "*?[") and not os.path.exists(source):
+        files = sorted(Path(name) for name in glob.glob(source, recursive=True) if Path(name).is_file())
+        if not files:
+            raise UserError(f"{source}: no file matches ({key}).")
+        return [_file_part(source, source, str(file), file) for file in files]
+    path = Path(source)
+    if not os.path.exists(source):
+        raise UserError(f"{source}: no such file or folder ({key}).{_missing_hint(source)}")
+    if path.is_file():
+        return [_file_part(source, path.name, path.name, path)]
+    files = sorted(file for file in path.rglob("*") if file_kind(file) in KINDS and file.is_file()
+                   and not any(part.startswith(".") for part in file.relative_to(path).parts))
+    if not files:
+        raise UserError(f"{source}: holds no {', '.join(KINDS[:-1])} or {KINDS[-1]} file, plain or "
+                        f"{' or '.join(COMPRESSIONS)} ({key}).")
+    return [_file_part(source, path.name, str(file.relative_to(path)), file) for file in files]
+
+
+def file_kind(path: Path) -> str:
+    """The suffix that says how a file is read, without that of its compression."""
+    return (Path(path.stem).suffix if path.suffix in COMPRESSIONS else path.suffix).lower()
+
+
+def _file_part(source: str, label: str, name: str, path: Path) -> Part:
+    try:
+        facts = path.stat()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
+    plain = path.suffix not in COMPRESSIONS and path.suffix != ".parquet"
+    # A name on disk need not be UTF-8; what we write must be.
+    label, name, where = (os.fsencode(text).decode(errors="replace") for text in (label, name, str(path)))
+    return Part(source, label, name, f"{where} {facts.st_size} {facts.st_mtime_ns}", path,
+                facts.st_size if plain else None)
+
+
+def _missing_hint(source: str) -> str:
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", source) and file_kind(Path(source)) not in KINDS:
+        return f" For a data set on the hub write 'hub:{source}'."
+    return did_you_mean(source, BUILT_IN) if "/" not in source and "python" in source else ""
+
+
+def _open(path: Path) -> BinaryIO:
+    if path.suffix == ".gz":
+        return gzip.open(path)
+    if path.suffix == ".zst":
+        import pyarrow
+
+        return io.BufferedReader(pyarrow.CompressedInputStream(open(path, "rb"), "zstd"))  # which has no lines itself
+    return open(path, "rb")
+
+
+def read_lines(path: Path, reading: Reading) -> Iterator[tuple[int, str]]:
+    """Numbered lines with their ends. Bytes are counted in the uncompressed text."""
+    offset = 0
+    try:
+        with _open(path) as file:
+            for number in itertools.count(1):
+                line = file.readline(LONGEST + 1)
+                if not line:
+                    break
+                if len(line) > LONGEST:
+                    raise UserError(f"{path}, line {number}: is longer than {LONGEST >> 20} MB. Put line breaks into "
+                                    f"it, or split it into several documents.")
+                yield number, _decode(line, path, number, offset, reading)
+                offset += len(line)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UserError(_damaged(path, offset, error)) from None
+    except OSError as error:
+        if path.suffix == ".zst" and error.errno is None:  # pyarrow's way of saying the same
+            raise UserError(_damaged(path, offset, error)) from None
+        raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
+    if not offset:
+        raise UserError(f"{path}: is empty. Give it text, or leave it out.")
+
+
+def _damaged(path: Path, offset: int, error: Exception) -> str:
+    return (f"{path}: is damaged or cut short after {offset:,} bytes of text ({str(error).rstrip('.')}). Fetch or "
+            f"compress it again.")
+
+
+def _decode(line: bytes, path: Path, number: int, offset: int, reading: Reading) -> str:
+    if number == 1:
+        if line[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            raise UserError(f"{path}: is UTF-16. Convert it first: `iconv -f utf-16 -t utf-8`.")
+        if line[:3] == b"\xef\xbb\xbf":
+            reading.counts["byte_order_marks"] += 1
+            line, offset = line[3:], offset + 3
+    if line[-2:] == b"\r\n":
+        reading.counts["windows_line_ends"] += 1
+    replace = reading.errors == "replace"
+    if b"\0" in line:
+        if not replace:
+            raise UserError(f"{path}: looks binary (a NUL byte at offset {offset + line.index(0)}). Give plain UTF-8 "
+                            f"text, or set corpus.errors to replace.")
+        reading.counts["replaced_characters"] += line.count(0)
+        line = line.replace(b"\0", "\ufffd".encode())
+    try:
+        return line.decode()
+    except UnicodeDecodeError as error:
+        if not replace:
+            raise UserError(f"{path}: not valid UTF-8 at byte {offset + error.start} (line {number}). Convert it, for "
+                            f"instance with `iconv -f latin1 -t utf-8`, or set corpus.errors to replace.") from None
+        return replaced(line, reading)
+
+
+def replaced(data: bytes, reading: Reading) -> str:
+    text = data.decode(errors="replace")
+    reading.counts["replaced_characters"] += text.count("\ufffd") - data.count("\ufffd".encode())
+    return text
+
+
+def read_table_rows(path: Path, reading: Reading) -> Iterator[tuple[int, list[str]]]:
+    """(line, cells) of a .csv or .tsv, plain or compressed, the header first; every row as long as the header."""
+    tab = file_kind(path) == ".tsv"
+    csv.field_size_limit(LONGEST)
+    lines = (line for _, line in read_lines(path, reading))
+    # Tab-separated text is seldom quoted, and a lone quotation mark must not swallow the lines after it.
+    reader = csv.reader(lines, delimiter="\t" if tab else ",", quoting=csv.QUOTE_NONE if tab else csv.QUOTE_MINIMAL,
+                        strict=True)
+    columns, start = None, 1
+    while True:
+        try:
+            row = next(reader)
+        except StopIteration:
+            break
+        except csv.Error as error:
+            raise UserError(f"{path}, line {start}: cannot be read as a table ({str(error).split(' - ')[0]}). Quote "
+                            f"the cell, or take out what does not belong into it.") from None
+        if row:
+            columns = columns or len(row)
+            if len(row) != columns:
+                raise UserError(f"{path}, line {start}: {len(row)} columns, the header has {columns}. Quote or remove "
+                                f"extra separators, fill in missing cells.")
+            yield start, row
+        start = reader.line_num + 1
+    if columns is None:
+        raise UserError(f"{path}: is empty; a header was expected.")
+
+
+def _hub_part(source: str, key: str) -> Part:
+    """`hub:owner/name[:configuration][@revision]`, its revision resolved to a commit."""
+    match = re.fullmatch(r"hub:([\w.-]+(?:/[\w.-]+)?)(?::([\w.-]+))?(?:@([\w./-]+))?", source)
+    if not match:
+        raise UserError(f"{source}: is not of the form hub:owner/name[:configuration][@revision] ({key}).")
+    name, configuration, revision = match.groups()
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HFValidationError, HTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+    try:  # one request that does not retry; loading would, for half a minute
+        commit = HfApi().dataset_info(name, revision=revision, timeout=10).sha
+    except HFValidationError as error:
+        raise UserError(f"{source}: no data set can be called so ({str(error).rstrip('.')}) ({key}).") from None
+    except RevisionNotFoundError:
+        raise UserError(f"{source}: the data set has no revision '{revision}' ({key}).") from None
+    except RepositoryNotFoundError:
+        raise UserError(f"{source}: no such data set on the hub, or it is private and no token is set "
+                        f"({key}).") from None
+    except (HTTPError, OSError, ValueError) as error:
+        raise UserError(f"{source}: the hub cannot be reached ({type(error).__name__}). "
+                        f"{_OFFLINE.format(name=name)}") from None
+    return Part(source, name, f"{name}:{configuration}" if configuration else name, f"{source} {commit}")

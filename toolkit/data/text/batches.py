@@ -1,0 +1,127 @@
+"""Texts become batches: tokenised once, texts of like length together, padded to the longest of the batch."""
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from toolkit.data import counter
+from toolkit.data.text.examples import LabelledText
+from toolkit.data.text.labelled import LongTexts
+from toolkit.errors import UserError
+
+WINDOW = 50
+"""Batches among which examples are sorted by length: as many as transformers' LengthGroupedSampler takes."""
+_AT_ONCE = 64  # texts; what the library keeps of each token while it works takes a hundred bytes
+
+
+class TextBatches:
+    """Tokenised texts; `batch(step, rows)` draws rows of a global batch, each epoch in a fresh order.
+
+    Every WINDOW batches, or a quarter of an epoch where that is less, the examples drawn for them are sorted by length,
+    cut into batches, and the batches shuffled. Which examples these are, and that each comes once an epoch, the draw
+    decides as it would without; and a batch stays a function of (seed, step).
+
+    `by_length` (n,): the examples from the shortest to the longest; `lengths` (n,): their tokens; `cut`: how many texts
+    had more than the limit.
+    """
+
+    def __init__(self, data: LabelledText, tokenizer: PreTrainedTokenizerBase, max_length: int, batch_size: int,
+                 seed: int, long_texts: LongTexts = "windows", positions: int | None = None):
+        """positions: those of the model, to which `head` and `head+tail` cut where they are fewer than max_length."""
+        self.labels, self.batch_size, self.seed = data.labels, batch_size, seed
+        self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        limit = max_length if long_texts == "windows" or positions is None else min(max_length, positions)
+        ids, types, self.cut = _tokenise(data, tokenizer, limit, long_texts == "head+tail", self.pad)
+        self.lengths = np.asarray([len(tokens) for tokens in ids], np.int64)
+        self._starts = np.cumsum(self.lengths) - self.lengths
+        self._ids = np.concatenate(ids)
+        self._types = np.concatenate(types) if types else None
+        self.by_length = np.argsort(self.lengths, kind="stable")
+        # A quarter, as there: sorted whole, a small set would give the same batches every epoch.
+        self.window = min(max(len(data) // (4 * max(batch_size, 1)), 1), WINDOW)
+        self._at_hand: tuple[int, np.ndarray | None] = (-1, None)
+
+    def batch(self, step: int, rows: range) -> dict[str, np.ndarray]:
+        number, place = divmod(step, self.window)
+        return self.rows(self._examples(number)[place, rows.start : rows.stop])
+
+    def _examples(self, number: int) -> np.ndarray:
+        """(window, batch_size) the examples of a window of batches; the last one is kept."""
+        at_hand, examples = self._at_hand
+        if at_hand != number:
+            drawn = number * self.window * self.batch_size + np.arange(self.window * self.batch_size)
+            epochs, index = counter.epoch_order(self.seed, drawn, len(self.labels))
+            lengths = self.lengths[index]
+            # Where an epoch ends inside the window, lengths rise and then fall: an example that comes in both epochs is
+            # not in one batch twice because it is as long as itself, and the batch across the seam is of like lengths.
+            order = np.lexsort((np.where((epochs - epochs[0]) % 2, -lengths, lengths), epochs))
+            shuffled = counter.permute(counter.key(self.seed, 0xB0C4E7, number), np.arange(self.window), self.window)
+            examples = index[order].reshape(self.window, self.batch_size)[shuffled]
+            self._at_hand = (number, examples)
+        return examples
+
+    def rows(self, index: np.ndarray) -> dict[str, np.ndarray]:
+        """Examples `index`, padded to the longest of them: input_ids, attention_mask, (token_type_ids), labels."""
+        lengths = self.lengths[index]
+        inside = np.arange(lengths.max()) < lengths[:, None]
+        places = np.concatenate([np.arange(start, start + length) for start, length
+                                 in zip(self._starts[index], lengths, strict=True)])
+        batch = {"input_ids": np.full(inside.shape, self.pad, np.int64), "attention_mask": inside.astype(np.int64)}
+        batch["input_ids"][inside] = self._ids[places]
+        if self._types is not None:
+            batch["token_type_ids"] = np.zeros(inside.shape, np.int64)
+            batch["token_type_ids"][inside] = self._types[places]
+        batch["labels"] = self.labels[index]
+        return batch
+
+
+def _tokenise(data: LabelledText, tokenizer: PreTrainedTokenizerBase, limit: int, tail: bool, empty: int
+              ) -> tuple[list[np.ndarray], list[np.ndarray], int]:
+    """ids, token types (none where the tokenizer gives none) and how many texts were cut to `limit` tokens."""
+    pairs = data.pairs is not None
+    special = tokenizer.num_special_tokens_to_add(pairs)
+    # GPT's tokenizers put nothing between two texts. The token that ends its documents does (Radford et al. 2018 learn
+    # a delimiter).
+    joint = tokenizer.eos_token_id if pairs and special == tokenizer.num_special_tokens_to_add(False) else None
+    if limit < special + (joint is not None) + 1 + pairs:
+        raise UserError(f"data.max_length, or the positions of the model, are {limit}: too few for the {special} "
+                        f"special tokens of the tokenizer and any text. Raise data.max_length to 16 or more.")
+    ids, types, cut = [], [], 0
+    for start in range(0, len(data), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        encoded = tokenizer(data.texts[part], data.pairs[part] if pairs else None, verbose=False)
+        for row, tokens in enumerate(encoded["input_ids"]):
+            kinds = encoded["token_type_ids"][row] if "token_type_ids" in encoded else None
+            if joint is not None or len(tokens) > limit:
+                of = encoded.sequence_ids(row)  # 0 or 1: which text a token is of; None: special
+                if joint is not None:
+                    seam = of.index(1) if 1 in of else len(of)
+                    tokens, of = [*tokens[:seam], joint, *tokens[seam:]], [*of[:seam], None, *of[seam:]]
+                    kinds = kinds and [*kinds[:seam], 0, *kinds[seam:]]
+                cut += len(tokens) > limit
+                kept = _kept(of, limit, tail)
+                tokens, kinds = [tokens[i] for i in kept], kinds and [kinds[i] for i in kept]
+            # A text of nothing that the tokenizer knows must still be a row that a mean can be taken of.
+            ids.append(np.asarray(tokens or [empty], np.int32))
+            if kinds is not None:
+                types.append(np.asarray(kinds or [0], np.int8))
+    return ids, types, cut
+
+
+def _kept(of: list[int | None], limit: int, tail: bool) -> list[int]:
+    """Which tokens stay of one text or two that together are too long: all special ones, and of each text the head, or
+    half head and half tail (Sun et al. 2019). Of two the longer one is cut first, as tokenizers do.
+    """
+    places: list[list[int]] = [[], []]
+    special = []
+    for place, text in enumerate(of):
+        (special if text is None else places[text]).append(place)
+    room = limit - len(special)
+    shorter = min(map(len, places))
+    sizes = [room - min(shorter, room // 2), min(shorter, room // 2)]  # of the longer one, of the other
+    if len(places[1]) >= len(places[0]):
+        sizes.reverse()
+    kept = special
+    for own, size in zip(places, sizes, strict=True):
+        end = size // 2 if tail and size < len(own) else 0
+        kept = kept + own[: size - end] + own[len(own) - end :]
+    return sorted(kept)

@@ -1,0 +1,325 @@
+"""Documents, cleaned, deduplicated and split once into files that a person can open.
+
+`train.jsonl` and `validation.jsonl` have one document a line (name, source, text), in the order of the sources; a
+manifest says what was read, dropped and changed. Preparation streams, and goes on where it was broken off.
+Paragraphs are parted by a blank line; `sentences` cuts a text without losing a character.
+"""
+
+import array
+import copy
+import hashlib
+import json
+import os
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from tqdm.auto import tqdm
+
+from toolkit.data.tables.sources import Part, Reading, list_parts
+from toolkit.data.text.documents import Document, read_part
+from toolkit.errors import UserError
+from toolkit.run.files import building, read_json, write_json
+
+SPLITS = ("train", "validation")
+_BEFORE_STOP = re.compile(r"(?<=[A-Z])[\s./]+(?=\.)")
+_JOURNAL_BYTES = 64 * 2**20  # of text between two notes of how far we are
+
+
+@dataclass
+class CorpusConfig:
+    sources: list[str] = field(default_factory=lambda: ["python-docs"])
+    """`python-docs` (documentation of Python and the installed packages), files, folders, globs ('data/**/*.jsonl'),
+    or `hub:owner/name[:configuration][@revision]`. Read: .txt .md .jsonl .csv .tsv .parquet, also .gz and .zst."""
+    weights: list[float] = field(default_factory=list)
+    """How often an epoch of pretraining passes over each source, in their order: [1, 3] reads the second three times,
+    0.5 half of it, another half each epoch. Default: 1 each. May be changed without preparing anything again."""
+    validation_sources: list[str] = field(default_factory=list)
+    """Sources for validation; when empty, documents are held out of `sources` by their hash."""
+    validation_share: float = 0.05
+    """Share of the documents held out; which ones depends on their text alone, so adding others moves none."""
+    txt_documents: Literal["file", "blank-line", "wikitext"] = "file"
+    """What is a document in .txt: the file (blank lines part paragraphs); what lies between blank lines (the format
+    of google-research/bert); or an article under `= Title =`."""
+    md_documents: Literal["file", "heading"] = "file"
+    """What is a document in .md: the file, its headings opening sections; or what stands under a heading."""
+    text_column: str = "text"
+    """The column that holds the text in .jsonl, .csv, .tsv, .parquet and on the hub."""
+    hub_split: str = "train"
+    """The split that is read of a data set on the hub."""
+    errors: Literal["strict", "replace"] = "strict"
+    """Bytes that are not UTF-8, and NUL: refuse the file, naming the place; or replace them by U+FFFD and count."""
+    min_characters: int = 200
+    """Shorter documents are dropped."""
+    deduplicate: bool = True
+    """Drop documents whose (cleaned) text was seen before."""
+    language: str = "en"
+    """ISO 639-1 code, for the sentence splitter."""
+
+    def reading(self) -> Reading:
+        return Reading(**{item.name: getattr(self, item.name) for item in fields(Reading) if item.name != "counts"})
+
+
+def normalise(text: str) -> str:
+    """Unix line ends, Unicode NFC, no byte-order mark, no trailing blanks, paragraphs parted by one blank line."""
+    text = unicodedata.normalize("NFC", text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n"))
+    text = "\n".join(line.rstrip(" \t\f\v") for line in text.split("\n"))
+    return re.sub(r"\n{3,}", "\n\n", text).strip()
+
+
+def sentences(text: str, language: str = "en") -> list[str]:
+    """Cut a text into sentences whose concatenation is the text; the white space between two goes to the second.
+
+    The cutting is sentencex's (Wikimedia), which knows the abbreviations and full stops of some 240 languages.
+    """
+    import sentencex
+
+    # At "A\xa0. B" and the like it panics (1.0.32), so it is shown a plain blank there, a character for a character.
+    plain = _BEFORE_STOP.sub(lambda found: re.sub(r"[^\S\x00-\x7f]", " ", found[0]), text)
+    units, end = [], 0  # each unit runs from the end of the one before, so nothing can be lost
+    for paragraph in plain.split("\n\n"):
+        for segment in sentencex.segment(language, paragraph):
+            segment = segment.strip()
+            if segment:
+                start, end = end, plain.index(segment, end) + len(segment)
+                units.append(text[start:end])
+    if units:
+        units[-1] += text[end:]
+    return units
+
+
+def iterate_documents(sources: list[str], reading: Reading | None = None, progress: bool = False) -> Iterator[Document]:
+    """The cleaned documents of sources, streamed in a fixed order."""
+    for source in sources:
+        for part in list_parts(source):
+            for document in read_part(part, reading or Reading(), progress=progress):
+                yield Document(document.name, document.source, normalise(document.text))
+
+
+def read_documents(path: Path) -> Iterator[Document]:
+    """The documents of a prepared `train.jsonl` or `validation.jsonl`."""
+    with open(path, encoding="utf-8") as file:
+        for line in file:
+            yield Document(**json.loads(line))
+
+
+# --- preparing ----------------------------------------------------------------------------------------------------
+
+
+def prepare_corpus(config: CorpusConfig, directory: Path, progress: bool = True) -> dict:
+    """Read, clean, deduplicate and split the sources into `directory`; returns the manifest.
+
+    A directory prepared earlier with the same settings is kept as it is; with others, it is refused. A preparation
+    that was broken off goes on from its last note, to the same bytes.
+    """
+    directory = Path(directory)
+    _check(config)
+    settings = {key: value for key, value in asdict(config).items() if key != "weights"}
+    manifest_path = directory / "manifest.json"
+    if manifest_path.exists():
+        manifest = read_json(manifest_path)
+        changed = [key for key, value in settings.items() if manifest["config"].get(key) != value]
+        if changed:
+            raise UserError(f"{directory}: was prepared with another corpus.{changed[0]} "
+                            f"({manifest['config'].get(changed[0])!r}). Choose another data_dir, or delete it.")
+        return manifest
+    if directory.exists():
+        raise UserError(f"{directory}: has no manifest.json, so it is no prepared corpus. Choose another data_dir, or "
+                        f"delete it.")
+    named = [(source, "validation", "corpus.validation_sources") for source in config.validation_sources]
+    named += [(source, "train" if named else None, "corpus.sources") for source in config.sources]
+    parts = [(number, split, part) for number, (source, split, key) in enumerate(named)
+             for part in list_parts(source, key)]
+    with building(directory) as partial:
+        manifest = _Preparation(config, settings, [source for source, *_ in named], parts, partial).run(progress)
+        write_json(partial / "manifest.json", manifest)
+        (partial / "journal.json").unlink(missing_ok=True)
+    if progress:
+        tqdm.write(describe(manifest))
+    return manifest
+
+
+def describe(manifest: dict) -> str:
+    """What a preparation read, dropped and changed, in a line."""
+    kept = "; ".join(f"{name} {split['documents']:,} documents, {split['bytes'] / 1e6:,.1f} MB"
+                     for name, split in manifest["splits"].items())
+    counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in manifest["counts"].items() if count)
+    return f"corpus: {kept} ({counts})"
+
+
+def _check(config: CorpusConfig) -> None:
+    if not 0 < config.validation_share < 1:
+        raise UserError(f"corpus.validation_share is {config.validation_share}; it must lie between 0 and 1.")
+    if not config.sources or not all(source.strip() for source in config.sources + config.validation_sources):
+        raise UserError("a source is missing or empty; name files, folders or python-docs.")
+    if config.weights and (len(config.weights) != len(config.sources) or min(config.weights) < 0
+                           or not any(config.weights)):
+        raise UserError(f"corpus.weights is {config.weights}; give one number for each of the {len(config.sources)} "
+                        f"corpus.sources, none negative, not all zero.")
+
+
+class _Preparation:
+    """One pass over the parts. `state` is all there is to know of how far it is; `journal.json` keeps it."""
+
+    def __init__(self, config: CorpusConfig, settings: dict, sources: list[str],
+                 parts: list[tuple[int, str | None, Part]], directory: Path):
+        self.config, self.settings, self.parts, self.directory = config, settings, parts, directory
+        self.reading, self.seen = config.reading(), _HashSet()
+        empty = {"documents": 0, "characters": 0, "bytes": 0, "size": 0}
+        self.state = {
+            "parts": 0, "documents": 0,  # parts finished; documents read of the next one
+            "counts": {"read": 0, "too_short": 0, "duplicates": 0, "unicode_normalised": 0},
+            "sources": [{"source": source, **{split: dict(empty) for split in SPLITS}} for source in sources],
+        }
+        self.begun = self.state  # as it was when the next part was begun
+        self.journal = directory / "journal.json"
+
+    def run(self, progress: bool) -> dict:
+        self._resume()
+        sizes = [part.size for *_, part in self.parts]
+        known = None not in sizes
+        files = {split: open(self.directory / f"{split}.jsonl", "ab") for split in SPLITS}
+        with (files["train"], files["validation"],
+              tqdm(total=sum(sizes) if known else None, desc="reading", unit="B", unit_scale=True,
+                   disable=None if progress else True, leave=False) as bar):
+            if known:
+                bar.update(sum(sizes[:self.state["parts"]]))
+            try:
+                self._read(files, bar, progress)
+            except UserError:
+                if any(source[split]["size"] for source in self.state["sources"] for split in SPLITS):
+                    self._note(files)
+                else:
+                    self._forget()
+                raise
+        splits = {split: {key: sum(source[split][key] for source in self.state["sources"])
+                          for key in ("documents", "characters", "bytes")} for split in SPLITS}
+        counts = self.state["counts"]
+        for split, summary in splits.items():
+            if not summary["documents"]:
+                self._forget()
+                total = sum(part["documents"] for part in splits.values())
+                raise UserError(f"{', '.join(self.config.sources)}: no document is left for {split} out of {total} "
+                                f"kept ({counts['too_short']} under corpus.min_characters = "
+                                f"{self.config.min_characters}). Give more documents, let files hold several "
+                                f"(corpus.txt_documents, corpus.md_documents), change corpus.validation_share, or name "
+                                f"corpus.validation_sources.")
+            with open(self.directory / f"{split}.jsonl", "rb") as file:
+                summary["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+        revisions = {part.source: part.identity.rsplit(" ", 1)[1] for *_, part in self.parts
+                     if part.source.startswith("hub:")}
+        return {"config": self.settings, "counts": counts, "splits": splits, "sources": self.state["sources"],
+                **({"revisions": revisions} if revisions else {})}
+
+    def _read(self, files: dict[str, BinaryIO], bar: tqdm, progress: bool) -> None:
+        counts, config, unnoted = self.state["counts"], self.config, 0
+        for number, split_of_source, part in self.parts[self.state["parts"]:]:
+            source = self.state["sources"][number]
+            if not self.state["documents"]:
+                self.begun = copy.deepcopy(self.state)
+            for document in read_part(part, self.reading, self.state["documents"], progress):
+                text = normalise(document.text)
+                encoded = text.encode()
+                digest = hashlib.sha256(encoded).digest()
+                counts["read"] += 1
+                counts["unicode_normalised"] += not unicodedata.is_normalized("NFC", document.text)
+                if len(text) < config.min_characters:
+                    counts["too_short"] += 1
+                elif config.deduplicate and not self.seen.add(digest):
+                    counts["duplicates"] += 1
+                else:
+                    held_out = int.from_bytes(digest[:8], "big") < config.validation_share * 2**64
+                    split = split_of_source or ("validation" if held_out else "train")
+                    record = asdict(Document(document.name, document.source, text))
+                    line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
+                    files[split].write(line)
+                    summary = source[split]
+                    summary["documents"] += 1
+                    summary["characters"] += len(text)
+                    summary["bytes"] += len(encoded)
+                    summary["size"] += len(line)
+                    unnoted += len(line)
+                self.state["documents"] += 1
+                if part.size is None:
+                    bar.update(len(encoded))
+                if unnoted > _JOURNAL_BYTES:
+                    self._note(files)
+                    unnoted = 0
+            if part.size is not None:
+                bar.update(part.size)
+            for name, count in self.reading.counts.items():
+                counts[name] = counts.get(name, 0) + count
+            self.reading.counts.clear()
+            self.state["parts"] += 1
+            self.state["documents"] = 0
+
+    def _note(self, files: dict[str, BinaryIO]) -> None:
+        """Keep what was done so far. (What `reading` counted in a part that was begun is counted again.)"""
+        for file in files.values():
+            file.flush()
+            os.fsync(file.fileno())
+        states = [{"read": self._identity(state), **state} for state in (self.state, self.begun)]
+        write_json(self.journal, {"config": self.settings, "states": states})
+
+    def _forget(self) -> None:
+        for name in ("journal.json", *(f"{split}.jsonl" for split in SPLITS)):
+            (self.directory / name).unlink(missing_ok=True)
+
+    def _identity(self, state: dict) -> str:
+        """What the finished parts, and the one that was begun, were."""
+        parts = self.parts[:state["parts"] + bool(state["documents"])]
+        return hashlib.sha256("\n".join(part.identity for *_, part in parts).encode()).hexdigest()
+
+    def _resume(self) -> None:
+        """Take up the journal as far as what it tells of is still what we would read; else start afresh.
+
+        A part that was begun and has changed since, repaired perhaps, is read again from its beginning.
+        """
+        for leftover in self.directory.glob(".*.json.*"):  # of a `write_json` that was killed
+            leftover.unlink()
+        if self.journal.exists():
+            journal = read_json(self.journal)
+            states = journal["states"] if journal["config"] == self.settings else []
+            if valid := [state for state in states if state.pop("read") == self._identity(state)]:
+                self.state, self.begun = valid[0], copy.deepcopy(valid[-1])
+        for split in SPLITS:
+            size = sum(source[split]["size"] for source in self.state["sources"])
+            path = self.directory / f"{split}.jsonl"
+            path.touch()
+            if path.stat().st_size < size:
+                raise UserError(f"{path}: is shorter than its journal says. Delete {self.directory} and start again.")
+            os.truncate(path, size)
+            for document in read_documents(path) if self.config.deduplicate else ():
+                self.seen.add(hashlib.sha256(document.text.encode()).digest())
+
+
+class _HashSet:
+    """The first 64 bits of hashes, in 16 to 32 bytes each where Python's set takes 100: corpora outgrow memory.
+
+    Among ten million documents, the chance that any is taken for another is 3 in a million.
+    """
+
+    def __init__(self):
+        self.slots, self.count = array.array("Q", bytes(8 * 2**12)), 0
+
+    def add(self, digest: bytes) -> bool:
+        """Whether it is new."""
+        if 2 * self.count >= len(self.slots):
+            old, self.slots, self.count = self.slots, array.array("Q", bytes(16 * len(self.slots))), 0
+            for value in filter(None, old):
+                self._insert(value)
+        return self._insert(int.from_bytes(digest[:8], "big") or 1)
+
+    def _insert(self, value: int) -> bool:
+        mask = len(self.slots) - 1
+        slot = value & mask
+        while self.slots[slot]:
+            if self.slots[slot] == value:
+                return False
+            slot = (slot + 1) & mask
+        self.slots[slot] = value
+        self.count += 1
+        return True

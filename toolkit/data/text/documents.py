@@ -1,0 +1,243 @@
+"""What a corpus is read from: built-in documentation, files, folders, globs, data sets on the hub.
+
+Everything is streamed: no more than one document is held at a time (of parquet, 64), and none may be longer than
+LONGEST. A source is a list of parts (files, or one stream), and a part is a stream of documents, so that reading can
+go on at (part, document) after an interruption.
+"""
+
+import gc
+import itertools
+import json
+import os
+import re
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from toolkit.data.tables.sources import (
+    BUILT_IN,
+    COMPRESSIONS,
+    LONGEST,
+    Part,
+    Reading,
+    file_kind,
+    read_lines,
+    read_table_rows,
+    replaced,
+)
+from toolkit.errors import UserError, did_you_mean
+
+_HEADING = re.compile(r"#{1,6}[ \t]+(.*?)(?:[ \t]+#+)?[ \t]*\r?\n?$")
+
+
+@dataclass(frozen=True)
+class Document:
+    name: str
+    source: str
+    text: str
+
+
+def read_part(part: Part, reading: Reading, skip: int = 0, progress: bool = False) -> Iterator[Document]:
+    """The documents of a part as they are, from number `skip` on; bad input is a `UserError` with file and line."""
+    if part.source in BUILT_IN:
+        documents = itertools.islice(_built_in(part.source, progress), skip, None)
+    elif part.path is None:
+        documents = _hub_documents(part, reading, skip)
+    else:
+        reader = {".txt": _text_documents, ".md": _markdown_documents, ".jsonl": _json_documents,
+                  ".csv": _table_documents, ".tsv": _table_documents, ".parquet": _parquet_documents}
+        # A file of another kind that was named outright is read as text.
+        texts = reader.get(file_kind(part.path), _text_documents)(part.path, reading)
+        documents = (Document(f"{part.name}:{place}" if place else part.name, part.label, text)
+                     for place, text in itertools.islice(texts, skip, None))
+    yield from documents
+
+
+def _built_in(source: str, progress: bool) -> Iterator[Document]:
+    from toolkit.data.text.python_docs import iterate_python_documentation, iterate_python_source
+
+    if source == "python-source":
+        yield from (Document(name, source, text) for name, text in iterate_python_source())
+        return
+    for module in iterate_python_documentation(progress=progress):
+        yield Document(module.module, module.package, "\n\n".join(module.docstrings))
+
+
+# --- bytes → lines ------------------------------------------------------------------------------------------------
+
+
+# --- lines → documents --------------------------------------------------------------------------------------------
+
+
+def _gather(path: Path, lines: Iterable[tuple[int, str, bool]], remedy: str) -> Iterator[tuple[int, str]]:
+    """(line number, text, whether a document starts here) → documents, each with the number of its first line."""
+    first, document, size = 1, [], 0
+    for number, text, starts in lines:
+        if starts:
+            if any(map(str.strip, document)):  # blank lines above the first document are none
+                yield first, "".join(document)
+            first, document, size = number, [], 0
+        document.append(text)
+        size += len(text)
+        if size > LONGEST:
+            raise UserError(f"{path}, line {first}: a document of more than {LONGEST >> 20} MB. {remedy}")
+    if document:
+        yield first, "".join(document)
+
+
+def _text_documents(path: Path, reading: Reading) -> Iterator[tuple[int | None, str]]:
+    rule = reading.txt_documents
+
+    def lines() -> Iterator[tuple[int, str, bool]]:
+        blank = False
+        for number, line in read_lines(path, reading):
+            starts = blank and bool(line.strip()) if rule == "blank-line" else False
+            if rule == "wikitext" and (heading := re.fullmatch(r"\s*((?:= )+)(.*?)((?: =)+)\s*", line)):
+                starts = len(heading[1]) == len(heading[3]) == 2
+                line = f"\n{heading[2]}\n\n"
+            blank = not line.strip()
+            yield number, line, starts
+
+    documents = _gather(path, lines(), "If blank lines part its documents, set corpus.txt_documents to blank-line; "
+                        "otherwise split the file.")
+    if rule == "file":
+        return ((None, text) for _, text in documents)
+    return documents
+
+
+def _markdown_documents(path: Path, reading: Reading) -> Iterator[tuple[int | None, str]]:
+    split = reading.md_documents == "heading"
+
+    def lines() -> Iterator[tuple[int, str, bool]]:
+        fence = None
+        for number, line in read_lines(path, reading):
+            mark = re.match(r" {0,3}(`{3,}(?!.*`)|~{3,})(.*)", line) if "```" in line or "~~~" in line else None
+            if mark and fence is None:  # inside, "# …" is a comment
+                fence = mark[1]
+            elif mark and mark[1].startswith(fence) and not mark[2].strip():
+                fence = None
+            heading = None if fence or line[:1] != "#" else _HEADING.match(line)
+            yield (number, f"\n{heading[1]}\n\n", split) if heading else (number, line, False)
+
+    documents = _gather(path, lines(), "Set corpus.md_documents to heading, or split the file.")
+    return documents if split else ((None, text) for _, text in documents)
+
+
+def _json_documents(path: Path, reading: Reading) -> Iterator[tuple[int, str]]:
+    for number, line in read_lines(path, reading):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path}, line {number}: not valid JSON ({error}). One object a line was "
+                            f"expected.") from None
+        if not isinstance(record, dict) or reading.text_column not in record:
+            known = record if isinstance(record, dict) else ()
+            raise UserError(_no_column(f"{path}, line {number}", reading.text_column, known))
+        text = _checked_text(record[reading.text_column], f"{path}, line {number}", reading)
+        yield number, text
+
+
+def _table_documents(path: Path, reading: Reading) -> Iterator[tuple[int, str]]:
+    rows = read_table_rows(path, reading)
+    _, header = next(rows)
+    if reading.text_column not in header:
+        raise UserError(_no_column(str(path), reading.text_column, header))
+    column = header.index(reading.text_column)
+    for line, row in rows:
+        yield line, row[column]
+
+
+def _parquet_documents(path: Path, reading: Reading) -> Iterator[tuple[int, str]]:
+    import pyarrow
+    from pyarrow import parquet
+
+    if path.suffix in COMPRESSIONS:
+        raise UserError(f"{path}: parquet compresses by itself and is read from any place in the file; unpack it.")
+    try:
+        file = parquet.ParquetFile(path)
+        if reading.text_column not in file.schema_arrow.names:
+            raise UserError(_no_column(str(path), reading.text_column, file.schema_arrow.names))
+        number = itertools.count(1)
+        for batch in file.iter_batches(batch_size=64, columns=[reading.text_column]):
+            for value in batch.column(0):
+                row = next(number)
+                try:
+                    text = value.as_py()
+                except UnicodeDecodeError as error:  # nothing in the format rules it out
+                    text = _decode_text(value.as_buffer().to_pybytes(), error, f"{path}, row {row}", reading)
+                yield row, _checked_text(text, f"{path}, row {row}", reading)
+    except (pyarrow.ArrowException, OSError) as error:
+        if getattr(error, "errno", None):
+            raise UserError(f"{path}: cannot be read ({os.strerror(error.errno)}).") from None
+        raise UserError(f"{path}: cannot be read as parquet, perhaps cut short ({str(error).splitlines()[0]}). Fetch "
+                        f"it again.") from None
+
+
+def _decode_text(value: bytes, error: UnicodeDecodeError, where: str, reading: Reading) -> str:
+    if reading.errors == "strict":
+        raise UserError(f"{where}: '{reading.text_column}' is not valid UTF-8 at byte {error.start}. Convert it, or "
+                        f"set corpus.errors to replace.") from None
+    return replaced(value, reading)
+
+
+def _checked_text(value: object, where: str, reading: Reading) -> str:
+    if value is None:
+        reading.counts["without_text"] += 1
+        return ""
+    if not isinstance(value, str):
+        raise UserError(f"{where}: '{reading.text_column}' is {type(value).__name__}, not text. Name another column "
+                        f"with corpus.text_column, or convert it.")
+    if len(value) > LONGEST:
+        raise UserError(f"{where}: a document of more than {LONGEST >> 20} MB. Split it into several.")
+    if "\0" in value or not value.isascii():
+        text, broken = re.subn("[\0\ud800-\udfff]", "\ufffd", value)  # JSON can spell what UTF-8 cannot
+        if broken and reading.errors == "strict":
+            raise UserError(f"{where}: holds NUL or half of a surrogate pair, which are no text. Repair it, or set "
+                            f"corpus.errors to replace.")
+        if broken:
+            reading.counts["replaced_characters"] += broken
+        return text
+    return value
+
+
+def _no_column(where: str, column: str, columns: Iterable[str]) -> str:
+    hint = did_you_mean(column, columns) if (columns := list(columns)) else " An object with columns was expected."
+    return f"{where}: has no column '{column}' (corpus.text_column).{hint}"
+
+
+# --- the hub ------------------------------------------------------------------------------------------------------
+
+
+def _hub_documents(part: Part, reading: Reading, skip: int) -> Iterator[Document]:
+    import datasets
+    import pyarrow
+    from huggingface_hub.errors import HTTPError
+
+    name, _, configuration = part.name.partition(":")
+    commit = part.identity.rsplit(" ", 1)[1]
+    rows = None
+    try:
+        builder = datasets.load_dataset_builder(name, configuration or None, revision=commit)
+        if builder.hash != commit:  # without a network, datasets gives whatever revision it has
+            raise ConnectionError(f"revision {builder.hash} is at hand, not {commit}")
+        rows = iter(builder.as_streaming_dataset(split=reading.hub_split))
+        for number, record in enumerate(rows, 1):
+            if reading.text_column not in record:
+                raise UserError(_no_column(part.source, reading.text_column, record))
+            text = _checked_text(record[reading.text_column], f"{part.source}, row {number}", reading)
+            if number > skip:
+                yield Document(f"{part.name}:{number}", part.label, text)
+    except UserError:
+        raise
+    except (HTTPError, OSError, ValueError, RuntimeError, EOFError, zlib.error, pyarrow.ArrowException,
+            datasets.exceptions.DatasetsError) as error:
+        raise UserError(f"{part.source}: cannot be streamed ({' '.join(str(error).split())}). Check the configuration, "
+                        f"corpus.hub_split and the connection; the same command continues.") from None
+    finally:  # pyarrow's reader, left open, can hang Python at its exit (apache/arrow#45214)
+        if rows is not None:
+            rows.close()
+        del rows
+        gc.collect()

@@ -1,0 +1,291 @@
+"""Ask a finished model something: masked words from a BERT, continuations from a GPT.
+
+Everything is computed by transformers' own `FillMaskPipeline` and `generate`. A model is named by its directory, by its
+run's directory, or by a hub id; a loop that asks often opens it once (`open_model`) and passes it on.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+import transformers
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, TextStreamer
+
+from toolkit.errors import UserError
+from toolkit.hub import checkpoint_directory
+from toolkit.models.backbone import checkpoint_config
+from toolkit.models.text.classifier import load_checkpoint_tokenizer
+from toolkit.run.provenance import without_machine_paths
+
+Kind = Literal["masked", "causal"]
+
+_KINDS = {  # how the names of architectures end, what such a model does, and what the others are for
+    "masked": (("ForMaskedLM", "ForPreTraining"), "fills blanks", "recipes/fill_mask.py"),
+    "causal": (("ForCausalLM", "LMHeadModel"), "continues text", "recipes/generate.py"),
+}
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A model with its tokenizer, ready to be asked."""
+
+    name: str
+    """As it was named, but for paths of this machine."""
+    kind: Kind
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+    @property
+    def positions(self) -> int:
+        """The most tokens it can see at once; of a model without positions, as many as its tokenizer is meant for."""
+        return getattr(self.model.config, "max_position_embeddings", None) or self.tokenizer.model_max_length
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """What a model wrote after a prompt; `str()` is both together."""
+
+    prompt: str
+    text: str
+    new_tokens: int
+    stopped: Literal["end of text", "length", "positions"]
+    """Why it ended: by its own end token, at max_new_tokens, or because its positions were used up before that."""
+
+    def __str__(self) -> str:
+        return self.prompt + self.text
+
+
+def model_directory(name: str | Path) -> str:
+    """The directory of a checkpoint: `name` itself, the model of the run that it is, or what a hub id is fetched to.
+
+    UserError for a run without a model; where its parts have one, they are named.
+    """
+    path = checkpoint_directory(name)
+    if (path / "config.json").is_file() or not path.is_dir():
+        return str(path)
+    if (path / "model/config.json").is_file():
+        return str(path / "model")
+    if parts := sorted(str(found.parent) for found in path.glob("*/**/model/config.json")):
+        raise UserError(f"{name}: holds {len(parts)} models; name one, such as {parts[0]}.")
+    if (path / "config.yaml").is_file() or (path / "metrics.jsonl").is_file():
+        raise UserError(f"{name}: this run has no model yet; its first evaluation writes one. Give its command again "
+                        f"to let it go on, or name another run.")
+    return str(path)
+
+
+def open_model(name: str | Path, kind: Kind | None = None) -> LanguageModel:
+    """Load a BERT (`masked`) or a GPT (`causal`), onto the GPU where there is one; None: whichever it is.
+
+    UserError where there is no model, for one of the other kind, and for weights that are missing, damaged or NaN.
+    """
+    directory = model_directory(name)
+    architectures = checkpoint_config(directory).architectures or ["model without a head"]
+    is_kind = [each for each, (endings, _, _) in _KINDS.items()
+               if any(architecture.endswith(endings) for architecture in architectures)]
+    if kind not in (None, *is_kind) or not is_kind:
+        wanted = " or ".join(_KINDS[each][1] for each in ([kind] if kind else _KINDS))
+        if is_kind:
+            remedy = f"It {_KINDS[is_kind[0]][1]}: {_KINDS[is_kind[0]][2]}."
+        elif any("Classification" in architecture for architecture in architectures):
+            remedy = "It classifies: recipes/predict.py."
+        else:
+            remedy = "Pretrain one: make pretrain-bert, make pretrain-gpt."
+        raise UserError(f"{name}: is a {', '.join(architectures)}, not a model that {wanted}. {remedy}")
+    kind = kind or is_kind[0]
+    tokenizer = load_checkpoint_tokenizer(directory)
+    loader = transformers.AutoModelForMaskedLM if kind == "masked" else transformers.AutoModelForCausalLM
+    model = load_weights(loader, directory, name)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return LanguageModel(without_machine_paths(str(name)), kind, model.to(device).eval(), tokenizer)
+
+
+def load_weights(loader, directory: str, name: str | Path, **options) -> PreTrainedModel:
+    """`loader.from_pretrained` in fp32, with UserErrors for weights that are missing, damaged or not finite."""
+    verbosity, shows_bars = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
+    transformers.logging.set_verbosity_error()  # a head left behind is no news, and what is missing is raised below
+    transformers.logging.disable_progress_bar()
+    try:
+        model, report = loader.from_pretrained(directory, dtype=torch.float32, output_loading_info=True, **options)
+    except Exception as error:  # noqa: BLE001 - safetensors, the hub and transformers each have their own
+        raise UserError(f"{name}: its weights cannot be loaded ({' '.join(str(error).split())[:200]}). Save or fetch "
+                        f"the model again.") from None
+    finally:
+        transformers.logging.set_verbosity(verbosity)
+        if shows_bars:
+            transformers.logging.enable_progress_bar()
+    if absent := sorted(report["missing_keys"]):
+        raise UserError(f"{name}: lacks {len(absent)} weights of a {type(model).__name__}, such as {absent[0]}. Save "
+                        f"or fetch the model again.")
+    for key, weight in model.named_parameters():
+        if not torch.isfinite(weight).all():
+            raise UserError(f"{name}: the weights of {key} are no finite numbers: its training went wrong. Use an "
+                            f"earlier checkpoint, or train again at a lower learning rate.")
+    return model
+
+
+# Continuations
+
+
+def generate(model: str | Path | LanguageModel, prompts: str | Sequence[str], *, max_new_tokens: int = 60,
+             temperature: float = 0.8, top_k: int = 0, top_p: float = 0.95, num_beams: int = 1,
+             length_penalty: float = 1.0, num_return_sequences: int = 1, seed: int = 0, batch_size: int = 8,
+             stream: bool = False) -> list[Continuation]:
+    """Continue each of the prompts, `num_return_sequences` times; in the order of the prompts.
+
+    temperature: 0 takes the likeliest token each time (greedy); top_k, top_p: sample from the likeliest k tokens, or
+        from the fewest that together have this probability (Holtzman et al. 2020); 0 and 1 leave none out.
+    num_beams: more than 1 searches for a likely text and samples nothing; its candidates compete by their log
+        probability / length ** length_penalty, so that more than 0 favours long ones and less than 0 short ones.
+    seed: the same prompts, batch_size and seed give the same text.
+    batch_size: prompts continued at once. What is not sampled does not depend on it.
+    stream: write the one prompt and its continuation to the screen as they come.
+
+    A continuation ends where the model's positions do (`stopped`); UserError for a prompt that leaves none.
+    """
+    opened = model if isinstance(model, LanguageModel) else open_model(model, "causal")
+    prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+    decoding = decoding_of(opened, max_new_tokens, temperature, top_k, top_p, num_beams, length_penalty,
+                         num_return_sequences)
+    if stream and (len(prompts) != 1 or num_beams != 1 or num_return_sequences != 1):
+        raise UserError("Only one continuation of one prompt, without beams, can be shown as it comes.")
+    if batch_size < 1:
+        raise UserError(f"batch_size is {batch_size}; it must be at least 1.")
+    rows = [_prompt_ids(opened, prompt, f"prompt {number}") for number, prompt in enumerate(prompts, 1)]
+    streamer = TextStreamer(opened.tokenizer, skip_special_tokens=True) if stream else None
+    # Together are continued only rows that may become longer by as many tokens: then no row is cut for another's sake.
+    left = [min(max_new_tokens, opened.positions - len(row)) for row in rows]
+    order = sorted(range(len(rows)), key=lambda index: (left[index], len(rows[index])))
+    answers: list[list[Continuation]] = [[] for _ in rows]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        while order:
+            batch = [index for index in order[:batch_size] if left[index] == left[order[0]]]
+            order = order[len(batch):]
+            decoding.max_new_tokens = left[batch[0]]
+            new = continue_rows(opened, [rows[index] for index in batch], decoding, streamer)
+            for index, ids in zip((each for each in batch for _ in range(num_return_sequences)), new, strict=True):
+                answers[index].append(_continuation(opened, prompts[index], rows[index], ids,
+                                                    left[index] < max_new_tokens))
+    return [answer for each in answers for answer in each]
+
+
+def continue_text(model: str | Path | LanguageModel, prompt: str, max_new_tokens: int = 60, temperature: float = 0.8,
+                  top_p: float = 0.95, seed: int = 0) -> str:
+    """`prompt` and one sampled continuation."""
+    return str(generate(model, prompt, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p,
+                        seed=seed)[0])
+
+
+def decoding_of(opened: LanguageModel, max_new_tokens: int, temperature: float, top_k: int, top_p: float,
+              num_beams: int = 1, length_penalty: float = 1.0, num_return_sequences: int = 1) -> GenerationConfig:
+    for name, value in (("max_new_tokens", max_new_tokens), ("num_beams", num_beams),
+                        ("num_return_sequences", num_return_sequences)):
+        if value < 1:
+            raise UserError(f"{name} is {value}; it must be at least 1.")
+    if temperature < 0 or top_k < 0 or not 0 < top_p <= 1:
+        raise UserError(f"temperature is {temperature}, top_k {top_k}, top_p {top_p}; expected at least 0, at least 0, "
+                        f"and more than 0 up to 1.")
+    if length_penalty != 1 and num_beams == 1:
+        raise UserError(f"length_penalty is {length_penalty}, which only beam search uses: set num_beams, to 4 say.")
+    samples = temperature > 0 and num_beams == 1
+    if num_return_sequences > 1 and not samples and num_return_sequences > num_beams:
+        raise UserError(f"num_return_sequences is {num_return_sequences}, but "
+                        f"{f'{num_beams} beams' if num_beams > 1 else 'greedy decoding'} can give only {num_beams}. "
+                        f"Raise num_beams, or sample with a temperature above 0.")
+    # Nothing of the model's own generation_config: what is asked for is what is done.
+    own = opened.model.generation_config
+    how = {"temperature": float(temperature), "top_k": top_k, "top_p": float(top_p)} if samples else {}
+    how |= {"num_beams": num_beams, "length_penalty": float(length_penalty)} if num_beams > 1 else {}
+    return GenerationConfig(do_sample=samples, max_new_tokens=max_new_tokens, eos_token_id=own.eos_token_id,
+                            pad_token_id=_pad_id(opened), num_return_sequences=num_return_sequences, **how)
+
+
+def _pad_id(opened: LanguageModel) -> int:
+    return opened.tokenizer.pad_token_id or 0
+
+
+def _start(opened: LanguageModel) -> list[int]:
+    """What an empty text begins with: the end of the document before it."""
+    start = opened.tokenizer.bos_token_id
+    if start is None:
+        start = opened.tokenizer.eos_token_id
+    return [] if start is None else [start]
+
+
+def _prompt_ids(opened: LanguageModel, prompt: str, which: str) -> list[int]:
+    ids = opened.tokenizer(prompt)["input_ids"] or _start(opened)
+    if not ids:
+        raise UserError(f"{which}: is empty, and the tokenizer has no token to begin with. Give some text.")
+    if len(ids) >= opened.positions:
+        raise UserError(f"{which}: has {len(ids)} tokens, but the model has {opened.positions} positions, for the "
+                        f"prompt and what follows together. Shorten it: {prompt[:40]!r} …")
+    return ids
+
+
+def continue_rows(opened: LanguageModel, rows: Sequence[list[int]], decoding: GenerationConfig,
+              streamer: TextStreamer | None = None) -> list[list[int]]:
+    """Rows of ids → the ids that follow each, `num_return_sequences` times, up to the end token."""
+    longest = max(map(len, rows))
+    # Padded on the left: what comes next must stand next to the prompt.
+    ids = torch.tensor([[_pad_id(opened)] * (longest - len(row)) + row for row in rows])
+    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
+    device = opened.model.device
+    output = opened.model.generate(input_ids=ids.to(device), attention_mask=mask.to(device),
+                                   generation_config=decoding, streamer=streamer)[:, longest:].tolist()
+    ends = decoding.eos_token_id
+    ends = set(ends if isinstance(ends, list) else [] if ends is None else [ends])
+    return [row[:next((place + 1 for place, token in enumerate(row) if token in ends), None)] for row in output]
+
+
+def _continuation(opened: LanguageModel, prompt: str, row: list[int], new: list[int], is_cut: bool) -> Continuation:
+    def decode(ids: list[int]) -> str:
+        return opened.tokenizer.decode(ids, skip_special_tokens=True)
+
+    ends = opened.model.generation_config.eos_token_id
+    ended = new and new[-1] in (ends if isinstance(ends, list) else [ends])
+    # Not decode(new): some tokenizers drop the blank before a text's first word.
+    text = decode(row + new).removeprefix(decode(row))
+    return Continuation(prompt, text, len(new), "end of text" if ended else "positions" if is_cut else "length")
+
+
+# Blanks
+
+
+def fill_masks(model: str | Path | LanguageModel, texts: Sequence[str], top_k: int = 5, batch_size: int = 32
+               ) -> list[list[list[tuple[str, float]]]]:
+    """Text → mask → the `top_k` likeliest tokens with their probabilities; each mask by itself, the others unknown.
+
+    UserError for a text without a mask, or with more tokens than the model has positions.
+    """
+    opened = model if isinstance(model, LanguageModel) else open_model(model, "masked")
+    mask = opened.tokenizer.mask_token
+    if mask is None:
+        raise UserError(f"{opened.name}: its tokenizer has no mask token. Use the tokenizer it was trained with.")
+    if not 1 <= top_k <= len(opened.tokenizer):
+        raise UserError(f"top_k is {top_k}; it must lie between 1 and the vocabulary's {len(opened.tokenizer)}.")
+    counts = []
+    for text in texts:
+        ids = opened.tokenizer(text)["input_ids"]
+        counts.append(ids.count(opened.tokenizer.mask_token_id))
+        if not counts[-1]:
+            raise UserError(f"text: holds no {mask}. Put {mask} where a word is missing: {text[:60]!r}")
+        if len(ids) > opened.positions:
+            raise UserError(f"text: has {len(ids)} tokens, but the model has {opened.positions} positions. Shorten it: "
+                            f"{text[:60]!r} …")
+    pipeline = transformers.FillMaskPipeline(model=opened.model, tokenizer=opened.tokenizer, top_k=top_k,
+                                             device=opened.model.device)
+    found = pipeline(list(texts), batch_size=batch_size)
+    found = [found] if len(texts) == 1 else found  # which it takes out of its list
+    answers = []
+    for count, masks in zip(counts, found, strict=True):
+        masks = [masks] if count == 1 else masks
+        answers.append([[(opened.tokenizer.convert_ids_to_tokens(guess["token"]), guess["score"]) for guess in guesses]
+                        for guesses in masks])
+    return answers
+
+
+def fill_mask(model: str | Path | LanguageModel, text: str, top_k: int = 5) -> list[tuple[str, float]]:
+    """The `top_k` likeliest tokens, with probabilities, for the first mask in `text`."""
+    return fill_masks(model, [text], top_k)[0][0]

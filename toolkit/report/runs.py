@@ -1,0 +1,349 @@
+"""Runs found again: which there are, in what state, with which figures; several held beside each other.
+
+Everything is read from the run directories (`toolkit.run.directory`); nothing is written into them, or asked of a
+process.
+"""
+
+import base64
+import html
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from toolkit import config as configuration
+from toolkit.errors import UserError
+from toolkit.run.directory import read_metrics
+from toolkit.run.files import LOCK_FILE, read_json, write_atomic
+
+STATES = ("finished", "running", "unfinished", "damaged")
+
+_KINDS = (  # a key that, of those left, only this kind of configuration has
+    ("masking", "BERT pretraining"), ("train_share", "character GPT"), ("block_size", "GPT pretraining"),
+    ("horizons", "forecasting"), ("keras_seeds", "FordA lab"), ("archive", "series comparison"),
+    ("numbers", "Fibonacci"), ("quick", "transfer"), ("arms", "comparison"), ("methods", "word vectors"),
+    ("patch_length", "series fine-tuning"), ("models", "text fine-tuning"))
+_FIGURES = ("loss", "mlm_loss", "nsp_loss", "mlm_accuracy", "nsp_accuracy", "accuracy", "perplexity", "bits_per_byte",
+            "f1", "r2", "mse", "mae")
+_NO_CURVE = ("step", "tokens", "seconds", "bytes", "bad_step", "criterion", "mfu", "data_wait", "peak_memory_mb",
+             "perplexity")
+_HOW = ("learning_rate", "grad_norm", "tokens_per_second")  # curves of how it was trained, which come last
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What a run directory says of itself."""
+
+    directory: Path
+    name: str
+    """Its path below the folder that was listed."""
+    kind: str
+    state: str
+    """One of STATES."""
+    problem: str = ""
+    """What is damaged."""
+    config: dict = field(default_factory=dict)
+    manifest: dict = field(default_factory=dict)
+    metrics: list[dict] = field(default_factory=list)
+    figures: dict[str, float] = field(default_factory=dict)
+    """Of the finished run, or of the best evaluation so far."""
+    changed: float = 0.0
+    """Seconds since 1970."""
+    size: int = 0
+    """Bytes on disk, with its checkpoints."""
+
+    @property
+    def steps(self) -> int | None:
+        return max((record["step"] for record in self.metrics if "step" in record), default=None)
+
+
+def find_runs(root: str | Path) -> list[RunFacts]:
+    """Every directory below `root` that holds a config.yaml, the one that changed last first; UserError for none."""
+    root = Path(root)
+    if not root.is_dir():
+        raise UserError(f"{root}: no such directory. Runs lie where their output_dir says, most often below runs/.")
+    found = []
+    for folder, inside, files in os.walk(root):
+        inside[:] = sorted(name for name in inside if name not in ("checkpoints", "model", "data", "hub-staging"))
+        if "config.yaml" in files:
+            found.append(read_run(folder, str(Path(folder).relative_to(root))))
+    if not found:
+        raise UserError(f"{root}: holds no runs (directories with a config.yaml). Start one: make pretrain-bert "
+                        f"CONFIG=recipes/configs/bert-5min.yaml.")
+    return sorted(found, key=lambda run: -run.changed)
+
+
+def read_run(directory: str | Path, name: str = "") -> RunFacts:
+    """One run, damaged or not; UserError where there is none."""
+    directory = Path(directory)
+    if not any((directory / file).is_file() for file in ("config.yaml", "metrics.jsonl", "result.json")):
+        raise UserError(f"{directory}: is no run (it has no config.yaml, metrics.jsonl or result.json). make runs "
+                        f"lists those there are.")
+    problems: list[str] = []
+
+    def read(reader: Callable[[Path], dict], path: Path | None) -> dict:
+        if path is None or not path.is_file():
+            return {}
+        try:
+            return reader(path)
+        except UserError:
+            problems.append(f"{path.name} cannot be read")
+            return {}
+
+    values = read(configuration.read_yaml, directory / "config.yaml")
+    manifest = read(read_json, directory / "manifest.json")
+    result_path = _result_path(directory)
+    result = read(read_json, result_path)
+    if result and result_path.stem == directory.parent.name:  # arm → data set → scores
+        result = {arm: sets[directory.name] for arm, sets in result.items()
+                  if isinstance(sets, dict) and directory.name in sets}
+    metrics = read_metrics(directory / "metrics.jsonl")
+    problems += [problem for problem in (_damage_of_metrics(directory / "metrics.jsonl", len(metrics)),
+                                         _damage_of_weights(directory / "model/model.safetensors")) if problem]
+    figures = _figures(result) or _best_evaluation(metrics)
+    if not all(math.isfinite(value) for value in figures.values()):
+        problems.append("its figures are no finite numbers")
+    files = [path.stat() for path in directory.rglob("*") if path.is_file()]
+    state = ("damaged" if problems else "finished" if result else
+             "running" if _is_locked(directory / LOCK_FILE) else "unfinished")
+    kind = next((kind for key, kind in _KINDS if key in values), "other")
+    if isinstance(values.get("model"), dict) and values["model"].get("preset"):
+        kind += f", {values['model']['preset']}"
+    return RunFacts(directory, name or str(directory), kind, state, "; ".join(problems), values, manifest, metrics,
+                    figures, max((each.st_mtime for each in files), default=0.0), sum(each.st_size for each in files))
+
+
+def runs_rows(runs: Sequence[RunFacts], now: float | None = None) -> list[dict]:
+    """A row a run, for `toolkit.metrics.tabulate.table`; now: seconds since 1970, from which ages are counted."""
+    now = time.time() if now is None else now
+    return [{"state": run.state, "kind": run.kind, "steps": _shown(run.steps),
+             "figures": ", ".join(f"{name} {_shown(value)}" for name, value in list(run.figures.items())[:3]),
+             "parameters": _shown(run.manifest.get("parameters")), "size": f"{run.size / 1e6:,.1f} MB",
+             "changed": _age(now - run.changed), "commit": str(run.manifest.get("commit") or ""),
+             "run": f"{run.name} ({run.problem})" if run.problem else run.name} for run in runs]
+
+
+def differences(runs: Sequence[RunFacts], part: Literal["config", "manifest"] = "config") -> list[tuple[str, list]]:
+    """Dotted keys of which the runs have different values, with the value of each; None where one has none. The
+    manifest holds commit, versions, machine and data.
+    """
+    flat = [_flatten(getattr(run, part)) for run in runs]
+    rows = [(key, [values.get(key) for values in flat]) for key in dict.fromkeys(key for each in flat for key in each)]
+    return [(key, values) for key, values in rows if any(value != values[0] for value in values[1:])]
+
+
+def figure_rows(runs: Sequence[RunFacts]) -> list[list[str]]:
+    """A row a figure with its value in every run; state, steps and parameters first."""
+    rows = [["state", *(run.state for run in runs)], ["steps", *(_shown(run.steps) for run in runs)],
+            ["parameters", *(_shown(run.manifest.get("parameters")) for run in runs)]]
+    return rows + [[name, *(_shown(run.figures.get(name)) for run in runs)]
+                   for name in dict.fromkeys(name for run in runs for name in run.figures)]
+
+
+def curve(run: RunFacts, key: str, by_tokens: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) steps, or tokens seen, and the (n,) values of `key` that were logged there."""
+    points = [(record["step"], record[key]) for record in run.metrics
+              if "step" in record and isinstance(record.get(key), (int, float))]
+    x, y = np.asarray(points, float).reshape(-1, 2).T
+    if by_tokens:  # which evaluations do not log
+        known = [(record["step"], record["tokens"]) for record in run.metrics if "tokens" in record]
+        x = np.interp(x, *np.asarray([(0, 0), *known], float).T)
+    return x, y
+
+
+def plot_runs(runs: Sequence[RunFacts], path: str | Path) -> bool:
+    """Curves of all runs over each other, a panel a metric: training thin, validation with dots; over tokens where
+    their steps have different numbers of them. False, and no picture, where nothing was logged.
+    """
+    from toolkit.report.plots import INK, SOFT, plt, save_figure  # here, so that a list of runs waits for no pictures
+
+    panels, by_tokens = _panels(runs), _steps_differ(runs)
+    if not panels:
+        return False
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    figure, all_axes = plt.subplots(rows, columns, figsize=(4.6 * columns, 0.6 + 3.1 * rows), squeeze=False,
+                                    layout="constrained")
+    for axes in all_axes.flat[len(panels):]:
+        axes.set_visible(False)
+    colours = [plt.cm.tab10.colors[number % 10] for number in range(len(runs))]
+    for axes, name in zip(all_axes.flat, panels, strict=False):
+        for run, colour in zip(runs, colours, strict=True):
+            axes.plot(*curve(run, name, by_tokens), color=colour, linewidth=0.9, alpha=0.7)
+            axes.plot(*curve(run, f"eval_{name}", by_tokens), color=colour, linewidth=1.8, marker="o", markersize=3.5)
+        if "loss" in name:  # the first fall would press everything else together
+            later = [y for run in runs for key in (name, f"eval_{name}") for x, y in zip(*curve(run, key), strict=True)
+                     if x > 0.05 * run.steps and np.isfinite(y)]
+            if len(set(later)) > 1:
+                margin = 0.05 * (max(later) - min(later))
+                axes.set_ylim(min(later) - margin, max(later) + margin)
+        axes.set_title(name.replace("_", " "), fontsize=10, color=INK)
+        axes.set_xlabel("tokens" if by_tokens else "step")
+        axes.grid(axis="y", color=SOFT, alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    handles = [plt.Line2D([], [], color=colour, label=run.name) for run, colour in zip(runs, colours, strict=True)]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(3, len(runs)), frameon=False, fontsize=9)
+    save_figure(figure, path)
+    return True
+
+
+def write_runs_page(runs: Sequence[RunFacts], path: str | Path) -> None:
+    """A page of figures, curves and differences with nothing to fetch; its picture lies beside it, too, as .png."""
+    picture = Path(path).with_suffix(".png")
+    names = [run.name for run in runs]
+    sections = [("Figures", _table(names, figure_rows(runs)))]
+    if plot_runs(runs, picture):
+        data = base64.b64encode(picture.read_bytes()).decode()
+        sections.append(("Curves", f'<p class="soft">Training thin, validation with dots.</p>'
+                                   f'<img src="data:image/png;base64,{data}" alt="curves of all runs">'))
+    for title, part in (("What was set differently", "config"), ("What else differs", "manifest")):
+        rows = [[key, *map(_shown, values)] for key, values in differences(runs, part)]
+        sections.append((title, _table(names, rows) if rows else '<p class="soft">Nothing.</p>'))
+    title = f"{len(runs)} runs compared"
+    body = "".join(f"<h2>{heading}</h2>{content}" for heading, content in sections)
+    write_atomic(path, f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+                       f"<style>{_STYLE}</style></head><body><h1>{title}</h1>{body}</body></html>")
+
+
+def _result_path(directory: Path) -> Path | None:
+    """What a finished run leaves: result.json; of a transfer, transfer.json; of a comparison, a file beside it; of one
+    data set of a comparison, a file beside that.
+    """
+    places = (directory / "result.json", directory / "transfer.json", Path(f"{directory}.json"),
+              Path(f"{directory.parent}.json"))
+    return next((path for path in places if path.is_file()), None)
+
+
+def _figures(result: dict) -> dict[str, float]:
+    """The numbers of a result, those that runs are judged by first: scores and losses, means of arms over seeds."""
+    numbers = {name: value for name, value in result.items()
+               if isinstance(value, (int, float)) and not isinstance(value, bool) and name != "steps"}
+    means: dict[str, float] = {}
+
+    def look(values: dict, place: str) -> None:
+        for name, value in values.items():
+            if isinstance(value, dict) and name not in ("gain_points", "learning_curve"):
+                if isinstance(value.get("mean"), (int, float)):
+                    means[f"{place}{name}"] = value["mean"]
+                else:
+                    look(value, f"{place}{name} ")
+
+    look(result, "")
+    return {name: numbers[name] for name in _FIGURES if name in numbers} | means | numbers
+
+
+def _best_evaluation(metrics: Sequence[dict]) -> dict[str, float]:
+    """The evaluation with the least loss; before the first one, the last training loss."""
+    evaluations = [{name.removeprefix("eval_"): value for name, value in record.items()
+                    if name.startswith("eval_") and isinstance(value, (int, float))} for record in metrics]
+    evaluations = [each for each in evaluations if "loss" in each]
+    if evaluations:
+        best = min(evaluations, key=lambda each: each["loss"])
+        return {name: best[name] for name in _FIGURES if name in best} | best
+    losses = [record["loss"] for record in metrics if isinstance(record.get("loss"), (int, float))]
+    return {"training loss": losses[-1]} if losses else {}
+
+
+def _damage_of_metrics(path: Path, readable: int) -> str:
+    """A last line may be cut short by a crash; lines after a broken one are lost to every reader."""
+    if not path.is_file():
+        return ""
+    lines = path.read_bytes().rstrip(b"\n").count(b"\n") + 1 if path.stat().st_size else 0
+    return f"metrics.jsonl, line {readable + 1} is broken" if lines > readable + 1 else ""
+
+
+def _damage_of_weights(path: Path) -> str:
+    """Whether a safetensors file is as long as its header says: 8 bytes for the header's length, header, tensors."""
+    if not path.is_file():
+        return ""
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = file.read(length) if 0 < length < size else b""
+    try:
+        ends = [entry["data_offsets"][1] for name, entry in json.loads(header).items() if name != "__metadata__"]
+    except ValueError:
+        return "model.safetensors has no header"
+    return "" if 8 + length + max(ends, default=0) == size else "model.safetensors is cut short"
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether a process holds the run's lock. Linux lists them; to try the lock would give back one's own."""
+    locks = Path("/proc/locks")
+    if not path.is_file() or not locks.is_file():
+        return False
+    return any(line.split()[5].endswith(f":{path.stat().st_ino}") for line in locks.read_text().splitlines()
+               if "->" not in line)
+
+
+def _panels(runs: Sequence[RunFacts]) -> list[str]:
+    """Metrics with a curve: losses, then scores, then how it was trained; one that is another's copy is left out."""
+    logged = dict.fromkeys(key.removeprefix("eval_") for run in runs for record in run.metrics for key in record)
+    names = [name for name in logged if name not in _NO_CURVE and not name.endswith("_count") and name != "count"
+             and any(len(curve(run, key)[0]) > 1 for run in runs for key in (name, f"eval_{name}"))]
+
+    def says_no_more(name: str, than: str) -> bool:
+        both = ((curve(run, f"{prefix}{name}")[1], curve(run, f"{prefix}{than}")[1])
+                for run in runs for prefix in ("", "eval_"))
+        return all(not len(mine) or np.array_equal(mine, theirs) for mine, theirs in both)
+
+    kept: list[str] = []
+    for name in sorted(names, key=lambda name: (name in _HOW, "loss" not in name)):
+        if not any(says_no_more(name, other) for other in kept):
+            kept.append(name)
+    return kept
+
+
+def _steps_differ(runs: Sequence[RunFacts]) -> bool:
+    sizes = set()
+    for run in runs:
+        steps, tokens = curve(run, "tokens")
+        if not len(steps):
+            return False
+        sizes.add(round(tokens[-1] / steps[-1]))
+    return len(sizes) > 1
+
+
+def _flatten(values: dict, prefix: str = "") -> dict:
+    flat = {}
+    for key, value in values.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _shown(value: object) -> str:
+    if value is None or isinstance(value, str):
+        text = value or ""
+    elif isinstance(value, bool) or not isinstance(value, (int, float)):
+        text = str(value)
+    else:
+        text = f"{value:,}" if isinstance(value, int) else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return text if len(text) <= 80 else text[:77] + "…"
+
+
+def _age(seconds: float) -> str:
+    for size, unit in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit} ago"
+    return "just now"
+
+
+def _table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in ("", *names))
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
+
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #1f2937; max-width: 72rem; margin: 2rem auto; padding: 0 1rem }
+h1 { font-size: 1.4rem } h2 { font-size: 1.1rem; margin-top: 2rem; border-bottom: 1px solid #e5e7eb }
+img { max-width: 100% } .soft { color: #6b7280 } .scroll { overflow-x: auto } table { border-collapse: collapse }
+th, td { padding: .2rem 1.2rem .2rem 0; text-align: left; border-bottom: 1px solid #f3f4f6; font-size: 14px;
+         font-variant-numeric: tabular-nums; overflow-wrap: anywhere } th { min-width: 7rem }
+"""

@@ -1,0 +1,205 @@
+"""The run directory: `runs/<name>/` holds everything a run was and is, and needs no process to be understood.
+
+    config.yaml      the resolved configuration            metrics.jsonl   one line per logged step
+    manifest.json    versions, commit, machine, data       checkpoints/    step-00000100/ …
+    model/           the best model and its tokenizer      result.json     what the finished run reported
+    README.md        the model's card, with curves.png
+
+Whatever is written appears whole or not at all (temporary name, fsync, rename).
+"""
+
+import errno
+import fcntl
+import json
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from toolkit import config as configuration
+from toolkit.errors import UserError
+from toolkit.run.files import LOCK_FILE, disk_errors, read_json, write_atomic, write_json
+from toolkit.run.provenance import command_line, environment
+
+HOW_IT_IS_RUN = ("impl", "dry_run", "card", "training.on_bad_step", "training.report_to", "training.emissions",
+                 "training.country")
+"""Keys of a configuration that may change between a run's interruptions."""
+
+_claimed: dict[Path, int] = {}
+"""Directory → file descriptor of its lock: closing any descriptor of that file would give the lock back."""
+
+
+def _claim(directory: Path) -> None:
+    directory = directory.resolve()
+    if directory in _claimed and (directory / LOCK_FILE).exists():
+        return
+    lock = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        if error.errno not in (errno.EACCES, errno.EAGAIN):
+            raise
+        raise UserError(f"{directory}: another process is running in this directory at this moment. Wait for it to "
+                        f"end, or choose another --output_dir.") from None
+    _claimed[directory] = lock
+
+
+def _state(file: Path) -> tuple | None:
+    """What changes when a file is written to, replaced or removed."""
+    try:
+        found = os.stat(file)
+    except FileNotFoundError:
+        return None
+    return found.st_size, found.st_mtime_ns, found.st_ino
+
+
+class Run:
+    """One run directory. Rank 0 alone writes (`is_main`); other ranks see the same paths."""
+
+    def __init__(self, directory: str | Path, is_main: bool = True):
+        self.directory = Path(directory)
+        self.is_main = is_main
+        self.model_dir = self.directory / "model"
+        self.checkpoint_dir = self.directory / "checkpoints"
+        self.metrics_path = self.directory / "metrics.jsonl"
+        self.result_path = self.directory / "result.json"
+        self.inputs: dict[Path, tuple] = {}
+
+    def part(self, name: str) -> "Run":
+        """The run of a fit within this one, in the folder `name`."""
+        return Run(self.directory / name, self.is_main)
+
+    def open(self, config: Any, ignore: tuple[str, ...] = HOW_IT_IS_RUN) -> "Run":
+        """Claim the directory for `config`: a new one is made; one that holds results of another is refused.
+
+        Sections or dotted keys in `ignore` say how a run is run, not what it is, and may differ. Until this process
+        ends no other may claim the directory; the kernel sees to that, so that one that died leaves nothing behind.
+        """
+        path = self.directory / "config.yaml"
+        if hasattr(config, "card"):
+            config.card.check()
+        if self.directory.exists() and not self.directory.is_dir():
+            raise UserError(f"{self.directory}: is a file; output_dir must be a directory.")
+        if self.is_main:
+            with disk_errors(self.directory, "output_dir"):
+                self.directory.mkdir(parents=True, exist_ok=True)
+                _claim(self.directory)
+        differing = []
+        if path.exists():
+            earlier, now = _flatten(configuration.read_yaml(path)), _flatten(configuration.to_dict(config))
+            # A key that a later version brought is at its default in the runs of earlier ones.
+            earlier = {key: value for key, value in configuration.default_values(type(config)).items()
+                       if key in now and key not in earlier} | earlier
+            differing = [key for key in now | earlier if now.get(key) != earlier.get(key)
+                         and not any(key == name or key.startswith(name + ".") for name in ignore)]
+            # Until something is computed, a mistake in the configuration may simply be corrected.
+            computed = {part.name for part in self.directory.iterdir()} - {"config.yaml", "manifest.json", LOCK_FILE}
+            if differing and computed:
+                key = differing[0]
+                more = f" (and {len(differing) - 1} more keys)" if len(differing) > 1 else ""
+                raise UserError(f"{path}: this run was made with {key} = {earlier.get(key)!r}, now it is "
+                                f"{now.get(key)!r}{more}. Choose another --output_dir, or delete {self.directory} to "
+                                f"start over.")
+        if self.is_main:
+            with disk_errors(self.directory, "output_dir"):
+                if differing or not path.exists():
+                    write_atomic(path, configuration.dump(config))
+                elif "card" in (values := configuration.to_dict(config)):
+                    restate(self.directory, values["card"])
+        return self
+
+    def write_manifest(self, inputs: Sequence[Path] = (), **facts: Any) -> None:
+        """Versions, commit and machine, with whatever else the recipe knows (data fingerprints, parameters).
+
+        A run with checkpoints goes on with the data they come from: another `data` is refused. `inputs` are files that
+        must not change from now on (`check_inputs`).
+        """
+        path = self.directory / "manifest.json"
+        manifest = read_json(path) if path.exists() else {}
+        earlier = manifest.get("data") if any(self.checkpoint_dir.glob("step-*")) else None
+        now = json.loads(json.dumps(facts.get("data")))  # as it would be read again
+        if earlier is not None and now is not None and earlier != now:
+            changed = [key for key in now if earlier.get(key) != now[key]]
+            raise UserError(f"{path}: the checkpoints of this run saw other data than there is now (differing: "
+                            f"{', '.join(changed)}). Restore the data, or choose another --output_dir.")
+        self.inputs = {Path(file): _state(file) for file in inputs}
+        if self.is_main:
+            started = manifest.get("started") or datetime.now(UTC).isoformat(timespec="seconds")
+            write_json(path, {"started": started, "command": command_line(), **environment(), **facts})
+
+    def check_inputs(self) -> None:
+        """UserError when a file that this run reads was changed or removed under it."""
+        for file, state in self.inputs.items():
+            if _state(file) != state:
+                raise UserError(f"{file}: was changed while this run was reading it. The last checkpoint is from "
+                                f"before; restore the file (or delete its folder to have it built again) and give the "
+                                f"same command.")
+
+    def result(self) -> dict | None:
+        """What the finished run reported, or None while it is unfinished."""
+        return read_json(self.result_path) if self.result_path.exists() else None
+
+    def finish(self, result: dict) -> dict:
+        """Write the result, whose presence marks the run as complete, and the card that tells of it."""
+        if self.is_main:
+            write_json(self.result_path, result)
+            _write_card(self.directory)
+        return result
+
+
+def read_metrics(path: str | Path) -> list[dict]:
+    """The lines of a metrics.jsonl; a last line cut short by a crash is left out."""
+    records = []
+    if Path(path).exists():
+        for line in Path(path).read_text(encoding="utf-8", errors="replace").split("\n"):
+            try:
+                records.append(json.loads(line))
+            except ValueError:
+                break
+    return records
+
+
+def home(directory: str | Path) -> Path | None:
+    """The run that a directory is, or is a part of: the nearest with what `Run.open` leaves, at most three above it."""
+    directory = Path(os.path.abspath(directory))
+    return next((place for place in (directory, *directory.parents[:3]) if (place / "config.yaml").exists()
+                 and ((place / LOCK_FILE).exists() or (place / "manifest.json").exists())), None)
+
+
+def name_of(directory: str | Path) -> str:
+    """What to call a run, or a part of one, elsewhere: its path below runs/, for instance `demo/bert`."""
+    directory = Path(os.path.abspath(directory))
+    if directory.is_relative_to(Path.cwd()):
+        return str(directory.relative_to(Path.cwd())).removeprefix("runs/")
+    return str(directory.relative_to((home(directory) or directory).parent))
+
+
+def restate(directory: str | Path, card: dict) -> None:
+    """Replace what a run's configuration says for its card, on which nothing that was computed depends; that of a
+    finished run is written anew, or for the first time.
+    """
+    directory = Path(directory)
+    path = directory / "config.yaml"
+    values = configuration.read_yaml(path)
+    changed = values.get("card") != card and ("card" in values or any(card.values()))
+    if changed:
+        write_atomic(path, yaml.safe_dump({**values, "card": card}, sort_keys=False, allow_unicode=True))
+    if (directory / "result.json").exists() and (changed or not (directory / "README.md").exists()):
+        _write_card(directory)
+
+
+def _write_card(directory: Path) -> None:
+    from toolkit.publishing.card import refresh  # reads what is written here
+
+    refresh(directory)
+
+
+def _flatten(values: dict, prefix: str = "") -> dict:
+    flat = {}
+    for key, value in values.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat

@@ -1,0 +1,74 @@
+"""The two pretraining objectives as tasks of the loop, masked LM with next-sentence prediction and causal LM; and what
+of their optimisation goes with a preset.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from toolkit import metrics
+from toolkit.analysis.probes import Probes
+from toolkit.data.batches import IGNORED
+from toolkit.data.stores.blocks import GptBatches, evaluation_blocks, num_evaluation_blocks
+from toolkit.data.stores.prepare import PreparedData
+from toolkit.tasks.pretraining import add_to
+from toolkit.training.feed import as_tensors, to_device
+from toolkit.training.processes.distributed import reduce_sums, share
+
+
+class CausalLanguageModelling:
+    """The next token (Radford et al. 2019): batches of `input_ids` and `labels`, already shifted."""
+
+    def counts(self, batch: dict[str, np.ndarray]) -> dict[str, int]:
+        return {"lm": int((batch["labels"] != IGNORED).sum())}
+
+    def losses(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return model(batch["input_ids"], shifted_labels=batch["labels"], position_ids=batch.get("position_ids"))
+
+
+class GptPretraining(CausalLanguageModelling):
+    """Causal language modelling on blocks packed from documents."""
+
+    best_metric = "loss"
+
+    def __init__(self, model: PreTrainedModel, data: PreparedData, block_size: int, batch_size: int, seed: int,
+                 within_documents: bool = False, probes: Probes | None = None):
+        self.model, self.data, self.block_size, self.eval_batch = model, data, block_size, batch_size
+        self.probes = probes
+        self.end_id, self.within_documents = data.tokenizer.eos_token_id, within_documents
+        self.batches = GptBatches(data.train, block_size, batch_size, seed, data.weights,
+                                  self.end_id if within_documents else None)
+        self.batch = self.batches.batch
+
+    def evaluate(self, model, accelerator, precision) -> dict[str, float]:
+        """Every token of the validation store once, in blocks; bits per byte are over the bytes of its text."""
+        blocks = share(num_evaluation_blocks(self.data.validation, self.block_size), accelerator.process_index,
+                       accelerator.num_processes)
+        totals: dict[str, float] = {"count": 0}
+        for start in range(blocks.start, blocks.stop, self.eval_batch):
+            batch = evaluation_blocks(self.data.validation, self.block_size, self.end_id,
+                                      range(start, min(start + self.eval_batch, blocks.stop)), self.within_documents)
+            add_to(totals, {"count": int((batch["labels"] != IGNORED).sum())})
+            add_to(totals, self.losses(model, to_device(as_tensors(batch), accelerator.device)))
+        totals = reduce_sums(accelerator, totals)
+        nats, count, text_bytes = totals["lm"], int(totals["count"]), self.data.validation.manifest["bytes"]
+        return {"loss": nats / count, "accuracy": totals["lm_correct"] / count, "count": count, "bytes": text_bytes,
+                **(self.probes(model, accelerator, precision) if self.probes else {}),
+                **metrics.load("perplexity").compute(negative_log_likelihood=[nats], tokens=[count]),
+                **metrics.load("bits_per_byte").compute(negative_log_likelihood=[nats], bytes=[text_bytes])}
+
+    def save(self, model: PreTrainedModel, directory: Path) -> None:
+        model.save_pretrained(directory)
+        self.data.tokenizer.save_pretrained(directory)
+
+
+class SeriesPretraining(GptPretraining):
+    """The same on series as tokens, which have no bytes to count bits of."""
+
+    def evaluate(self, model, accelerator, precision) -> dict[str, float]:
+        result = super().evaluate(model, accelerator, precision)
+        return {key: value for key, value in result.items() if key not in ("bytes", "bits_per_byte")}
+
+

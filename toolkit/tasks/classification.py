@@ -1,0 +1,188 @@
+"""Fine-tuning as a task of the loop, for texts and for series, for classes, several labels, soft labels and numbers."""
+
+import copy
+import io
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from toolkit import metrics
+from toolkit.data.batches import LabelledBatches
+from toolkit.errors import UserError
+from toolkit.models.lora import add_lora, merge_lora
+from toolkit.models.objectives import Objective, ObjectiveConfig, Task
+from toolkit.run.directory import Run
+from toolkit.run.files import write_atomic
+from toolkit.tasks.base import for_all
+from toolkit.tasks.threshold import ThresholdConfig, choose_threshold, positive_class
+from toolkit.training.contract import TrainingConfig
+from toolkit.training.feed import seed_everything
+from toolkit.training.precision import ImplConfig, Precision, choose
+from toolkit.training.trainer import train
+
+
+@dataclass
+class FineTuningConfig(TrainingConfig):
+    max_steps: int | None = 300
+    """The budget in optimiser steps, however many labels there are. For another kind of budget set this to null."""
+    weight_decay: float = 0.05
+    warmup_ratio: float = 0.1
+    eval_steps: int = 30
+    """Evaluate every so many steps, and keep the model that is best on validation; 0: only at the end."""
+    save_steps: int = 0
+    """Checkpoint every so many steps; 0: only when interrupted."""
+    metric_for_best_model: Literal["auto", "accuracy", "f1", "loss"] = "auto"
+    """What is best on validation. auto: accuracy for classes, f1 (micro) for several labels, else the loss. A few
+    examples answered wrongly with confidence move the loss, and say little."""
+    tuning: Literal["full", "head", "lora"] = "full"
+    """What is trained: everything; the head alone, on a frozen encoder (Devlin et al. 2018, section 5.3); or the head
+    and low-rank changes of the attention's maps (Hu et al. 2021), merged into the model that is saved."""
+    lora_rank: int = 8
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+
+
+class FineTuning:
+    """An objective on `train`; evaluated, and the best model chosen, on `validation`. The test set is not in here."""
+
+    best_metric = "criterion"
+
+    def __init__(self, model: PreTrainedModel, train: LabelledBatches, validation: LabelledBatches,
+                 config: FineTuningConfig, tokenizer: PreTrainedTokenizerBase | None = None,
+                 task: Task = "classification"):
+        self.model, self.validation, self.config, self.tokenizer = model, validation, config, tokenizer
+        self.objective = Objective(task, config.objective, train.labels, model.config.num_labels)
+        self.criterion = config.metric_for_best_model
+        if self.criterion == "auto":
+            self.criterion = {"classification": "accuracy", "multi-label": "f1"}.get(task, "loss")
+        elif self.criterion != "loss" and task == "regression":
+            raise UserError(f"training.metric_for_best_model is {self.criterion}, which numbers do not have. Use loss.")
+        self.batch = train.batch
+        if config.tuning == "lora":
+            add_lora(model, config.lora_rank)
+        elif config.tuning == "head":
+            model.base_model.requires_grad_(False)
+
+    def counts(self, batch: dict[str, np.ndarray]) -> dict[str, int]:
+        return {"classification": len(batch["labels"])}
+
+    def losses(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        inputs = {key: value for key, value in batch.items() if key != "labels"}
+        return {"classification": self.objective(model(**inputs).logits, batch["labels"])}
+
+    def evaluate(self, model: PreTrainedModel, accelerator: Accelerator, precision: Precision) -> dict[str, float]:
+        logits = predict(model, self.validation, accelerator, precision)
+        labels = self.validation.labels
+        loss = float(self.objective(torch.from_numpy(logits), torch.from_numpy(labels))) / len(labels)
+        scores = {"loss": loss, **score(self.objective.task, self.objective.probabilities(logits), labels)}
+        return {**scores, "criterion": loss if self.criterion == "loss" else 1 - scores[self.criterion]}
+
+    def save(self, model: PreTrainedModel, directory: Path) -> None:
+        if self.config.tuning == "lora":
+            model = merge_lora(copy.deepcopy(model))
+        model.save_pretrained(directory)
+        if self.tokenizer is not None:
+            self.tokenizer.save_pretrained(directory)
+
+
+def predict(model: PreTrainedModel, data: LabelledBatches, accelerator: Accelerator, precision: Precision,
+            batch_size: int = 64) -> np.ndarray:
+    """(n, classes) float32 logits of every example, once each and in order, on every rank."""
+    return for_all(lambda **batch: model(**batch).logits, model, data, accelerator, precision, batch_size)
+
+
+def class_scores(predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
+    """Accuracy and macro F1."""
+    return {**metrics.load("accuracy").compute(predictions=predictions, references=references),
+            **metrics.load("f1").compute(predictions=predictions, references=references, average="macro")}
+
+
+def score(task: Task, outputs: np.ndarray, references: np.ndarray) -> dict[str, float]:
+    """What `Objective.probabilities` gives against labels of the same kind."""
+    predictions = decisions(task, outputs)
+    if task == "classification":
+        return class_scores(predictions, references)
+    if task == "distribution":  # of the likeliest class
+        return class_scores(predictions, references.argmax(1))
+    if task == "multi-label":
+        references = references.astype(int)
+        return {"accuracy": float((predictions == references).all(1).mean()),
+                **metrics.load("f1").compute(predictions=predictions, references=references, average="micro")}
+    errors = {name: metrics.load(name).compute(predictions=predictions, references=references)[name]
+              for name in ("mse", "mae")}
+    variance = float(np.var(references))
+    return {**errors, "r2": 1 - errors["mse"] / variance if variance else None}
+
+
+MAIN_SCORE: dict[str, str] = {"classification": "accuracy", "distribution": "accuracy", "multi-label": "f1",
+                              "regression": "r2"}
+"""Task → the one of `score` by which arms are compared; more is better."""
+
+
+def fine_tune(make_model: Callable[[], PreTrainedModel], train_data: LabelledBatches, validation: LabelledBatches,
+              test: LabelledBatches, config: FineTuningConfig, impl: ImplConfig, run: Run, accelerator: Accelerator,
+              seed: int, name: str, tokenizer: PreTrainedTokenizerBase | None = None, keep_model: bool = False,
+              task: Task = "classification", threshold: ThresholdConfig | None = None) -> dict:
+    """One arm on one seed: train, take the model that was best on validation, and touch the test set once.
+
+    Returns, and leaves in the run's result.json, the test scores and predictions; what the model gives for every
+    example of validation and test goes to outputs.npz. A threshold is chosen on validation, written into the model's
+    configuration, and held against test. A finished run is not repeated.
+    """
+    if run.result():
+        return run.result()
+    seed_everything(seed)
+    learning = FineTuning(make_model(), train_data, validation, config, tokenizer, task)
+    on_validation = train(learning, config, impl, run, accelerator, seed, name)
+    accelerator.wait_for_everyone()
+    best = type(learning.model).from_pretrained(run.model_dir).to(accelerator.device)
+    precision = choose(impl, accelerator.device)
+    precision.prepare(best)
+    outputs = {split: learning.objective.probabilities(predict(best, data, accelerator, precision))
+               for split, data in (("validation", validation), ("test", test))}
+    chosen = None
+    if threshold is not None:
+        chosen = at_threshold(outputs, validation.labels, test.labels, threshold, task, best.config.id2label)
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        if chosen is not None:
+            best.config.decision_threshold = {key: chosen[key] for key in ("label", "probability", "aim")}
+            write_atomic(run.model_dir / "config.json", best.config.to_json_string())
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **{split: values.astype(np.float32) for split, values in outputs.items()})
+        write_atomic(run.directory / "outputs.npz", buffer.getvalue())
+        if not keep_model:
+            shutil.rmtree(run.model_dir)
+    return run.finish({**score(task, outputs["test"], test.labels),
+                       "predictions": decisions(task, outputs["test"]).tolist(), "validation": on_validation,
+                       **({"threshold": chosen} if chosen else {})})
+
+
+def at_threshold(outputs: dict[str, np.ndarray], validation_labels: np.ndarray, test_labels: np.ndarray,
+                 config: ThresholdConfig, task: Task, names: dict[int, str]) -> dict | None:
+    """The threshold chosen on validation, and what it comes to there and on test; None where none is asked for."""
+    label_names = tuple(names[index] for index in sorted(names))
+    positive = positive_class(config, task, label_names)
+    if positive is None:
+        return None
+    probability = choose_threshold(outputs["validation"][:, positive], validation_labels == positive, config)
+    found = {"label": label_names[positive], "probability": probability, "aim": config.aim}
+    for split, labels in (("validation", validation_labels), ("test", test_labels)):
+        called, actual = (outputs[split][:, positive] >= probability).astype(int), (labels == positive).astype(int)
+        found[split] = {name: metrics.load(name).compute(predictions=called, references=actual)[name]
+                        for name in ("accuracy", "precision", "recall", "specificity")}
+        found[split] |= metrics.load("fbeta").compute(predictions=called, references=actual, beta=config.beta)
+    return found
+
+
+def decisions(task: Task, outputs: np.ndarray) -> np.ndarray:
+    """Class ids (n,); for several labels rows of 0 and 1; numbers as they are."""
+    if task in ("classification", "distribution"):
+        return outputs.argmax(1)
+    return (outputs >= 0.5).astype(int) if task == "multi-label" else outputs

@@ -1,0 +1,189 @@
+"""Forecasting as a task of the loop; test errors and intervals of whatever forecasts, trained or not."""
+
+import io
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from transformers import PreTrainedModel
+
+from toolkit.data.series.windows import Split, WindowBatches
+from toolkit.errors import UserError
+from toolkit.metrics.forecast_sums import ForecastScores, calibration_stride, residual_quantiles
+from toolkit.run.directory import Run
+from toolkit.run.files import write_atomic
+from toolkit.training.contract import TrainingConfig
+from toolkit.training.feed import as_tensors, seed_everything, to_device
+from toolkit.training.precision import ImplConfig, Precision, choose
+from toolkit.training.trainer import train
+
+Forecaster = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
+"""values and observed (b, channels, context) → prediction (b, channels, horizon)."""
+
+EXAMPLES = 4
+"""Test windows, evenly spread from the first to the last, of which whole forecasts are kept for plots."""
+
+
+@dataclass
+class ForecastConfig(TrainingConfig):
+    max_steps: int | None = 2000
+    """The budget in optimiser steps. For another kind of budget set this to null."""
+    weight_decay: float = 0.01
+    eval_steps: int = 100
+    """Evaluate every so many steps, and keep the model that is best on validation; 0: only at the end."""
+    early_stopping_patience: int | None = 6
+    """End after so many evaluations in a row without a better model."""
+    save_steps: int = 0
+    """Checkpoint every so many steps; 0: only when interrupted."""
+    quantiles: list[float] = field(default_factory=lambda: [0.1, 0.5, 0.9])
+    """Of the intervals around every forecast, from residuals on validation."""
+
+
+class ForecastingTask:
+    """Squared error on `train`; evaluated, and the best model chosen, on `validation`. The test set is not in here."""
+
+    best_metric = "mse"
+
+    def __init__(self, model: PreTrainedModel, train: WindowBatches, validation: WindowBatches):
+        self.model, self.validation, self.batch = model, validation, train.batch
+
+    def counts(self, batch: dict[str, np.ndarray]) -> dict[str, int]:
+        observed = batch.get("future_observed")
+        return {"forecast": int(batch["future"].size if observed is None else observed.sum())}
+
+    def losses(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        prediction = model(values=batch["values"], observed=batch.get("observed")).prediction
+        errors = torch.square(prediction.float() - batch["future"])
+        if "future_observed" in batch:
+            errors = errors * batch["future_observed"]
+        return {"forecast": errors.sum()}
+
+    def evaluate(self, model: PreTrainedModel, accelerator: Accelerator, precision: Precision) -> dict[str, float]:
+        scores = errors(as_forecaster(model), self.validation, accelerator, precision).result()
+        return {name: scores[name] for name in ("mse", "mae")}
+
+    def save(self, model: PreTrainedModel, directory: Path) -> None:
+        model.save_pretrained(directory)
+
+
+def as_forecaster(model: PreTrainedModel) -> Forecaster:
+    return lambda values, observed: model(values=values, observed=observed).prediction
+
+
+def forecasts(forecast: Forecaster, windows: WindowBatches, accelerator: Accelerator, precision: Precision,
+              batch_size: int = 256) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]]:
+    """(index, batch, prediction) of this rank's share of all windows; over all ranks each is there once."""
+    for index, batch in windows.in_order(batch_size, accelerator.process_index, accelerator.num_processes):
+        inputs = to_device(as_tensors({name: batch[name] for name in ("values", "observed") if name in batch}),
+                           accelerator.device)
+        with torch.inference_mode(), precision.autocast(), precision.uncompiled():
+            prediction = forecast(inputs["values"], inputs.get("observed"))
+        yield index, batch, prediction.float().cpu().numpy()
+
+
+def errors(forecast: Forecaster, windows: WindowBatches, accelerator: Accelerator, precision: Precision,
+           quantiles: list[float] | None = None, offsets: np.ndarray | None = None) -> ForecastScores:
+    """Over all windows of the split, the same on every rank."""
+    quantiles, units = quantiles or [], windows.data.naive_error()
+    scores = ForecastScores(units.shape[1], windows.horizon, quantiles)
+    for index, batch, prediction in forecasts(forecast, windows, accelerator, precision):
+        scores.add(prediction, batch["future"], batch.get("future_observed"), units[windows.series_of(index)], offsets)
+    if accelerator.num_processes > 1:
+        states = gather_object([scores.state()])
+        scores = ForecastScores(units.shape[1], windows.horizon, quantiles).merge(states)
+    return scores
+
+
+def interval_offsets(forecast: Forecaster, validation: WindowBatches, quantiles: list[float],
+                     accelerator: Accelerator, precision: Precision) -> np.ndarray:
+    """(channels, horizon, quantiles): what to add to a forecast for its quantiles, from residuals on validation."""
+    stride = calibration_stride(len(validation), len(validation.data.columns), validation.horizon)
+    kept = []
+    for index, batch, prediction in forecasts(forecast, validation, accelerator, precision):
+        chosen = index % stride == 0
+        residuals = (batch["future"] - prediction)[chosen]
+        if "future_observed" in batch:
+            residuals = np.where(batch["future_observed"][chosen], residuals, np.nan)
+        kept.append(residuals)
+    if accelerator.num_processes > 1:
+        kept = gather_object(kept)
+    return residual_quantiles(np.concatenate(kept), quantiles)
+
+
+def held_out(forecast: Forecaster, windows: Mapping[Split, WindowBatches], config: ForecastConfig,
+             accelerator: Accelerator, precision: Precision) -> tuple[dict, dict[str, np.ndarray]]:
+    """What a run's result.json holds of a forecaster that is chosen and will not change: intervals from validation,
+    errors on every test window; and a few whole forecasts.
+    """
+    quantiles = config.quantiles
+    if not quantiles or any(b <= a for a, b in zip([0, *quantiles], [*quantiles, 1], strict=True)):
+        raise UserError(f"training.quantiles is {quantiles}; expected numbers between 0 and 1 in rising order.")
+    offsets = interval_offsets(forecast, windows["validation"], quantiles, accelerator, precision)
+    on_validation = errors(forecast, windows["validation"], accelerator, precision).result()
+    test = windows["test"]
+    scores = errors(forecast, test, accelerator, precision, quantiles, offsets).result()
+    coverage = scores["share_below"][-1] - scores["share_below"][0]
+    result = {**scores, "coverage": coverage, "nominal_coverage": quantiles[-1] - quantiles[0],
+              "coverage_by_step": [high - low for low, high in zip(scores["share_below_by_step"][0],
+                                                                   scores["share_below_by_step"][-1], strict=True)],
+              "test_windows": len(test), "validation_windows": len(windows["validation"]),
+              "validation": {name: on_validation[name] for name in ("mse", "mae")}}
+    index = np.unique(np.linspace(0, len(test) - 1, EXAMPLES).round().astype(int))
+    batch = test.rows(index)
+    inputs = to_device(as_tensors({name: batch[name] for name in ("values", "observed") if name in batch}),
+                       accelerator.device)
+    with torch.inference_mode(), precision.autocast(), precision.uncompiled():
+        prediction = forecast(inputs["values"], inputs.get("observed")).float().cpu().numpy()
+    return result, {"index": index, **batch, "prediction": prediction,
+                    "quantiles": (prediction[..., None] + offsets).astype(np.float32)}
+
+
+def score_forecaster(forecast: Forecaster, windows: Mapping[Split, WindowBatches], config: ForecastConfig,
+                     impl: ImplConfig, run: Run, accelerator: Accelerator) -> dict:
+    """As `fit_forecaster`, of what needs no training. A finished run is not repeated."""
+    if run.result():
+        return run.result()
+    result, examples = held_out(forecast, windows, config, accelerator, choose(impl, accelerator.device))
+    _save_examples(run, examples)
+    return run.finish({**result, "parameters": 0, "trained_parameters": 0})
+
+
+def fit_forecaster(make_model: Callable[[], PreTrainedModel], windows: Mapping[Split, WindowBatches],
+                   config: ForecastConfig, impl: ImplConfig, run: Run, accelerator: Accelerator, seed: int, name: str,
+                   keep_model: bool = False) -> dict:
+    """One model on one seed: train, take what was best on validation, and touch the test set once.
+
+    Returns, and leaves in the run's result.json, errors on every test window, on standardised values: mse, mae, mase
+    (in units of the seasonal naive error on train), quantile loss, coverage, all of them also by step; forecasts.npz
+    holds a few whole forecasts. A finished run is not repeated.
+    """
+    if run.result():
+        return run.result()
+    seed_everything(seed)
+    learning = ForecastingTask(make_model(), windows["train"], windows["validation"])
+    parameters = list(learning.model.parameters())
+    counts = {"parameters": sum(p.numel() for p in parameters),
+              "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad)}
+    spent = train(learning, config, impl, run, accelerator, seed, name)
+    accelerator.wait_for_everyone()
+    best = type(learning.model).from_pretrained(run.model_dir).to(accelerator.device).eval()
+    precision = choose(impl, accelerator.device)
+    precision.prepare(best)
+    result, examples = held_out(as_forecaster(best), windows, config, accelerator, precision)
+    _save_examples(run, examples)
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process and not keep_model:
+        shutil.rmtree(run.model_dir)
+    return run.finish({**result, **counts, **{name: spent[name] for name in ("steps", "seconds")}})
+
+
+def _save_examples(run: Run, examples: dict[str, np.ndarray]) -> None:
+    if run.is_main:
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **examples)
+        write_atomic(run.directory / "forecasts.npz", buffer.getvalue())

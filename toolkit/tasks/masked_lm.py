@@ -1,0 +1,66 @@
+"""BERT's pretraining as a task: masked words and, where pairs are given, next-sentence prediction."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from toolkit.analysis.probes import Probes
+from toolkit.data.batches import IGNORED
+from toolkit.data.stores.pairs import BertBatches, MaskingConfig
+from toolkit.data.stores.prepare import PreparedData
+from toolkit.tasks.pretraining import EVALUATION_SEED, add_to
+from toolkit.training.feed import as_tensors, to_device
+from toolkit.training.processes.distributed import reduce_sums, share
+
+_EVALUATION_MLM_PROBABILITY = 0.15  # Devlin et al. 2018, whatever is masked in training
+
+
+class BertPretraining:
+    """Devlin et al. (2018): both losses are means over what they predict, and are added."""
+
+    best_metric = "loss"
+
+    def __init__(self, model: PreTrainedModel, data: PreparedData, masking: MaskingConfig, batch_size: int, seed: int,
+                 eval_rows: int, probes: Probes | None = None):
+        self.model, self.data, self.masking, self.probes = model, data, masking, probes
+        self.batches = BertBatches(data.train, data.tokenizer, masking, batch_size, seed, data.weights)
+        asked = dataclasses.replace(masking, mlm_probability=_EVALUATION_MLM_PROBABILITY)
+        self.evaluation = BertBatches(data.validation, data.tokenizer, asked, eval_rows, EVALUATION_SEED)
+        self.eval_rows, self.eval_batch = eval_rows, batch_size
+        self.batch = self.batches.batch
+
+    def counts(self, batch: dict[str, np.ndarray]) -> dict[str, int]:
+        counts = {"mlm": int((batch["masked_labels"] != IGNORED).sum())}
+        if self.masking.next_sentence_prediction:
+            counts["nsp"] = len(batch["next_sentence_label"])
+        return counts
+
+    def losses(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        if not self.masking.next_sentence_prediction:
+            batch = {key: value for key, value in batch.items() if key != "next_sentence_label"}
+        return model(**batch)
+
+    def evaluate(self, model, accelerator, precision) -> dict[str, float]:
+        """On `eval_rows` fixed rows of the validation store; accuracies with the counts they stand on."""
+        rows = share(self.eval_rows, accelerator.process_index, accelerator.num_processes)
+        totals: dict[str, float] = {}
+        for start in range(rows.start, rows.stop, self.eval_batch):
+            batch = self.evaluation.batch(0, range(start, min(start + self.eval_batch, rows.stop)))
+            add_to(totals, {f"{key}_count": value for key, value in self.counts(batch).items()})
+            add_to(totals, self.losses(model, to_device(as_tensors(batch), accelerator.device)))
+        totals = reduce_sums(accelerator, totals)
+        result = {}
+        for name in ("mlm", "nsp"):
+            if f"{name}_count" in totals:
+                result[f"{name}_loss"] = totals[name] / totals[f"{name}_count"]
+                result[f"{name}_accuracy"] = totals[f"{name}_correct"] / totals[f"{name}_count"]
+                result[f"{name}_count"] = int(totals[f"{name}_count"])
+        result["loss"] = result["mlm_loss"] + result.get("nsp_loss", 0.0)
+        return result | (self.probes(model, accelerator, precision) if self.probes else {})
+
+    def save(self, model: PreTrainedModel, directory: Path) -> None:
+        model.save_pretrained(directory)
+        self.data.tokenizer.save_pretrained(directory)

@@ -1,0 +1,93 @@
+"""Pretraining on series alone, as a task of the loop: hidden patches are told from the rest."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from toolkit.data.series.hidden import MaskedPatchBatches
+from toolkit.models.series.patches import SeriesForMaskedPatches
+from toolkit.run.directory import Run
+from toolkit.training.contract import TrainingConfig
+from toolkit.training.feed import as_tensors, seed_everything, to_device
+from toolkit.training.precision import ImplConfig, Precision
+from toolkit.training.processes.distributed import reduce_sums
+from toolkit.training.trainer import train
+
+_EVALUATION_SEED = 0x5EED  # one fixed draw of masks for every evaluation
+
+
+@dataclass
+class MaskedPatchesConfig(TrainingConfig):
+    max_steps: int | None = 300
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.05
+    warmup_ratio: float = 0.1
+    lr_scheduler_type: Literal["linear", "cosine", "constant", "wsd", "one_cycle"] = "cosine"
+    save_steps: int = 0
+    """Checkpoint every so many steps; 0: only when interrupted."""
+    mask_ratio: float = 0.4
+    """Share of patches hidden (Nie et al. 2023, section 4.2)."""
+
+
+class MaskedPatches:
+    """Mean squared error of hidden values, on the scale the model works in. Evaluated on `validation` series."""
+
+    best_metric = "loss"
+
+    def __init__(self, model: SeriesForMaskedPatches, train: MaskedPatchBatches, validation: MaskedPatchBatches):
+        self.model, self.batch, self.validation = model, train.batch, validation
+        self.channels = train.values.shape[1]
+
+    def counts(self, batch: dict[str, np.ndarray]) -> dict[str, int]:
+        hidden = batch["masked"] if "observed" not in batch else batch["masked"] & batch["observed"]
+        return {"masked_patches": int(hidden.sum())}
+
+    def losses(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {"masked_patches": self._sum(model, batch)[0]}
+
+    def _sum(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Summed so that every hidden value counts once, however many patches it lies in; and of the mean alone."""
+        observed = batch.get("observed")
+        masked = batch["masked"].bool()
+        output = model(values=batch["values"], masked=masked, observed=observed)
+        hidden = masked if observed is None else masked & observed.bool()
+        once = hidden.sum() / output.hidden.sum().clamp(min=1)
+        error = ((output.prediction - output.target) ** 2 * output.hidden).sum() * once
+        return error, (output.target**2 * output.hidden).sum() * once
+
+    def evaluate(self, model: torch.nn.Module, accelerator: Accelerator, precision: Precision) -> dict[str, float]:
+        """`loss`, and `explained`: the share of the hidden values' squares that the prediction takes away."""
+        size, sums = self.validation.batch_size, {"error": 0.0, "squares": 0.0, "count": 0.0}
+        rows = np.arange(len(self.validation.values))
+        for start in range(accelerator.process_index * size, len(rows), accelerator.num_processes * size):
+            batch = self.validation.rows(rows[start:start + size], rows[start:start + size])
+            error, squares = self._sum(model, to_device(as_tensors(batch), accelerator.device))
+            for key, value in (("error", error), ("squares", squares), ("count", self.counts(batch)["masked_patches"])):
+                sums[key] += float(value)
+        sums = reduce_sums(accelerator, sums)
+        return {"loss": sums["error"] / max(1.0, sums["count"]),
+                "explained": 1 - sums["error"] / max(1e-12, sums["squares"])}
+
+    def save(self, model: SeriesForMaskedPatches, directory: Path) -> None:
+        model.save_pretrained(directory)
+
+
+def pretrain_on_series(make_model: Callable[[], SeriesForMaskedPatches], train_values: np.ndarray,
+                       validation_values: np.ndarray, config: MaskedPatchesConfig, impl: ImplConfig, run: Run,
+                       accelerator: Accelerator, seed: int, name: str, observed: np.ndarray | None = None,
+                       validation_observed: np.ndarray | None = None) -> dict:
+    """Train on values (n, C, L), no labels; the best model is in `run.model_dir`. A finished run is not repeated."""
+    if run.result():
+        return run.result()
+    seed_everything(seed)
+    model = make_model()
+    length = model.config.patch_length
+    batches = [MaskedPatchBatches(values, seen, length, config.mask_ratio, config.batch_size, number)
+               for values, seen, number in ((train_values, observed, seed),
+                                            (validation_values, validation_observed, _EVALUATION_SEED))]
+    return run.finish(train(MaskedPatches(model, *batches), config, impl, run, accelerator, seed, name))

@@ -1,0 +1,77 @@
+"""What a tokenizer does to a text: how many tokens, how many unknown, how many words whole, how fast, how exactly back.
+
+Fertility and the share of words kept whole follow Ács (2019) and Rust et al. (2021, *How good is your tokenizer?*),
+with words as runs of letters and digits.
+"""
+
+import re
+import time
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from toolkit.tokenization.load import one_thread, plain_backend
+
+WORD = re.compile(r"[^\W_]+")
+
+
+def sample_paragraphs(texts: Iterable[str], characters: int) -> list[str]:
+    """Paragraphs from the start of each text, as evenly from all as `characters` allow."""
+    texts = list(texts)
+    share = max(1, characters // max(1, len(texts)))
+    return [paragraph for text in texts for paragraph in text[:share].split("\n\n") if paragraph.strip()]
+
+
+def evaluate_tokenizer(tokenizer: PreTrainedTokenizerBase, paragraphs: Sequence[str]) -> dict[str, float]:
+    """Measures over `paragraphs`:
+
+    bytes_per_token of UTF-8; tokens_per_word (fertility: tokens that touch a word, by words); unknown_rate, of
+    tokens; whole_words, the share of words that are one token; round_trip, the share of paragraphs that decode to
+    what they were; vocabulary_used, of the ordinary entries; megabytes_per_second, on one thread.
+    """
+    backend = plain_backend(tokenizer)
+    backend.encode_special_tokens = True
+    size = sum(len(paragraph.encode()) for paragraph in paragraphs)
+    tokens = unknown = words = touching = whole = exact = 0
+    used = np.zeros(len(tokenizer), bool)
+    encodings = backend.encode_batch(list(paragraphs), add_special_tokens=False)
+    for paragraph, encoding in zip(paragraphs, encodings, strict=True):
+        ids = np.asarray(encoding.ids, np.int64)
+        tokens += len(ids)
+        used[ids] = True
+        if tokenizer.unk_token_id is not None:
+            unknown += int((ids == tokenizer.unk_token_id).sum())
+        exact += tokenizer.decode(encoding.ids, clean_up_tokenization_spaces=False) == paragraph
+        spans = np.asarray([match.span() for match in WORD.finditer(paragraph)], np.int64).reshape(-1, 2)
+        starts, stops = np.asarray(encoding.offsets, np.int64).reshape(-1, 2).T
+        # Tokens of a word: those that end after it starts and start before it ends.
+        first = np.searchsorted(stops, spans[:, 0], "right")
+        past = np.searchsorted(starts, spans[:, 1], "left")
+        words += len(spans)
+        touching += int((past - first).sum())
+        whole += int((past - first == 1).sum())
+    used[tokenizer.all_special_ids] = False
+    return {"bytes_per_token": size / max(1, tokens), "tokens_per_word": touching / max(1, words),
+            "unknown_rate": unknown / max(1, tokens), "whole_words": whole / max(1, words),
+            "round_trip": exact / max(1, len(paragraphs)),
+            "vocabulary_used": float(used.sum()) / max(1, len(tokenizer) - len(set(tokenizer.all_special_ids))),
+            "megabytes_per_second": size / 1e6 / _fastest(backend, paragraphs)}
+
+
+def _fastest(backend, paragraphs: Sequence[str], repeats: int = 3) -> float:
+    """Seconds of the quickest of a few encodings of at most 200,000 characters, scaled to all of them."""
+    part, characters = [], 0
+    for paragraph in paragraphs:
+        part.append(paragraph)
+        characters += len(paragraph)
+        if characters > 200_000:
+            break
+    best = float("inf")
+    with one_thread():
+        for _ in range(repeats):
+            began = time.perf_counter()
+            for start in range(0, len(part), 100):
+                backend.encode_batch_fast(part[start:start + 100], add_special_tokens=False)
+            best = min(best, time.perf_counter() - began)
+    return best * sum(map(len, paragraphs)) / max(1, characters)

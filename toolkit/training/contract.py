@@ -1,0 +1,83 @@
+"""What the loop asks of a task, and the settings all trainings share."""
+
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from transformers import PreTrainedModel
+
+from toolkit.errors import UserError
+from toolkit.training.budget import BudgetConfig
+from toolkit.training.guard import GuardConfig
+from toolkit.training.optim import OptimConfig
+from toolkit.training.precision import ImplConfig, Precision
+from toolkit.training.processes.sharding import is_asked_for as sharding_is_asked_for
+
+
+@dataclass
+class TrainingConfig(GuardConfig, OptimConfig, BudgetConfig):
+    batch_size: int = 32
+    """Rows of the global batch, over all processes and accumulated micro-batches."""
+    logging_steps: int = 20
+    eval_steps: int = 0
+    """Evaluate every so many steps; 0: only at the end."""
+    early_stopping_patience: int | None = None
+    """End after so many evaluations in a row without a better model."""
+    save_steps: int = 100
+    """Checkpoint every so many steps; 0: only when interrupted."""
+    save_total_limit: int = 2
+    """Checkpoints kept."""
+    report_to: list[Literal["wandb", "tensorboard", "trackio"]] = field(default_factory=list)
+    """Trackers beside metrics.jsonl, which is always written: `wandb` (offline where nobody is logged in or the server
+    does not answer), `tensorboard`, `trackio` (a local database)."""
+    emissions: bool = False
+    """Measure the energy, by codecarbon, offline. Where the machine has no counters, which is most often, it is an
+    estimate from the power that the processor's maker states."""
+    country: str = ""
+    """Where the machine stands, as ISO 3166-1 alpha-3, for instance FRA: what its electricity emits. Empty: unknown,
+    and no emissions are given."""
+
+
+class Task(Protocol):
+    """What the loop needs to know of an objective."""
+
+    model: PreTrainedModel
+    best_metric: str
+    """Key of `evaluate`'s result that is minimised; the model with the best value is kept."""
+
+    def batch(self, step: int, rows: range) -> dict[str, np.ndarray]:
+        """Rows of the global batch at `step`: a pure function of its arguments."""
+
+    def counts(self, batch: dict[str, np.ndarray]) -> dict[str, int]:
+        """How many items each objective predicts in a batch; the keys are the objectives."""
+
+    def losses(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Each objective's loss, summed over its items; the objectives' means are added up."""
+
+    def evaluate(self, model: torch.nn.Module, accelerator: Accelerator, precision: Precision) -> dict[str, float]:
+        """Metrics on held-out data, the same on every rank."""
+
+    def save(self, model: PreTrainedModel, directory) -> None:
+        """Write the model, and what it needs to be used, in Hugging Face's format."""
+
+
+def check(config: TrainingConfig, impl: ImplConfig, accelerator: Accelerator) -> None:
+    """UserError for a value that makes no sense."""
+    for section, values, names in (("training", config, ("batch_size", "logging_steps", "save_total_limit",
+                                                           "early_stopping_patience")),
+                                   ("impl", impl, ("micro_batch_size",))):
+        for name in names:
+            value = getattr(values, name)
+            if value is not None and value < 1:
+                raise UserError(f"{section}.{name} is {value}; it must be at least 1.")
+    if not 0 <= config.ema_decay < 1:
+        raise UserError(f"training.ema_decay is {config.ema_decay}; it is the share of the mean that a step leaves: "
+                        f"0.98, say, or 0 for none.")
+    if config.batch_size < accelerator.num_processes:
+        raise UserError(f"training.batch_size is {config.batch_size}, fewer rows than the {accelerator.num_processes} "
+                        f"processes. Use fewer processes or a larger batch.")
+    if sharding_is_asked_for() and config.optimizer == "muon":
+        raise UserError("training.optimizer is muon, which needs whole matrices; the launch asks for sharded ones. Use "
+                        "--training.optimizer adamw, or launch without FSDP.")
