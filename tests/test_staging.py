@@ -248,7 +248,8 @@ def test_code_of_ours_travels_without_what_it_does_not_need(run, capsys):
     folder = arm / "hub-staging/main"
     code = {path.name: path.read_text() for path in folder.rglob("*.py")}
     assert json.loads((folder / "config.json").read_text())["auto_map"] == {
-        "AutoConfig": "toolkit_models_text_classifier.TextConfig", "AutoModel": "toolkit_models_text_classifier.TextForClassification",
+        "AutoConfig": "toolkit_models_text_classifier.TextConfig",
+        "AutoModel": "toolkit_models_text_classifier.TextForClassification",
         "AutoModelForSequenceClassification": "toolkit_models_text_classifier.TextForClassification"}
     assert "auto_map" not in json.loads((arm / "model/config.json").read_text())
     assert code.keys() == {"toolkit_models_text_classifier.py", "toolkit_models_backbone.py"}

@@ -2,15 +2,13 @@
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
 from toolkit.errors import UserError
-
-if TYPE_CHECKING:
-    from toolkit.data.text.labelled import TextDataSection
 
 Task = Literal["classification", "multi-label", "distribution", "regression"]
 Note = Callable[[str], None]
@@ -20,7 +18,22 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _NOTHING = ("nan", "na", "n/a", "null", "none")
 
 
-def read_labels(data: "TextDataSection", cells: list, places: list[str], known: tuple[str, ...] | None, role: str,
+@dataclass
+class LabelSpec:
+    """Where labels stand in a table, and what they are."""
+
+    task: Task = "classification"
+    """classification: one label each; multi-label: any number of them; distribution: a probability for every class;
+    regression: a number."""
+    label_column: str = "label"
+    """Multi-label: names in one cell, parted by label_separator, or a list of them (.jsonl, .parquet)."""
+    label_columns: list[str] = field(default_factory=list)
+    """Instead of label_column: one column a class, of 0 and 1 (multi-label) or of probabilities (distribution)."""
+    label_separator: str = ""
+    """Multi-label: what parts the names in one cell, for instance '|'."""
+
+
+def read_labels(data: LabelSpec, cells: list, places: list[str], known: tuple[str, ...] | None, role: str,
                 note: Note) -> tuple[np.ndarray, tuple[str, ...]]:
     """The cells of the label columns as an array, and the names of the classes."""
     column = data.label_column

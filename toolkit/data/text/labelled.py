@@ -2,15 +2,16 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from toolkit.data.tables.labels import Note, Task, read_labels, refuse
+from toolkit.data.tables.labels import LabelSpec, Note, read_labels, refuse
 from toolkit.data.tables.rows import SPLITS, hub_splits, read_rows
 from toolkit.data.tables.sources import Reading, file_kind, read_lines
+from toolkit.data.text.documentation_task import documentation_splits
 from toolkit.data.text.examples import LabelledText, split_off
 from toolkit.errors import UserError
 
@@ -21,7 +22,7 @@ CHARACTERS = 64
 
 
 @dataclass
-class TextDataSection:
+class TextDataSection(LabelSpec):
     train: str = ""
     """A .tsv, .csv, .jsonl or .parquet file, plain, .gz or .zst, a glob or folder of them, or a hub data set,
     hub:owner/name[:configuration][@revision][#split]; empty for the built-in task on the corpus in `corpus_dir`."""
@@ -31,18 +32,9 @@ class TextDataSection:
     """Empty: the hub data set's own."""
     validation_share: float = 0.1
     """Share of each class (multi-label, distribution, regression: every so manyth row) that becomes validation."""
-    task: Task = "classification"
-    """classification: one label each; multi-label: any number of them; distribution: a probability for every class;
-    regression: a number."""
     text_column: str = "text"
     text_pair_column: str = ""
     """A second text, read by the model together with the first: question and answer, premise and hypothesis."""
-    label_column: str = "label"
-    """Multi-label: names in one cell, parted by label_separator, or a list of them (.jsonl, .parquet)."""
-    label_columns: list[str] = field(default_factory=list)
-    """Instead of label_column: one column a class, of 0 and 1 (multi-label) or of probabilities (distribution)."""
-    label_separator: str = ""
-    """Multi-label: what parts the names in one cell, for instance '|'."""
     corpus_dir: str = ""
     """Built-in task: a data_dir of python-docs; train passages from its train documents, test from validation's."""
     shots: int | None = None
@@ -58,8 +50,6 @@ def load_data(data: TextDataSection, note: Note = lambda line: None) -> tuple[La
     """Train, validation and test. `note` is told what was decided on the way, and how often."""
     _check_section(data)
     if data.corpus_dir:
-        from toolkit.data.text.documentation_task import documentation_splits  # it needs this module
-
         parts = documentation_splits(data.corpus_dir)
         _check_train(parts[0], data.corpus_dir, note)
     else:
