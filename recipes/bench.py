@@ -36,7 +36,7 @@ from toolkit.models.text.bert import BertForPreTraining
 from toolkit.models.text.gpt import GPT2LMHeadModel
 from toolkit.run.directory import Run, read_metrics
 from toolkit.run.files import write_json
-from toolkit.run.provenance import environment
+from toolkit.run.provenance import environment, processor_name
 from toolkit.training.contract import TrainingConfig
 from toolkit.training.feed import seed_everything
 from toolkit.training.observers.throughput import peak_memory_mb, synchronize
@@ -86,7 +86,8 @@ def bench(settings: BenchConfig) -> dict:
         raise UserError(f"rounds is {settings.rounds}; it must be at least 1.")
     names, left_out = contestants(settings.compile)
     found = {name: {contestant: [] for contestant in names} for name in settings.models}
-    result = {"environment": {**environment(), "cpu": cpu_name()}, "steps_measured": "the last two thirds of each run",
+    result = {"environment": {**environment(), "cpu": processor_name()},
+              "steps_measured": "the last two thirds of each run",
               "left_out": left_out}
     for number in range(settings.rounds):
         for name in settings.models:
@@ -339,12 +340,6 @@ def run_trainer(configuration, data: MarkovRows, shape: Shape, steps: int, conte
     losses = [float(record["loss"]) for record in trainer.state.log_history if "loss" in record]
     return {"tokens_per_second": speed, "mfu": None, "loss": losses[-1],
             "peak_memory_mb": peak_memory_mb(trainer.args.device), "overhead_seconds": seconds - steps * tokens / speed}
-
-
-def cpu_name() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else "unknown"
 
 
 def main(argv: list[str]) -> None:

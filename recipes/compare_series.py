@@ -36,6 +36,7 @@ from toolkit.models.series.ablations import AblatedSeriesConfig, AblatedSeriesFo
 from toolkit.models.series.patches import SeriesForClassification, SeriesForMaskedPatches
 from toolkit.models.small.perceptron import PerceptronConfig, PerceptronForClassification
 from toolkit.models.small.recurrent import RecurrentConfig, RecurrentForClassification
+from toolkit.publishing.card import LiveCard
 from toolkit.report.plots import plot_arms
 from toolkit.run.directory import Run
 from toolkit.run.files import write_json
@@ -120,7 +121,7 @@ def compare_series(settings: CompareSeriesConfig, accelerator: Accelerator) -> d
         accelerator.print("text_model is empty: the arms text and text-frozen are left out")
     results: dict[str, dict[str, dict]] = {arm: {} for arm in arms}
     for name in settings.sets:
-        run = Run(Path(settings.output_dir) / settings.name / name, accelerator.is_main_process)
+        run = Run(Path(settings.output_dir) / settings.name / name, accelerator.is_main_process, [LiveCard()])
         run.open(settings, ignore=("impl", "sets", "seeds", "arms", "name", "published", "check_dead_branches"))
         task = load_task(settings, name, accelerator)
         run.write_manifest(examples={"train": len(task.train), "test": len(task.test)})
@@ -190,12 +191,12 @@ def one_arm(arm: str, task: Task, settings: CompareSeriesConfig, run: Run, accel
     seeds = range(settings.seeds)
     if arm in RULES or arm == "majority":
         drawn = seeds if arm in DRAWN else range(1)
-        fits = [by_rule(arm, task, Run(run.directory / arm / f"seed-{seed}", accelerator.is_main_process), seed)
+        fits = [by_rule(arm, task, run.part(f"{arm}/seed-{seed}"), seed)
                 for seed in drawn]
         return entry(fits, task)
     fits, shuffled, answers, counts = [], [], [], None
     for seed in seeds:
-        place = Run(run.directory / arm / f"seed-{seed}", accelerator.is_main_process)
+        place = run.part(f"{arm}/seed-{seed}")
         source = pretrained_on_series(task, settings, place, accelerator, seed) if arm == "masked-patches" else None
         make = partial(new_model, arm, task, settings, source)
         model = make()
@@ -251,7 +252,7 @@ def new_model(arm: str, task: Task, settings: CompareSeriesConfig, series_model:
 def pretrained_on_series(task: Task, settings: CompareSeriesConfig, place: Run, accelerator: Accelerator, seed: int
                          ) -> Path:
     """A model pretrained by hidden patches of the training series; the last step's, as nothing is held out."""
-    run = Run(place.directory / "pretraining", accelerator.is_main_process)
+    run = Run(place.directory / "pretraining", accelerator.is_main_process, [LiveCard()])
     shape = settings.text_model or model_config(settings.preset, vocab_size=1)
     make = partial(SeriesForMaskedPatches.from_backbone, shape, pretrained=False, embedding="convolution",
                    num_channels=task.train.values.shape[1], patch_length=task.patch_length)

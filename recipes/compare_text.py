@@ -27,6 +27,7 @@ from toolkit.metrics.tabulate import table
 from toolkit.models.backbone import pretrained_config
 from toolkit.models.text.classifier import Pooling, load_checkpoint_tokenizer
 from toolkit.publishing import card
+from toolkit.publishing.card import LiveCard
 from toolkit.report.pages import write_comparison
 from toolkit.report.plots import plot_learning_curves
 from toolkit.run.directory import Run
@@ -64,7 +65,7 @@ def compare_text(settings: CompareTextConfig, accelerator) -> dict:
     if not settings.models or not settings.arms or not settings.labels or settings.seeds < 1:
         raise UserError("compare_text needs at least one entry under each of models, arms and labels, and seeds of at "
                         "least 1.")
-    run = Run(Path(settings.output_dir) / settings.name, accelerator.is_main_process).open(settings)
+    run = Run(Path(settings.output_dir) / settings.name, accelerator.is_main_process, [LiveCard()]).open(settings)
     train, validation, test = load_data(settings.data, accelerator.print)
     if train.task != "classification":
         raise UserError(f"data.task is {train.task}; comparisons are made for classification.")
@@ -98,8 +99,7 @@ def compare_text(settings: CompareTextConfig, accelerator) -> dict:
                     training = config.from_dict(FineTuningConfig, config.with_values(
                         config.to_dict(settings.training), {"tuning": tuning}))
                     fit = fine_tune(make, *batches, training, settings.impl,
-                                    Run(run.directory / f"{model}-{arm}/{column}/seed-{seed}",
-                                        accelerator.is_main_process),
+                                    run.part(f"{model}-{arm}/{column}/seed-{seed}"),
                                     accelerator, seed, f"{column} labels, {model} {arm}, seed {seed}",
                                     tokenizers[model])
                     note(f"{model}, {arm}", fit["predictions"])

@@ -17,6 +17,7 @@ from toolkit import cli, config
 from toolkit.data.stores.prepare import prepare_tokenizer
 from toolkit.data.text.corpus import CorpusConfig, iterate_documents, prepare_corpus, read_documents
 from toolkit.metrics.tabulate import table
+from toolkit.publishing.card import LiveCard
 from toolkit.report.plots import plot_vocabularies
 from toolkit.run.directory import Run
 from toolkit.run.files import write_atomic, write_json
@@ -30,7 +31,7 @@ SHIPPED = ("wordpiece-8k", "bpe-8k", "byte-level-bpe-4k", "unigram-8k", "bytes",
 class EvaluateTokenizersConfig:
     output_dir: str = "runs/evaluate-tokenizers"
     """The run directory."""
-    data_dir: str = "runs/evaluate-tokenizers/data"
+    data_dir: str = config.free("runs/evaluate-tokenizers/data")
     """Where corpus and tokenizers are made once; runs may share it."""
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     second_sources: list[str] = field(default_factory=lambda: ["python-source"])
@@ -46,7 +47,7 @@ class EvaluateTokenizersConfig:
 
 def evaluate_tokenizers(settings: EvaluateTokenizersConfig) -> list[dict]:
     """One row a tokenizer, size and text."""
-    run = Run(settings.output_dir).open(settings, ignore=("data_dir",))
+    run = Run(settings.output_dir, observers=[LiveCard()]).open(settings)
     corpus = Path(settings.data_dir) / "corpus"
     facts = prepare_corpus(settings.corpus, corpus)
     held_out = sample_paragraphs((document.text for document in read_documents(corpus / "validation.jsonl")),

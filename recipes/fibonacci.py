@@ -24,6 +24,7 @@ from toolkit.errors import UserError
 from toolkit.metrics.intervals import Interval, mean_interval, paired_difference, verdict
 from toolkit.metrics.tabulate import table
 from toolkit.models.small.recurrent import RecurrentConfig, RecurrentForClassification
+from toolkit.publishing.card import LiveCard
 from toolkit.report.plots import COLOURS, INK, SOFT, save_figure
 from toolkit.run.directory import Run
 from toolkit.tasks.base import for_all
@@ -102,7 +103,7 @@ def fibonacci(settings: FibonacciConfig, accelerator) -> dict:
     """Train every arm on every seed; returns what `result.json` holds."""
     if settings.seeds < 1:
         raise UserError(f"seeds is {settings.seeds}; give at least 1, and 5 or more for an interval worth having.")
-    run = Run(settings.output_dir, accelerator.is_main_process).open(settings)
+    run = Run(settings.output_dir, accelerator.is_main_process, [LiveCard()]).open(settings)
     if run.result():
         accelerator.print(f"{run.directory} is finished; its result is {run.result_path}")
         return run.result()
@@ -116,7 +117,7 @@ def fibonacci(settings: FibonacciConfig, accelerator) -> dict:
     for seed in range(settings.seeds):
         train, validation, test = (Windows(part, settings.window, settings.training.batch_size, seed) for part in parts)
         for name, attention in ARMS.items():
-            arm = Run(run.directory / f"{name}/seed-{seed}", accelerator.is_main_process)
+            arm = run.part(f"{name}/seed-{seed}")
             found = fine_tune(lambda attention=attention: make_model(settings.window, attention), train, validation,
                               test, settings.training, settings.impl, arm, accelerator, seed, f"{name}, seed {seed}",
                               keep_model=True, task="regression")

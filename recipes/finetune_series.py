@@ -19,7 +19,7 @@ from toolkit.data.series.splits import SeriesDataSection, check_patches, load_sp
 from toolkit.errors import UserError
 from toolkit.models.backbone import checkpoint_config, pretrained_config
 from toolkit.models.series.patches import SeriesConfig, SeriesForClassification
-from toolkit.publishing.card import CardConfig
+from toolkit.publishing.card import CardConfig, LiveCard
 from toolkit.run.directory import Run
 from toolkit.tasks.classification import FineTuningConfig, class_scores
 from toolkit.training.arms import Arm, arms_table, dry_run_arms, fine_tune_arms
@@ -48,7 +48,7 @@ class FinetuneSeriesConfig:
     """Examine the first seed's pretrained models on validation series: which of their parts do something."""
     card: CardConfig = field(default_factory=CardConfig)
     impl: ImplConfig = field(default_factory=ImplConfig)
-    dry_run: bool = False
+    dry_run: bool = config.free(False)
     """Check every input, tell what would be trained, how long and in how much memory, and end."""
 
 
@@ -56,7 +56,8 @@ def finetune_series(settings: FinetuneSeriesConfig, accelerator) -> dict | None:
     """Train every arm on every seed; returns what `result.json` holds, a dry run nothing."""
     if not settings.models:
         raise UserError("models is empty; name at least one checkpoint, for instance {bert: runs/demo/bert/model}.")
-    run = Run(settings.output_dir, accelerator.is_main_process and not settings.dry_run).open(settings)
+    run = Run(settings.output_dir, accelerator.is_main_process and not settings.dry_run,
+              [LiveCard()]).open(settings)
     if run.result():
         accelerator.print(f"{run.directory} is finished; its result is {run.result_path}")
         return run.result()

@@ -23,7 +23,7 @@ from toolkit.data.text.labelled import TextDataSection, load_data
 from toolkit.errors import UserError
 from toolkit.models.backbone import pretrained_config
 from toolkit.models.text.classifier import Pooling, load_checkpoint_tokenizer
-from toolkit.publishing.card import CardConfig
+from toolkit.publishing.card import CardConfig, LiveCard
 from toolkit.report.pages import Classified, write_page, write_predictions
 from toolkit.run.directory import Run
 from toolkit.run.files import read_json
@@ -54,7 +54,7 @@ class FinetuneTextConfig:
     """Repetitions with other labelled examples (where shots is set), head and order."""
     card: CardConfig = field(default_factory=CardConfig)
     impl: ImplConfig = field(default_factory=ImplConfig)
-    dry_run: bool = False
+    dry_run: bool = config.free(False)
     """Check every input, tell what would be trained, how long and in how much memory, and end."""
 
 
@@ -62,7 +62,8 @@ def finetune_text(settings: FinetuneTextConfig, accelerator) -> dict | None:
     """Train every arm on every seed; returns what `result.json` holds, a dry run nothing."""
     if not settings.models:
         raise UserError("models is empty; name at least one checkpoint, for instance {bert: runs/demo/bert/model}.")
-    run = Run(settings.output_dir, accelerator.is_main_process and not settings.dry_run).open(settings)
+    run = Run(settings.output_dir, accelerator.is_main_process and not settings.dry_run,
+              [LiveCard()]).open(settings)
     if run.result():
         accelerator.print(f"{run.directory} is finished; its result is {run.result_path}")
         return run.result()

@@ -32,6 +32,7 @@ from toolkit.models.series.ablations import AblatedSeriesConfig, AblatedSeriesFo
 from toolkit.models.series.patches import SeriesConfig
 from toolkit.models.small.keras_forda import KerasForda, KerasFordaConfig
 from toolkit.models.small.perceptron import PerceptronConfig, PerceptronForClassification
+from toolkit.publishing.card import LiveCard
 from toolkit.report.plots import plot_arms
 from toolkit.report.series_plots import plot_examples, plot_fits, plot_spectra
 from toolkit.run.directory import Run, read_metrics
@@ -136,7 +137,7 @@ def forda_lab(settings: FordaLabConfig, accelerator) -> dict:
     if settings.seeds < 1 or not settings.arms:
         raise UserError("forda-lab needs seeds of at least 1, 5 or more for an interval worth having, and arms.")
     data = data_section(settings)
-    run = Run(settings.output_dir, accelerator.is_main_process).open(settings)
+    run = Run(settings.output_dir, accelerator.is_main_process, [LiveCard()]).open(settings)
     if run.result():
         accelerator.print(f"{run.directory} is finished; its result is {run.result_path}")
         return run.result()
@@ -172,7 +173,7 @@ def forda_lab(settings: FordaLabConfig, accelerator) -> dict:
         for arm in [*settings.arms, "keras"]:
             if arm == "keras" and seed >= settings.keras_seeds:
                 continue
-            fit_run = Run(run.directory / arm / f"seed-{seed}", accelerator.is_main_process)
+            fit_run = Run(run.directory / arm / f"seed-{seed}", accelerator.is_main_process, [LiveCard()])
             if arm == "minirocket":
                 fit = classical(splits, fit_run, seed)
             else:

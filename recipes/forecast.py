@@ -34,8 +34,9 @@ from toolkit.metrics.intervals import mean_interval, verdict
 from toolkit.metrics.tabulate import table
 from toolkit.models.series.patches import SeriesForForecasting, SeriesForMaskedPatches
 from toolkit.models.small.linear import DLinear, DLinearConfig, NLinear, NLinearConfig
+from toolkit.publishing.card import LiveCard
 from toolkit.report.plots import plot_by_step, plot_forecasts
-from toolkit.run.directory import HOW_IT_IS_RUN, Run
+from toolkit.run.directory import Run
 from toolkit.run.files import write_json
 from toolkit.tasks.forecasting import ForecastConfig, Forecaster, ForecastingTask, fit_forecaster, score_forecaster
 from toolkit.tasks.masked_patches import MaskedPatchesConfig, pretrain_on_series
@@ -48,8 +49,6 @@ Start = Literal["random", "masked-patches", "pretrained", "pretrained-frozen", "
 STARTS: tuple[Start, ...] = get_args(Start)
 REFERENCE = {"pretrained": "random", "pretrained-frozen": "random-frozen", "masked-patches": "random"}
 """Start → the same model without pretraining, which it is held against where both are run."""
-MORE_OF_THE_SAME = ("horizons", "seeds", "linear", "starts", "text_model", "published", "check_dead_branches")
-"""Keys that a later command may change: each fit is a run of its own, and what is finished is not repeated."""
 MEANS = ("mse", "mae", "mase", "quantile_loss", "coverage", "seconds")
 
 
@@ -75,29 +74,29 @@ class ForecastRecipeConfig:
     data: ForecastDataSection = field(default_factory=ForecastDataSection)
     context_length: int = 336
     """Rows a forecast is made from."""
-    horizons: list[int] = field(default_factory=lambda: [96])
+    horizons: list[int] = config.free(default_factory=lambda: [96])
     """Rows that are forecast; each is a comparison of its own."""
-    linear: list[Literal["nlinear", "dlinear"]] = field(default_factory=lambda: ["nlinear", "dlinear"])
+    linear: list[Literal["nlinear", "dlinear"]] = config.free(default_factory=lambda: ["nlinear", "dlinear"])
     models: dict = field(default_factory=dict)
     """Name → checkpoint directory or hub id of a pretrained BERT or GPT, or the fields of a BertConfig."""
-    text_model: str = ""
+    text_model: str = config.free("")
     """A checkpoint: one more of models, by the name of `text`."""
-    starts: list[Start] = field(default_factory=lambda: list(STARTS))
+    starts: list[Start] = config.free(default_factory=lambda: list(STARTS))
     """Of each model: random values; pretrained on the train rows by hidden patches (Nie et al. 2023); the checkpoint,
     where it is one. Frozen: all but norms and positions (Zhou et al. 2023)."""
     series: SeriesModelSection = field(default_factory=SeriesModelSection)
-    seeds: int = 3
+    seeds: int = config.free(3)
     training: ForecastConfig = field(default_factory=ForecastConfig)
     pretraining: MaskedPatchesConfig = field(default_factory=MaskedPatchesConfig)
     """Of masked-patches."""
     arm_training: dict = field(default_factory=dict)
     """Arm → the keys of `training` that differ for it: {nlinear: {learning_rate: 0.02}}."""
-    published: str = ""
+    published: str = config.free("")
     """A csv of published errors to show beside: horizon, then columns named <model>_mse and <model>_mae."""
-    check_dead_branches: bool = True
+    check_dead_branches: bool = config.free(True)
     """Examine the first seed's transformers of each horizon on validation windows."""
     impl: ImplConfig = field(default_factory=ImplConfig)
-    dry_run: bool = False
+    dry_run: bool = config.free(False)
     """Check every input, tell what would be trained, how long and in how much memory, and end."""
 
 
@@ -145,7 +144,7 @@ def pretrained_on_series(arm: str, shape: BertConfig | str, settings: ForecastRe
         # Windows that begin within the same patch hold the same patches but for their place.
         parts.append(windows.rows(np.arange(0, len(windows), settings.series.patch_length)))
     train, validation = parts
-    own = Run(run.directory / f"{arm}/pretraining/seed-{seed}", accelerator.is_main_process)
+    own = run.part(f"{arm}/pretraining/seed-{seed}")
     pretrain_on_series(make, train["values"], validation["values"], settings.pretraining, settings.impl, own,
                        accelerator, seed, f"{arm}, pretraining, seed {seed}", train.get("observed"),
                        validation.get("observed"))
@@ -171,8 +170,9 @@ def forecast(settings: ForecastRecipeConfig, accelerator) -> dict | None:
         raise UserError(f"data.season is {settings.data.season} rows, but context_length {settings.context_length}: "
                         f"the seasonal naive forecast needs a whole season of context.")
     published = read_published(settings.published)
-    run = Run(Path(settings.output_dir) / settings.name, accelerator.is_main_process and not settings.dry_run)
-    run.open(settings, (*HOW_IT_IS_RUN, *MORE_OF_THE_SAME))
+    run = Run(Path(settings.output_dir) / settings.name, accelerator.is_main_process and not settings.dry_run,
+              [LiveCard()])
+    run.open(settings)
     data = load_forecast_data(settings.data, accelerator.print)
     shapes = transformers(settings)
     names = [*settings.linear, *shapes]
@@ -207,13 +207,13 @@ def forecast(settings: ForecastRecipeConfig, accelerator) -> dict | None:
             continue
         for arm, rule in naive_rules(horizon, settings.data.season).items():
             note(arm, score_forecaster(rule, windows, settings.training, settings.impl,
-                                       Run(run.directory / f"{arm}/{horizon}", accelerator.is_main_process),
+                                       run.part(f"{arm}/{horizon}"),
                                        accelerator))
         for seed in range(settings.seeds):
             for arm in names:
                 training = arm_config(settings, arm)
                 windows = window_splits(data, settings.context_length, horizon, training.batch_size, seed)
-                place = Run(run.directory / f"{arm}/{horizon}/seed-{seed}", accelerator.is_main_process)
+                place = run.part(f"{arm}/{horizon}/seed-{seed}")
                 name = f"{arm}, horizon {horizon}, seed {seed}"
                 found = fit_forecaster(maker(arm, seed), windows, training, settings.impl, place, accelerator, seed,
                                        name, keep_model=seed == 0)

@@ -15,6 +15,7 @@ from toolkit import cli, config
 from toolkit.data.stores.sorting import LENGTH, LETTERS, SortingBatches, all_inputs, held_out, with_answers
 from toolkit.models.presets import model_config
 from toolkit.models.text.gpt import GPT2LMHeadModel
+from toolkit.publishing.card import LiveCard
 from toolkit.run.directory import Run
 from toolkit.tasks.causal_lm import CausalLanguageModelling
 from toolkit.training.contract import TrainingConfig
@@ -61,7 +62,7 @@ def answers(model, inputs: np.ndarray) -> np.ndarray:
 
 def nano_gpt(settings: NanoGptConfig, accelerator) -> dict:
     """Train and examine; returns what `result.json` holds."""
-    run = Run(settings.output_dir, accelerator.is_main_process).open(settings)
+    run = Run(settings.output_dir, accelerator.is_main_process, [LiveCard()]).open(settings)
     if run.result():
         accelerator.print(f"{run.directory} is finished; its result is {run.result_path}")
         return run.result()

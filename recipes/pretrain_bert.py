@@ -20,7 +20,7 @@ from toolkit.errors import UserError
 from toolkit.models.initialisation import InitialValues, initialise
 from toolkit.models.presets import model_config, preset
 from toolkit.models.text.bert import BertForPreTraining
-from toolkit.publishing.card import CardConfig
+from toolkit.publishing.card import CardConfig, LiveCard
 from toolkit.run.directory import Run
 from toolkit.tasks.masked_lm import BertPretraining
 from toolkit.tasks.pretraining import PretrainingConfig, with_defaults
@@ -63,7 +63,7 @@ class PretrainBertConfig:
     card: CardConfig = field(default_factory=CardConfig)
     seed: int = 0
     impl: ImplConfig = field(default_factory=ImplConfig)
-    dry_run: bool = False
+    dry_run: bool = config.free(False)
     """Check every input, prepare the data, tell what would be trained, how long and in how much memory, and end."""
 
 
@@ -78,7 +78,8 @@ def pretrain_bert(settings: PretrainBertConfig, accelerator) -> dict:
     if settings.eval_rows < 1:
         raise UserError(f"eval_rows is {settings.eval_rows}; it must be at least 1.")
     settings.training = with_defaults(settings.training, settings.model.preset)
-    run = Run(settings.output_dir, accelerator.is_main_process and not settings.dry_run).open(settings)
+    run = Run(settings.output_dir, accelerator.is_main_process and not settings.dry_run,
+              [LiveCard()]).open(settings)
     if run.result():
         accelerator.print(f"{run.directory} is finished; its result is {run.result_path}")
         return run.result()

@@ -20,7 +20,7 @@ from toolkit.errors import UserError
 from toolkit.models.initialisation import InitialValues, initialise
 from toolkit.models.presets import model_config, preset
 from toolkit.models.text.gpt import GPT2LMHeadModel
-from toolkit.publishing.card import CardConfig
+from toolkit.publishing.card import CardConfig, LiveCard
 from toolkit.run.directory import Run
 from toolkit.tasks.causal_lm import GptPretraining, SeriesPretraining
 from toolkit.tasks.pretraining import PretrainingConfig, with_defaults
@@ -67,7 +67,7 @@ class PretrainGptConfig:
     card: CardConfig = field(default_factory=CardConfig)
     seed: int = 0
     impl: ImplConfig = field(default_factory=ImplConfig)
-    dry_run: bool = False
+    dry_run: bool = config.free(False)
     """Check every input, prepare the data, tell what would be trained, how long and in how much memory, and end."""
 
 
@@ -96,7 +96,8 @@ def pretrain_gpt(settings: PretrainGptConfig, accelerator) -> dict:
         raise UserError(f"block_size is {settings.block_size}; it must lie between 1 and the model's {positions} "
                         f"positions (model.max_position_embeddings).")
     settings.training = with_defaults(settings.training, settings.model.preset)
-    run = Run(settings.output_dir, accelerator.is_main_process and not settings.dry_run).open(settings)
+    run = Run(settings.output_dir, accelerator.is_main_process and not settings.dry_run,
+              [LiveCard()]).open(settings)
     if run.result():
         accelerator.print(f"{run.directory} is finished; its result is {run.result_path}")
         return run.result()

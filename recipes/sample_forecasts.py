@@ -25,6 +25,7 @@ from toolkit.inference.sampling import load_series_gpt, sample_paths
 from toolkit.metrics.intervals import paired_bootstrap
 from toolkit.metrics.tabulate import table
 from toolkit.models.small.linear import carried_forward
+from toolkit.publishing.card import LiveCard
 from toolkit.report.plots import COLOURS, INK, SOFT, save_figure
 from toolkit.run.directory import Run
 from toolkit.tokenization.bins import SeriesBins
@@ -163,7 +164,7 @@ def sample_forecasts(settings: SampleForecastsConfig) -> dict:
     if settings.season is not None and not 1 <= settings.season <= bins.context_length:
         raise UserError(f"season is {settings.season}; it must lie between 1 and the context's {bins.context_length} "
                         f"values.")
-    run = Run(settings.output_dir).open(settings)
+    run = Run(settings.output_dir, observers=[LiveCard()]).open(settings)
     if run.result():
         print(f"{run.directory} is finished; its result is {run.result_path}")
         return run.result()

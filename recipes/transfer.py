@@ -29,6 +29,7 @@ from toolkit.metrics.tabulate import table
 from toolkit.models.text.classifier import load_checkpoint_tokenizer, text_classifier
 from toolkit.models.word_vectors import averaged, load_word2vec
 from toolkit.publishing import card
+from toolkit.publishing.card import LiveCard
 from toolkit.report.plots import plot_learning_curves
 from toolkit.run.directory import Run
 from toolkit.run.files import write_json
@@ -73,7 +74,7 @@ def transfer(settings: TransferConfig, accelerator) -> dict:
     vector_tokenizer = load_tokenizer(str(Path(settings.word_vectors).parent)) if vectors else None
     data = {name: load_data(section) for name, section in sections.items()}
     precision = choose(settings.impl, accelerator.device)
-    run = Run(settings.output_dir, accelerator.is_main_process).open(settings)
+    run = Run(settings.output_dir, accelerator.is_main_process, [LiveCard()]).open(settings)
     run.write_manifest(examples={name: {"train": len(train), "validation": len(validation), "test": len(test)}
                                  for name, (train, validation, test) in data.items()})
 
@@ -116,8 +117,7 @@ def transfer(settings: TransferConfig, accelerator) -> dict:
                     for seed in range(settings.seeds):
                         fit = tune(path, start == "pretrained", settings, accelerator, seed, tokenizer, max_length,
                                    (train.select(draws[column][seed]), validation, test),
-                                   Run(run.directory / f"fits/{name}/{model}-{start}/{column}/seed-{seed}",
-                                       accelerator.is_main_process),
+                                   run.part(f"fits/{name}/{model}-{start}/{column}/seed-{seed}"),
                                    f"{name}, {column} labels, {model} {start}, seed {seed}")
                         measured.note(f"{model}, {start}: tuned", column, fit["accuracy"])
 

@@ -20,6 +20,7 @@ from toolkit.data.text.corpus import CorpusConfig
 from toolkit.errors import UserError, did_you_mean
 from toolkit.metrics.tabulate import table
 from toolkit.models.word_vectors import METHODS, WordVectors, save_word2vec, train_word_vectors
+from toolkit.publishing.card import LiveCard
 from toolkit.run.directory import Run
 from toolkit.tokenization.load import ordinary_ids
 
@@ -53,7 +54,7 @@ def word_vectors(settings: WordVectorsConfig) -> dict:
     quadruples = [analogy.split() for analogy in settings.analogies]
     if wrong := [analogy for analogy, words in zip(settings.analogies, quadruples, strict=True) if len(words) != 4]:
         raise UserError(f"analogies: '{wrong[0]}' must be four words: a b c d for “a is to b as c is to d”.")
-    run = Run(settings.output_dir).open(settings)
+    run = Run(settings.output_dir, observers=[LiveCard()]).open(settings)
     if run.result():
         return run.result()
     data = prepare(settings.corpus, settings.tokenizer, settings.data_dir, end_documents=False)

@@ -120,9 +120,14 @@ def sgd_steps(clip: float) -> loop.TrainingConfig:
                                warmup_ratio=0.0, max_grad_norm=clip, save_steps=0, logging_steps=1)
 
 
+PARTS: dict = {}
+"""Arguments of `Trainer` that the tests of a module replace."""
+
+
 def train(task, directory: Path, config: loop.TrainingConfig, **impl) -> dict[str, float]:
     """`loop.train` in fp32 on the process group at hand."""
-    return loop.train(task, config, loop.ImplConfig(dtype="fp32", **impl), Run(directory), make_accelerator(), 7)
+    return loop.train(task, config, loop.ImplConfig(dtype="fp32", **impl), Run(directory), make_accelerator(), 7,
+                      **PARTS)
 
 
 TIMING = ("tokens_per_second", "mfu", "data_wait", "peak_memory_mb", "seconds")
@@ -273,7 +278,7 @@ def _launched(root: Path) -> None:
     """On each of two processes: three steps of SGD for BERT and GPT; AdamW unbroken, and broken off and resumed."""
     data = {"bert": small_data(root, "wordpiece"), "gpt": small_data(root, "bytes")}  # made before the launch
     accelerator = make_accelerator()
-    adam, loop.make_optimizers = loop.make_optimizers, sgd
+    PARTS["make_optimizers"] = sgd
     facts = {"processes": accelerator.num_processes}
     for make in (bert_task, gpt_task):
         for clip in (0.0, 0.3):
@@ -282,7 +287,7 @@ def _launched(root: Path) -> None:
             facts[name] = train(task, root / name, sgd_steps(clip), micro_batch_size=9)
             if accelerator.is_main_process:
                 torch.save(task.model.state_dict(), root / f"{name}.pt")
-    loop.make_optimizers = adam
+    del PARTS["make_optimizers"]
     config = loop.TrainingConfig(max_steps=6, batch_size=8, logging_steps=4, save_steps=3)
     train(gpt_task(data["gpt"], 0.1), root / "two-unbroken", config)
     broken = gpt_task(data["gpt"], 0.1)

@@ -9,7 +9,6 @@ from test_loop import Toy
 from toolkit.errors import UserError
 from toolkit.run.directory import read_metrics
 from toolkit.run.files import read_json
-from toolkit.training import trainer as loop
 from toolkit.training import warm_up
 from toolkit.training.budget import Budget, BudgetConfig
 from toolkit.training.contract import TrainingConfig
@@ -107,7 +106,7 @@ class Clocked(Toy):
 @pytest.fixture
 def now(monkeypatch) -> list[float]:
     clock = [50.0]
-    monkeypatch.setattr(loop.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setitem(small.PARTS, "clock", lambda: clock[0])
     monkeypatch.setattr(warm_up, "matmul_peak", lambda device, dtype: 1e9)
     return clock
 

@@ -29,6 +29,7 @@ from toolkit.models.small.linear import DLinear, DLinearConfig
 from toolkit.models.small.recurrent import RecurrentConfig, RecurrentForClassification
 from toolkit.publishing.card import CardConfig, LiveCard, regenerate, text
 from toolkit.publishing.card_facts import Facts
+from toolkit.run.directory import Run
 from toolkit.run.files import read_json, write_json
 from toolkit.tasks.classification import FineTuningConfig
 from toolkit.tasks.pretraining import PretrainingConfig
@@ -304,7 +305,9 @@ def test_each_evaluation_writes_the_card_and_a_failure_stops_nothing(here, tmp_p
     monkeypatch.setattr(toolkit.publishing.card, "regenerate", look)
     settings = small.loop.TrainingConfig(max_steps=6, batch_size=8, logging_steps=2, eval_steps=2, save_steps=0)
     with pytest.warns(UserWarning, match="README.md could not be written: no ink"):
-        assert small.train(task, tmp_path / "run", settings)["steps"] == 6
+        run = Run(tmp_path / "run", observers=[LiveCard()])
+        assert small.loop.train(task, settings, small.loop.ImplConfig(dtype="fp32"), run, make_accelerator(),
+                                7)["steps"] == 6
     assert [re.search(r"come to step (\d)", card)[1] for card in seen] == ["2", "4", "6"]
     assert json.dumps(small.records(tmp_path / "run"))  # and the figures are all there
 
@@ -318,8 +321,8 @@ def test_cards_take_no_more_than_a_hundredth_of_the_time(tmp_path, monkeypatch):
 
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     monkeypatch.setattr(toolkit.publishing.card, "refresh", slow)
-    live = LiveCard(tmp_path)
+    live = LiveCard()
     for _ in range(200):
-        live.refresh()
+        live(tmp_path)
         now[0] += 1
     assert len(drawn) == 5 and drawn[1] >= 50

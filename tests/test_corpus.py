@@ -358,7 +358,7 @@ JOURNAL = 6000  # bytes between two notes, for the 100,000 of `varied`
 PREPARE = """
 import json, os, resource, signal, sys
 from pathlib import Path
-from toolkit.data import corpus
+from toolkit.data.text import corpus
 from toolkit.errors import UserError
 
 order = json.loads(sys.argv[1])

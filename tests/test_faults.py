@@ -220,7 +220,8 @@ def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
 def where(request, monkeypatch):
     """Who decides: the host at each step, or, as on a GPU, the device, asked only where it is waited for anyway."""
     if request.param == "device":
-        monkeypatch.setattr(loop, "Guard", lambda config, device, at_once, state: Guard(config, device, False, state))
+        monkeypatch.setitem(small.PARTS, "make_guard", lambda config, device, at_once, state: Guard(
+            config, device, False, state))
     return request.param
 
 
@@ -271,8 +272,8 @@ def test_skip_leaves_out_one_update(tmp_path, where):
         return items
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "make_optimizers", optimizers)
-        patch.setattr(loop, "Guard", Guard)
+        patch.setitem(small.PARTS, "make_optimizers", optimizers)
+        patch.setitem(small.PARTS, "make_guard", Guard)
         small.train(reference, tmp_path / "reference", settings())
     assert same(weights(task), weights(reference))
 
@@ -382,12 +383,12 @@ def test_a_full_disk_loses_no_checkpoint(small_disk):
         while True:
             file.write(bytes(4096))
     with pytest.raises(UserError, match="run: the disk is full .*the same command continues"):
-        small.train(Toy([1.0]), small_disk / "run", settings(max_steps=10, logging_steps=100))
+        small.train(Toy([1.0, 1.0]), small_disk / "run", settings(max_steps=10, logging_steps=100))
     path, passed_over = checkpoint.newest_valid(small_disk / "run/checkpoints")
     assert path.name == "step-00000005" and not passed_over
     assert (path / "model.safetensors").read_bytes() == kept
     filler.unlink()
-    small.train(Toy([1.0]), small_disk / "run", settings(max_steps=10))
+    small.train(Toy([1.0, 1.0]), small_disk / "run", settings(max_steps=10))
 
 
 def test_a_disk_that_becomes_read_only(small_disk):

@@ -255,7 +255,7 @@ def test_an_answer_that_is_broken_off_leaves_no_trace(runs, monkeypatch, capsys)
             raise KeyboardInterrupt
         return [[5, 6, 7]]
 
-    monkeypatch.setattr("toolkit.inference.generation.continue_rows", interrupted)
+    monkeypatch.setattr("toolkit.inference.conversation.continue_rows", interrupted)
     monkeypatch.setattr("sys.stdin", io.StringIO("the sea\nthe river\nwinter\n"))
     chat.main([str(runs / "gpt"), "--max_new_tokens", "20"])
     assert "the river (broken off; not kept)" in capsys.readouterr().out

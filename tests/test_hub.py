@@ -145,7 +145,7 @@ def test_branches_and_tags_for_checkpoints(side):
     program = """
 from transformers import AutoModelForPreTraining, AutoTokenizer
 from toolkit.hub import checkpoint_directory
-from toolkit.tokenization import load_tokenizer
+from toolkit.tokenization.load import load_tokenizer
 answer = [AutoModelForPreTraining.from_pretrained("ada/bert", revision=revision).cls.seq_relationship.bias.tolist()
           for revision in ("main", "v1", "step-10", "step-20")]
 answer += [len(load_tokenizer("ada/bert@step-10")), checkpoint_directory("ada/bert@v1").name]
@@ -320,7 +320,7 @@ def test_recipes_take_names_of_the_hub(side):
     assert header.startswith("label\tp(red)\tp(green)\tp(blue)") and len(answers) == 60
     program = """
 import torch
-from toolkit.models.series import SeriesForClassification
+from toolkit.models.series.patches import SeriesForClassification
 from toolkit.models.backbone import checkpoint_config
 torch.manual_seed(0)
 new = SeriesForClassification.from_backbone("ada/bert", ["up", "down"], pretrained=True, patch_length=8)

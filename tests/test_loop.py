@@ -99,7 +99,7 @@ def test_naive_averaging_would_be_seen(data, expected, kind):
 @pytest.mark.parametrize("clip", [0.0, 0.3])
 @pytest.mark.parametrize("micro", [None, 8, 5, 1])
 def test_accumulation_changes_nothing(data, expected, tmp_path, monkeypatch, kind, micro, clip):
-    monkeypatch.setattr(loop, "make_optimizers", small.sgd)
+    monkeypatch.setitem(small.PARTS, "make_optimizers", small.sgd)
     task = make_task(data, kind)
     small.train(task, tmp_path, small.sgd_steps(clip), micro_batch_size=micro)
     assert difference(task.model.state_dict(), expected[kind, clip]) < ROUNDING
@@ -126,7 +126,7 @@ def test_two_processes_change_nothing(data, expected, launched, tmp_path, monkey
     weights = torch.load(launched / f"{name}.pt")
     assert difference(weights, expected[kind, clip]) < ROUNDING
     # What is logged and evaluated is of all rows, too.
-    monkeypatch.setattr(loop, "make_optimizers", small.sgd)
+    monkeypatch.setitem(small.PARTS, "make_optimizers", small.sgd)
     result = small.train(make_task(data, kind), tmp_path, small.sgd_steps(clip))
     for one, two in zip(small.records(tmp_path), small.records(launched / name), strict=True):
         assert two == pytest.approx(one, rel=1e-4)
@@ -279,7 +279,8 @@ def test_resumed_is_unbroken(tmp_path, fail_at, impl):
     small.train(Toy([3.0, 2.0]), tmp_path / "unbroken", config, **impl)
     with pytest.raises(small.Stopped):
         small.train(Toy([3.0, 2.0], fail_at), tmp_path / "resumed", config, **impl)
-    resumed = Toy([3.0, 2.0] if fail_at < 4 else [2.0])
+    # The checkpoint at 4 comes before the evaluation there, which a run that resumes from it makes.
+    resumed = Toy([3.0, 2.0])
     small.train(resumed, tmp_path / "resumed", config, **impl)
     if "num_workers" not in impl:  # with workers, batches are drawn elsewhere
         assert resumed.drawn[0] == (fail_at // 2 * 2, range(7))
@@ -384,3 +385,42 @@ def test_seeding_makes_generators_functions_of_the_arguments():
     value = torch.initial_seed()
     torch.manual_seed(value)
     assert torch.rand(3).tolist() == first[0], "not what torch.manual_seed gives"
+
+
+class Failing(Toy):
+    """Its evaluation fails as often as its values say so."""
+
+    def evaluate(self, model, accelerator, precision):
+        if self.values[0] is None:
+            raise MemoryError
+        return super().evaluate(model, accelerator, precision)
+
+
+@pytest.mark.parametrize("failing", [1, 2])
+def test_an_evaluation_that_fails_costs_no_step_and_is_made_when_the_run_goes_on(tmp_path, failing):
+    """In the middle and at the end; early stopping and the kept model are those of an unbroken run."""
+    config = TrainingConfig(max_steps=8, batch_size=7, eval_steps=4, logging_steps=3, save_steps=4,
+                            early_stopping_patience=2)
+    values = [3.0, 2.0]
+    small.train(Toy(values), tmp_path / "unbroken", config)
+    broken = Failing([*values[:failing - 1], None])
+    with pytest.raises(MemoryError):
+        small.train(broken, tmp_path / "resumed", config)
+    resumed = Toy(values[failing - 1:])
+    small.train(resumed, tmp_path / "resumed", config)
+    assert len(resumed.drawn) == (5 if failing == 1 else 0), "a step that was saved was made again"  # one: warm-up
+    for file in ("model/model.safetensors", "checkpoints/step-00000008/model.safetensors"):
+        assert small.digest(tmp_path / "resumed" / file) == small.digest(tmp_path / "unbroken" / file)
+    assert small.records(tmp_path / "resumed") == small.records(tmp_path / "unbroken")
+
+
+@pytest.mark.parametrize("name", ["eval_steps", "save_steps"])
+def test_every_minus_first_step_is_no_step(tmp_path, name):
+    # Once wrong: done % -1 is 0, so that each step was evaluated or saved.
+    with pytest.raises(UserError, match=rf"training\.{name} is -1; give a number of steps, or 0: only"):
+        small.train(Toy([1.0]), tmp_path, TrainingConfig(max_steps=1, batch_size=4, **{name: -1}))
+
+
+def test_patience_without_evaluations_is_told(tmp_path, capfd):
+    small.train(Toy([1.0]), tmp_path, TrainingConfig(max_steps=1, batch_size=4, early_stopping_patience=3))
+    assert "early_stopping_patience does nothing, since training.eval_steps is 0" in capfd.readouterr().out

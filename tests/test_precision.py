@@ -159,14 +159,14 @@ def make_task(data, kind: str, dropout: float = 0.0):
 
 def trained(task, directory: Path, config: TrainingConfig, **impl) -> list[float]:
     """The logged losses."""
-    loop.train(task, config, ImplConfig(**impl), Run(directory), make_accelerator(), 7)
+    loop.train(task, config, ImplConfig(**impl), Run(directory), make_accelerator(), 7, **small.PARTS)
     return [record["loss"] for record in small.records(directory) if "loss" in record]
 
 
 @pytest.mark.parametrize("kind", ["bert", "gpt"])
 def test_gradient_checkpointing_changes_nothing(data, tmp_path, monkeypatch, kind):
     """The same gradients with dropout: what is computed again is what was computed."""
-    monkeypatch.setattr(loop, "make_optimizers", small.sgd)
+    monkeypatch.setitem(small.PARTS, "make_optimizers", small.sgd)
     found, again = [], []
     for checkpointing in (False, True):
         task = make_task(data, kind, 0.1)
@@ -183,7 +183,7 @@ def test_gradient_checkpointing_changes_nothing(data, tmp_path, monkeypatch, kin
 
 @pytest.mark.parametrize("kind", ["bert", "gpt"])
 def test_gradient_checkpointing_of_layers_in_bf16(data, tmp_path, monkeypatch, kind):
-    monkeypatch.setattr(loop, "make_optimizers", small.sgd)
+    monkeypatch.setitem(small.PARTS, "make_optimizers", small.sgd)
     found = []
     for checkpointing in (False, True):
         task = make_task(data, kind)

@@ -116,7 +116,7 @@ def test_results_that_lie_beside_their_runs_are_found(tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="locks are listed on Linux alone")
 def test_a_run_that_a_process_holds_is_running_and_stays_held(root):
     run = root / "stopped/seed-0"
-    code = ("import sys; from dataclasses import dataclass; from toolkit.run import Run\n"
+    code = ("import sys; from dataclasses import dataclass; from toolkit.run.directory import Run\n"
             "@dataclass\nclass C:\n    output_dir: str = 'x'\n"
             f"Run({str(root / 'held')!r}).open(C()); print('held', flush=True); sys.stdin.read()")
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,

@@ -19,8 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
+from toolkit.data.tables import sources
 from toolkit.data.tables.sources import Reading, list_parts
-from toolkit.data.text import documents as sources
+from toolkit.data.text import documents as documents_module
 from toolkit.data.text.corpus import iterate_documents, normalise, read_documents
 from toolkit.data.text.documents import Document, read_part
 from toolkit.errors import UserError
@@ -411,7 +412,8 @@ REFUSED = {  # file name: content, reading, place and reason, remedy
 def test_bad_input_is_refused_in_a_line_with_file_place_and_remedy(tmp_path, monkeypatch, name):
     content, options, reason, remedy = REFUSED[name]
     path = write(tmp_path / name, content)
-    monkeypatch.setattr(sources, "LONGEST", 1000)
+    for module in (sources, documents_module):
+        monkeypatch.setattr(module, "LONGEST", 1000)
     _, message = until_error(path, Reading(**options))
     assert message.startswith(str(path) + reason)
     assert remedy in message
@@ -446,7 +448,8 @@ def test_rows_of_parquet_before_a_damaged_page_are_read(tmp_path):
 
 @pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
 def test_a_line_and_a_document_as_long_as_can_be_are_read(tmp_path, monkeypatch, suffix):
-    monkeypatch.setattr(sources, "LONGEST", 1000)
+    for module in (sources, documents_module):
+        monkeypatch.setattr(module, "LONGEST", 1000)
     pack = {"": bytes, ".gz": gz, ".zst": zst}[suffix]
     whole = 999 * b"a" + b"\n"
     assert texts_of(write(tmp_path / f"a.txt{suffix}", pack(whole))) == [whole.decode()]
@@ -459,7 +462,8 @@ def test_a_line_and_a_document_as_long_as_can_be_are_read(tmp_path, monkeypatch,
 
 LONG_LINES = """
 import sys
-from toolkit.data.text.documents import Reading, list_parts, read_part
+from toolkit.data.tables.sources import Reading, list_parts
+from toolkit.data.text.documents import read_part
 import pyarrow, pyarrow.parquet
 
 def peak():
@@ -603,7 +607,8 @@ READ_HUB = """
 import json, sys
 from pathlib import Path
 from toolkit.data.text.corpus import CorpusConfig, prepare_corpus
-from toolkit.data.text.documents import Reading, list_parts, read_part
+from toolkit.data.tables.sources import Reading, list_parts
+from toolkit.data.text.documents import read_part
 from toolkit.errors import UserError
 
 order = json.load(sys.stdin)

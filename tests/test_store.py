@@ -233,8 +233,8 @@ DRIVER = """
 import sys
 from pathlib import Path
 from toolkit import cli
-from toolkit.data import store
-from toolkit.tokenization import load_tokenizer
+from toolkit.data.stores import store
+from toolkit.tokenization.load import load_tokenizer
 text, tokenizer, directory, shard_bytes, processes, limit = sys.argv[1:]
 store.SHARD_BYTES = int(shard_bytes)
 def main(argv):

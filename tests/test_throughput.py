@@ -107,7 +107,7 @@ def test_a_run_logs_its_throughput(tmp_path):
 def test_waiting_for_data_is_seen(tmp_path, monkeypatch):
     """A clock that only batches move: all of the time is waiting, and the tokens a second are known."""
     now = [0.0]
-    monkeypatch.setattr(loop.time, "perf_counter", lambda: now[0])
+    monkeypatch.setitem(small.PARTS, "clock", lambda: now[0])
     monkeypatch.setattr(warm_up, "matmul_peak", lambda device, dtype: 1e9)
 
     class Slow(Toy):

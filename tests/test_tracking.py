@@ -372,7 +372,7 @@ def test_energy_adds_up_over_interruptions_and_draws_no_random_number(tmp_path, 
         meter = EnergyMeter(tmp_path / "emissions.json", "FRA")
         meter.starting.join()
         time.sleep(0.2)
-        meter.save()
+        meter.evaluated()
         meter.close()
         totals.append(json.loads((tmp_path / "emissions.json").read_text()))
     assert before == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
@@ -403,6 +403,6 @@ def test_without_codecarbon_it_says_so_and_training_goes_on(tmp_path, monkeypatc
     monkeypatch.setitem(sys.modules, "codecarbon", None)
     with pytest.warns(UserWarning, match="the energy is not measured: codecarbon is not installed"):
         meter = EnergyMeter(tmp_path / "emissions.json", "FRA")
-    meter.save()
+    meter.evaluated()
     meter.close()
     assert not (tmp_path / "emissions.json").exists() and emissions.SAMPLING_SECONDS >= 15

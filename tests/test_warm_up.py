@@ -103,9 +103,9 @@ def test_nothing_is_left_behind():
 def test_what_is_compiled_later_is_no_part_of_a_budget(tmp_path, monkeypatch):
     """A new shape at a step: its time is taken to be that of the step before."""
     clock, graphs = [50.0], [1]
-    monkeypatch.setattr(loop.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setitem(small.PARTS, "clock", lambda: clock[0])
     monkeypatch.setattr(warm_up, "matmul_peak", lambda device, dtype: 1e9)
-    monkeypatch.setattr(loop, "compiled_graphs", lambda: graphs[0])
+    monkeypatch.setitem(small.PARTS, "count_graphs", lambda: graphs[0])
 
     class Compiling(Toy):
         def batch(self, step, rows):
@@ -235,7 +235,7 @@ def test_a_machine_that_is_too_slow_makes_fewer_steps(tmp_path, monkeypatch, cap
     broken off goes on to the same sixty, however fast the machine is then.
     """
     clock = [50.0]
-    monkeypatch.setattr(loop.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setitem(small.PARTS, "clock", lambda: clock[0])
     monkeypatch.setattr(warm_up, "matmul_peak", lambda device, dtype: 1e9)
 
     class Slow(Toy):

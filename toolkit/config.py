@@ -51,6 +51,38 @@ def from_dict(cls: type[Config], values: dict, where: str = "config", prefix: st
     return cls(**arguments)
 
 
+def free(default: Any = dataclasses.MISSING, **options: Any) -> Any:
+    """A field that says how, or how much of it, something is run, and not what is learned: a run that was broken off
+    goes on when it has changed. As `dataclasses.field`.
+    """
+    return dataclasses.field(metadata={"free": True}, **({} if default is dataclasses.MISSING else
+                                                         {"default": default}), **options)
+
+
+class Free:
+    """Base of sections in which every field is `free`."""
+
+
+def binding_keys(cls: type, prefix: str = "") -> list[str]:
+    """Every dotted key of a configuration class that decides what is learned."""
+    keys = []
+    for field in dataclasses.fields(cls):
+        hint = typing.get_type_hints(cls)[field.name]
+        if field.metadata.get("free") or (isinstance(hint, type) and issubclass(hint, Free)):
+            continue
+        keys += binding_keys(hint, f"{prefix}{field.name}.") if dataclasses.is_dataclass(hint) else [
+            prefix + field.name]
+    return keys
+
+
+def flat(values: dict, prefix: str = "") -> dict:
+    """Nested dictionaries by dotted keys; empty ones are left out."""
+    found = {}
+    for key, value in values.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
+
+
 def to_dict(config: Any) -> dict:
     """Nested plain dictionaries, ready for YAML or JSON."""
     return dataclasses.asdict(config)

@@ -13,9 +13,9 @@ from transformers import AutoModel, AutoModelForSequenceClassification
 
 from toolkit.errors import UserError
 from toolkit.inference.generation import load_weights, model_directory
-from toolkit.models import text as text_models
 from toolkit.models.backbone import checkpoint_config
 from toolkit.models.series import patches as series_models
+from toolkit.models.text.classifier import TextConfig, load_checkpoint_tokenizer
 from toolkit.run.provenance import without_machine_paths
 
 
@@ -44,7 +44,7 @@ def text_attention(model: str | Path, text: str, text_pair: str = "") -> Attenti
     """
     directory = model_directory(model)
     config = checkpoint_config(directory)
-    if config.model_type == text_models.TextConfig.model_type:
+    if config.model_type == TextConfig.model_type:
         backbone = load_weights(AutoModelForSequenceClassification, directory, model,
                                 attn_implementation="eager").backbone
     elif config.model_type in ("bert", "gpt2"):
@@ -53,7 +53,7 @@ def text_attention(model: str | Path, text: str, text_pair: str = "") -> Attenti
     else:
         raise UserError(f"{model}: is a {config.model_type}, not a BERT, a GPT-2 or a text classifier around one. Give "
                         f"such a model; series classifiers take a series.")
-    tokenizer = text_models.load_checkpoint_tokenizer(directory)
+    tokenizer = load_checkpoint_tokenizer(directory)
     batch = tokenizer(text, text_pair or None, return_tensors="pt")
     length, positions = batch["input_ids"].shape[1], backbone.config.max_position_embeddings
     if not 1 <= length <= positions:

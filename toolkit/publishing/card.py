@@ -11,7 +11,7 @@ import warnings
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from toolkit.config import from_dict
+from toolkit.config import Free, from_dict
 from toolkit.errors import UserError
 from toolkit.publishing import card_results, card_text
 from toolkit.publishing.card_facts import Facts
@@ -28,7 +28,7 @@ _TASKS = {"bert": "fill-mask", "gpt": "text-generation", "text": "text-classific
 
 
 @dataclass
-class CardConfig:
+class CardConfig(Free):
     """What nobody but you can say; it may be changed at any time."""
 
     license: str = ""
@@ -220,13 +220,15 @@ def refresh(directory: str | Path) -> None:
 
 
 class LiveCard:
-    """The card of a run that goes on, written anew at evaluations; not where that takes a hundredth of the time."""
+    """An observer of runs that keeps their cards: written anew at evaluations, unless that takes more than a hundredth
+    of the time, and whenever something is finished.
+    """
 
-    def __init__(self, directory: Path):
-        self.directory, self.began, self.spent = directory, time.monotonic(), 0.0
+    def __init__(self) -> None:
+        self.began, self.spent = time.monotonic(), 0.0
 
-    def refresh(self) -> None:
+    def __call__(self, directory: Path, finished: bool = False) -> None:
         now = time.monotonic()
-        if self.spent <= LARGEST_SHARE * (now - self.began):
-            refresh(self.directory)
+        if finished or self.spent <= LARGEST_SHARE * (now - self.began):
+            refresh(directory)
             self.spent += time.monotonic() - now

@@ -133,8 +133,9 @@ def differences(runs: Sequence[RunFacts], part: Literal["config", "manifest"] = 
     """Dotted keys of which the runs have different values, with the value of each; None where one has none. The
     manifest holds commit, versions, machine and data.
     """
-    flat = [_flatten(getattr(run, part)) for run in runs]
-    rows = [(key, [values.get(key) for values in flat]) for key in dict.fromkeys(key for each in flat for key in each)]
+    by_run = [configuration.flat(getattr(run, part)) for run in runs]
+    rows = [(key, [values.get(key) for values in by_run])
+            for key in dict.fromkeys(key for values in by_run for key in values)]
     return [(key, values) for key, values in rows if any(value != values[0] for value in values[1:])]
 
 
@@ -308,13 +309,6 @@ def _steps_differ(runs: Sequence[RunFacts]) -> bool:
             return False
         sizes.add(round(tokens[-1] / steps[-1]))
     return len(sizes) > 1
-
-
-def _flatten(values: dict, prefix: str = "") -> dict:
-    flat = {}
-    for key, value in values.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
 
 
 def _shown(value: object) -> str:

@@ -12,7 +12,7 @@ import errno
 import fcntl
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,6 @@ from toolkit import config as configuration
 from toolkit.errors import UserError
 from toolkit.run.files import LOCK_FILE, disk_errors, read_json, write_atomic, write_json
 from toolkit.run.provenance import command_line, environment
-
-HOW_IT_IS_RUN = ("impl", "dry_run", "card", "training.on_bad_step", "training.report_to", "training.emissions",
-                 "training.country")
-"""Keys of a configuration that may change between a run's interruptions."""
 
 _claimed: dict[Path, int] = {}
 """Directory → file descriptor of its lock: closing any descriptor of that file would give the lock back."""
@@ -57,12 +53,17 @@ def _state(file: Path) -> tuple | None:
     return found.st_size, found.st_mtime_ns, found.st_ino
 
 
+Observer = Callable[[Path, bool], None]
+"""Told of a run directory in which there is something new, and whether what was done there is finished."""
+
+
 class Run:
     """One run directory. Rank 0 alone writes (`is_main`); other ranks see the same paths."""
 
-    def __init__(self, directory: str | Path, is_main: bool = True):
+    def __init__(self, directory: str | Path, is_main: bool = True, observers: Sequence[Observer] = ()):
+        """observers: told, on rank 0, when there is something new in the directory."""
         self.directory = Path(directory)
-        self.is_main = is_main
+        self.is_main, self.observers = is_main, observers
         self.model_dir = self.directory / "model"
         self.checkpoint_dir = self.directory / "checkpoints"
         self.metrics_path = self.directory / "metrics.jsonl"
@@ -71,13 +72,19 @@ class Run:
 
     def part(self, name: str) -> "Run":
         """The run of a fit within this one, in the folder `name`."""
-        return Run(self.directory / name, self.is_main)
+        return Run(self.directory / name, self.is_main, self.observers)
 
-    def open(self, config: Any, ignore: tuple[str, ...] = HOW_IT_IS_RUN) -> "Run":
+    def tell(self, finished: bool = False) -> None:
+        """Let the observers know."""
+        if self.is_main:
+            for observer in self.observers:
+                observer(self.directory, finished)
+
+    def open(self, config: Any) -> "Run":
         """Claim the directory for `config`: a new one is made; one that holds results of another is refused.
 
-        Sections or dotted keys in `ignore` say how a run is run, not what it is, and may differ. Until this process
-        ends no other may claim the directory; the kernel sees to that, so that one that died leaves nothing behind.
+        Fields that are `config.free` may differ. Until this process ends no other may claim the directory; the kernel
+        sees to that, so that one that died leaves nothing behind.
         """
         path = self.directory / "config.yaml"
         if hasattr(config, "card"):
@@ -90,12 +97,14 @@ class Run:
                 _claim(self.directory)
         differing = []
         if path.exists():
-            earlier, now = _flatten(configuration.read_yaml(path)), _flatten(configuration.to_dict(config))
+            earlier, now = (configuration.flat(values) for values in (configuration.read_yaml(path),
+                                                                     configuration.to_dict(config)))
             # A key that a later version brought is at its default in the runs of earlier ones.
             earlier = {key: value for key, value in configuration.default_values(type(config)).items()
                        if key in now and key not in earlier} | earlier
+            free = set(configuration.all_keys(type(config))) - set(configuration.binding_keys(type(config)))
             differing = [key for key in now | earlier if now.get(key) != earlier.get(key)
-                         and not any(key == name or key.startswith(name + ".") for name in ignore)]
+                         and not any(key == name or key.startswith(name + ".") for name in free)]
             # Until something is computed, a mistake in the configuration may simply be corrected.
             computed = {part.name for part in self.directory.iterdir()} - {"config.yaml", "manifest.json", LOCK_FILE}
             if differing and computed:
@@ -108,8 +117,8 @@ class Run:
             with disk_errors(self.directory, "output_dir"):
                 if differing or not path.exists():
                     write_atomic(path, configuration.dump(config))
-                elif "card" in (values := configuration.to_dict(config)):
-                    restate(self.directory, values["card"])
+                elif "card" in (values := configuration.to_dict(config)) and restate(self.directory, values["card"]):
+                    self.tell(finished=True)
         return self
 
     def write_manifest(self, inputs: Sequence[Path] = (), **facts: Any) -> None:
@@ -144,10 +153,10 @@ class Run:
         return read_json(self.result_path) if self.result_path.exists() else None
 
     def finish(self, result: dict) -> dict:
-        """Write the result, whose presence marks the run as complete, and the card that tells of it."""
+        """Write the result, whose presence marks the run as complete."""
         if self.is_main:
             write_json(self.result_path, result)
-            _write_card(self.directory)
+        self.tell(finished=True)
         return result
 
 
@@ -178,9 +187,9 @@ def name_of(directory: str | Path) -> str:
     return str(directory.relative_to((home(directory) or directory).parent))
 
 
-def restate(directory: str | Path, card: dict) -> None:
-    """Replace what a run's configuration says for its card, on which nothing that was computed depends; that of a
-    finished run is written anew, or for the first time.
+def restate(directory: str | Path, card: dict) -> bool:
+    """Replace what a run's configuration says for its card, on which nothing that was computed depends. Returns whether
+    the run is finished, and its card is to be written anew, or for the first time.
     """
     directory = Path(directory)
     path = directory / "config.yaml"
@@ -188,18 +197,4 @@ def restate(directory: str | Path, card: dict) -> None:
     changed = values.get("card") != card and ("card" in values or any(card.values()))
     if changed:
         write_atomic(path, yaml.safe_dump({**values, "card": card}, sort_keys=False, allow_unicode=True))
-    if (directory / "result.json").exists() and (changed or not (directory / "README.md").exists()):
-        _write_card(directory)
-
-
-def _write_card(directory: Path) -> None:
-    from toolkit.publishing.card import refresh  # reads what is written here
-
-    refresh(directory)
-
-
-def _flatten(values: dict, prefix: str = "") -> dict:
-    flat = {}
-    for key, value in values.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
+    return (directory / "result.json").exists() and (changed or not (directory / "README.md").exists())

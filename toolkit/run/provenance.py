@@ -51,7 +51,7 @@ def environment() -> dict:
         "versions": {name: metadata.version(name) for name in _LIBRARIES},
         "machine": {
             "processor": platform.machine(),
-            "model": _processor_name(),
+            "model": processor_name(),
             "cores": os.cpu_count(),
             "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
             "processes": int(os.environ.get("WORLD_SIZE", "1")),
@@ -60,7 +60,7 @@ def environment() -> dict:
     }
 
 
-def _processor_name() -> str:
+def processor_name() -> str:
     """What the processor is sold as."""
     information = Path("/proc/cpuinfo")
     found = re.search(r"model name\s*: (.*)", information.read_text()) if information.exists() else None

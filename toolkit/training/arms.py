@@ -52,7 +52,7 @@ def fine_tune_arms(on_seed: Callable[[int], tuple[dict[str, Arm], dict[str, floa
                 number += 1
                 result = fine_tune(
                     partial(arm.make_model, pretrained=start == "pretrained"), *arm.batches, config, impl,
-                    Run(run.directory / f"{name}-{start}/seed-{seed}", accelerator.is_main_process), accelerator, seed,
+                    run.part(f"{name}-{start}/seed-{seed}"), accelerator, seed,
                     f"{title} {number}/{2 * len(arms) * seeds}: {name} {start}, seed {seed}", arm.tokenizer,
                     start == "pretrained" and seed == 0, arm.task, arm.threshold)
                 scores.setdefault(name, {}).setdefault(start, []).append(result[MAIN_SCORE[arm.task]])

@@ -1,6 +1,6 @@
 """What the loop asks of a task, and the settings all trainings share."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
@@ -8,6 +8,7 @@ import torch
 from accelerate import Accelerator
 from transformers import PreTrainedModel
 
+from toolkit.config import free
 from toolkit.errors import UserError
 from toolkit.training.budget import BudgetConfig
 from toolkit.training.guard import GuardConfig
@@ -29,13 +30,13 @@ class TrainingConfig(GuardConfig, OptimConfig, BudgetConfig):
     """Checkpoint every so many steps; 0: only when interrupted."""
     save_total_limit: int = 2
     """Checkpoints kept."""
-    report_to: list[Literal["wandb", "tensorboard", "trackio"]] = field(default_factory=list)
+    report_to: list[Literal["wandb", "tensorboard", "trackio"]] = free(default_factory=list)
     """Trackers beside metrics.jsonl, which is always written: `wandb` (offline where nobody is logged in or the server
     does not answer), `tensorboard`, `trackio` (a local database)."""
-    emissions: bool = False
+    emissions: bool = free(False)
     """Measure the energy, by codecarbon, offline. Where the machine has no counters, which is most often, it is an
     estimate from the power that the processor's maker states."""
-    country: str = ""
+    country: str = free("")
     """Where the machine stands, as ISO 3166-1 alpha-3, for instance FRA: what its electricity emits. Empty: unknown,
     and no emissions are given."""
 
@@ -72,6 +73,9 @@ def check(config: TrainingConfig, impl: ImplConfig, accelerator: Accelerator) ->
             value = getattr(values, name)
             if value is not None and value < 1:
                 raise UserError(f"{section}.{name} is {value}; it must be at least 1.")
+    for name, otherwise in (("eval_steps", "only at the end"), ("save_steps", "only when interrupted")):
+        if getattr(config, name) < 0:
+            raise UserError(f"training.{name} is {getattr(config, name)}; give a number of steps, or 0: {otherwise}.")
     if not 0 <= config.ema_decay < 1:
         raise UserError(f"training.ema_decay is {config.ema_decay}; it is the share of the mean that a step leaves: "
                         f"0.98, say, or 0 for none.")

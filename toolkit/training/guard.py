@@ -5,6 +5,8 @@ from typing import Literal
 
 import torch
 
+from toolkit.config import free
+
 _HORIZON = 100
 """Steps over which the running mean and variance of the loss forget."""
 _LEARNED = 50
@@ -15,7 +17,7 @@ MOST_IN_A_ROW = 10
 
 @dataclass
 class GuardConfig:
-    on_bad_step: Literal["stop", "skip", "back"] = "stop"
+    on_bad_step: Literal["stop", "skip", "back"] = free("stop")
     """What to do at a step whose loss or gradient is infinite or no number, or whose gradient is zero although the loss
     is not. Its update is never made. `stop`: save the state before it and end; `skip`: go on with the next batch;
     `back`: go back to the weights of the last checkpoint and on with the next batch, so that the batches since then go

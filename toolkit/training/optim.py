@@ -69,8 +69,8 @@ def _one_cycle(progress: float, rising: float) -> float:
 
 def make_optimizers(model: torch.nn.Module, config: OptimConfig,
                     product_dtype: torch.dtype = torch.float32) -> list[torch.optim.Optimizer]:
-    """One optimiser, or Muon and AdamW, then perhaps a mean of the weights; each group carries its peak rate as
-    `initial_lr`. product_dtype: of Muon's matrix products (`Precision.optimizer_dtype`).
+    """One optimiser, or AdamW and Muon; each group carries its peak rate as `initial_lr`. product_dtype: of Muon's
+    matrix products (`Precision.optimizer_dtype`).
 
     Decay goes to tensors of two or more dimensions. Muon takes the matrices inside the layers: embeddings, heads and
     vectors are not the linear maps its orthogonalised update is made for.
@@ -101,8 +101,6 @@ def make_optimizers(model: torch.nn.Module, config: OptimConfig,
              *groups([(n, p) for n, p in matrices if ".c_attn." in n], config.muon_learning_rate, maps=3)],
             lr=config.muon_learning_rate, momentum=config.muon_momentum, weight_decay=config.weight_decay,
             adjust_lr_fn="match_rms_adamw", product_dtype=product_dtype))
-    if config.ema_decay:
-        optimizers.append(WeightAverage([parameter for _, parameter in named], config.ema_decay))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]

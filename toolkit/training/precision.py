@@ -10,19 +10,20 @@ from typing import Literal
 import torch
 from transformers import PreTrainedModel
 
+from toolkit.config import Free
 from toolkit.errors import UserError
 from toolkit.models.fast_layers import use_fused_layers
 from toolkit.models.loss import let_logits_fill
 
 
 @dataclass
-class ImplConfig:
+class ImplConfig(Free):
     dtype: Literal["auto", "fp32", "bf16"] = "auto"
     """Format of the matrix products; weights and optimiser states stay fp32. `auto`: bf16 where the hardware has it."""
     attention: Literal["auto", "eager", "sdpa"] = "auto"
     """`auto`: plain matmul-softmax on CPU, where it is faster at these lengths; fused attention on GPU."""
     layers: Literal["auto", "transformers", "fused", "bf16"] = "auto"
-    """`fused`: whole layers whose activations stay in one format, for CPUs (toolkit/models/layers.py); `bf16`: the
+    """`fused`: whole layers whose activations stay in one format, for CPUs (toolkit/models/fast_layers.py); `bf16`: the
     same, refused where that format is not bf16. `auto`: these on a CPU."""
     compile: bool | Literal["auto"] = "auto"
     """torch.compile. `auto`: on GPUs; on a CPU it takes a C++ compiler and 5 to 15 seconds at every start, and gives a

@@ -5,19 +5,17 @@ process holds, divided by the *global* number of predicted items, so that proces
 """
 
 import gc
-import math
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from toolkit.errors import Diverged, Interrupted
-from toolkit.publishing.card import LiveCard
 from toolkit.run.directory import Run
 from toolkit.run.files import disk_errors, write_directory
 from toolkit.training import checkpoint
@@ -25,252 +23,344 @@ from toolkit.training.budget import Budget
 from toolkit.training.contract import Task, TrainingConfig, check
 from toolkit.training.feed import StepDataset, num_tokens, seed_everything, steps_from, to_device
 from toolkit.training.guard import MOST_IN_A_ROW, Beginning, Guard, Moment
-from toolkit.training.observers.emissions import EnergyMeter
-from toolkit.training.observers.progress import Progress
-from toolkit.training.observers.tracking import Tracker
+from toolkit.training.observers.base import Observer, Observers
+from toolkit.training.observers.standard import of_every_run
 from toolkit.training.optim import WeightAverage, learning_rate_factor, make_optimizers
 from toolkit.training.precision import ImplConfig, choose
 from toolkit.training.processes.distributed import from_main, reduce_sums
 from toolkit.training.processes.sharding import Sharded, whole
 from toolkit.training.processes.sharding import is_asked_for as sharding_is_asked_for
 from toolkit.training.processes.signals import Signals
+from toolkit.training.state import State
 from toolkit.training.warm_up import compiled_graphs, mean_losses, memory_told, remarks, warm_up
 
 
 def train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accelerator: Accelerator, seed: int,
-          name: str = "training", settings: dict | None = None) -> dict[str, float]:
+          name: str = "training", observers: Sequence[Observer] = (), **parts) -> dict[str, float]:
     """Train until the budget is used, resuming from the newest valid checkpoint; returns the final evaluation.
 
     The best model by `task.best_metric` is in `run.model_dir` afterwards. Raises `Interrupted` when a signal asked to
-    stop, after saving, and `Diverged` when a step is bad and `config.on_bad_step` says so.
+    stop, after saving, and `Diverged` when a step is bad and `config.on_bad_step` says so. observers: told beside those
+    of every run, on rank 0; parts: of `Trainer`.
     """
     with disk_errors(run.directory, "output_dir"):
-        return _train(task, config, impl, run, accelerator, seed, name)
+        return Trainer(task, config, impl, run, accelerator, seed, name, observers, **parts).train()
 
 
-def _train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accelerator: Accelerator, seed: int,
-           name: str) -> dict[str, float]:
-    budget = Budget(config)
-    check(config, impl, accelerator)
-    rank, world, device = accelerator.process_index, accelerator.num_processes, accelerator.device
-    is_main = accelerator.is_main_process
-    precision = choose(impl, device)
-    plain_model = task.model.to(device)
-    precision.prepare(plain_model)
+@dataclass
+class Step:
+    """One step of all processes, before it is made."""
 
-    # Where to begin: the first process decides, so that all begin there.
-    state = {"step": 0, "best": None, "tokens": 0, "seconds": 0.0, "running": [{}], "running_steps": 0, "guard": None,
-             "no_better": 0, "began": None, "limit": None}
-    path, passed_over = from_main(accelerator, checkpoint.newest_valid(run.checkpoint_dir) if is_main else None)
-    for reason in passed_over:
-        accelerator.print(f"passed over {reason}")
-    if path is not None:
-        state |= checkpoint.read_state(path)
-    start = done = state.pop("step")
-    beginning = Beginning(state["began"])
-    budget.limit = state["limit"] or budget.limit
-    used = budget.used(start, state["tokens"], state["seconds"])
-    dataset = StepDataset(task, config.batch_size, accelerator, impl)
-    if used < 1:
-        resuming = f", resuming at step {start:,} with {100 * used:.0f} % of {budget.name} used" if start else ""
-        sharding = f", sharded over {world} processes" if sharding_is_asked_for() and world > 1 else ""
-        accelerator.print(f"{name}: {precision.describe()}{sharding}{resuming}")
-        for remark in remarks(impl, precision):
-            accelerator.print(f"{name}: {remark}")
-        meter = warm_up(task, plain_model, dataset, start, precision, accelerator, name)
+    micro_batches: list[dict[str, torch.Tensor]]
+    counts: dict[str, float]
+    """Objective → predicted items of the global batch."""
+    tokens: int
+    asked_to_stop: bool
+    began: float
+    waited: float
+    """Seconds until its batch was there."""
+    rate_factor: float = 1.0
+    """Of the peak learning rates."""
 
-    sharded = Sharded(plain_model, device) if sharding_is_asked_for() and world > 1 else None
-    optimizers = make_optimizers(plain_model, config, precision.optimizer_dtype)
-    if path is not None:
-        checkpoint.load(path, plain_model, optimizers)
-    model = plain_model if sharded else accelerator.prepare(plain_model)
-    average = next((optimizer for optimizer in optimizers if isinstance(optimizer, WeightAverage)), None)
-    parameters = [parameter for optimizer in optimizers if optimizer is not average
-                  for group in optimizer.param_groups for parameter in group["params"]]
-    # On a CPU asking costs nothing. A GPU decides by itself, and is asked when it is waited for anyway.
-    guard = Guard(config, device, at_once=device.type != "cuda" or sharded is not None, state=state.pop("guard"))
-    tracker = energy = None
-    watching = ExitStack()
-    if is_main:
-        run.directory.mkdir(parents=True, exist_ok=True)
-        tracker, card = Tracker(run.directory, start, config.report_to), LiveCard(run.directory)
-        watching.callback(tracker.close)
-        if config.emissions:
-            energy = EnergyMeter(run.directory / "emissions.json", config.country)
-            watching.callback(energy.close)
 
-    def save(step: int) -> None:
-        mine = {key: float(value) for key, value in running.items()}
-        state["running"] = gather_object([mine]) if world > 1 else [mine]
-        state["running_steps"], state["guard"], state["began"] = running_steps, guard.state(), beginning.state()
-        saved = checkpoint.snapshot(plain_model, optimizers)
-        if is_main:
-            run.check_inputs()
-            tracker.sync()
-            checkpoint.save(run.checkpoint_dir, step, saved, state, config.save_total_limit)
-        accelerator.wait_for_everyone()
+@dataclass
+class Due:
+    """What is to be done after a step."""
 
-    def evaluate(step: int, log: bool = True) -> dict[str, float]:
-        with average.in_place() if average else nullcontext():
-            return evaluate_weights(step, log)
+    logging: bool
+    evaluating: bool
+    saving: bool
+    stopping: bool
 
-    def evaluate_weights(step: int, log: bool) -> dict[str, float]:
-        model.eval()
-        with sharded.gathered() if sharded else nullcontext(), torch.inference_mode(), precision.autocast(), \
-                precision.uncompiled():
-            metrics = task.evaluate(plain_model, accelerator, precision)
-        model.train()
-        if tracker is not None and log:
-            tracker.log({"step": step, **{f"eval_{key}": value for key, value in metrics.items()}})
-        value = metrics[task.best_metric]
-        if state["best"] is None or value < state["best"] or math.isnan(state["best"]):
-            state["best"], state["no_better"] = value, 0
-            finished_model = sharded.whole() if sharded else plain_model
-            if is_main:
-                write_directory(run.model_dir, lambda directory: task.save(finished_model, directory))
-        else:
-            state["no_better"] += 1
-        if energy is not None:
-            energy.save()
-        if is_main:
-            card.refresh()
+
+class Trainer:
+    """One training, from where it stands to the end of its budget. Parts that tests replace are arguments."""
+
+    def __init__(self, task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accelerator: Accelerator,
+                 seed: int, name: str = "training", observers: Sequence[Observer] = (), *,
+                 make_optimizers: Callable[..., list[torch.optim.Optimizer]] = make_optimizers,
+                 make_guard: Callable[..., Guard] = Guard, count_graphs: Callable[[], int] = compiled_graphs,
+                 clock: Callable[[], float] = time.perf_counter):
+        self.budget = Budget(config)
+        check(config, impl, accelerator)
+        self.task, self.config, self.impl, self.run, self.accelerator = task, config, impl, run, accelerator
+        self.seed, self.name, self.given_observers = seed, name, observers
+        self.make_optimizers, self.make_guard, self.count_graphs, self.clock = (make_optimizers, make_guard,
+                                                                               count_graphs, clock)
+        self.rank, self.world, self.device = accelerator.process_index, accelerator.num_processes, accelerator.device
+        self.is_main = accelerator.is_main_process
+        self.precision = choose(impl, self.device)
+        self.plain_model = task.model.to(self.device)
+        self.precision.prepare(self.plain_model)
+
+    def train(self) -> dict[str, float]:
+        metrics: dict[str, float] = {}
+        self._begin()
+        with Signals() as signals, _frozen(), self._watched():
+            if self.state.evaluation_due:
+                metrics = self._evaluate()
+            while not self.finished:
+                step = self._next_step(signals)
+                losses, gradient_norm = self._learn(step)
+                self._update(step, losses, gradient_norm)
+                due = self._due(step)
+                self._answer(self.guard.look(due.logging or due.evaluating or due.saving))
+                means = self._running_means() if due.logging else {}
+                self._take_time(step)
+                if due.logging:
+                    self._log(step, means, gradient_norm)
+                if due.saving:
+                    self._save(evaluation_due=due.evaluating)
+                if due.stopping:
+                    raise Interrupted(signals.number or signal.SIGTERM, self.state.step)
+                if due.evaluating:
+                    metrics = self._evaluate()
+                    if self.finished and self.config.save_steps and not due.saving:  # it stopped early
+                        self._save()
+            if not metrics:  # resumed after the last step, whose evaluation is in metrics.jsonl already
+                metrics = self._evaluate(log=False)
+        self.accelerator.wait_for_everyone()
+        state = self.state
+        return {**metrics, "steps": state.step, "tokens": state.tokens, "seconds": round(state.seconds, 1),
+                "tokens_per_second": round(state.tokens / max(state.seconds, 1e-9), 1)}
+
+    # --- the beginning ----------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        """Where to begin: the first process decides, so that all begin there. Then weights, optimisers, observers."""
+        newest = checkpoint.newest_valid(self.run.checkpoint_dir) if self.is_main else None
+        path, passed_over = from_main(self.accelerator, newest)
+        for reason in passed_over:
+            self.accelerator.print(f"passed over {reason}")
+        self.state = state = State.read({} if path is None else checkpoint.read_state(path), self.rank, self.world)
+        self.beginning = Beginning(state.began)
+        self.budget.limit = state.limit or self.budget.limit
+        self.used = self.budget.used(state.step, state.tokens, state.seconds)
+        self.finished = self.used >= 1 or self._has_stopped_early()
+        dataset = StepDataset(self.task, self.config.batch_size, self.accelerator, self.impl)
+        if self.used < 1:
+            self._introduce()
+            self.meter = warm_up(self.task, self.plain_model, dataset, state.step, self.precision, self.accelerator,
+                                 self.name)
+        sharded = sharding_is_asked_for() and self.world > 1
+        self.sharded = Sharded(self.plain_model, self.device) if sharded else None
+        self.optimizers = self.make_optimizers(self.plain_model, self.config, self.precision.optimizer_dtype)
+        self.parameters = [parameter for optimizer in self.optimizers for group in optimizer.param_groups
+                           for parameter in group["params"]]
+        self.average = None
+        if self.config.ema_decay:
+            self.average = WeightAverage([parameter for parameter in self.plain_model.parameters()
+                                          if parameter.requires_grad], self.config.ema_decay)
+        self.stepped = [*self.optimizers, *([self.average] if self.average else [])]
+        if path is not None:
+            checkpoint.load(path, self.plain_model, self.stepped)
+        self.model = self.plain_model if self.sharded else self.accelerator.prepare(self.plain_model)
+        # On a CPU asking costs nothing. A GPU decides by itself, and is asked when it is waited for anyway.
+        at_once = self.device.type != "cuda" or self.sharded is not None
+        self.guard = self.make_guard(self.config, self.device, at_once=at_once, state=state.guard)
+        self.batches = steps_from(dataset, state.step, self.precision.num_workers, self.device.type == "cuda")
+        self.last_step_seconds, self.durations = 0.0, []  # of rank 0's steps
+        self.graphs = self.count_graphs() if self.precision.compile else 0
+        self.model.train()
+
+    def _introduce(self) -> None:
+        step = self.state.step
+        resuming = f", resuming at step {step:,} with {100 * self.used:.0f} % of {self.budget.name} used" * bool(step)
+        sharding = f", sharded over {self.world} processes" * (sharding_is_asked_for() and self.world > 1)
+        self.accelerator.print(f"{self.name}: {self.precision.describe()}{sharding}{resuming}")
+        for remark in remarks(self.impl, self.precision):
+            self.accelerator.print(f"{self.name}: {remark}")
+        if self.config.early_stopping_patience and not self.config.eval_steps:
+            self.accelerator.print(f"{self.name}: training.early_stopping_patience does nothing, since "
+                                   f"training.eval_steps is 0: there is one evaluation, at the end")
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Within, rank 0 has its observers; they are closed however it ends."""
+        self.observers = Observers()
+        if self.is_main:
+            self.run.directory.mkdir(parents=True, exist_ok=True)
+            own = of_every_run(self.run.directory, self.name, self.state.step, self.used, self.config.report_to,
+                               self.config.emissions, self.config.country, self.state.evaluation_due)
+            self.observers = Observers([*own, *self.given_observers])
+        try:
+            yield
+        finally:
+            self.observers.close()
+
+    # --- a step -----------------------------------------------------------------------------------------------------
+
+    def _next_step(self, signals: Signals) -> Step:
+        """The next batch; and what all ranks must agree on: counts, the clock, signals, hence the rate and the end."""
+        state, budget, began = self.state, self.budget, self.clock()
+        micro_batches, counts = next(self.batches)
+        waited = self.clock() - began
+        first = int(self.rank == 0)  # one clock for all, or their learning rates would differ
+        counts = reduce_sums(self.accelerator, {
+            **counts, "signal": signals.received, "tokens": num_tokens(micro_batches),
+            "seconds": first * state.seconds, "last": first * self.last_step_seconds})
+        stop, tokens = bool(counts.pop("signal")), int(counts.pop("tokens"))
+        seconds, expected = counts.pop("seconds"), counts.pop("last")
+        if budget.minutes and state.limit is None:
+            self.durations += [expected] * (expected > 0)
+            state.limit = budget.steps_in_time(state.step, seconds, self.durations)
+            if state.limit:
+                budget.limit = state.limit
+                self.accelerator.print(f"{self.name}: {budget.told(self.config.max_steps)}")
+        before = budget.used(state.step, state.tokens, seconds)
+        self.used = budget.used(state.step + 1, state.tokens + tokens, seconds + expected)
+        self.finished = self.used >= 1
+        factor = learning_rate_factor(self.config, min(1.0, (before + self.used) / 2))
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * factor
+        return Step(micro_batches, counts, tokens, stop, began, waited, factor)
+
+    def _learn(self, step: Step) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """Gradients of all micro-batches, clipped; each objective's part of its mean, and the norm before clipping."""
+        losses: dict[str, torch.Tensor] = {}
+        for number, micro in enumerate(step.micro_batches):
+            seed_everything(self.seed, self.state.step, self.rank, number)
+            micro = to_device(micro, self.device)
+            last = number == len(step.micro_batches) - 1
+            with nullcontext() if last else self._no_sync(), memory_told(
+                    self.task, self.plain_model, micro, step.counts, self.precision, self.world, self._save):
+                means = mean_losses(self.task, self.model, micro, step.counts, self.precision)
+                (sum(means.values()) * self.world).backward()  # gradients are averaged over processes
+            for key, value in means.items():
+                losses[key] = losses.get(key, 0) + value.detach()
+        return losses, _clip(self.parameters, self.config.max_grad_norm)
+
+    def _no_sync(self):
+        return self.sharded.no_sync() if self.sharded else self.accelerator.no_sync(self.model)
+
+    def _update(self, step: Step, losses: dict[str, torch.Tensor], gradient_norm: torch.Tensor) -> None:
+        """The optimisers' step, unless the guard finds loss or gradient bad."""
+        state, loss = self.state, sum(losses.values())
+        if self.world > 1 and self.config.loss_spike:
+            torch.distributed.all_reduce(loss)
+        good = self.guard.step(self.stepped, loss, gradient_norm, state.moment())
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+        state.running = {key: state.running.get(key, 0) + torch.where(good, value, 0) for key, value in losses.items()}
+        state.step += 1
+        state.running_steps += 1
+        state.tokens += step.tokens
+
+    def _due(self, step: Step) -> Due:
+        config, done = self.config, self.state.step
+        stopping = step.asked_to_stop and not self.finished
+        return Due(logging=done % config.logging_steps == 0 or self.finished,
+                   evaluating=self.finished or bool(config.eval_steps and done % config.eval_steps == 0),
+                   saving=bool(config.save_steps and (done % config.save_steps == 0 or self.finished)) or stopping,
+                   stopping=stopping)
+
+    def _take_time(self, step: Step) -> None:
+        state = self.state
+        if not self.precision.compile or self.graphs == (graphs := self.count_graphs()):
+            self.last_step_seconds = self.clock() - step.began
+        else:  # a new shape was compiled, which no budget counts
+            self.graphs = graphs
+        state.seconds += self.last_step_seconds
+        if self.finished:
+            state.seconds = self.budget.filled(state.seconds)
+        self.observers.update(self.used)
+        self.meter.step(step.tokens, self.last_step_seconds, step.waited)
+
+    # --- what is told and kept --------------------------------------------------------------------------------------
+
+    def _running_means(self) -> dict[str, float]:
+        """Of all ranks, since the last logged line."""
+        return reduce_sums(self.accelerator, {key: float(value) / max(1, self.state.running_steps)
+                                              for key, value in self.state.running.items()})
+
+    def _log(self, step: Step, means: dict[str, float], gradient_norm: torch.Tensor) -> None:
+        state, speed, total = self.state, self.meter.record(), sum(means.values())
+        if state.running_steps:
+            self.observers.log({"step": state.step, "loss": total,
+                                **{f"{key}_loss": value for key, value in means.items()},
+                                "learning_rate": self.config.learning_rate * step.rate_factor, "tokens": state.tokens,
+                                **speed, "grad_norm": float(gradient_norm)})
+        self.observers.report(state.step, means, speed)
+        if self.beginning.has_not_fallen(self.used, total):
+            self.accelerator.print(
+                f"{self.name}: after {100 * self.used:.0f} % of the budget the loss is {total:.3f}, not below the "
+                f"{self.beginning.first:.3f} of its beginning. Usual causes: a learning rate too high or too low, "
+                f"labels that do not belong to their rows, or a start that knows the task already.")
+        state.forget_running()
+
+    def _evaluate(self, log: bool = True) -> dict[str, float]:
+        """The task's own, with the mean of the weights where there is one; a model that is the best is kept."""
+        with self.average.in_place() if self.average else nullcontext():
+            self.model.eval()
+            with self.sharded.gathered() if self.sharded else nullcontext(), torch.inference_mode(), \
+                    self.precision.autocast(), self.precision.uncompiled():
+                metrics = self.task.evaluate(self.plain_model, self.accelerator, self.precision)
+            self.model.train()
+            if log:
+                self.observers.log({"step": self.state.step,
+                                    **{f"eval_{key}": value for key, value in metrics.items()}})
+            if self.state.is_better(metrics[self.task.best_metric]):
+                best = self.sharded.whole() if self.sharded else self.plain_model
+                if self.is_main:
+                    write_directory(self.run.model_dir, lambda directory: self.task.save(best, directory))
+        self.state.evaluation_due = False
+        self.finished = self.finished or self._has_stopped_early()
+        self.observers.evaluated()
+        self.run.tell()
         return metrics
 
-    def has_stopped_early() -> bool:
-        return config.early_stopping_patience is not None and state["no_better"] >= config.early_stopping_patience
+    def _has_stopped_early(self) -> bool:
+        patience = self.config.early_stopping_patience
+        return patience is not None and self.state.no_better >= patience
 
-    metrics: dict[str, float] = {}
-    # Sums since the last logged line; part of a checkpoint, so that a resumed run logs what an unbroken one does.
-    saved, running_steps = state["running"], state["running_steps"]
-    if len(saved) == world:
-        running = dict(saved[rank])
-    else:  # saved by another number of processes: the sum is what counts
-        running = {key: sum(part[key] for part in saved) if rank == 0 else 0.0 for key in saved[0]}
-    progress = Progress(name, used, is_main)
-    batches = steps_from(dataset, start, precision.num_workers, device.type == "cuda")
-    durations: list[float] = []  # of rank 0's steps
-    last_step_seconds, finished = 0.0, used >= 1 or has_stopped_early()
+    def _save(self, evaluation_due: bool = False) -> None:
+        """A checkpoint. One that is followed by an evaluation says so: a run that resumes from it makes it."""
+        state = self.state
+        mine = {key: float(value) for key, value in state.running.items()}
+        running = gather_object([mine]) if self.world > 1 else [mine]
+        state.guard, state.began = self.guard.state(), self.beginning.state()
+        saved = checkpoint.snapshot(self.plain_model, self.stepped)
+        if self.is_main:
+            self.run.check_inputs()
+            self.observers.sync()
+            checkpoint.save(self.run.checkpoint_dir, state.step, saved,
+                            {**state.saved(running), "evaluation_due": evaluation_due}, self.config.save_total_limit)
+        self.accelerator.wait_for_everyone()
 
-    def answer(bad_steps: list[Moment]) -> None:
-        nonlocal done, running, running_steps
-        running_steps -= len(bad_steps)
+    # --- bad steps --------------------------------------------------------------------------------------------------
+
+    def _answer(self, bad_steps: list[Moment]) -> None:
+        """As `on_bad_step` says; their updates were not made."""
+        if not bad_steps:
+            return
+        state, config, name = self.state, self.config, self.name
+        state.running_steps -= len(bad_steps)
         for moment in bad_steps:
-            accelerator.print(f"{name}: the {_what_is_bad(moment, config)}; its update was not made")
-            if tracker is not None:
-                tracker.log({"step": moment.step + 1, "bad_step": moment.step})
-        last = checkpoint.newest_valid(run.checkpoint_dir)[0] if is_main and config.on_bad_step == "back" else None
-        last = from_main(accelerator, last)
-        if config.on_bad_step == "skip" and guard.in_a_row < MOST_IN_A_ROW:
+            self.accelerator.print(f"{name}: the {_what_is_bad(moment, config)}; its update was not made")
+            self.observers.log({"step": moment.step + 1, "bad_step": moment.step})
+        going_back = self.is_main and config.on_bad_step == "back"
+        last = from_main(self.accelerator, checkpoint.newest_valid(self.run.checkpoint_dir)[0] if going_back else None)
+        if config.on_bad_step == "skip" and self.guard.in_a_row < MOST_IN_A_ROW:
             return
-        if last is not None and guard.in_a_row < MOST_IN_A_ROW:
-            guard.restore(checkpoint.load(last, plain_model, optimizers)["guard"])
-            running, running_steps = {}, 0
-            accelerator.print(f"{name}: back to the weights of {last.name}, on with batch {done:,}")
+        if last is not None and self.guard.in_a_row < MOST_IN_A_ROW:
+            self.guard.restore(checkpoint.load(last, self.plain_model, self.stepped)["guard"])
+            state.forget_running()
+            self.accelerator.print(f"{name}: back to the weights of {last.name}, on with batch {state.step:,}")
             return
-        first = bad_steps[0]
-        done, state["tokens"], running, running_steps = first.step, first.tokens, first.running, first.running_steps
-        save(done)
-        what = _what_is_bad(first, config)
-        if guard.in_a_row > 1:
-            what += f", as those of the {guard.in_a_row - 1} steps before it"
-        advice = (f"See its rows (`make show-batch STEP={done} CONFIG=…`); then give the same command with "
-                  f"--training.on_bad_step skip (or back), or start anew with a lower learning rate.")
-        if first.no_gradient:
-            advice = "What lies between them is broken: try --impl.compile false or --impl.layers transformers."
-        raise Diverged(f"{name}: the {what}. The state before it is saved. {advice}")
+        self._give_up(bad_steps[0])
 
-    model.train()
-    graphs = compiled_graphs() if precision.compile else 0
-    with Signals() as signals, _frozen(), watching:
-        while not finished:
-            began = time.perf_counter()
-            micro_batches, counts = next(batches)
-            waited = time.perf_counter() - began
-            first = int(rank == 0)  # one clock for all, or their learning rates would differ
-            counts = reduce_sums(accelerator, {
-                **counts, "signal": signals.received, "tokens": num_tokens(micro_batches),
-                "seconds": first * state["seconds"], "last": first * last_step_seconds})
-            stop, tokens = int(counts.pop("signal")), int(counts.pop("tokens"))
-            seconds, expected = counts.pop("seconds"), counts.pop("last")
-            if budget.minutes and state["limit"] is None:
-                durations += [expected] * (expected > 0)
-                state["limit"] = budget.steps_in_time(done, seconds, durations)
-                if state["limit"]:
-                    budget.limit = state["limit"]
-                    accelerator.print(f"{name}: {budget.told(config.max_steps)}")
-            before = budget.used(done, state["tokens"], seconds)
-            used = budget.used(done + 1, state["tokens"] + tokens, seconds + expected)
-            finished = used >= 1
-            factor = learning_rate_factor(config, min(1.0, (before + used) / 2))
-            for optimizer in optimizers:
-                for group in optimizer.param_groups:
-                    group["lr"] = group["initial_lr"] * factor
-            losses: dict[str, torch.Tensor] = {}
-            for number, micro in enumerate(micro_batches):
-                seed_everything(seed, done, rank, number)
-                micro = to_device(micro, device)
-                last = number == len(micro_batches) - 1
-                with nullcontext() if last else sharded.no_sync() if sharded else accelerator.no_sync(model), \
-                        memory_told(task, plain_model, micro, counts, precision, world, partial(save, done)):
-                    means = mean_losses(task, model, micro, counts, precision)
-                    (sum(means.values()) * world).backward()  # gradients are averaged over processes
-                for key, value in means.items():
-                    losses[key] = losses.get(key, 0) + value.detach()
-            gradient_norm = _clip(parameters, config.max_grad_norm)
-            loss = sum(losses.values())
-            if world > 1 and config.loss_spike:
-                torch.distributed.all_reduce(loss)
-            good = guard.step(optimizers, loss, gradient_norm, Moment(done, state["tokens"], running, running_steps))
-            for optimizer in optimizers:
-                optimizer.zero_grad()
-            running = {key: running.get(key, 0) + torch.where(good, value, 0) for key, value in losses.items()}
-            done += 1
-            running_steps += 1
-            state["tokens"] += tokens
-            logging = done % config.logging_steps == 0 or finished
-            evaluating = finished or bool(config.eval_steps and done % config.eval_steps == 0)
-            saving = config.save_steps and (done % config.save_steps == 0 or finished) or (stop and not finished)
-            if bad_steps := guard.look(logging or evaluating or saving):
-                answer(bad_steps)
-            if logging:
-                means = reduce_sums(accelerator, {key: float(value) / max(1, running_steps)
-                                                  for key, value in running.items()})
-            if not precision.compile or graphs == (graphs := compiled_graphs()):
-                last_step_seconds = time.perf_counter() - began  # unless a new shape was compiled: no budget counts it
-            state["seconds"] += last_step_seconds
-            if finished:
-                state["seconds"] = budget.filled(state["seconds"])
-            progress.update(used)
-            meter.step(tokens, last_step_seconds, waited)
-            if logging:
-                speed = meter.record()
-                total = sum(means.values())
-                if tracker is not None and running_steps:
-                    tracker.log({"step": done, "loss": total,
-                                 **{f"{key}_loss": value for key, value in means.items()},
-                                 "learning_rate": config.learning_rate * factor, "tokens": state["tokens"], **speed,
-                                 "grad_norm": float(gradient_norm)})
-                progress.report(done, means, speed)
-                if beginning.has_not_fallen(used, total):
-                    accelerator.print(
-                        f"{name}: after {100 * used:.0f} % of the budget the loss is {total:.3f}, not below the "
-                        f"{beginning.first:.3f} of its beginning. Usual causes: a learning rate too high or too low, "
-                        f"labels that do not belong to their rows, or a start that knows the task already.")
-                running, running_steps = {}, 0
-            if evaluating:
-                metrics = evaluate(done)
-                finished = finished or has_stopped_early()
-            if saving or (finished and config.save_steps):
-                save(done)
-            if stop and not finished:
-                progress.close()
-                raise Interrupted(signals.number or signal.SIGTERM, done)
-    progress.close()
-    if not metrics:  # resumed after the last step, whose evaluation is in metrics.jsonl already
-        metrics = evaluate(done, log=False)
-    accelerator.wait_for_everyone()
-    return {**metrics, "steps": done, "tokens": state["tokens"], "seconds": round(state["seconds"], 1),
-            "tokens_per_second": round(state["tokens"] / max(state["seconds"], 1e-9), 1)}
+    def _give_up(self, moment: Moment) -> None:
+        self.state.back_to(moment)
+        self._save()
+        what = _what_is_bad(moment, self.config)
+        if self.guard.in_a_row > 1:
+            what += f", as those of the {self.guard.in_a_row - 1} steps before it"
+        advice = (f"See its rows (`make show-batch STEP={moment.step} CONFIG=…`); then give the same command with "
+                  f"--training.on_bad_step skip (or back), or start anew with a lower learning rate.")
+        if moment.no_gradient:
+            advice = "What lies between them is broken: try --impl.compile false or --impl.layers transformers."
+        raise Diverged(f"{self.name}: the {what}. The state before it is saved. {advice}")
 
 
 def _what_is_bad(moment: Moment, config: TrainingConfig) -> str:

@@ -12,11 +12,12 @@ from pathlib import Path
 
 from toolkit.errors import UserError, did_you_mean
 from toolkit.run.files import read_json, write_json
+from toolkit.training.observers.base import Observer
 
 SAMPLING_SECONDS = 15
 
 
-class EnergyMeter:
+class EnergyMeter(Observer):
     """Adds to emissions.json in the run's directory, over all its interruptions; energy that went into a stretch that
     was lost is counted, too.
 
@@ -55,7 +56,7 @@ class EnergyMeter:
         self.starting = threading.Thread(target=self.tracker.start, daemon=True)
         self.starting.start()
 
-    def save(self) -> None:
+    def evaluated(self) -> None:
         """Write what it has come to so far."""
         if self.tracker is not None and not self.starting.is_alive():
             self.tracker.flush()

@@ -5,16 +5,17 @@ import time
 
 from tqdm.auto import tqdm
 
+from toolkit.training.observers.base import Observer
 from toolkit.training.observers.throughput import throughput_line
 
 
-class Progress:
-    """Of one training, by the share of its budget that is used; silent on all ranks but the first."""
+class Progress(Observer):
+    """Of one training, by the share of its budget that is used."""
 
-    def __init__(self, name: str, used: float, is_main: bool):
+    def __init__(self, name: str, used: float):
         self.name, self.began, self.used_before, self.used = name, time.monotonic(), used, used
-        self.printed, self.lines = self.began, is_main and not sys.stderr.isatty()
-        self.bar = tqdm(total=100, initial=100 * used, desc=name, disable=not is_main or self.lines, leave=False,
+        self.printed, self.lines = self.began, not sys.stderr.isatty()
+        self.bar = tqdm(total=100, initial=100 * used, desc=name, disable=self.lines, leave=False,
                         mininterval=0.5,
                         bar_format="{desc} {percentage:3.0f}% |{bar:20}| {elapsed}<{remaining}{postfix}")
 

@@ -28,6 +28,7 @@ from toolkit.errors import UserError
 from toolkit.run.directory import home, name_of, read_metrics
 from toolkit.run.files import read_json, write_atomic, write_json
 from toolkit.run.provenance import without_machine_paths
+from toolkit.training.observers.base import Observer
 
 PROJECT = "pretraining-toolkit"
 REACH_SECONDS = 3.0  # for the wandb server to answer anything at all
@@ -36,16 +37,18 @@ START_SECONDS = 30.0  # that training waits for a tracker to start
 FINISH_SECONDS = 30.0  # that the end of a run waits for the last figures to go out
 
 
-class Tracker:
+class Tracker(Observer):
     """Appends records to metrics.jsonl, and passes them on. Resuming at `step` drops what a lost stretch had logged
     beyond it; that stretch is computed again to the same numbers, so that trackers that were told of it are not told
     twice. One that is asked for later than the run began is told all that metrics.jsonl has.
     """
 
-    def __init__(self, directory: Path, resume_step: int, report_to: list[str]):
+    def __init__(self, directory: Path, resume_step: int, report_to: list[str], evaluation_due: bool = False):
+        """evaluation_due: the evaluation at `resume_step` will be made again."""
         self.path = directory / "metrics.jsonl"
         earlier = read_metrics(self.path)
-        kept = [record for record in earlier if record["step"] <= resume_step] if resume_step else []
+        kept = [record for record in earlier if resume_step and record["step"] <= resume_step
+                and not (evaluation_due and record["step"] == resume_step and _evaluates(record))]
         write_atomic(self.path, "".join(json.dumps(record) + "\n" for record in kept))
         self.file = open(self.path, "a", encoding="utf-8")
         self.services = []
@@ -82,6 +85,10 @@ class Tracker:
         for service in self.services:
             service.finish(self.path)
         self.services = []
+
+
+def _evaluates(record: dict) -> bool:
+    return any(key.startswith("eval_") for key in record)
 
 
 def _kind(record: dict) -> tuple:
