@@ -15,7 +15,7 @@ from toolkit import config
 from toolkit.data.series.generators import cylinder_bell_funnel
 from toolkit.errors import UserError
 from toolkit.models.small.keras_forda import HEADS, KEY_DIM, KerasForda, KerasFordaConfig, KerasMultiHead
-from toolkit.tasks import classification as fine_tuning
+from toolkit.tasks import base
 from toolkit.tasks.classification import FineTuningConfig
 from toolkit.training.processes.distributed import make_accelerator
 
@@ -165,7 +165,7 @@ def test_the_keras_example_is_shown_dead_and_its_blocks_replaced(finished):
 
 def test_a_finished_arm_is_not_trained_again(finished, accelerator, monkeypatch):
     settings, directory, result = finished
-    monkeypatch.setattr(fine_tuning, "train", lambda *args, **kwargs: pytest.fail("an arm was trained again"))
+    monkeypatch.setattr(base, "train", lambda *args, **kwargs: pytest.fail("an arm was trained again"))
     assert forda_lab.forda_lab(settings, accelerator) == result
     (directory / "result.json").unlink()
     arm = directory / "identity/seed-1/result.json"

@@ -22,7 +22,7 @@ from toolkit.metrics.forecast_sums import ForecastScores, calibration_stride, re
 from toolkit.models.small.linear import NLinear, NLinearConfig
 from toolkit.run.directory import Run, read_metrics
 from toolkit.run.files import read_json
-from toolkit.tasks import forecasting
+from toolkit.tasks import base, forecasting
 from toolkit.tasks.forecasting import ForecastConfig, ForecastingTask, errors, fit_forecaster, score_forecaster
 from toolkit.training.precision import ImplConfig, choose
 from toolkit.training.processes.distributed import make_accelerator
@@ -188,7 +188,7 @@ def test_the_best_model_on_validation_is_the_one_that_is_tested(fitted):
 
 def test_a_finished_run_is_not_repeated(fitted, monkeypatch):
     directory, result = fitted
-    monkeypatch.setattr(forecasting, "train", None)
+    monkeypatch.setattr(base, "train", None)
     assert fit(directory, None) == result
 
 
@@ -371,7 +371,7 @@ def test_the_table_holds_ours_and_the_published(recipe):
 
 
 def test_the_recipe_resumes_without_training(recipe, monkeypatch):
-    monkeypatch.setattr(forecasting, "train", None)
+    monkeypatch.setattr(base, "train", None)
     for name in ("plot_forecasts", "plot_by_step"):
         monkeypatch.setattr(forecast, name, lambda *_: None)
     settings, summary = recipe

@@ -23,9 +23,6 @@ MARK = "<!-- Written by pretraining-toolkit out of the run's files; `make card` 
 FEWEST_POINTS = 5  # of a curve
 LARGEST_SHARE = 0.01  # of the time of a training, for its cards
 
-_TASKS = {"bert": "fill-mask", "gpt": "text-generation", "text": "text-classification", "series": "other",
-          "forecast": "time-series-forecasting"}
-
 
 @dataclass
 class CardConfig(Free):
@@ -97,7 +94,8 @@ def text(facts: Facts, repository: str | None = None) -> str:
         sections.append(("Its models", "\n".join(
             f"* [`{path.relative_to(facts.directory)}`]({path.relative_to(facts.directory)}/README.md)"
             for path in facts.kept)))
-    seen = "What it saw" if card_text.kind(facts) in ("bert", "gpt") else "The data"
+    description = card_text.describe(facts)
+    seen = "What it saw" if description and description.is_pretraining else "The data"
     sections += [(seen, card_text.data(facts, card)), ("Tokenizer", card_text.tokenizer(facts)),
                  ("Training", card_text.training(facts) + _picture(facts)), ("Results", card_results.results(facts)),
                  ("Limits and risks", card_results.limits(facts, card)),
@@ -123,16 +121,17 @@ def data(facts: Facts, card: CardConfig):
     """huggingface_hub.ModelCardData; what is not known is not there."""
     from huggingface_hub import ModelCardData
 
-    kind = card_text.kind(facts)
+    kind, description = card_text.kind(facts), card_text.describe(facts)
     on_hub = re.fullmatch(r"[\w.-]+/[\w.-]+(@\S+)?", facts.base) and not Path(facts.base).exists()
     base = card.base_model or (facts.base.partition("@")[0] if on_hub and not facts.is_random else "")
     entries = {
         "license": card.license, "language": card_results.languages(facts, card), "library_name":
-        "transformers" if facts.module is None else "pretraining-toolkit", "pipeline_tag": _TASKS.get(kind),
+        "transformers" if facts.module is None else "pretraining-toolkit",
+        "pipeline_tag": description and description.pipeline_tag,
         "datasets": sorted({*card.datasets, *_hub_datasets(facts)}), "base_model": base,
         "tags": ["pretraining-toolkit", *{kind, facts.shape.get("model_type")} - {"other", "experiment", None},
                  *(["time-series-classification"] if kind == "series" else [])]}
-    results = _evaluations(facts, _TASKS.get(kind, "other"))
+    results = _evaluations(facts, description.pipeline_tag if description else "other")
     entries |= {"eval_results": results, "model_name": facts.name} if results else {}
     if facts.energy and "emissions_kg" in facts.energy:
         used, machine = facts.energy, facts.manifest.get("machine") or {}

@@ -1,6 +1,5 @@
 """The sections of a card, from what a run's directory says. What nobody stated is said to be not stated."""
 
-import re
 from datetime import datetime
 from typing import Any
 
@@ -9,23 +8,24 @@ import yaml
 from toolkit.metrics.intervals import proportion_interval
 from toolkit.metrics.tabulate import table
 from toolkit.publishing.card_facts import Facts
+from toolkit.tasks import registry as tasks
+from toolkit.tasks.base import Description
 
 NOT_STATED = "not stated"
 _PYTHON_DOCS = "PSF-2.0, and those of the packages documented"
 
 
+def describe(facts: Facts) -> Description | None:
+    """What its task says of the model; None where there is no model, or one of no task."""
+    return tasks.describe(facts.architecture, facts.module, facts.model) if facts.architecture else None
+
+
 def kind(facts: Facts) -> str:
-    """bert, gpt, text, series or forecast, by the model's class; experiment where there is none; else other."""
-    name = facts.architecture
-    if not name:
+    """The kind of its model's task; experiment where there is no model; else other."""
+    if not facts.architecture:
         return "experiment" if "models" in facts.config and not facts.is_fit else "other"
-    if facts.module is None and re.search("ForPreTraining|ForMaskedLM", name):
-        return "bert"
-    if facts.module is None and name.endswith("LMHeadModel"):
-        return "gpt"
-    if name.endswith("Classification"):
-        return "text" if facts.module in (None, "toolkit.models.text") else "series"
-    return "forecast" if facts.model.get("horizon") else "other"
+    description = describe(facts)
+    return description.kind if description else "other"
 
 
 def usage(facts: Facts, model: str) -> str:
@@ -72,16 +72,13 @@ def heading(facts: Facts) -> str:
             fits, last = f" {done} of its fits have ended.", "not there yet"
         lines.append(f"> **This run has not ended.**{fits or f' It has come to step {steps:,}.'} Its figures are "
                      f"{last}, and what is below may change.\n")
-    sentence = {
-        "bert": f"A {inside} of {size}, pretrained from scratch: masked words"
-                + (" and next sentences" if "nsp_loss" in facts.evaluation else "") + ".",
-        "gpt": f"A {inside} of {size}, trained from scratch to continue its input, token by token.",
-        "text": f"A {inside} of {size} that classifies texts, fine-tuned from {_start(facts)}.",
-        "series": f"A model of {size} that classifies time series"
-                  + (f", fine-tuned from {_start(facts)}." if facts.base else "."),
-        "forecast": f"A model of {size} that forecasts time series.",
-        "experiment": "A comparison of models on one task, each pretrained and from a random start, over seeds.",
-    }.get(what, f"A {facts.architecture} of {size}." if size else "What a recipe left behind; it holds no model.")
+    if description := describe(facts):
+        started = _start(facts) if facts.base or what == "text" else ""
+        sentence = description.sentence(inside, size, started, facts.evaluation)
+    elif what == "experiment":
+        sentence = "A comparison of models on one task, each pretrained and from a random start, over seeds."
+    else:
+        sentence = f"A {facts.architecture} of {size}." if size else "What a recipe left behind; it holds no model."
     return "\n".join([*lines, sentence])
 
 
@@ -152,7 +149,7 @@ def _labelled(facts: Facts, card: Any) -> str:
         lines.append("* Examples: " + ", ".join(
             f"{count:,} {split}" + (f" (SHA-256 `{prints[split][:12]}…`)" if split in prints else "")
             for split, count in examples.items()))
-    if kind(facts) in ("text", "series"):
+    if (description := describe(facts)) and description.is_classifier:
         names = list((facts.model.get("id2label") or {}).values())
         lines.append(f"* Classes: {', '.join(map(str, names[:30]))}{' …' if len(names) > 30 else ''}")
     licences = "; ".join(f"{source}: {licence}" for source, licence in card.source_licenses.items())
@@ -198,12 +195,11 @@ def training(facts: Facts) -> str:
     settings, manifest, result = facts.training, facts.manifest, facts.result or {}
     timed = [record for record in facts.records if "tokens_per_second" in record]
     machine = manifest.get("machine") or {}
-    objective = {"bert": "masked words (Devlin et al. 2018)", "gpt": "the next token (Radford et al. 2019)",
-                 "text": "cross-entropy of the label", "series": "cross-entropy of the label",
-                 "forecast": "the error of the forecast"}.get(kind(facts))
+    description = describe(facts)
+    objective = description.objective if description else None
     if objective and "nsp_loss" in facts.evaluation:
         objective += " and next sentences, their losses added"
-    if kind(facts) in ("text", "series") and (settings.get("objective") or {}).get("loss"):
+    if description and description.is_classifier and (settings.get("objective") or {}).get("loss"):
         objective = str(settings["objective"]["loss"]).replace("_", " ")
     limits = {"max_steps": "steps", "max_tokens": "tokens", "max_minutes": "minutes"}
     budget = " or ".join(f"{settings[key]:,} {unit}" for key, unit in limits.items() if settings.get(key))

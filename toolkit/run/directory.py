@@ -12,6 +12,7 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -152,12 +153,19 @@ class Run:
         """What the finished run reported, or None while it is unfinished."""
         return read_json(self.result_path) if self.result_path.exists() else None
 
-    def finish(self, result: dict) -> dict:
-        """Write the result, whose presence marks the run as complete."""
+    def finish(self, result: dict, keep_model: bool = True) -> dict:
+        """Write the result, whose presence marks the run as complete; then remove a model that is not to be kept."""
         if self.is_main:
             write_json(self.result_path, result)
+            if not keep_model:
+                self.drop_model()
         self.tell(finished=True)
         return result
+
+    def drop_model(self) -> None:
+        """Remove the model, if there is one."""
+        if self.is_main and self.model_dir.exists():
+            shutil.rmtree(self.model_dir)
 
 
 def read_metrics(path: str | Path) -> list[dict]:

@@ -43,6 +43,7 @@ def write_directory(path: str | Path, fill: Callable[[Path], Any]) -> None:
     try:
         fill(temporary)
         for file in temporary.rglob("*"):
+            os.chmod(file, 0o755 if file.is_dir() else 0o644)  # safetensors makes files that their owner alone reads
             _sync(file)
         os.chmod(temporary, 0o755)
         _sync(temporary)

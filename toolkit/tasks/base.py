@@ -1,6 +1,9 @@
-"""What tasks share."""
+"""What tasks share: the life of a fit, answers in order, and what a card says of a task."""
 
+import io
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -9,14 +12,66 @@ from accelerate.utils import gather_object
 from transformers import PreTrainedModel
 
 from toolkit.data.batches import LabelledBatches
-from toolkit.training.feed import as_tensors, to_device
-from toolkit.training.precision import Precision
+from toolkit.run.directory import Run
+from toolkit.run.files import write_atomic
+from toolkit.training.contract import Task, TrainingConfig
+from toolkit.training.feed import as_tensors, seed_everything, to_device
+from toolkit.training.precision import ImplConfig, Precision, choose
+from toolkit.training.trainer import train
+
+Test = Callable[[Task, PreTrainedModel, dict[str, float], Precision], dict]
+"""(task, the model that was best on validation, what training gave, precision) → what result.json holds."""
+Evaluation = Callable[[PreTrainedModel, Accelerator, Precision], dict[str, float]]
+"""More figures of a model, measured at each evaluation."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a card says of the models of a task."""
+
+    kind: str
+    """The tag of its models on the hub; what the rest of the card is chosen by."""
+    is_of: Callable[[str, str | None, dict], bool]
+    """(class, module of ours that has it or None, config.json) → whether a model is of this task."""
+    pipeline_tag: str
+    """As the hub has it."""
+    sentence: Callable[[str, str, str, dict], str]
+    """(family, size, what it was fine-tuned from or "", figures of its evaluation) → one sentence on what it is."""
+    objective: str
+    """What was minimised."""
+    is_pretraining: bool = False
+    is_classifier: bool = False
+
+
+def fit(make_task: Callable[[], Task], config: TrainingConfig, impl: ImplConfig, run: Run, accelerator: Accelerator,
+        seed: int, name: str, test: Test | None = None, keep_model: bool = True) -> dict:
+    """One model on one seed: seed, build, train, take what was best on validation, test once, finish.
+
+    Returns, and leaves in the run's result.json, what `test` gives, or what training gave where there is none. A
+    finished run is not repeated. Killed at any moment, the same call goes on: the result is written before a model that
+    is not kept is removed.
+    """
+    if finished := run.result():
+        if not keep_model:
+            run.drop_model()
+        return finished
+    seed_everything(seed)
+    task = make_task()
+    result = train(task, config, impl, run, accelerator, seed, name)
+    accelerator.wait_for_everyone()
+    if test is not None:
+        best = type(task.model).from_pretrained(run.model_dir).to(accelerator.device)
+        precision = choose(impl, accelerator.device)
+        precision.prepare(best)
+        result = test(task, best, result, precision)
+        accelerator.wait_for_everyone()
+    return run.finish(result, keep_model)
 
 
 def for_all(compute: Callable[..., torch.Tensor], model: PreTrainedModel, data: LabelledBatches,
             accelerator: Accelerator, precision: Precision, batch_size: int = 64) -> np.ndarray:
     """(n, …) float32 `compute(**inputs)` of every example, once each and in order, on every rank."""
-    # Texts of like length together: hardly any padding. Every so manyth is a rank's, so that all have as much to do.
+    # Texts of like length together: hardly any padding. A rank takes every k-th, so that all have as much to do.
     order = getattr(data, "by_length", np.arange(len(data.labels)))
     mine = order[accelerator.process_index::accelerator.num_processes]
     training = model.training
@@ -34,3 +89,10 @@ def for_all(compute: Callable[..., torch.Tensor], model: PreTrainedModel, data: 
     for index, part in parts:
         values[index] = part
     return values
+
+
+def write_arrays(path: str | Path, arrays: dict[str, np.ndarray]) -> None:
+    """`write_atomic` of an .npz, compressed."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_atomic(path, buffer.getvalue())

@@ -1,6 +1,4 @@
-"""The two pretraining objectives as tasks of the loop, masked LM with next-sentence prediction and causal LM; and what
-of their optimisation goes with a preset.
-"""
+"""Causal language modelling as a task, on text or on series as tokens: the next one."""
 
 from pathlib import Path
 
@@ -9,13 +7,18 @@ import torch
 from transformers import PreTrainedModel
 
 from toolkit import metrics
-from toolkit.analysis.probes import Probes
 from toolkit.data.batches import IGNORED
 from toolkit.data.stores.blocks import GptBatches, evaluation_blocks, num_evaluation_blocks
 from toolkit.data.stores.prepare import PreparedData
+from toolkit.tasks.base import Description, Evaluation
 from toolkit.tasks.pretraining import add_to
 from toolkit.training.feed import as_tensors, to_device
 from toolkit.training.processes.distributed import reduce_sums, share
+
+DESCRIPTIONS = (Description(
+    "gpt", lambda name, module, values: module is None and name.endswith("LMHeadModel"), "text-generation",
+    lambda inside, size, start, figures: f"A {inside} of {size}, trained from scratch to continue its input, token by "
+    f"token.", "the next token (Radford et al. 2019)", is_pretraining=True),)
 
 
 class CausalLanguageModelling:
@@ -34,7 +37,7 @@ class GptPretraining(CausalLanguageModelling):
     best_metric = "loss"
 
     def __init__(self, model: PreTrainedModel, data: PreparedData, block_size: int, batch_size: int, seed: int,
-                 within_documents: bool = False, probes: Probes | None = None):
+                 within_documents: bool = False, probes: Evaluation | None = None):
         self.model, self.data, self.block_size, self.eval_batch = model, data, block_size, batch_size
         self.probes = probes
         self.end_id, self.within_documents = data.tokenizer.eos_token_id, within_documents

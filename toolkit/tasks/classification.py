@@ -1,8 +1,6 @@
 """Fine-tuning as a task of the loop, for texts and for series, for classes, several labels, soft labels and numbers."""
 
 import copy
-import io
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,12 +18,10 @@ from toolkit.models.lora import add_lora, merge_lora
 from toolkit.models.objectives import Objective, ObjectiveConfig, Task
 from toolkit.run.directory import Run
 from toolkit.run.files import write_atomic
-from toolkit.tasks.base import for_all
+from toolkit.tasks.base import Description, fit, for_all, write_arrays
 from toolkit.tasks.threshold import ThresholdConfig, choose_threshold, positive_class
 from toolkit.training.contract import TrainingConfig
-from toolkit.training.feed import seed_everything
-from toolkit.training.precision import ImplConfig, Precision, choose
-from toolkit.training.trainer import train
+from toolkit.training.precision import ImplConfig, Precision
 
 
 @dataclass
@@ -46,6 +42,16 @@ class FineTuningConfig(TrainingConfig):
     and low-rank changes of the attention's maps (Hu et al. 2021), merged into the model that is saved."""
     lora_rank: int = 8
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+
+
+_TEXT_MODULES = (None, "toolkit.models.text")
+DESCRIPTIONS = (
+    Description("text", lambda name, module, values: name.endswith("Classification") and module in _TEXT_MODULES,
+                "text-classification", lambda inside, size, start, figures: f"A {inside} of {size} that classifies "
+                f"texts, fine-tuned from {start}.", "cross-entropy of the label", is_classifier=True),
+    Description("series", lambda name, module, values: name.endswith("Classification") and module not in _TEXT_MODULES,
+                "other", lambda inside, size, start, figures: f"A model of {size} that classifies time series"
+                + (f", fine-tuned from {start}." if start else "."), "cross-entropy of the label", is_classifier=True))
 
 
 class FineTuning:
@@ -135,33 +141,26 @@ def fine_tune(make_model: Callable[[], PreTrainedModel], train_data: LabelledBat
     example of validation and test goes to outputs.npz. A threshold is chosen on validation, written into the model's
     configuration, and held against test. A finished run is not repeated.
     """
-    if run.result():
-        return run.result()
-    seed_everything(seed)
-    learning = FineTuning(make_model(), train_data, validation, config, tokenizer, task)
-    on_validation = train(learning, config, impl, run, accelerator, seed, name)
-    accelerator.wait_for_everyone()
-    best = type(learning.model).from_pretrained(run.model_dir).to(accelerator.device)
-    precision = choose(impl, accelerator.device)
-    precision.prepare(best)
-    outputs = {split: learning.objective.probabilities(predict(best, data, accelerator, precision))
-               for split, data in (("validation", validation), ("test", test))}
-    chosen = None
-    if threshold is not None:
-        chosen = at_threshold(outputs, validation.labels, test.labels, threshold, task, best.config.id2label)
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        if chosen is not None:
-            best.config.decision_threshold = {key: chosen[key] for key in ("label", "probability", "aim")}
-            write_atomic(run.model_dir / "config.json", best.config.to_json_string())
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **{split: values.astype(np.float32) for split, values in outputs.items()})
-        write_atomic(run.directory / "outputs.npz", buffer.getvalue())
-        if not keep_model:
-            shutil.rmtree(run.model_dir)
-    return run.finish({**score(task, outputs["test"], test.labels),
-                       "predictions": decisions(task, outputs["test"]).tolist(), "validation": on_validation,
-                       **({"threshold": chosen} if chosen else {})})
+    def tested(learning: FineTuning, best: PreTrainedModel, on_validation: dict[str, float], precision: Precision
+               ) -> dict:
+        outputs = {split: learning.objective.probabilities(predict(best, data, accelerator, precision))
+                   for split, data in (("validation", validation), ("test", test))}
+        chosen = None
+        if threshold is not None:
+            chosen = at_threshold(outputs, validation.labels, test.labels, threshold, task, best.config.id2label)
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            if chosen is not None:
+                best.config.decision_threshold = {key: chosen[key] for key in ("label", "probability", "aim")}
+                write_atomic(run.model_dir / "config.json", best.config.to_json_string())
+            write_arrays(run.directory / "outputs.npz", {split: values.astype(np.float32)
+                                                         for split, values in outputs.items()})
+        return {**score(task, outputs["test"], test.labels),
+                "predictions": decisions(task, outputs["test"]).tolist(), "validation": on_validation,
+                **({"threshold": chosen} if chosen else {})}
+
+    return fit(lambda: FineTuning(make_model(), train_data, validation, config, tokenizer, task), config, impl, run,
+               accelerator, seed, name, tested, keep_model)
 
 
 def at_threshold(outputs: dict[str, np.ndarray], validation_labels: np.ndarray, test_labels: np.ndarray,

@@ -1,7 +1,5 @@
 """Forecasting as a task of the loop; test errors and intervals of whatever forecasts, trained or not."""
 
-import io
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,11 +14,10 @@ from toolkit.data.series.windows import Split, WindowBatches
 from toolkit.errors import UserError
 from toolkit.metrics.forecast_sums import ForecastScores, calibration_stride, residual_quantiles
 from toolkit.run.directory import Run
-from toolkit.run.files import write_atomic
+from toolkit.tasks.base import Description, fit, write_arrays
 from toolkit.training.contract import TrainingConfig
-from toolkit.training.feed import as_tensors, seed_everything, to_device
+from toolkit.training.feed import as_tensors, to_device
 from toolkit.training.precision import ImplConfig, Precision, choose
-from toolkit.training.trainer import train
 
 Forecaster = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 """values and observed (b, channels, context) → prediction (b, channels, horizon)."""
@@ -42,6 +39,12 @@ class ForecastConfig(TrainingConfig):
     """Checkpoint every so many steps; 0: only when interrupted."""
     quantiles: list[float] = field(default_factory=lambda: [0.1, 0.5, 0.9])
     """Of the intervals around every forecast, from residuals on validation."""
+
+
+DESCRIPTIONS = (Description(
+    "forecast", lambda name, module, values: bool(values.get("horizon")), "time-series-forecasting",
+    lambda inside, size, start, figures: f"A model of {size} that forecasts time series.",
+    "the error of the forecast"),)
 
 
 class ForecastingTask:
@@ -162,28 +165,18 @@ def fit_forecaster(make_model: Callable[[], PreTrainedModel], windows: Mapping[S
     (in units of the seasonal naive error on train), quantile loss, coverage, all of them also by step; forecasts.npz
     holds a few whole forecasts. A finished run is not repeated.
     """
-    if run.result():
-        return run.result()
-    seed_everything(seed)
-    learning = ForecastingTask(make_model(), windows["train"], windows["validation"])
-    parameters = list(learning.model.parameters())
-    counts = {"parameters": sum(p.numel() for p in parameters),
-              "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad)}
-    spent = train(learning, config, impl, run, accelerator, seed, name)
-    accelerator.wait_for_everyone()
-    best = type(learning.model).from_pretrained(run.model_dir).to(accelerator.device).eval()
-    precision = choose(impl, accelerator.device)
-    precision.prepare(best)
-    result, examples = held_out(as_forecaster(best), windows, config, accelerator, precision)
-    _save_examples(run, examples)
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process and not keep_model:
-        shutil.rmtree(run.model_dir)
-    return run.finish({**result, **counts, **{name: spent[name] for name in ("steps", "seconds")}})
+    def tested(learning: ForecastingTask, best: PreTrainedModel, spent: dict[str, float], precision: Precision) -> dict:
+        parameters = list(learning.model.parameters())
+        result, examples = held_out(as_forecaster(best.eval()), windows, config, accelerator, precision)
+        _save_examples(run, examples)
+        return {**result, "parameters": sum(p.numel() for p in parameters),
+                "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
+                **{name: spent[name] for name in ("steps", "seconds")}}
+
+    return fit(lambda: ForecastingTask(make_model(), windows["train"], windows["validation"]), config, impl, run,
+               accelerator, seed, name, tested, keep_model)
 
 
 def _save_examples(run: Run, examples: dict[str, np.ndarray]) -> None:
     if run.is_main:
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **examples)
-        write_atomic(run.directory / "forecasts.npz", buffer.getvalue())
+        write_arrays(run.directory / "forecasts.npz", examples)

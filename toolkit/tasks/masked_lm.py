@@ -1,21 +1,29 @@
 """BERT's pretraining as a task: masked words and, where pairs are given, next-sentence prediction."""
 
 import dataclasses
+import re
 from pathlib import Path
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from toolkit.analysis.probes import Probes
 from toolkit.data.batches import IGNORED
 from toolkit.data.stores.pairs import BertBatches, MaskingConfig
 from toolkit.data.stores.prepare import PreparedData
+from toolkit.tasks.base import Description, Evaluation
 from toolkit.tasks.pretraining import EVALUATION_SEED, add_to
 from toolkit.training.feed import as_tensors, to_device
 from toolkit.training.processes.distributed import reduce_sums, share
 
 _EVALUATION_MLM_PROBABILITY = 0.15  # Devlin et al. 2018, whatever is masked in training
+
+
+DESCRIPTIONS = (Description(
+    "bert", lambda name, module, values: module is None and bool(re.search("ForPreTraining|ForMaskedLM", name)),
+    "fill-mask", lambda inside, size, start, figures: f"A {inside} of {size}, pretrained from scratch: masked words"
+    + " and next sentences" * ("nsp_loss" in figures) + ".", "masked words (Devlin et al. 2018)",
+    is_pretraining=True),)
 
 
 class BertPretraining:
@@ -24,7 +32,7 @@ class BertPretraining:
     best_metric = "loss"
 
     def __init__(self, model: PreTrainedModel, data: PreparedData, masking: MaskingConfig, batch_size: int, seed: int,
-                 eval_rows: int, probes: Probes | None = None):
+                 eval_rows: int, probes: Evaluation | None = None):
         self.model, self.data, self.masking, self.probes = model, data, masking, probes
         self.batches = BertBatches(data.train, data.tokenizer, masking, batch_size, seed, data.weights)
         asked = dataclasses.replace(masking, mlm_probability=_EVALUATION_MLM_PROBABILITY)

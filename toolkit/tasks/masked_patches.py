@@ -12,11 +12,11 @@ from accelerate import Accelerator
 from toolkit.data.series.hidden import MaskedPatchBatches
 from toolkit.models.series.patches import SeriesForMaskedPatches
 from toolkit.run.directory import Run
+from toolkit.tasks.base import fit
 from toolkit.training.contract import TrainingConfig
-from toolkit.training.feed import as_tensors, seed_everything, to_device
+from toolkit.training.feed import as_tensors, to_device
 from toolkit.training.precision import ImplConfig, Precision
 from toolkit.training.processes.distributed import reduce_sums
-from toolkit.training.trainer import train
 
 _EVALUATION_SEED = 0x5EED  # one fixed draw of masks for every evaluation
 
@@ -82,12 +82,12 @@ def pretrain_on_series(make_model: Callable[[], SeriesForMaskedPatches], train_v
                        accelerator: Accelerator, seed: int, name: str, observed: np.ndarray | None = None,
                        validation_observed: np.ndarray | None = None) -> dict:
     """Train on values (n, C, L), no labels; the best model is in `run.model_dir`. A finished run is not repeated."""
-    if run.result():
-        return run.result()
-    seed_everything(seed)
-    model = make_model()
-    length = model.config.patch_length
-    batches = [MaskedPatchBatches(values, seen, length, config.mask_ratio, config.batch_size, number)
-               for values, seen, number in ((train_values, observed, seed),
-                                            (validation_values, validation_observed, _EVALUATION_SEED))]
-    return run.finish(train(MaskedPatches(model, *batches), config, impl, run, accelerator, seed, name))
+    def task() -> MaskedPatches:
+        model = make_model()
+        length = model.config.patch_length
+        return MaskedPatches(model, *(
+            MaskedPatchBatches(values, seen, length, config.mask_ratio, config.batch_size, number)
+            for values, seen, number in ((train_values, observed, seed),
+                                         (validation_values, validation_observed, _EVALUATION_SEED))))
+
+    return fit(task, config, impl, run, accelerator, seed, name)
