@@ -37,7 +37,7 @@ def main(argv: list[str]) -> None:
         raise UserError("Give either --text TEXT or --series FILE, with --row NUMBER.")
     from toolkit.analysis.attention import series_attention, text_attention  # --help waits for none
     from toolkit.data.series.dataset import z_normalise
-    from toolkit.data.series.files import read_series
+    from toolkit.data.series.readers import read_series
     from toolkit.report.attention_page import write_attention_page
 
     if settings.text:

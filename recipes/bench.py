@@ -39,9 +39,9 @@ from toolkit.run.files import write_json
 from toolkit.run.provenance import environment, processor_name
 from toolkit.training.contract import TrainingConfig
 from toolkit.training.feed import seed_everything
+from toolkit.training.impl.distributed import make_accelerator
+from toolkit.training.impl.precision import ImplConfig, choose
 from toolkit.training.observers.throughput import peak_memory_mb, synchronize
-from toolkit.training.precision import ImplConfig, choose
-from toolkit.training.processes.distributed import make_accelerator
 from toolkit.training.trainer import train
 
 

@@ -41,7 +41,7 @@ from toolkit.run.files import write_json
 from toolkit.run.provenance import environment
 from toolkit.tokenization.load import load_tokenizer, plain_backend
 from toolkit.training.feed import as_tensors, to_device
-from toolkit.training.precision import ImplConfig, choose
+from toolkit.training.impl.precision import ImplConfig, choose
 
 
 @dataclass

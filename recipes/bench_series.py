@@ -39,8 +39,8 @@ from toolkit.tasks.classification import FineTuning, FineTuningConfig
 from toolkit.tasks.forecasting import ForecastingTask
 from toolkit.training.contract import Task, TrainingConfig
 from toolkit.training.feed import seed_everything
-from toolkit.training.precision import ImplConfig
-from toolkit.training.processes.distributed import make_accelerator
+from toolkit.training.impl.distributed import make_accelerator
+from toolkit.training.impl.precision import ImplConfig
 from toolkit.training.trainer import train
 
 CONTESTANTS = ("ours", "hf_default", "hf_bf16")

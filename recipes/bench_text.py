@@ -31,8 +31,8 @@ from toolkit.run.files import write_json
 from toolkit.run.provenance import environment
 from toolkit.tasks.classification import FineTuning, FineTuningConfig
 from toolkit.training.feed import seed_everything
-from toolkit.training.precision import ImplConfig
-from toolkit.training.processes.distributed import make_accelerator
+from toolkit.training.impl.distributed import make_accelerator
+from toolkit.training.impl.precision import ImplConfig
 from toolkit.training.trainer import train
 
 CONTESTANTS = ("ours", "hf_pad_to_max_length", "hf_dynamic", "hf_dynamic_bf16_by_length")

@@ -42,8 +42,8 @@ from toolkit.run.directory import Run
 from toolkit.run.files import write_json
 from toolkit.tasks.classification import FineTuningConfig, class_scores, fine_tune, predict
 from toolkit.tasks.masked_patches import MaskedPatchesConfig, pretrain_on_series
-from toolkit.training.precision import ImplConfig, choose
-from toolkit.training.processes.distributed import make_accelerator
+from toolkit.training.impl.distributed import make_accelerator
+from toolkit.training.impl.precision import ImplConfig, choose
 
 TRANSFORMERS = {"random": "random start", "random-frozen": "random start, all but norms and positions frozen",
                 "text": "pretrained on text", "text-frozen": "pretrained on text, all but norms and positions frozen",

@@ -33,8 +33,8 @@ from toolkit.report.plots import plot_learning_curves
 from toolkit.run.directory import Run
 from toolkit.run.files import write_json
 from toolkit.tasks.classification import FineTuningConfig, fine_tune
-from toolkit.training.precision import ImplConfig
-from toolkit.training.processes.distributed import make_accelerator
+from toolkit.training.impl.distributed import make_accelerator
+from toolkit.training.impl.precision import ImplConfig
 
 ARMS = {"random": ("full", False), "frozen": ("head", True), "tuned": ("full", True), "lora": ("lora", True)}
 """Arm → what is trained, and whether it starts from the checkpoint's values."""

@@ -31,7 +31,7 @@ from toolkit.report.plots import plot_arms, plot_confusion, plot_loss  # noqa: E
 from toolkit.run.directory import read_metrics  # noqa: E402
 from toolkit.run.files import read_json, write_json
 from toolkit.training.arms import arms_table  # noqa: E402
-from toolkit.training.processes.distributed import make_accelerator  # noqa: E402
+from toolkit.training.impl.distributed import make_accelerator  # noqa: E402
 
 CONFIGS = Path(__file__).parent / "configs/demo"
 DEMO = Path("runs/demo")

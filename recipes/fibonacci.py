@@ -29,8 +29,8 @@ from toolkit.report.plots import COLOURS, INK, SOFT, save_figure
 from toolkit.run.directory import Run
 from toolkit.tasks.base import for_all
 from toolkit.tasks.classification import FineTuningConfig, fine_tune
-from toolkit.training.precision import ImplConfig, choose
-from toolkit.training.processes.distributed import make_accelerator
+from toolkit.training.impl.distributed import make_accelerator
+from toolkit.training.impl.precision import ImplConfig, choose
 
 ARMS = {"rnn": None, "rnn-attention": "positional", "rnn-mean": "uniform"}
 """Name → how the RNN's states are pooled: the last, the tutorial's attention layer, the mean of all."""

@@ -23,8 +23,8 @@ from toolkit.publishing.card import CardConfig, LiveCard
 from toolkit.run.directory import Run
 from toolkit.tasks.classification import FineTuningConfig, class_scores
 from toolkit.training.arms import Arm, arms_table, dry_run_arms, fine_tune_arms
-from toolkit.training.precision import ImplConfig
-from toolkit.training.processes.distributed import make_accelerator
+from toolkit.training.impl.distributed import make_accelerator
+from toolkit.training.impl.precision import ImplConfig
 
 BASELINES = {"logistic": lambda train, test, seed: logistic_on_values(train.values, train.labels, test.values),
              "minirocket": minirocket, "dtw": dtw_1nn}

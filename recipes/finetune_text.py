@@ -31,8 +31,8 @@ from toolkit.tasks.classification import MAIN_SCORE, FineTuningConfig, score
 from toolkit.tasks.threshold import ThresholdConfig
 from toolkit.tokenization import load as tokenization
 from toolkit.training.arms import Arm, arms_table, dry_run_arms, fine_tune_arms
-from toolkit.training.precision import ImplConfig
-from toolkit.training.processes.distributed import make_accelerator
+from toolkit.training.impl.distributed import make_accelerator
+from toolkit.training.impl.precision import ImplConfig
 
 
 @dataclass

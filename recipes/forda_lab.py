@@ -38,8 +38,8 @@ from toolkit.report.series_plots import plot_examples, plot_fits, plot_spectra
 from toolkit.run.directory import Run, read_metrics
 from toolkit.run.files import write_atomic
 from toolkit.tasks.classification import FineTuningConfig, class_scores, fine_tune
-from toolkit.training.precision import ImplConfig
-from toolkit.training.processes.distributed import make_accelerator
+from toolkit.training.impl.distributed import make_accelerator
+from toolkit.training.impl.precision import ImplConfig
 
 ARCHIVE = "https://www.timeseriesclassification.com"
 ABLATIONS = {"full": ("full", True), "identity": ("identity", True), "uniform": ("uniform", True),

@@ -41,8 +41,8 @@ from toolkit.run.files import write_json
 from toolkit.tasks.forecasting import ForecastConfig, Forecaster, ForecastingTask, fit_forecaster, score_forecaster
 from toolkit.tasks.masked_patches import MaskedPatchesConfig, pretrain_on_series
 from toolkit.training.dry_run import dry_run
-from toolkit.training.precision import ImplConfig
-from toolkit.training.processes.distributed import make_accelerator
+from toolkit.training.impl.distributed import make_accelerator
+from toolkit.training.impl.precision import ImplConfig
 
 LINEAR = {"nlinear": (NLinear, NLinearConfig), "dlinear": (DLinear, DLinearConfig)}
 Start = Literal["random", "masked-patches", "pretrained", "pretrained-frozen", "random-frozen"]

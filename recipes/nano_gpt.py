@@ -20,8 +20,8 @@ from toolkit.run.directory import Run
 from toolkit.tasks.causal_lm import CausalLanguageModelling
 from toolkit.training.contract import TrainingConfig
 from toolkit.training.feed import as_tensors, seed_everything, to_device
-from toolkit.training.precision import ImplConfig
-from toolkit.training.processes.distributed import make_accelerator
+from toolkit.training.impl.distributed import make_accelerator
+from toolkit.training.impl.precision import ImplConfig
 from toolkit.training.trainer import train
 
 

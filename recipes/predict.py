@@ -22,7 +22,7 @@ from transformers import PreTrainedConfig
 
 from toolkit import cli, config
 from toolkit.data.series.dataset import z_normalise
-from toolkit.data.series.files import read_values
+from toolkit.data.series.readers import read_values
 from toolkit.data.series.tables import SeriesTable
 from toolkit.data.text.labelled import read_texts
 from toolkit.errors import UserError

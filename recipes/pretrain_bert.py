@@ -26,8 +26,8 @@ from toolkit.tasks.masked_lm import BertPretraining
 from toolkit.tasks.pretraining import PretrainingConfig, with_defaults
 from toolkit.training.dry_run import dry_run
 from toolkit.training.feed import seed_everything
-from toolkit.training.precision import ImplConfig
-from toolkit.training.processes.distributed import main_process_first, make_accelerator
+from toolkit.training.impl.distributed import main_process_first, make_accelerator
+from toolkit.training.impl.precision import ImplConfig
 from toolkit.training.trainer import train
 
 

@@ -16,7 +16,7 @@ from pretrain_gpt import PretrainGptConfig, pretrain_gpt
 from toolkit import cli, config
 from toolkit.errors import UserError
 from toolkit.run.files import write_atomic
-from toolkit.training.processes.distributed import main_process_first, make_accelerator
+from toolkit.training.impl.distributed import main_process_first, make_accelerator
 
 
 @dataclass

@@ -24,7 +24,7 @@ from toolkit.report.plots import plot_sweep
 from toolkit.run.files import write_json
 from toolkit.run.provenance import environment
 from toolkit.training.budget import Budget
-from toolkit.training.processes.distributed import make_accelerator
+from toolkit.training.impl.distributed import make_accelerator
 
 
 @dataclass

@@ -36,8 +36,8 @@ from toolkit.run.files import write_json
 from toolkit.tasks.classification import FineTuningConfig, fine_tune
 from toolkit.tokenization.load import load_tokenizer
 from toolkit.training.feed import seed_everything
-from toolkit.training.precision import ImplConfig, choose
-from toolkit.training.processes.distributed import make_accelerator
+from toolkit.training.impl.distributed import make_accelerator
+from toolkit.training.impl.precision import ImplConfig, choose
 
 MEAN = "mean of all sets"
 

@@ -38,7 +38,7 @@ from toolkit.run.files import read_json  # noqa: F401
 from toolkit.tasks.causal_lm import GptPretraining
 from toolkit.tasks.masked_lm import BertPretraining
 from toolkit.training import trainer as loop
-from toolkit.training.processes.distributed import make_accelerator
+from toolkit.training.impl.distributed import make_accelerator
 
 ROOT = Path(__file__).parent.parent
 SPECS = {"wordpiece": "algorithm: wordpiece\nvocab_size: 260\nlowercase: true\n",

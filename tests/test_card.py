@@ -33,7 +33,7 @@ from toolkit.run.directory import Run
 from toolkit.run.files import read_json, write_json
 from toolkit.tasks.classification import FineTuningConfig
 from toolkit.tasks.pretraining import PretrainingConfig
-from toolkit.training.processes.distributed import make_accelerator
+from toolkit.training.impl.distributed import make_accelerator
 
 STATED = CardConfig(license="cc-by-4.0", language=["eo"], speakers="a random generator", written="just now",
                     author="Ada", limits="It knows no word of any language.")

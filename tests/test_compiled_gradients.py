@@ -27,7 +27,7 @@ from toolkit.models.series.patches import (
 from toolkit.models.text.bert import BertForPreTraining
 from toolkit.models.text.classifier import TextConfig, TextForClassification
 from toolkit.models.text.gpt import GPT2LMHeadModel
-from toolkit.training.precision import ImplConfig, Precision, choose
+from toolkit.training.impl.precision import ImplConfig, Precision, choose
 
 VOCABULARY, ROWS, LENGTH, CLASSES = 90, 4, 12, 3
 assert VOCABULARY % 64, "nothing is padded within the loss"

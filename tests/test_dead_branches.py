@@ -19,7 +19,7 @@ from toolkit.models.series.patches import SeriesForClassification, SeriesForFore
 from toolkit.models.small.keras_forda import BLOCKS, KerasForda, KerasFordaConfig
 from toolkit.models.small.recurrent import RecurrentConfig, RecurrentForClassification
 from toolkit.models.text.classifier import TextConfig, TextForClassification
-from toolkit.training.processes.distributed import make_accelerator
+from toolkit.training.impl.distributed import make_accelerator
 
 BERT = BertConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
                   max_position_embeddings=31, type_vocab_size=1)

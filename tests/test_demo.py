@@ -9,7 +9,7 @@ import pytest
 import small
 import yaml
 
-from toolkit.training.processes.distributed import make_accelerator
+from toolkit.training.impl.distributed import make_accelerator
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import torch
 
 from toolkit.errors import UserError
 from toolkit.tasks.classification import FineTuningConfig
-from toolkit.training.processes.distributed import make_accelerator
+from toolkit.training.impl.distributed import make_accelerator
 
 
 def settings(directory, **changes) -> fibonacci.FibonacciConfig:

@@ -17,7 +17,7 @@ from toolkit.errors import UserError
 from toolkit.models.small.keras_forda import HEADS, KEY_DIM, KerasForda, KerasFordaConfig, KerasMultiHead
 from toolkit.tasks import base
 from toolkit.tasks.classification import FineTuningConfig
-from toolkit.training.processes.distributed import make_accelerator
+from toolkit.training.impl.distributed import make_accelerator
 
 ARMS = ["full", "identity", "uniform", "mixer", "flatten-mlp", "no-positions"]
 

@@ -24,8 +24,8 @@ from toolkit.run.directory import Run, read_metrics
 from toolkit.run.files import read_json
 from toolkit.tasks import base, forecasting
 from toolkit.tasks.forecasting import ForecastConfig, ForecastingTask, errors, fit_forecaster, score_forecaster
-from toolkit.training.precision import ImplConfig, choose
-from toolkit.training.processes.distributed import make_accelerator
+from toolkit.training.impl.distributed import make_accelerator
+from toolkit.training.impl.precision import ImplConfig, choose
 
 CONTEXT, HORIZON, QUANTILES = 20, 5, [0.1, 0.5, 0.9]
 IMPL = ImplConfig(dtype="fp32")

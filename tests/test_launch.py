@@ -593,7 +593,7 @@ def _do(jobs: list[str]) -> None:
     from toolkit import config
     from toolkit.data.stores.pairs import BertBatches
     from toolkit.errors import UserError
-    from toolkit.training.processes.distributed import make_accelerator
+    from toolkit.training.impl.distributed import make_accelerator
 
     accelerator = make_accelerator()
     for job in jobs:

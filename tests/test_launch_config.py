@@ -16,9 +16,9 @@ from test_launch import Launch, assert_same_course, difference, free_port, pretr
 
 from toolkit.errors import UserError
 from toolkit.training import trainer as loop
-from toolkit.training.precision import ImplConfig
-from toolkit.training.processes import launch
-from toolkit.training.processes.distributed import make_accelerator
+from toolkit.training.impl import launch
+from toolkit.training.impl.distributed import make_accelerator
+from toolkit.training.impl.precision import ImplConfig
 
 BIN = Path(sys.executable).parent
 NOTE = "note: accelerate's configuration or environment asks for"

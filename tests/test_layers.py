@@ -15,7 +15,7 @@ from toolkit.models import fast_layers as layers
 from toolkit.models.fast_layers import use_fused_layers
 from toolkit.models.text.bert import BertForPreTraining
 from toolkit.models.text.gpt import GPT2LMHeadModel
-from toolkit.training.precision import ImplConfig, choose
+from toolkit.training.impl.precision import ImplConfig, choose
 
 ROWS, LENGTH, VOCABULARY = 64, 48, 60
 BF16 = {layers._FusedBertLayer, layers._FusedGPT2Block}

@@ -13,7 +13,7 @@ from toolkit.models.presets import model_config
 from toolkit.models.series.patches import SeriesForMaskedPatches
 from toolkit.run.directory import Run
 from toolkit.tasks.masked_patches import MaskedPatchesConfig, pretrain_on_series
-from toolkit.training.precision import ImplConfig
+from toolkit.training.impl.precision import ImplConfig
 
 
 def test_the_same_share_of_every_series_is_hidden():

@@ -16,8 +16,8 @@ from toolkit.models.text.bert import BertForPreTraining
 from toolkit.models.text.gpt import GPT2LMHeadModel
 from toolkit.tasks.causal_lm import GptPretraining, SeriesPretraining
 from toolkit.training.feed import as_tensors, to_device
-from toolkit.training.precision import ImplConfig, choose
-from toolkit.training.processes.distributed import make_accelerator
+from toolkit.training.impl.distributed import make_accelerator
+from toolkit.training.impl.precision import ImplConfig, choose
 
 ROWS = range(12)
 

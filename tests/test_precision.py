@@ -12,11 +12,12 @@ from toolkit.errors import UserError
 from toolkit.models.text.bert import BertForPreTraining
 from toolkit.models.text.gpt import GPT2LMHeadModel
 from toolkit.run.directory import Run
-from toolkit.training import precision, warm_up
 from toolkit.training import trainer as loop
+from toolkit.training import warm_up
 from toolkit.training.contract import TrainingConfig
-from toolkit.training.precision import ImplConfig, Precision, choose
-from toolkit.training.processes.distributed import make_accelerator
+from toolkit.training.impl import precision
+from toolkit.training.impl.distributed import make_accelerator
+from toolkit.training.impl.precision import ImplConfig, Precision, choose
 from toolkit.training.warm_up import remarks
 
 CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda", "mps"))

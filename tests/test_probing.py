@@ -13,8 +13,8 @@ from toolkit.analysis.probes import ProbeConfig, Probes, fit_head, frozen_states
 from toolkit.data.text.batches import TextBatches
 from toolkit.data.text.examples import LabelledText, draw
 from toolkit.models.text.classifier import TextConfig, TextForClassification
-from toolkit.training.precision import ImplConfig, choose
-from toolkit.training.processes.distributed import make_accelerator
+from toolkit.training.impl.distributed import make_accelerator
+from toolkit.training.impl.precision import ImplConfig, choose
 
 CPU = choose(ImplConfig(dtype="fp32"), torch.device("cpu"))
 

@@ -39,7 +39,7 @@ from toolkit.report import plots as report
 from toolkit.report.plots import plot_arms, plot_confusion, plot_loss
 from toolkit.tasks.classification import FineTuningConfig
 from toolkit.training.arms import arms_table, compare_arms
-from toolkit.training.processes.distributed import make_accelerator
+from toolkit.training.impl.distributed import make_accelerator
 
 QUICK = dict(max_steps=6, batch_size=8, learning_rate=1e-3, logging_steps=3, save_steps=0)
 

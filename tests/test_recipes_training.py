@@ -77,7 +77,7 @@ def test_without_bf16_of_its_own_a_processor_runs_no_bf16_of_trainers(native, tm
                 "mfu": 0.25 if side.startswith("ours") else None}
 
     monkeypatch.setattr(bench, "in_own_process", answered)
-    monkeypatch.setattr("toolkit.training.precision._cpu_has_bf16", lambda: native)
+    monkeypatch.setattr("toolkit.training.impl.precision._cpu_has_bf16", lambda: native)
     monkeypatch.setattr(bench, "device", lambda: torch.device("cpu"))
     bench.bench(bench.BenchConfig(str(tmp_path), ["gpt"], rounds=1))
     present = [name for name in speeds if native or "bf16" not in name]

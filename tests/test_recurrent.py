@@ -15,8 +15,8 @@ from toolkit.models.small.perceptron import PerceptronConfig, PerceptronForClass
 from toolkit.models.small.recurrent import RecurrentConfig, RecurrentForClassification
 from toolkit.run.directory import Run
 from toolkit.tasks.classification import FineTuningConfig, fine_tune
-from toolkit.training.precision import ImplConfig
-from toolkit.training.processes.distributed import make_accelerator
+from toolkit.training.impl.distributed import make_accelerator
+from toolkit.training.impl.precision import ImplConfig
 
 LENGTH, CHANNELS = 13, 2
 KINDS = list(itertools.product(("rnn", "lstm", "gru"), (False, True), (None, "additive")))

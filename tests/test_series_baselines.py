@@ -9,8 +9,8 @@ import torch
 
 from toolkit.baselines.classical import dtw_1nn, minirocket
 from toolkit.data.series.dataset import SeriesDataset, z_normalise
-from toolkit.data.series.files import read_series
 from toolkit.data.series.generators import cylinder_bell_funnel, synthetic_control
+from toolkit.data.series.readers import read_series
 from toolkit.errors import UserError
 
 ARCHIVE = Path(__file__).parents[1] / "../shared/data/ucr"

@@ -19,7 +19,7 @@ from toolkit.inference.sampling import load_series_gpt, sample_paths
 from toolkit.run.files import building
 from toolkit.tokenization.bins import FILE_NAME, SeriesBins, read_series_bins
 from toolkit.tokenization.train import read_spec
-from toolkit.training.processes.distributed import make_accelerator
+from toolkit.training.impl.distributed import make_accelerator
 
 SPEC = "algorithm: series-bins\nvocab_size: {vocab}\nlow_limit: -4\nhigh_limit: 4\ncontext_length: 24\nhorizon: 8\n"
 

@@ -8,7 +8,7 @@ import pandas
 import pytest
 
 from toolkit.data.series.dataset import z_normalise
-from toolkit.data.series.files import read_series, read_values
+from toolkit.data.series.readers import read_series, read_values
 from toolkit.data.series.tables import SeriesTable
 from toolkit.data.tables.time_table import read_time_table
 from toolkit.errors import UserError

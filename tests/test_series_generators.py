@@ -10,7 +10,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
 from toolkit.data.series.dataset import z_normalise
-from toolkit.data.series.files import read_series
 from toolkit.data.series.generators import (
     LABELLED,
     _events,
@@ -20,6 +19,7 @@ from toolkit.data.series.generators import (
     noisy_sines,
     synthetic_control,
 )
+from toolkit.data.series.readers import read_series
 
 ARCHIVE = Path(__file__).parents[1] / "../shared/data/ucr"
 real_data = [pytest.mark.real_data, pytest.mark.skipif(not ARCHIVE.exists(), reason="the archive's files are not here")]

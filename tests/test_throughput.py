@@ -14,10 +14,10 @@ from toolkit.run.directory import read_metrics
 from toolkit.training import feed, warm_up
 from toolkit.training import trainer as loop
 from toolkit.training.contract import TrainingConfig
+from toolkit.training.impl.distributed import make_accelerator
+from toolkit.training.impl.precision import ImplConfig, choose
 from toolkit.training.observers import throughput
 from toolkit.training.observers.throughput import Meter, matmul_flops, matmul_peak, throughput_line
-from toolkit.training.precision import ImplConfig, choose
-from toolkit.training.processes.distributed import make_accelerator
 
 CPU = torch.device("cpu")
 

@@ -15,8 +15,8 @@ from toolkit.training.budget import TIMED_STEPS, Budget, BudgetConfig
 from toolkit.training.contract import TrainingConfig
 from toolkit.training.feed import StepDataset
 from toolkit.training.guard import Beginning, Guard, GuardConfig, Moment
-from toolkit.training.precision import ImplConfig, _has_native_bf16, choose
-from toolkit.training.processes.distributed import make_accelerator
+from toolkit.training.impl.distributed import make_accelerator
+from toolkit.training.impl.precision import ImplConfig, _has_native_bf16, choose
 from toolkit.training.warm_up import Computed
 
 CPU = torch.device("cpu")
@@ -284,7 +284,7 @@ def test_no_product_in_bf16_where_the_run_is_in_fp32(tmp_path, monkeypatch, nati
     """Training, its optimiser and its evaluation; `auto` on a processor without bf16 is such a run."""
     if native and not _has_native_bf16(CPU):
         pytest.skip("this processor emulates bf16: a minute for what others show")
-    monkeypatch.setattr("toolkit.training.precision._has_native_bf16", lambda device: native)
+    monkeypatch.setattr("toolkit.training.impl.precision._has_native_bf16", lambda device: native)
     data = {"bert": small.small_data(tmp_path, "wordpiece")}
 
     def products(**impl) -> set[str]:

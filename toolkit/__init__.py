@@ -19,7 +19,7 @@ _WHERE = {
     "toolkit.data.text.examples": ("few_shot",),
     "toolkit.data.text.batches": ("TextBatches",),
     "toolkit.data.series.dataset": ("SeriesDataset", "SeriesBatches", "z_normalise"),
-    "toolkit.data.series.files": ("read_series",),
+    "toolkit.data.series.readers": ("read_series",),
     "toolkit.data.series.windows": ("load_forecast_data", "window_splits"),
     "toolkit.tokenization.load": ("load_tokenizer",),
     # Models: transformers' classes, in published sizes; classifiers and forecasters around them
@@ -31,8 +31,8 @@ _WHERE = {
     "toolkit.models.series.patches": ("SeriesForClassification", "SeriesForForecasting", "SeriesForMaskedPatches"),
     # Training
     "toolkit.run.directory": ("Run",),
-    "toolkit.training.processes.distributed": ("make_accelerator",),
-    "toolkit.training.precision": ("ImplConfig",),
+    "toolkit.training.impl.distributed": ("make_accelerator",),
+    "toolkit.training.impl.precision": ("ImplConfig",),
     "toolkit.training.trainer": ("train",),
     "toolkit.tasks.pretraining": ("PretrainingConfig", "with_defaults"),
     "toolkit.tasks.masked_lm": ("BertPretraining",),

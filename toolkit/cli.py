@@ -63,7 +63,7 @@ def _out_of_memory() -> tuple:
 
 
 def _lost_peer(error: RuntimeError) -> PeerLost | None:
-    distributed = sys.modules.get("toolkit.training.processes.distributed")
+    distributed = sys.modules.get("toolkit.training.impl.distributed")
     if distributed is None or not _in_process_group() or not distributed.is_lost_peer(error):
         return None
     return PeerLost(int(os.environ.get("RANK", "0")), error)

@@ -24,7 +24,7 @@ from toolkit.data.text.labelled import TextDataSection, load_data
 from toolkit.models.objectives import PROBLEM_TYPES, Task
 from toolkit.models.text.classifier import Pooling, TextForClassification, pooled_states, text_classifier
 from toolkit.tasks.base import for_all
-from toolkit.training.precision import ImplConfig, Precision, choose
+from toolkit.training.impl.precision import ImplConfig, Precision, choose
 
 
 @dataclass

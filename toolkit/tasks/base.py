@@ -16,7 +16,7 @@ from toolkit.run.directory import Run
 from toolkit.run.files import write_atomic
 from toolkit.training.contract import Task, TrainingConfig
 from toolkit.training.feed import as_tensors, seed_everything, to_device
-from toolkit.training.precision import ImplConfig, Precision, choose
+from toolkit.training.impl.precision import ImplConfig, Precision, choose
 from toolkit.training.trainer import train
 
 Test = Callable[[Task, PreTrainedModel, dict[str, float], Precision], dict]

@@ -13,7 +13,7 @@ from toolkit.data.stores.prepare import PreparedData
 from toolkit.tasks.base import Description, Evaluation
 from toolkit.tasks.pretraining import add_to
 from toolkit.training.feed import as_tensors, to_device
-from toolkit.training.processes.distributed import reduce_sums, share
+from toolkit.training.impl.distributed import reduce_sums, share
 
 DESCRIPTIONS = (Description(
     "gpt", lambda name, module, values: module is None and name.endswith("LMHeadModel"), "text-generation",

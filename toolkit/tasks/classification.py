@@ -21,7 +21,7 @@ from toolkit.run.files import write_atomic
 from toolkit.tasks.base import Description, fit, for_all, write_arrays
 from toolkit.tasks.threshold import ThresholdConfig, choose_threshold, positive_class
 from toolkit.training.contract import TrainingConfig
-from toolkit.training.precision import ImplConfig, Precision
+from toolkit.training.impl.precision import ImplConfig, Precision
 
 
 @dataclass

@@ -17,7 +17,7 @@ from toolkit.run.directory import Run
 from toolkit.tasks.base import Description, fit, write_arrays
 from toolkit.training.contract import TrainingConfig
 from toolkit.training.feed import as_tensors, to_device
-from toolkit.training.precision import ImplConfig, Precision, choose
+from toolkit.training.impl.precision import ImplConfig, Precision, choose
 
 Forecaster = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 """values and observed (b, channels, context) → prediction (b, channels, horizon)."""

@@ -14,7 +14,7 @@ from toolkit.data.stores.prepare import PreparedData
 from toolkit.tasks.base import Description, Evaluation
 from toolkit.tasks.pretraining import EVALUATION_SEED, add_to
 from toolkit.training.feed import as_tensors, to_device
-from toolkit.training.processes.distributed import reduce_sums, share
+from toolkit.training.impl.distributed import reduce_sums, share
 
 _EVALUATION_MLM_PROBABILITY = 0.15  # Devlin et al. 2018, whatever is masked in training
 

@@ -15,8 +15,8 @@ from toolkit.run.directory import Run
 from toolkit.tasks.base import fit
 from toolkit.training.contract import TrainingConfig
 from toolkit.training.feed import as_tensors, to_device
-from toolkit.training.precision import ImplConfig, Precision
-from toolkit.training.processes.distributed import reduce_sums
+from toolkit.training.impl.distributed import reduce_sums
+from toolkit.training.impl.precision import ImplConfig, Precision
 
 _EVALUATION_SEED = 0x5EED  # one fixed draw of masks for every evaluation
 

@@ -16,7 +16,7 @@ from toolkit.run.directory import Run
 from toolkit.tasks.classification import MAIN_SCORE, FineTuning, FineTuningConfig, fine_tune
 from toolkit.tasks.threshold import ThresholdConfig
 from toolkit.training.dry_run import dry_run
-from toolkit.training.precision import ImplConfig
+from toolkit.training.impl.precision import ImplConfig
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from toolkit.errors import UserError
 from toolkit.run.files import read_json, room_for, write_directory, write_json
-from toolkit.training.processes.sharding import like, whole
+from toolkit.training.impl.sharding import like, whole
 
 Snapshot = tuple[dict[str, torch.Tensor], list[dict]]
 

@@ -12,9 +12,9 @@ from toolkit.config import free
 from toolkit.errors import UserError
 from toolkit.training.budget import BudgetConfig
 from toolkit.training.guard import GuardConfig
+from toolkit.training.impl.precision import ImplConfig, Precision
+from toolkit.training.impl.sharding import is_asked_for as sharding_is_asked_for
 from toolkit.training.optim import OptimConfig
-from toolkit.training.precision import ImplConfig, Precision
-from toolkit.training.processes.sharding import is_asked_for as sharding_is_asked_for
 
 
 @dataclass

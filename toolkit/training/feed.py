@@ -10,9 +10,9 @@ from accelerate import Accelerator
 from torch.utils.data import DataLoader, Dataset
 
 from toolkit.data import counter
-from toolkit.training.precision import ImplConfig
-from toolkit.training.processes.distributed import share
-from toolkit.training.processes.signals import leave_to_the_run
+from toolkit.training.impl.distributed import share
+from toolkit.training.impl.precision import ImplConfig
+from toolkit.training.impl.signals import leave_to_the_run
 
 
 class StepDataset(Dataset):

@@ -23,14 +23,14 @@ from toolkit.training.budget import Budget
 from toolkit.training.contract import Task, TrainingConfig, check
 from toolkit.training.feed import StepDataset, num_tokens, seed_everything, steps_from, to_device
 from toolkit.training.guard import MOST_IN_A_ROW, Beginning, Guard, Moment
+from toolkit.training.impl.distributed import from_main, reduce_sums
+from toolkit.training.impl.precision import ImplConfig, choose
+from toolkit.training.impl.sharding import Sharded, whole
+from toolkit.training.impl.sharding import is_asked_for as sharding_is_asked_for
+from toolkit.training.impl.signals import Signals
 from toolkit.training.observers.base import Observer, Observers
 from toolkit.training.observers.standard import of_every_run
 from toolkit.training.optim import WeightAverage, learning_rate_factor, make_optimizers
-from toolkit.training.precision import ImplConfig, choose
-from toolkit.training.processes.distributed import from_main, reduce_sums
-from toolkit.training.processes.sharding import Sharded, whole
-from toolkit.training.processes.sharding import is_asked_for as sharding_is_asked_for
-from toolkit.training.processes.signals import Signals
 from toolkit.training.state import State
 from toolkit.training.warm_up import compiled_graphs, mean_losses, memory_told, remarks, warm_up
 

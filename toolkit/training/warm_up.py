@@ -14,9 +14,9 @@ from accelerate import Accelerator
 
 from toolkit.errors import UserError
 from toolkit.training.feed import StepDataset, num_tokens, seed_everything, to_device
+from toolkit.training.impl.distributed import reduce_sums
+from toolkit.training.impl.precision import ImplConfig, Precision
 from toolkit.training.observers.throughput import Meter, duration, matmul_flops, matmul_peak
-from toolkit.training.precision import ImplConfig, Precision
-from toolkit.training.processes.distributed import reduce_sums
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 2e-2}
 """Of loss and gradient norm, relative, compiled against uncompiled."""

@@ -6,8 +6,8 @@ from typing import Literal
 import numpy as np
 
 from toolkit.data.series.dataset import SeriesDataset, z_normalise
-from toolkit.data.series.files import read_series
 from toolkit.data.series.generators import LABELLED
+from toolkit.data.series.readers import read_series
 from toolkit.data.series.tables import SeriesTable
 from toolkit.data.tables.labels import Note
 from toolkit.data.tables.time_table import Missing

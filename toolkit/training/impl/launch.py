@@ -21,7 +21,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from toolkit.errors import UserError
-from toolkit.training.precision import ImplConfig, choose
+from toolkit.training.impl.precision import ImplConfig, choose
 
 _SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 """Where torchrun and the kinds of MPI say how many processes there are, in accelerate's order."""

@@ -11,9 +11,9 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 
 from toolkit.errors import PeerLost, UserError
-from toolkit.training.precision import ImplConfig
-from toolkit.training.processes import launch
-from toolkit.training.processes.sharding import take_over_from_accelerate
+from toolkit.training.impl import launch
+from toolkit.training.impl.precision import ImplConfig
+from toolkit.training.impl.sharding import take_over_from_accelerate
 
 _PREPARATION_TIMEOUT = datetime.timedelta(days=7)
 """While rank 0 prepares a corpus. If it dies the others know at once; time alone says nothing."""
