@@ -182,10 +182,12 @@ def test_every_option_and_file_in_the_text_exists(page):
     options = known_options()
     sections = {key.split(".")[0] for key in options if "." in key}
     for code in inline(page):
-        for option in re.findall(r"(?:^| )(--[a-z]\w*(?:\.\w+)*)", code) if not re.match(r"make |train.py", code) else ():
+        given = [] if re.match(r"make |train.py", code) else re.findall(r"(?:^| )(--[a-z]\w*(?:\.\w+)*)", code)
+        for option in given:
             assert option in OTHER_PROGRAMS or option[2:] in options, f"{page}: `{code}`: there is no {option}"
-        if (match := re.match(r"(\w+)\.(\w+)(?:: |$)", code)) and match[1] in sections and match[2] not in ("py", "yaml"):
-            assert f"{match[1]}.{match[2]}" in options, f"{page}: `{code}`: there is no such key"
+        key = re.match(r"(\w+)\.([\w.]+)(?=: |$)", code)
+        if key and key[1] in sections and key[2] not in ("py", "yaml"):
+            assert key[0] in options, f"{page}: `{code}`: there is no such key"
     for path in re.findall(r"\b(?:recipes|tokenizers|tests|toolkit)/[\w./-]*[\w/]", read(page)):
         assert (small.ROOT / path).exists(), f"{page}: there is no {path}"
 
@@ -218,12 +220,12 @@ def demo(tmp_path_factory) -> Path:
     directory = checkout(tmp_path_factory.mktemp("docs") / "demo")
     small.write_corpus(directory / "corpus")
     for kind, spec, extra in (("bert", "wordpiece", ["--eval_rows", "16"]), ("gpt", "bytes", [])):
-        config_file = ["--config", f"recipes/configs/demo/{kind}.yaml", "--corpus.sources", "corpus"]
+        corpus = ["--corpus.sources", "corpus", "--corpus.validation_share", "0.2", "--corpus.min_characters", "20"]
         steps = ["--training.max_steps", "3", "--training.save_steps", "0", "--training.emissions", "false"]
         small.write_spec(directory, spec)
         tokenizer = ["--tokenizer", f"{spec}.yaml"]
         done = run_in(directory, f"pretrain_{kind}", [
-            *config_file, "--corpus.validation_share", "0.2", "--corpus.min_characters", "20", *tokenizer, *steps, *extra])
+            "--config", f"recipes/configs/demo/{kind}.yaml", *corpus, *tokenizer, *steps, *extra])
         assert done.code == 0, done.err
     return directory / "runs"
 
@@ -282,7 +284,8 @@ def run_command(command: str, directory: Path, where: str) -> None:
         assert done.code == 0, f"{where}:\n{done.out}\n{done.err}"
         return
     environment = os.environ | {"PYTHONPATH": str(small.ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, shell=True, cwd=directory, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, shell=True, cwd=directory, env=environment, capture_output=True, text=True,
+                          timeout=300)
     assert done.returncode == 0, f"{where}:\n{done.stdout}\n{done.stderr}"
 
 
