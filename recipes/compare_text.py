@@ -24,8 +24,8 @@ from toolkit.data.text.labelled import TextDataSection, load_data
 from toolkit.errors import UserError
 from toolkit.metrics.intervals import mcnemar, mean_interval, paired_bootstrap, paired_difference, verdict
 from toolkit.metrics.tabulate import table
-from toolkit.models.backbone import pretrained_config
-from toolkit.models.text.classifier import Pooling, load_checkpoint_tokenizer
+from toolkit.models.checkpoints import load_checkpoint_tokenizer, pretrained_config
+from toolkit.models.text.classifier import Pooling
 from toolkit.publishing import card
 from toolkit.publishing.card import LiveCard
 from toolkit.report.pages import write_comparison

@@ -17,7 +17,7 @@ from toolkit.baselines.classical import dtw_1nn, logistic_on_values, majority, m
 from toolkit.data.series.dataset import SeriesBatches
 from toolkit.data.series.splits import SeriesDataSection, check_patches, load_splits
 from toolkit.errors import UserError
-from toolkit.models.backbone import checkpoint_config, pretrained_config
+from toolkit.models.checkpoints import checkpoint_config, pretrained_config
 from toolkit.models.series.patches import SeriesConfig, SeriesForClassification
 from toolkit.publishing.card import CardConfig, LiveCard
 from toolkit.run.directory import Run

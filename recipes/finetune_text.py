@@ -21,8 +21,8 @@ from toolkit.data.text.batches import TextBatches
 from toolkit.data.text.examples import LabelledText, few_shot
 from toolkit.data.text.labelled import TextDataSection, load_data
 from toolkit.errors import UserError
-from toolkit.models.backbone import pretrained_config
-from toolkit.models.text.classifier import Pooling, load_checkpoint_tokenizer
+from toolkit.models.checkpoints import load_checkpoint_tokenizer, pretrained_config
+from toolkit.models.text.classifier import Pooling
 from toolkit.publishing.card import CardConfig, LiveCard
 from toolkit.report.pages import Classified, write_page, write_predictions
 from toolkit.run.directory import Run

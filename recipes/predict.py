@@ -27,9 +27,8 @@ from toolkit.data.series.tables import SeriesTable
 from toolkit.data.text.labelled import read_texts
 from toolkit.errors import UserError
 from toolkit.hub import checkpoint_directory
-from toolkit.inference.generation import load_weights
-from toolkit.models.backbone import checkpoint_config, is_classifier, model_class
-from toolkit.models.text.classifier import load_checkpoint_tokenizer
+from toolkit.models.checkpoints import checkpoint_config, load_checkpoint_tokenizer, load_weights
+from toolkit.models.registry import is_classifier, model_class
 from toolkit.run.files import disk_errors
 
 

@@ -26,7 +26,8 @@ from toolkit.data.text.labelled import TextDataSection, load_data
 from toolkit.errors import UserError
 from toolkit.metrics.intervals import mean_interval, paired_difference, verdict
 from toolkit.metrics.tabulate import table
-from toolkit.models.text.classifier import load_checkpoint_tokenizer, text_classifier
+from toolkit.models.checkpoints import load_checkpoint_tokenizer
+from toolkit.models.text.classifier import text_classifier
 from toolkit.models.word_vectors import averaged, load_word2vec
 from toolkit.publishing import card
 from toolkit.publishing.card import LiveCard

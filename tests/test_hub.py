@@ -320,8 +320,8 @@ def test_recipes_take_names_of_the_hub(side):
     assert header.startswith("label\tp(red)\tp(green)\tp(blue)") and len(answers) == 60
     program = """
 import torch
-from toolkit.models.series.patches import SeriesForClassification
-from toolkit.models.backbone import checkpoint_config
+from toolkit.models.series import SeriesForClassification
+from toolkit.models.checkpoints import checkpoint_config
 torch.manual_seed(0)
 new = SeriesForClassification.from_backbone("ada/bert", ["up", "down"], pretrained=True, patch_length=8)
 answer = [new.config.backbone_config.model_type, checkpoint_config("ada/series").model_type]
@@ -332,7 +332,7 @@ answer = [new.config.backbone_config.model_type, checkpoint_config("ada/series")
 def pulled(side: Side, name: str, **order) -> str:
     program = f"""
 from toolkit.errors import UserError
-from toolkit.models.backbone import checkpoint_config, load_backbone
+from toolkit.models.checkpoints import checkpoint_config, load_backbone
 try:
     answer = checkpoint_config({name!r}).model_type
     load_backbone({name!r}, "bert")

@@ -10,6 +10,7 @@ import torch
 from transformers import BertModel, GPT2Model
 
 from toolkit.data.stores.store import TokenStore
+from toolkit.errors import UserError
 from toolkit.models import word_vectors as vectors_module
 from toolkit.models.initialisation import (
     InitialValues,
@@ -19,6 +20,7 @@ from toolkit.models.initialisation import (
     set_word_embeddings,
     sinusoids,
 )
+from toolkit.models.small.recurrent import RecurrentConfig, RecurrentForClassification
 from toolkit.models.text.bert import BertForPreTraining
 from toolkit.models.text.gpt import GPT2LMHeadModel
 from toolkit.models.word_vectors import WINDOW, cooccurrence, train_word_vectors
@@ -56,8 +58,8 @@ def test_set_positions_changes_the_positions_alone(make):
 
 
 def test_set_positions_needs_positions():
-    with pytest.raises(AssertionError, match="no learned position embeddings"):
-        set_positions(torch.nn.Linear(2, 2), 0.2)
+    with pytest.raises(UserError, match="the model is a toolkit-recurrent; expected one of bert, gpt2"):
+        set_positions(RecurrentForClassification(RecurrentConfig()), 0.2)
 
 
 def queries_and_keys(model) -> list[tuple[torch.Tensor, torch.Tensor]]:

@@ -8,6 +8,8 @@ from scipy.special import expit, log_softmax, rel_entr, softmax
 from sklearn import metrics as reference
 from transformers import BertForSequenceClassification, GPT2ForSequenceClassification
 
+from toolkit.data.series.augmentation import AugmentationConfig, AugmentedBatches
+from toolkit.data.series.dataset import SeriesDataset
 from toolkit.errors import UserError
 from toolkit.models.lora import add_lora, merge_lora
 from toolkit.models.objectives import LOSSES, Objective, ObjectiveConfig
@@ -53,6 +55,22 @@ def test_focal_loss_by_hand():
         loss("classification", LOGITS, LABELS), rel=1e-5)
     assert loss("multi-label", LOGITS, SEVERAL, loss="focal", focal_gamma=0.0) == pytest.approx(
         loss("multi-label", LOGITS, SEVERAL), rel=1e-5)
+
+
+def test_focal_loss_of_mixed_labels():
+    """Of a whole label it is that of the class; of shares the sum over classes, each weighed like the class."""
+    certain = np.eye(3, dtype=np.float32)[LABELS]
+    for options in ({}, {"class_weights": "balanced"}):
+        objective = Objective("classification", ObjectiveConfig("focal", **options), LABELS, 3)
+        logits = torch.from_numpy(LOGITS)
+        assert float(objective(logits, torch.from_numpy(certain))) == pytest.approx(
+            float(objective(logits, torch.from_numpy(LABELS))), rel=1e-5)
+        by_class = sum(objective(logits[row:row + 1], torch.tensor([label])) * float(SOFT[row, label])
+                       for row in range(40) for label in range(3))
+        assert float(objective(logits, torch.from_numpy(SOFT))) == pytest.approx(float(by_class), rel=1e-5)
+    data = SeriesDataset(RNG.normal(size=(6, 1, 20)).astype(np.float32), np.array([0, 1, 2, 0, 1, 2]), ("a", "b", "c"))
+    labels = AugmentedBatches(data, 4, 0, AugmentationConfig(mixup=0.5)).batch(0, range(4))["labels"]
+    assert objective(torch.randn(4, 3), torch.from_numpy(labels)).isfinite()
 
 
 def test_several_labels():

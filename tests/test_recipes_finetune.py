@@ -31,9 +31,10 @@ from toolkit.data.text.labelled import read_table
 from toolkit.errors import UserError
 from toolkit.inference.generation import continue_text, fill_mask
 from toolkit.metrics.intervals import paired_difference
+from toolkit.models.checkpoints import load_checkpoint_tokenizer
 from toolkit.models.presets import count_parameters
 from toolkit.models.text.bert import BertForPreTraining
-from toolkit.models.text.classifier import load_checkpoint_tokenizer, text_classifier
+from toolkit.models.text.classifier import text_classifier
 from toolkit.models.text.gpt import GPT2LMHeadModel
 from toolkit.report import plots as report
 from toolkit.report.plots import plot_arms, plot_confusion, plot_loss

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from toolkit.errors import UserError
+from toolkit.models import registry
 from toolkit.publishing.model_code import add_model_code
 from toolkit.publishing.staging import stage
 
@@ -252,7 +253,8 @@ def test_code_of_ours_travels_without_what_it_does_not_need(run, capsys):
         "AutoModel": "toolkit_models_text_classifier.TextForClassification",
         "AutoModelForSequenceClassification": "toolkit_models_text_classifier.TextForClassification"}
     assert "auto_map" not in json.loads((arm / "model/config.json").read_text())
-    assert code.keys() == {"toolkit_models_text_classifier.py", "toolkit_models_backbone.py"}
+    assert code.keys() == {"toolkit_models_text_classifier.py", "toolkit_models_families.py",
+                           "toolkit_models_loss.py", "toolkit_errors.py"}
     assert 'from_pretrained("ada/bert", trust_remote_code=True)' in (folder / "README.md").read_text()
     assert "def pooled_states" in code["toolkit_models_text_classifier.py"]
     assert "def text_classifier" not in code["toolkit_models_text_classifier.py"]  # makes new ones
@@ -261,13 +263,10 @@ def test_code_of_ours_travels_without_what_it_does_not_need(run, capsys):
 def classes_of_ours() -> list[type]:
     """Every model of toolkit/models that is not made for others of its module to build on."""
     models = []
-    for path in sorted((small.ROOT / "toolkit/models").rglob("*.py")):
-        if 'model_type = "toolkit-' in path.read_text():
-            name = ".".join(path.relative_to(small.ROOT).with_suffix("").parts)
-            values = vars(importlib.import_module(name)).values()
-            here = {value for value in values if isinstance(value, type) and issubclass(value, PreTrainedModel)
-                    and value.__module__ == name}
-            models += [model for model in here if not any(issubclass(other, model) for other in here if other != model)]
+    for name in sorted({entry.module for entry in registry.TABLE.values()}):
+        here = {value for value in vars(importlib.import_module(name)).values()
+                if isinstance(value, type) and issubclass(value, PreTrainedModel) and value.__module__.startswith(name)}
+        models += [model for model in here if not any(issubclass(other, model) for other in here if other != model)]
     return models
 
 

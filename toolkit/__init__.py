@@ -27,8 +27,9 @@ _WHERE = {
     "toolkit.models.initialisation": ("InitialValues", "initialise"),
     "toolkit.models.text.bert": ("BertForPreTraining",),
     "toolkit.models.text.gpt": ("GPT2LMHeadModel",),
-    "toolkit.models.text.classifier": ("text_classifier", "load_checkpoint_tokenizer"),
-    "toolkit.models.series.patches": ("SeriesForClassification", "SeriesForForecasting", "SeriesForMaskedPatches"),
+    "toolkit.models.text.classifier": ("text_classifier",),
+    "toolkit.models.checkpoints": ("load_checkpoint_tokenizer",),
+    "toolkit.models.series": ("SeriesForClassification", "SeriesForForecasting", "SeriesForMaskedPatches"),
     # Training
     "toolkit.run.directory": ("Run",),
     "toolkit.training.impl.distributed": ("make_accelerator",),

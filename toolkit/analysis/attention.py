@@ -12,10 +12,10 @@ import torch
 from transformers import AutoModel, AutoModelForSequenceClassification
 
 from toolkit.errors import UserError
-from toolkit.inference.generation import load_weights, model_directory
-from toolkit.models.backbone import checkpoint_config
+from toolkit.models.checkpoints import checkpoint_config, load_checkpoint_tokenizer, load_weights, model_directory
+from toolkit.models.families import FAMILIES, family
 from toolkit.models.series import patches as series_models
-from toolkit.models.text.classifier import TextConfig, load_checkpoint_tokenizer
+from toolkit.models.text.classifier import TextConfig
 from toolkit.run.provenance import without_machine_paths
 
 
@@ -44,12 +44,11 @@ def text_attention(model: str | Path, text: str, text_pair: str = "") -> Attenti
     """
     directory = model_directory(model)
     config = checkpoint_config(directory)
-    if config.model_type == TextConfig.model_type:
+    if isinstance(config, TextConfig):
         backbone = load_weights(AutoModelForSequenceClassification, directory, model,
                                 attn_implementation="eager").backbone
-    elif config.model_type in ("bert", "gpt2"):
-        own = {"add_pooling_layer": False} if config.model_type == "bert" else {}
-        backbone = load_weights(AutoModel, directory, model, attn_implementation="eager", **own)
+    elif config.model_type in FAMILIES:
+        backbone = load_weights(AutoModel, directory, model, attn_implementation="eager", **family(config).bare)
     else:
         raise UserError(f"{model}: is a {config.model_type}, not a BERT, a GPT-2 or a text classifier around one. Give "
                         f"such a model; series classifiers take a series.")
@@ -59,12 +58,12 @@ def text_attention(model: str | Path, text: str, text_pair: str = "") -> Attenti
     if not 1 <= length <= positions:
         raise UserError(f"text: has {length} tokens; the model has {positions} positions. "
                         f"{'Shorten it.' if length else 'Give some text.'}")
-    if backbone.config.model_type == "gpt2":
+    if not family(config).has_segments:
         batch = {"input_ids": batch["input_ids"]}
     with torch.inference_mode():
         weights = torch.cat(backbone.eval()(**batch, output_attentions=True).attentions).float().numpy()
     labels = tuple(_label(tokenizer, index) for index in batch["input_ids"][0].tolist())
-    return AttentionMaps(without_machine_paths(str(model)), labels, weights, backbone.config.model_type == "gpt2")
+    return AttentionMaps(without_machine_paths(str(model)), labels, weights, family(config).is_causal)
 
 
 def series_attention(model: str | Path, values: np.ndarray, observed: np.ndarray | None = None, channel: int = 0
@@ -77,7 +76,7 @@ def series_attention(model: str | Path, values: np.ndarray, observed: np.ndarray
     """
     directory = model_directory(model)
     config = checkpoint_config(directory)
-    if config.model_type != series_models.SeriesConfig.model_type:
+    if type(config) is not series_models.SeriesConfig:
         raise UserError(f"{model}: is a {config.model_type}, not a model of series in patches. Give one that "
                         f"make finetune-series left; other models take a text.")
     loaded = load_weights(getattr(series_models, config.architectures[0]), directory, model,
@@ -105,7 +104,7 @@ def series_attention(model: str | Path, values: np.ndarray, observed: np.ndarray
                   for start in (config.patch_stride * np.flatnonzero(kept)).tolist())
     labels = tuple(f"{first + start}–{first + stop - 1}" for start, stop in spans)
     return AttentionMaps(without_machine_paths(str(model)), labels, weights,
-                         config.backbone_config.model_type == "gpt2", shown, spans)
+                         family(config).is_causal, shown, spans)
 
 
 def _label(tokenizer, index: int) -> str:

@@ -19,13 +19,12 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.models.bert.modeling_bert import BertLayer
-from transformers.models.gpt2.modeling_gpt2 import GPT2Block
 
 from toolkit.analysis.shuffled_patches import Shuffle, ShuffledContext, moved, outputs_of, shuffled
 from toolkit.data.batches import LabelledBatches
 from toolkit.data.series.windows import WindowBatches
 from toolkit.metrics.tabulate import table
+from toolkit.models.families import FAMILIES, LAYERS
 from toolkit.models.small.keras_forda import KerasBlock
 from toolkit.training.feed import as_tensors, to_device
 
@@ -39,12 +38,11 @@ NO_GRADIENT = 1e-7
 """A gradient this much smaller than the largest is rounding."""
 
 _BRANCHES: dict[type[nn.Module], tuple[tuple[str, str, str], ...]] = {
-    BertLayer: (("attention", "attention.output.dense", "attention"), ("feed-forward", "output.dense", "intermediate")),
-    GPT2Block: (("attention", "attn", "ln_1"), ("feed-forward", "mlp", "ln_2")),
+    **{known.layer: known.branches for known in FAMILIES.values()},
     KerasBlock: (("attention", "attention_branch", "attention_branch"),
                  ("feed-forward", "feed_forward_branch", "feed_forward_branch"))}
 """Block → its branches: what it is called, whose output is added to the stream, and whose input that stream is."""
-_WEIGHTS = {BertLayer: "attention.self", GPT2Block: "attn", KerasBlock: "attention_branch.attention"}
+_WEIGHTS = {**{known.layer: known.attention for known in FAMILIES.values()}, KerasBlock: "attention_branch.attention"}
 """Block → the module that returns its attention's weights (B, heads, queries, keys) second."""
 
 
@@ -187,7 +185,7 @@ def report_dead_branches(model: PreTrainedModel, data: LabelledBatches | WindowB
 def _plainly_computed(model: PreTrainedModel) -> Iterator[None]:
     """Without dropout and autocast, with attention that returns its weights; afterwards as before."""
     training = {module: module.training for module in model.modules()}
-    layers = any(isinstance(module, (BertLayer, GPT2Block)) for module in model.modules())
+    layers = any(isinstance(module, LAYERS) for module in model.modules())
     attention = model.config._attn_implementation
     model.eval()
     if layers:

@@ -14,9 +14,7 @@ import transformers
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, TextStreamer
 
 from toolkit.errors import UserError
-from toolkit.hub import checkpoint_directory
-from toolkit.models.backbone import checkpoint_config
-from toolkit.models.text.classifier import load_checkpoint_tokenizer
+from toolkit.models.checkpoints import checkpoint_config, load_checkpoint_tokenizer, load_weights, model_directory
 from toolkit.run.provenance import without_machine_paths
 
 Kind = Literal["masked", "causal"]
@@ -57,24 +55,6 @@ class Continuation:
         return self.prompt + self.text
 
 
-def model_directory(name: str | Path) -> str:
-    """The directory of a checkpoint: `name` itself, the model of the run that it is, or what a hub id is fetched to.
-
-    UserError for a run without a model; where its parts have one, they are named.
-    """
-    path = checkpoint_directory(name)
-    if (path / "config.json").is_file() or not path.is_dir():
-        return str(path)
-    if (path / "model/config.json").is_file():
-        return str(path / "model")
-    if parts := sorted(str(found.parent) for found in path.glob("*/**/model/config.json")):
-        raise UserError(f"{name}: holds {len(parts)} models; name one, such as {parts[0]}.")
-    if (path / "config.yaml").is_file() or (path / "metrics.jsonl").is_file():
-        raise UserError(f"{name}: this run has no model yet; its first evaluation writes one. Give its command again "
-                        f"to let it go on, or name another run.")
-    return str(path)
-
-
 def open_model(name: str | Path, kind: Kind | None = None) -> LanguageModel:
     """Load a BERT (`masked`) or a GPT (`causal`), onto the GPU where there is one; None: whichever it is.
 
@@ -99,30 +79,6 @@ def open_model(name: str | Path, kind: Kind | None = None) -> LanguageModel:
     model = load_weights(loader, directory, name)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return LanguageModel(without_machine_paths(str(name)), kind, model.to(device).eval(), tokenizer)
-
-
-def load_weights(loader, directory: str, name: str | Path, **options) -> PreTrainedModel:
-    """`loader.from_pretrained` in fp32, with UserErrors for weights that are missing, damaged or not finite."""
-    verbosity, shows_bars = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
-    transformers.logging.set_verbosity_error()  # a head left behind is no news, and what is missing is raised below
-    transformers.logging.disable_progress_bar()
-    try:
-        model, report = loader.from_pretrained(directory, dtype=torch.float32, output_loading_info=True, **options)
-    except Exception as error:  # noqa: BLE001 - safetensors, the hub and transformers each have their own
-        raise UserError(f"{name}: its weights cannot be loaded ({' '.join(str(error).split())[:200]}). Save or fetch "
-                        f"the model again.") from None
-    finally:
-        transformers.logging.set_verbosity(verbosity)
-        if shows_bars:
-            transformers.logging.enable_progress_bar()
-    if absent := sorted(report["missing_keys"]):
-        raise UserError(f"{name}: lacks {len(absent)} weights of a {type(model).__name__}, such as {absent[0]}. Save "
-                        f"or fetch the model again.")
-    for key, weight in model.named_parameters():
-        if not torch.isfinite(weight).all():
-            raise UserError(f"{name}: the weights of {key} are no finite numbers: its training went wrong. Use an "
-                            f"earlier checkpoint, or train again at a lower learning rate.")
-    return model
 
 
 # Continuations

@@ -240,6 +240,12 @@ def _run(function, hidden_states, attention_mask, shape, modules):
 
 
 class _FusedBertLayer(BertLayer):
+    @staticmethod
+    def computes(layer: BertLayer) -> bool:
+        """Whether `layer` is what this class computes."""
+        config = layer.attention.self.config
+        return config.hidden_act == "gelu" and not config.is_decoder
+
     def forward(self, hidden_states, attention_mask=None, *args, **kwargs):
         attention = self.attention.self
         if not _applies(self, kwargs):
@@ -254,6 +260,13 @@ class _FusedBertLayer(BertLayer):
 
 
 class _FusedGPT2Block(GPT2Block):
+    @staticmethod
+    def computes(layer: GPT2Block) -> bool:
+        """Whether `layer` is what this class computes."""
+        config = layer.attn.config
+        return (config.activation_function in ("gelu", "gelu_new", "gelu_pytorch_tanh")
+                and not config.add_cross_attention and not config.reorder_and_upcast_attn)
+
     def forward(self, hidden_states, past_key_values=None, attention_mask=None, *args, **kwargs):
         attention = self.attn
         if past_key_values is not None or not _applies(self, kwargs):
@@ -264,6 +277,10 @@ class _FusedGPT2Block(GPT2Block):
                        hidden_dropout=self.training * attention.resid_dropout.p)
         return _run(_PreNormLayer, hidden_states, attention_mask, shape,
                     (self.ln_1, attention.c_attn, attention.c_proj, self.ln_2, self.mlp.c_fc, self.mlp.c_proj))
+
+
+_FUSED = {BertLayer: _FusedBertLayer, GPT2Block: _FusedGPT2Block}
+"""A family's layer → the same as few large operations."""
 
 
 class _Dropout(torch.nn.Dropout):
@@ -292,12 +309,7 @@ def use_fused_layers(model: PreTrainedModel) -> None:
             module.__class__ = _Dropout
         elif any("lora_" in name for name, _ in module.named_parameters()):
             continue  # its maps are more than their weights
-        elif type(module) is BertLayer:
-            config = module.attention.self.config
-            if config.hidden_act == "gelu" and not config.is_decoder:
-                module.__class__ = _FusedBertLayer
-        elif type(module) is GPT2Block:
-            config = module.attn.config
-            if (config.activation_function in ("gelu", "gelu_new", "gelu_pytorch_tanh")
-                    and not config.add_cross_attention and not config.reorder_and_upcast_attn):
-                module.__class__ = _FusedGPT2Block
+        elif type(module) in _FUSED:
+            fused = _FUSED[type(module)]
+            if fused.computes(module):
+                module.__class__ = fused

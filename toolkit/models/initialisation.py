@@ -12,11 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.models.bert.modeling_bert import BertSelfAttention
-from transformers.models.gpt2.modeling_gpt2 import GPT2Attention
 
 from toolkit.data.stores.store import TokenStore
 from toolkit.errors import UserError
+from toolkit.models.families import family
 from toolkit.models.word_vectors import load_word2vec, train_word_vectors
 
 _EMBEDDING_DEVIATION = 0.1  # of each number of a word vector; 0.05 learns a little slower (recipes/README.md)
@@ -59,12 +58,10 @@ def sinusoids(positions: int, width: int, amplitude: float) -> torch.Tensor:
 
 def set_positions(model: PreTrainedModel, amplitude: float) -> None:
     """Start the learned position embeddings of a BERT or GPT-2 as sinusoids."""
-    for name, module in model.named_modules():
-        if name.split(".")[-1] in ("position_embeddings", "wpe"):
-            with torch.no_grad():
-                module.weight.copy_(sinusoids(*module.weight.shape, amplitude))
-            return
-    raise AssertionError(f"{type(model).__name__} has no learned position embeddings")
+    backbone = model.base_model
+    weight = backbone.get_submodule(family(backbone.config).positions).weight
+    with torch.no_grad():
+        weight.copy_(sinusoids(*weight.shape, amplitude))
 
 
 def set_attention(model: PreTrainedModel, agreement: float) -> None:
@@ -75,13 +72,10 @@ def set_attention(model: PreTrainedModel, agreement: float) -> None:
     factorise such a product; drawing its factors so is the same on average). Weights of variance 1 / width give the
     products a size at which softmax is neither flat nor a single one.
     """
-    for module in model.modules():
-        if isinstance(module, BertSelfAttention):
-            query, key = module.query.weight, module.key.weight
-        elif isinstance(module, GPT2Attention):
-            query, key = module.c_attn.weight.T.chunk(3)[:2]
-        else:
-            continue
+    backbone = model.base_model
+    known = family(backbone.config)
+    for layer in backbone.get_submodule(known.layers):
+        query, key = known.query_and_key(layer)
         width = query.shape[1]
         with torch.no_grad():
             shared, own = torch.randn(2, *query.shape) / math.sqrt(width)

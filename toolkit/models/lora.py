@@ -3,8 +3,7 @@
 from transformers import PreTrainedModel
 
 from toolkit.errors import UserError
-
-_TARGETS = {"bert": ["query", "value"], "gpt2": ["c_attn"]}  # Hu et al., section 4.2; GPT-2 has both in one matrix
+from toolkit.models.families import family
 
 
 def add_lora(model: PreTrainedModel, rank: int) -> None:
@@ -17,10 +16,10 @@ def add_lora(model: PreTrainedModel, rank: int) -> None:
     if rank < 1:
         raise UserError(f"training.lora_rank is {rank}; it must be at least 1.")
     backbone = model.base_model
-    family = backbone.config.model_type
+    known = family(backbone.config)
     backbone.requires_grad_(False)
-    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=_TARGETS[family],
-                                       fan_in_fan_out=family == "gpt2"), backbone)
+    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(known.lora_targets),
+                                       fan_in_fan_out=known.weights_are_inputs_first), backbone)
 
 
 def merge_lora(model: PreTrainedModel) -> PreTrainedModel:

@@ -1,12 +1,14 @@
-"""Cross-entropy of a linear output layer, some rows at a time: the logits never exist whole.
+"""The loss of classifiers; and cross-entropy of a linear output layer, some rows at a time.
 
-At a vocabulary of thousands the logits are by far the largest tensor of a small model, and passing over them in main
-memory again and again (softmax, its gradient, conversions) costs more than the matrix products. Some rows at a time
-they fit the cache; the gradient is taken in the forward pass, while they are there (as in Hsu et al. 2024, *Liger
-Kernel*).
+In the latter the logits never exist whole. At a vocabulary of thousands they are by far the largest tensor of a small
+model, and passing over them in main memory again and again (softmax, its gradient, conversions) costs more than the
+matrix products. Some rows at a time they fit the cache; the gradient is taken in the forward pass, while they are there
+(as in Hsu et al. 2024, *Liger Kernel*).
 """
 
 import torch
+from transformers import PreTrainedConfig
+from transformers.loss.loss_utils import ForSequenceClassificationLoss
 
 _LOGITS_AT_ONCE = {"cpu": 2**21, "cuda": 2**26, "mps": 2**24}
 """8 MB where a cache must hold them, 256 MB where a product must be large to be fast."""
@@ -88,3 +90,17 @@ def linear_cross_entropy(hidden: torch.Tensor, weight: torch.Tensor, labels: tor
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
     with torch.autocast(kind, enabled=False):
         return _LinearCrossEntropy.apply(hidden, weight, bias, labels, dtype, torch.is_grad_enabled())
+
+
+def classification_loss(config: PreTrainedConfig, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """() the mean loss that `config.problem_type` asks for, by transformers' own rule; logits (B, num_labels).
+
+    single_label_classification: cross-entropy, labels (B,) of class ids; multi_label_classification: binary
+    cross-entropy, labels (B, num_labels) of 0 and 1; regression: squared error, labels (B,) or (B, num_labels).
+    Where it is None: regression with one label, else by the labels, whole numbers being class ids; what was found is
+    kept in the configuration.
+    """
+    kind = config.problem_type
+    if kind in ("regression", "multi_label_classification") or (kind is None and config.num_labels == 1):
+        labels = labels.float()  # numbers, or 0 and 1, whatever they came as
+    return ForSequenceClassificationLoss(labels, logits.float(), config)

@@ -39,7 +39,8 @@ class ObjectiveConfig:
 class Objective:
     """`loss(logits, labels)` → sum over examples, and `probabilities(logits)`, for one kind of labels.
 
-    Labels: (n,) class ids; (n, classes) of 0 and 1, or of probabilities; (n,) numbers. Logits: (n, classes) or (n, 1).
+    Labels: (n,) class ids, or (n, classes) their shares, as mixup makes them; (n, classes) of 0 and 1, or of
+    probabilities; (n,) numbers. Logits: (n, classes) or (n, 1).
     """
 
     def __init__(self, task: Task, config: ObjectiveConfig, train_labels: np.ndarray, classes: int):
@@ -66,9 +67,14 @@ class Objective:
         if self.loss_name == "cross-entropy":
             losses = F.cross_entropy(logits, labels, weight=weights, label_smoothing=self.smoothing, reduction="none")
         elif self.task == "classification":
-            log_p = logits.log_softmax(-1).gather(1, labels[:, None])[:, 0]
-            losses = -log_p * (1 - log_p.exp()) ** self.gamma
-            losses = losses if weights is None else losses * weights[labels]
+            log_p = logits.log_softmax(-1)
+            if labels.is_floating_point():  # of mixed series: each class's loss by its share of the label
+                losses = -log_p * (1 - log_p.exp()) ** self.gamma * labels
+                losses = (losses if weights is None else losses * weights).sum(1)
+            else:
+                log_p = log_p.gather(1, labels[:, None])[:, 0]
+                losses = -log_p * (1 - log_p.exp()) ** self.gamma
+                losses = losses if weights is None else losses * weights[labels]
         elif self.task == "multi-label":
             labels = labels.float()
             losses = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from transformers import BertConfig, BertModel, GPT2Config, GPT2Model
+from transformers import BertConfig, GPT2Config
 
 from toolkit.errors import UserError, did_you_mean
+from toolkit.models.families import FAMILIES, family
 
 _BERT_VOCABULARY = 30_522  # WordPiece of google-research/bert, uncased
 _GPT1_VOCABULARY = 40_478  # 40,000 BPE merges and the symbols they start from
@@ -95,6 +96,26 @@ PRESETS: dict[str, Preset] = {p.name: p for p in (
 )}
 
 
+def _bert_settings(shape: Preset, vocab_size: int, positions: int) -> dict[str, Any]:
+    return {"num_hidden_layers": shape.layers, "num_attention_heads": shape.heads, "hidden_size": shape.width,
+            "intermediate_size": 4 * shape.width, "vocab_size": vocab_size, "max_position_embeddings": positions,
+            "hidden_act": "gelu"}
+
+
+def _gpt2_settings(shape: Preset, vocab_size: int, positions: int) -> dict[str, Any]:
+    # GPT2Config's default ids belong to GPT-2's own vocabulary and lie outside a smaller one.
+    end = _GPT2_END_OF_TEXT if vocab_size == _GPT2_VOCABULARY else None
+    # `gelu_pytorch_tanh` is the tanh approximation that the paper's `gelu_new` spells out, in one kernel instead of
+    # six; checkpoints are interchangeable.
+    return {"n_layer": shape.layers, "n_head": shape.heads, "n_embd": shape.width, "vocab_size": vocab_size,
+            "n_positions": positions, "activation_function": "gelu_pytorch_tanh", "bos_token_id": end,
+            "eos_token_id": end}
+
+
+_FAMILIES = {"bert": (FAMILIES["bert"], _bert_settings), "gpt": (FAMILIES["gpt2"], _gpt2_settings)}
+"""What a preset calls its family → that family, and what of a shape its configuration takes."""
+
+
 def preset(name: str) -> Preset:
     """The preset called `name`; UserError (a ValueError) with the nearest name when there is none."""
     if name not in PRESETS:
@@ -113,25 +134,10 @@ def model_config(name: str, vocab_size: int | None = None, max_position_embeddin
     shape = preset(name)
     vocab_size = shape.vocab_size if vocab_size is None else vocab_size
     positions = shape.max_position_embeddings if max_position_embeddings is None else max_position_embeddings
-    settings: dict[str, Any]
-    if shape.family == "bert":
-        config_class = BertConfig
-        settings = {"num_hidden_layers": shape.layers, "num_attention_heads": shape.heads,
-                    "hidden_size": shape.width, "intermediate_size": 4 * shape.width,
-                    "vocab_size": vocab_size, "max_position_embeddings": positions, "hidden_act": "gelu"}
-        rates = ("hidden_dropout_prob", "attention_probs_dropout_prob")
-    else:
-        config_class = GPT2Config
-        # GPT2Config's default ids belong to GPT-2's own vocabulary and lie outside a smaller one.
-        end = _GPT2_END_OF_TEXT if vocab_size == _GPT2_VOCABULARY else None
-        # `gelu_pytorch_tanh` is the tanh approximation that the paper's `gelu_new` spells out, in one kernel
-        # instead of six; checkpoints are interchangeable.
-        settings = {"n_layer": shape.layers, "n_head": shape.heads, "n_embd": shape.width,
-                    "vocab_size": vocab_size, "n_positions": positions,
-                    "activation_function": "gelu_pytorch_tanh", "bos_token_id": end, "eos_token_id": end}
-        rates = ("resid_pdrop", "embd_pdrop", "attn_pdrop")
+    known, settings_of = _FAMILIES[shape.family]
+    config_class, settings = known.config, settings_of(shape, vocab_size, positions)
     if dropout is not None:
-        settings |= dict.fromkeys(rates, dropout)
+        settings |= dict.fromkeys(known.dropouts, dropout)
     fields = {field.name for field in dataclasses.fields(config_class)}
     for key in overrides:
         if key not in fields:
@@ -146,5 +152,5 @@ def count_parameters(name: str, vocab_size: int | None = None) -> int:
     """
     config = model_config(name, vocab_size)
     with torch.device("meta"):
-        model = BertModel(config) if isinstance(config, BertConfig) else GPT2Model(config)
+        model = family(config).model(config)
     return sum(parameter.numel() for parameter in model.parameters())

@@ -14,11 +14,10 @@ from typing import Any
 
 from toolkit.config import read_yaml
 from toolkit.errors import UserError
+from toolkit.models.registry import module_of
 from toolkit.run.directory import home, name_of, read_metrics
 from toolkit.run.files import read_json
 from toolkit.run.provenance import without_machine_paths
-
-MODELS = Path(__file__).parents[1] / "models"
 
 
 @dataclass(frozen=True)
@@ -158,11 +157,7 @@ class Facts:
     @property
     def module(self) -> str | None:
         """The module of this package that knows the model's class; None where transformers does."""
-        kind = (self.model or {}).get("model_type", "")
-        found = next((".".join(("toolkit.models", *path.relative_to(MODELS).with_suffix("").parts))
-                      for path in sorted(MODELS.rglob("*.py"))
-                      if f'model_type = "{kind}"' in path.read_text(encoding="utf-8")), None)
-        return found and found.removesuffix(".classifier").removesuffix(".patches")
+        return module_of((self.model or {}).get("model_type"))
 
     @cached_property
     def energy(self) -> dict | None:

@@ -59,9 +59,14 @@ def usage(facts: Facts, model: str) -> str:
 
 def heading(facts: Facts) -> str:
     """One sentence on what it is; and, above everything, that a run has not ended."""
+    from toolkit.models.families import (
+        FAMILIES,  # with transformers' models: seconds, which reading runs should not take
+    )
+
     shape, what = facts.shape, kind(facts)
     size = f"{facts.parameters:,} parameters" if facts.parameters else ""
-    inside = {"bert": "BERT", "gpt2": "GPT"}.get(shape.get("model_type"), facts.architecture or "model")
+    known = FAMILIES.get(shape.get("model_type"))
+    inside = known.title if known else facts.architecture or "model"
     lines = []
     if facts.result is None:
         steps = facts.records[-1]["step"] if facts.records else 0

@@ -12,7 +12,8 @@ import re
 import sys
 from pathlib import Path
 
-from toolkit.models.backbone import checkpoint_config, model_class
+from toolkit.models.checkpoints import checkpoint_config
+from toolkit.models.registry import model_class
 from toolkit.run.files import read_json, write_json
 
 _OURS = re.compile(r"\bfrom toolkit((?:\.\w+)+) import\b")

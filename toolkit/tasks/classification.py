@@ -16,6 +16,7 @@ from toolkit.data.batches import LabelledBatches
 from toolkit.errors import UserError
 from toolkit.models.lora import add_lora, merge_lora
 from toolkit.models.objectives import Objective, ObjectiveConfig, Task
+from toolkit.models.registry import reads_text
 from toolkit.run.directory import Run
 from toolkit.run.files import write_atomic
 from toolkit.tasks.base import Description, fit, for_all, write_arrays
@@ -44,12 +45,13 @@ class FineTuningConfig(TrainingConfig):
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
 
 
-_TEXT_MODULES = (None, "toolkit.models.text")
 DESCRIPTIONS = (
-    Description("text", lambda name, module, values: name.endswith("Classification") and module in _TEXT_MODULES,
+    Description("text", lambda name, module, values: name.endswith("Classification")
+                and reads_text(values.get("model_type")),
                 "text-classification", lambda inside, size, start, figures: f"A {inside} of {size} that classifies "
                 f"texts, fine-tuned from {start}.", "cross-entropy of the label", is_classifier=True),
-    Description("series", lambda name, module, values: name.endswith("Classification") and module not in _TEXT_MODULES,
+    Description("series", lambda name, module, values: name.endswith("Classification")
+                and not reads_text(values.get("model_type")),
                 "other", lambda inside, size, start, figures: f"A model of {size} that classifies time series"
                 + (f", fine-tuned from {start}." if start else "."), "cross-entropy of the label", is_classifier=True))
 

@@ -1,13 +1,14 @@
 """Optimisers, and the learning-rate schedule as a function of the share of the budget that is used."""
 
 import math
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
+
+from toolkit.models.families import is_embedding, layer_number, maps_side_by_side
 
 
 @dataclass
@@ -77,7 +78,7 @@ def make_optimizers(model: torch.nn.Module, config: OptimConfig,
     """
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     hidden = {id(parameter) for name, parameter in named
-              if config.optimizer == "muon" and parameter.ndim == 2 and (".layer." in name or ".h." in name)}
+              if config.optimizer == "muon" and parameter.ndim == 2 and layer_number(name) is not None}
     shares = _layer_shares([name for name, _ in named], config.layerwise_lr_decay)
 
     def groups(parameters: list[tuple[str, torch.nn.Parameter]], rate: float, **options) -> list[dict]:
@@ -97,8 +98,8 @@ def make_optimizers(model: torch.nn.Module, config: OptimConfig,
     if hidden:
         matrices = [(name, parameter) for name, parameter in named if id(parameter) in hidden]
         optimizers.append(Muon(
-            [*groups([(n, p) for n, p in matrices if ".c_attn." not in n], config.muon_learning_rate, maps=1),
-             *groups([(n, p) for n, p in matrices if ".c_attn." in n], config.muon_learning_rate, maps=3)],
+            [group for maps in (1, 3) for group in groups([(n, p) for n, p in matrices if maps_side_by_side(n) == maps],
+                                                          config.muon_learning_rate, maps=maps)],
             lr=config.muon_learning_rate, momentum=config.muon_momentum, weight_decay=config.weight_decay,
             adjust_lr_fn="match_rms_adamw", product_dtype=product_dtype))
     for optimizer in optimizers:
@@ -109,11 +110,10 @@ def make_optimizers(model: torch.nn.Module, config: OptimConfig,
 
 def _layer_shares(names: list[str], decay: float) -> dict[str, float]:
     """Parameter → its share of the rate: 1 for what lies above the layers, decay^n for embeddings below n of them."""
-    layers = {name: int(found[1]) for name in names if (found := re.search(r"\.(?:layer|h)\.(\d+)\.", name))}
+    layers = {name: number for name in names if (number := layer_number(name)) is not None}
     top = max(layers.values(), default=-1) + 1
-    below = ("embeddings.", ".wte.", ".wpe.")
     return {name: decay ** (top - layers[name] if name in layers else
-                            top + 1 if any(part in name for part in below) else 0) for name in names}
+                            top + 1 if is_embedding(name) else 0) for name in names}
 
 
 class WeightAverage(torch.optim.Optimizer):

@@ -20,6 +20,7 @@ from transformers.models.bert.modeling_bert import BertLayer
 from transformers.models.gpt2.modeling_gpt2 import GPT2Block
 from transformers.pytorch_utils import Conv1D
 
+from toolkit.models.families import family
 from toolkit.models.series.patches import SeriesConfig, SeriesForClassification
 from toolkit.models.small.perceptron import PerceptronConfig, PerceptronForClassification
 
@@ -138,14 +139,10 @@ class AblatedSeriesForClassification(SeriesForClassification):
     def __init__(self, config: AblatedSeriesConfig):
         super().__init__(config)
         if config.attention != "full":
-            for module in list(self.backbone.modules()):
-                if isinstance(module, (BertLayer, GPT2Block)):
-                    _replace_attention(module, config)
+            for layer in self.backbone.get_submodule(family(config).layers):
+                _ABLATED[type(layer)](layer, config)
         if not config.positions:
-            if config.backbone_config.model_type == "bert":
-                self.backbone.embeddings.position_embeddings = NoPositions()
-            else:
-                self.backbone.wpe = NoPositions()
+            self.backbone.set_submodule(family(config).positions, NoPositions())
 
     @classmethod
     def new(cls, config: AblatedSeriesConfig) -> "AblatedSeriesForClassification":
@@ -157,21 +154,22 @@ class AblatedSeriesForClassification(SeriesForClassification):
         raise ValueError("ablated models start from random weights: AblatedSeriesForClassification.new(config)")
 
 
-def _replace_attention(layer: BertLayer | GPT2Block, config: AblatedSeriesConfig) -> None:
+def _ablate_bert(layer: BertLayer, config: AblatedSeriesConfig) -> None:
     shape = config.backbone_config
-    mixer = config.attention == "mixer"
-    if isinstance(layer, BertLayer):
-        layer.__class__ = AblatedBertLayer
-        own = layer.attention
-        if mixer:  # dropout, residual connection and norm stay in `output`
-            own.self = PatchMixer(shape.max_position_embeddings, shape.hidden_size, 0.0)
-            own.output.dense = nn.Identity()
-        else:
-            own.self = FixedMixing(config.attention, own.self.value, nn.Identity(), causal=False)
-        return
+    layer.__class__ = AblatedBertLayer
+    own = layer.attention
+    if config.attention == "mixer":  # dropout, residual connection and norm stay in `output`
+        own.self = PatchMixer(shape.max_position_embeddings, shape.hidden_size, 0.0)
+        own.output.dense = nn.Identity()
+    else:
+        own.self = FixedMixing(config.attention, own.self.value, nn.Identity(), causal=False)
+
+
+def _ablate_gpt2(layer: GPT2Block, config: AblatedSeriesConfig) -> None:
+    shape = config.backbone_config
     layer.__class__ = AblatedGPT2Block
     own = layer.attn
-    if mixer:
+    if config.attention == "mixer":
         layer.attn = PatchMixer(shape.max_position_embeddings, shape.hidden_size, config.dropout)
         return
     value = Conv1D(shape.hidden_size, shape.hidden_size)
@@ -179,6 +177,10 @@ def _replace_attention(layer: BertLayer | GPT2Block, config: AblatedSeriesConfig
         value.weight.copy_(own.c_attn.weight[:, -shape.hidden_size:])
         value.bias.copy_(own.c_attn.bias[-shape.hidden_size:])
     layer.attn = FixedMixing(config.attention, value, nn.Sequential(own.c_proj, own.resid_dropout), causal=True)
+
+
+_ABLATED = {BertLayer: _ablate_bert, GPT2Block: _ablate_gpt2}
+"""Layer → what takes its attention out, in place."""
 
 
 def at_budget(config: Sized, parameters: int) -> Sized:
@@ -205,10 +207,8 @@ def _with_width(config: Sized, width: int) -> Sized:
     config = copy.deepcopy(config)
     if isinstance(config, PerceptronConfig):
         config.hidden_sizes = [width] * len(config.hidden_sizes)
-    elif config.backbone_config.model_type == "bert":
-        config.backbone_config.intermediate_size = width
     else:
-        config.backbone_config.n_inner = width
+        setattr(config.backbone_config, family(config).feed_forward_size, width)
     return config
 
 

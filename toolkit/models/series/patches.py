@@ -21,16 +21,11 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from toolkit.hub import checkpoint_directory
-from toolkit.models.backbone import (
-    BackboneModel,
-    backbone_config,
-    checkpoint_config,
-    load_backbone,
-    new_backbone,
-    pretrained_config,
-)
+from toolkit.models.checkpoints import load_backbone, pretrained_config
+from toolkit.models.families import BackboneModel, backbone_config, family, new_backbone
 from toolkit.models.forecast_output import ForecastOutput
 from toolkit.models.initialisation import set_positions
+from toolkit.models.loss import classification_loss
 from toolkit.models.series.embedding import (
     ConvolutionalPatches,
     LinearPatches,
@@ -105,6 +100,10 @@ class SeriesConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     @property
+    def hidden_size(self) -> int:
+        return self.backbone_config.hidden_size
+
+    @property
     def embedded_channels(self) -> int:
         """Channels of one patch."""
         return self.num_channels if self.channels == "mixed" else 1
@@ -165,16 +164,15 @@ class SeriesModel(BackboneModel):
                 raise ValueError("pretrained=True needs a checkpoint directory, not only a configuration")
             source_config = backbone
         else:
-            source_config = checkpoint_config(backbone)
+            source_config = pretrained_config(backbone, SeriesConfig)
         names = [str(name) for name in label_names]
         if names:
             settings |= {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
-        if source_config.model_type == SeriesConfig.model_type:
+        if type(source_config) is SeriesConfig:
             return cls._from_series(backbone, source_config, pretrained, settings)
-        shape = source_config if isinstance(backbone, PreTrainedConfig) else pretrained_config(backbone)
+        config = SeriesConfig(backbone_config=source_config, **settings)
         if not pretrained:
-            return cls._random(SeriesConfig(backbone_config=shape, **settings))
-        config = SeriesConfig(backbone_config=shape, **settings)
+            return cls._random(config)
         source = load_backbone(backbone, config.backbone_config.model_type)
         config.embedding_std = source.get_input_embeddings().weight.std().item()
         source.set_input_embeddings(None)
@@ -220,9 +218,9 @@ class SeriesModel(BackboneModel):
         """What One Fits All tunes of a text model (Zhou et al. 2023, section 3): its norms and positions; beside them
         the patch embedding and the head, which are new.
         """
+        known = family(self.backbone.config)
         for name, parameter in self.backbone.named_parameters():
-            kind = name.lower()
-            parameter.requires_grad_("norm" in kind or "ln_" in kind or "position_embeddings" in kind or "wpe" in kind)
+            parameter.requires_grad_(known.is_norm_or_position(name))
 
     def embed(self, values: torch.Tensor, observed: torch.Tensor | None = None, seen: torch.Tensor | None = None
               ) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -251,6 +249,7 @@ class SeriesModel(BackboneModel):
             mask = patches_observed(observed, config.patch_length, config.patch_stride)
             # Where nothing at all was observed every patch is read, as zeros: attention to none would be undefined.
             mask = torch.where(mask.sum(1, keepdim=True) > 0, mask, torch.ones_like(mask))
+        values = values.to(self.backbone.dtype)  # loaded in bf16 or fp16; statistics and losses are of what came in
         return self.patch_embedding(values, observed if seen is None else seen), mask
 
     def scaled(self, values: torch.Tensor, observed: torch.Tensor | None
@@ -265,7 +264,10 @@ class SeriesModel(BackboneModel):
 
 
 class SeriesForClassification(SeriesModel):
-    """Series → classes (or numbers): the mean over patches of the backbone's states, then one linear map."""
+    """Series → classes (or numbers): the mean over patches of the backbone's states, then one linear map.
+
+    For low-rank adapters give `peft` the names of the backbone's maps, as `toolkit.models.text` says.
+    """
 
     def __init__(self, config: SeriesConfig):
         super().__init__(config)
@@ -278,10 +280,10 @@ class SeriesForClassification(SeriesModel):
     @can_return_tuple
     def forward(self, values: torch.Tensor, observed: torch.Tensor | None = None, labels: torch.Tensor | None = None,
                 **kwargs: Any) -> SequenceClassifierOutput:
-        """values (B, C, L) float, observed (B, C, L), labels (B,) int64 → logits (B, num_labels) and, given labels of
-        classes, the loss. Further arguments, such as output_attentions, go to the backbone. Errors: as `embed`.
+        """values (B, C, L) float, observed (B, C, L), labels → logits (B, num_labels) and, given labels, the loss
+        (`classification_loss`). Further arguments, such as output_attentions, go to the backbone. Errors: as `embed`.
         """
-        rows, layers = len(values), self.config.pooling == "layers"
+        rows, layers = values.shape[0], self.config.pooling == "layers"
         patches, mask = self.embed(self.scaled(values, observed)[0], observed)
         asked = kwargs.pop("output_hidden_states", None)
         encoded = self.backbone(inputs_embeds=patches, attention_mask=mask, use_cache=False,
@@ -289,8 +291,9 @@ class SeriesForClassification(SeriesModel):
         states = [patches, *encoded.hidden_states[1:]] if layers else [encoded.last_hidden_state]
         pooled = torch.cat([_mean(state, mask) for state in states], -1)
         pooled = pooled.view(rows, -1, pooled.shape[-1]).mean(1)  # over independent channels
-        logits = self.classifier(self.dropout(self.head_norm(pooled.float())))
-        loss = None if labels is None else F.cross_entropy(logits.float(), labels)
+        pooled = pooled.float().to(self.classifier.weight.dtype)
+        logits = self.classifier(self.dropout(self.head_norm(pooled)))
+        loss = None if labels is None else classification_loss(self.config, logits, labels)
         return SequenceClassifierOutput(loss=loss, logits=logits, attentions=encoded.attentions,
                                         hidden_states=encoded.hidden_states if asked else None)
 
@@ -330,7 +333,7 @@ class SeriesForForecasting(SeriesModel):
         states = encoded.last_hidden_state
         if mask is not None:
             states = states * mask[..., None].to(states.dtype)
-        prediction = self.forecast(self.dropout(states.flatten(1))).view(len(values), -1, config.horizon)
+        prediction = self.forecast(self.dropout(states.flatten(1))).view(values.shape[0], -1, config.horizon)
         prediction = prediction.to(values.dtype) * deviation + mean
         loss = None if future is None else F.mse_loss(prediction, future)
         return ForecastOutput(loss=loss, prediction=prediction, hidden_states=encoded.hidden_states,
@@ -380,8 +383,8 @@ class SeriesForMaskedPatches(SeriesModel):
 
         target = by_patch((values - mean) / deviation)
         share = by_patch(masked).mean(-1, keepdim=True)
-        encoded = self.backbone(inputs_embeds=patches + share * self.mask_embedding, attention_mask=mask,
-                                use_cache=False, **kwargs)
+        embedded = patches + share.to(self.mask_embedding.dtype) * self.mask_embedding
+        encoded = self.backbone(inputs_embeds=embedded, attention_mask=mask, use_cache=False, **kwargs)
         prediction = self.reconstruction(self.dropout(encoded.last_hidden_state)).float()
         hidden = by_patch(masked if observed is None else masked & observed.bool())
         loss = ((prediction - target) ** 2 * hidden).sum() / hidden.sum().clamp(min=1)

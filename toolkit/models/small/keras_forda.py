@@ -21,6 +21,8 @@ from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils.generic import can_return_tuple
 
+from toolkit.models.loss import classification_loss
+
 HEADS, KEY_DIM, FEED_FORWARD, BLOCKS, MLP_UNITS = 4, 256, 4, 4, 128
 DROPOUT, MLP_DROPOUT, EPSILON = 0.25, 0.4, 1e-6
 
@@ -130,17 +132,17 @@ class KerasForda(PreTrainedModel):
     @can_return_tuple
     def forward(self, values: torch.Tensor, observed: torch.Tensor | None = None, labels: torch.Tensor | None = None,
                 **kwargs: Any) -> SequenceClassifierOutput:
-        """values (B, 1, length) float, labels (B,) int64 → logits (B, num_labels) and, given labels, the loss.
+        """values (B, 1, length) float, labels → logits (B, num_labels) and, given labels, the loss.
 
         The example knows no missing values: where `observed` says there are some, they count as the zeros they are.
         """
         if values.shape[1:] != (1, self.config.length):
             raise ValueError(f"expected values of shape (batch, 1, {self.config.length}), not {tuple(values.shape)}")
-        x = values.transpose(1, 2)
+        x = values.transpose(1, 2).to(self.mlp[0].weight.dtype)
         for block in self.blocks:
             x = block(x)
         logits = self.mlp(x.mean(-1))  # GlobalAveragePooling1D over the one channel
-        loss = None if labels is None else F.cross_entropy(logits.float(), labels)
+        loss = None if labels is None else classification_loss(self.config, logits, labels)
         return SequenceClassifierOutput(loss=loss, logits=logits)
 
     def without_blocks(self, values: torch.Tensor) -> torch.Tensor:

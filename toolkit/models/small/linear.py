@@ -74,7 +74,7 @@ class _LinearForecaster(PreTrainedModel):
                              f"{tuple(values.shape)}")
         # The work is small; in bf16 the 336 products of a forecast would be rounded to 3 digits.
         with torch.autocast(values.device.type, enabled=False):
-            prediction = self.predict(carried_forward(values.float(), observed))
+            prediction = self.predict(carried_forward(values.to(self.dtype), observed)).float()
             loss = None if future is None else F.mse_loss(prediction, future.float())
         output = ForecastOutput(loss=loss, prediction=prediction)
         return output.to_tuple() if return_dict is False else output
@@ -112,7 +112,7 @@ class DLinear(_LinearForecaster):
     def predict(self, values: torch.Tensor) -> torch.Tensor:
         # trend(A x) + remainder(x − A x) is one linear map. Averaging the weights in place of every series takes a
         # third of the time of a step of 256 windows.
-        average = moving_average(self.config.context_length, self.config.moving_average, values.device)
+        average = moving_average(self.config.context_length, self.config.moving_average, values.device).to(values.dtype)
         weight = self.remainder.weight + (self.trend.weight - self.remainder.weight) @ average
         return F.linear(values, weight, self.trend.bias + self.remainder.bias)
 

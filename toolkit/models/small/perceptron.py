@@ -14,6 +14,8 @@ from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils.generic import can_return_tuple
 
+from toolkit.models.loss import classification_loss
+
 
 class PerceptronConfig(PreTrainedConfig):
     """Defaults are the MLP of Wang et al. (2017), *Time series classification from scratch with deep neural networks*,
@@ -68,8 +70,8 @@ class PerceptronForClassification(PreTrainedModel):
     def forward(self, values: torch.Tensor, observed: torch.Tensor | None = None, labels: torch.Tensor | None = None
                 ) -> SequenceClassifierOutput:
         """values (B, C, L) float, observed (B, C, L) true or 1 where there is a value (the rest is read as zeros),
-        labels (B,) → logits (B, num_labels) and, given labels, the loss: cross-entropy, or the squared error where
-        problem_type is regression. ValueError for other channels than the configuration's, or longer series.
+        labels (B,) → logits (B, num_labels) and, given labels, the loss (`classification_loss`).
+        ValueError for other channels than the configuration's, or longer series.
         """
         config: PerceptronConfig = self.config
         if values.ndim != 3 or values.shape[1] != config.num_channels or values.shape[2] > config.series_length:
@@ -78,12 +80,8 @@ class PerceptronForClassification(PreTrainedModel):
         if observed is not None:
             values = values.masked_fill(~observed.bool(), 0.0)
         filled = F.pad(values, (0, config.series_length - values.shape[-1]))
-        logits = self.classifier(self.hidden(filled.flatten(1)))
-        loss = None
-        if labels is not None and config.problem_type == "regression":
-            loss = F.mse_loss(logits[:, 0].float(), labels.float())
-        elif labels is not None:
-            loss = F.cross_entropy(logits.float(), labels)
+        logits = self.classifier(self.hidden(filled.flatten(1).to(self.classifier.weight.dtype)))
+        loss = None if labels is None else classification_loss(config, logits, labels)
         return SequenceClassifierOutput(loss=loss, logits=logits)
 
 

@@ -16,6 +16,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils.generic import can_return_tuple
 
+from toolkit.models.loss import classification_loss
 from toolkit.models.small.attention_scores import SCORES, Score, attention_weights
 
 _CELLS = {"rnn": (nn.RNN, 1), "lstm": (nn.LSTM, 4), "gru": (nn.GRU, 3)}
@@ -66,7 +67,8 @@ class RecurrentForClassification(PreTrainedModel):
     It is the weight of an input that is always 1. Weights start as Keras's do: Glorot-uniform, recurrent ones
     orthogonal, biases 0, those of the LSTM's forget gate 1 (Jozefowicz et al. 2015).
 
-    All is computed in fp32, whatever the run's format: rounding would add up over hundreds of steps.
+    All is computed in the format of its weights, fp32 whatever the run's is: rounding would add up over hundreds of
+    steps.
     """
 
     config_class = RecurrentConfig
@@ -111,15 +113,14 @@ class RecurrentForClassification(PreTrainedModel):
     def forward(self, values: torch.Tensor, observed: torch.Tensor | None = None, labels: torch.Tensor | None = None
                 ) -> SequenceClassifierOutput:
         """values (B, C, L) float, observed (B, C, L) true or 1 where there is a value, labels (B,) → logits
-        (B, num_labels) and, given labels, the loss: cross-entropy, or the squared error where problem_type is
-        regression.
+        (B, num_labels) and, given labels, the loss (`classification_loss`).
 
         With attention, `attentions` is a tuple of one (B, T) tensor of weights. Steps after the last observed one
         change nothing; steps before it at which nothing was observed are read as zeros and get no weight. ValueError
         for other channels than the configuration's, or a series longer than its series_length where that is given.
         """
         with torch.autocast(values.device.type, enabled=False):
-            steps, seen = self._steps(values.float(), observed)
+            steps, seen = self._steps(values.to(self.classifier.weight.dtype), observed)
             states, ends = self._states(steps, seen)
             weights = None
             pooled = ends
@@ -127,11 +128,7 @@ class RecurrentForClassification(PreTrainedModel):
                 weights = attention_weights(self.score(states, ends), seen)
                 pooled = torch.einsum("bt,btd->bd", weights, states)
             logits = self.classifier(self.dropout(pooled))
-        loss = None
-        if labels is not None and self.config.problem_type == "regression":
-            loss = F.mse_loss(logits[:, 0], labels.float())
-        elif labels is not None:
-            loss = F.cross_entropy(logits, labels)
+        loss = None if labels is None else classification_loss(self.config, logits, labels)
         return SequenceClassifierOutput(loss=loss, logits=logits, attentions=None if weights is None else (weights,))
 
     def _steps(self, values: torch.Tensor, observed: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:

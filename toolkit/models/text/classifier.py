@@ -18,19 +18,12 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
 from transformers.utils.generic import can_return_tuple
 
-from toolkit.errors import UserError
-from toolkit.models.backbone import (
-    BackboneModel,
-    backbone_config,
-    checkpoint_config,
-    load_backbone,
-    new_backbone,
-    pretrained_config,
-)
-from toolkit.tokenization.load import load_tokenizer
+from toolkit.models.checkpoints import load_backbone, pretrained_config
+from toolkit.models.families import BackboneModel, backbone_config, family, new_backbone
+from toolkit.models.loss import classification_loss
 
 Pooling = Literal["layers", "mean", "max", "cls"]
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
@@ -45,31 +38,50 @@ def pooled_states(backbone: PreTrainedModel, pooling: Pooling, input_ids: torch.
     layer's alone; `max`: their largest values. A text longer than the backbone has positions is read in windows of
     that many tokens, and pooled over all of them.
     """
-    inside = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-    extra = {}
-    if token_type_ids is not None and backbone.config.model_type == "bert":
-        extra["token_type_ids"] = token_type_ids
-    rows, length = input_ids.shape
-    positions = backbone.config.max_position_embeddings
-    windows = -(-length // positions)
-    text = torch.arange(rows, device=input_ids.device).repeat_interleave(windows)  # which each window belongs to
-    if windows > 1:
-        def cut(tokens):
-            return F.pad(tokens, (0, windows * positions - length)).view(rows * windows, positions)[filled]
+    return _read(backbone, pooling, {"input_ids": input_ids}, attention_mask, token_type_ids)[0]
 
-        filled = F.pad(inside, (0, windows * positions - length)).view(rows * windows, positions).any(1)
-        input_ids, inside, extra = cut(input_ids), cut(inside), {name: cut(value) for name, value in extra.items()}
-        text = text[filled]
+
+def _read(backbone: PreTrainedModel, pooling: Pooling, tokens: dict[str, torch.Tensor],
+          attention_mask: torch.Tensor | None, token_type_ids: torch.Tensor | None, **asked: Any
+          ) -> tuple[torch.Tensor, BaseModelOutput]:
+    """Pooled states, and what the backbone gave: of windows, (W, positions, …), where texts are longer than that.
+
+    tokens: `input_ids` (B, T) or `inputs_embeds` (B, T, width), by that name.
+    """
+    value = next(iter(tokens.values()))
+    rows, length = value.shape[:2]
+    inside = torch.ones(rows, length, dtype=torch.long, device=value.device) if attention_mask is None \
+        else attention_mask
+    if token_type_ids is not None and family(backbone.config).has_segments:
+        tokens["token_type_ids"] = token_type_ids
+    positions = backbone.config.max_position_embeddings
+    text = None  # which text each window belongs to; each to its own where none is longer than a window
+    if length > positions:
+        windows = -(-length // positions)
+
+        def windowed(tensor):
+            padding = (0, 0) * (tensor.ndim - 2) + (0, windows * positions - length)
+            return F.pad(tensor, padding).view(rows * windows, positions, *tensor.shape[2:])
+
+        filled = windowed(inside).any(1)
+        text = torch.arange(rows, device=value.device).repeat_interleave(windows)[filled]
+        inside, tokens = windowed(inside)[filled], {key: windowed(kept)[filled] for key, kept in tokens.items()}
     by_layer = pooling == "layers"
-    encoded = backbone(input_ids, attention_mask=inside, output_hidden_states=by_layer, **extra)
+    asked["output_hidden_states"] = by_layer or asked.get("output_hidden_states")
+    encoded = backbone(**tokens, attention_mask=inside, **asked)
     if pooling == "max":
         largest = encoded.last_hidden_state.float().masked_fill(inside[:, :, None] == 0, -torch.inf).amax(1)
-        return largest.new_full((rows, largest.shape[1]), -torch.inf).scatter_reduce(
-            0, text[:, None].expand_as(largest), largest, "amax")
+        if text is not None:
+            largest = largest.new_full((rows, largest.shape[1]), -torch.inf).scatter_reduce(
+                0, text[:, None].expand_as(largest), largest, "amax")
+        return largest, encoded
     states = encoded.hidden_states if by_layer else [encoded.last_hidden_state]
     sums = torch.cat([(state.float() * inside[:, :, None]).sum(1) for state in states], -1)
-    tokens = sums.new_zeros(rows).index_add(0, text, inside.sum(1).float())
-    return sums.new_zeros(rows, sums.shape[1]).index_add(0, text, sums) / tokens[:, None]
+    counts = inside.sum(1).float()
+    if text is not None:
+        counts = sums.new_zeros(rows).index_add(0, text, counts)
+        sums = sums.new_zeros(rows, sums.shape[1]).index_add(0, text, sums)
+    return sums / counts[:, None], encoded
 
 
 class TextConfig(PreTrainedConfig):
@@ -89,9 +101,18 @@ class TextConfig(PreTrainedConfig):
         self.pad_token_id = self.backbone_config.pad_token_id
         super().__post_init__(**kwargs)
 
+    @property
+    def hidden_size(self) -> int:
+        return self.backbone_config.hidden_size
+
 
 class TextForClassification(BackboneModel):
-    """A text classifier around transformers' BertModel (without pooler) or GPT2Model; dropout before the head only."""
+    """A text classifier around transformers' BertModel (without pooler) or GPT2Model; dropout before the head only.
+
+    For low-rank adapters name the backbone's maps, for `peft` knows them only for models of transformers':
+    `LoraConfig(target_modules=list(family(model.config).lora_targets), modules_to_save=["classifier"])`, with `family`
+    of toolkit.models.families. They are query and value of BERT, c_attn of GPT-2.
+    """
 
     config_class = TextConfig
 
@@ -105,34 +126,26 @@ class TextForClassification(BackboneModel):
         self.post_init()
 
     @can_return_tuple
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None,
-                token_type_ids: torch.Tensor | None = None, labels: torch.Tensor | None = None
+    def forward(self, input_ids: torch.Tensor | None = None, attention_mask: torch.Tensor | None = None,
+                token_type_ids: torch.Tensor | None = None, labels: torch.Tensor | None = None,
+                inputs_embeds: torch.Tensor | None = None, output_hidden_states: bool | None = None, **kwargs: Any
                 ) -> SequenceClassifierOutput:
-        """input_ids, attention_mask, token_type_ids (B, T), of any length → logits (B, num_labels) and, given labels
-        (B,), the loss.
+        """input_ids, attention_mask, token_type_ids (B, T), of any length → logits (B, num_labels) and, given labels,
+        the loss (`classification_loss`). inputs_embeds (B, T, width): in place of input_ids.
+
+        Further arguments, such as output_attentions, go to the backbone. Its hidden states and attentions are those of
+        the texts or, where T is more than it has positions, of their windows of that many tokens, text by text.
+        ValueError unless one of input_ids and inputs_embeds is given.
         """
-        pooled = pooled_states(self.backbone, self.config.pooling, input_ids, attention_mask, token_type_ids)
-        logits = self.classifier(self.dropout(pooled))
-        return SequenceClassifierOutput(loss=None if labels is None else F.cross_entropy(logits.float(), labels),
-                                        logits=logits)
-
-
-def load_checkpoint_tokenizer(path: str, longest: int | None = None) -> PreTrainedTokenizerBase:
-    """The tokenizer beside a checkpoint, checked against the model; GPT's pads with its end token.
-
-    longest: tokens of the longest text, where texts are not read in windows.
-    """
-    config, tokenizer = checkpoint_config(path), load_tokenizer(path)
-    config = getattr(config, "backbone_config", config)
-    if len(tokenizer) > config.vocab_size:
-        raise UserError(f"{path}: its tokenizer has {len(tokenizer)} tokens, its model embeds {config.vocab_size}. "
-                        f"They do not belong together; use the tokenizer the model was trained with.")
-    if longest and longest > config.max_position_embeddings:
-        raise UserError(f"{path}: max_length is {longest}, but the model has {config.max_position_embeddings} "
-                        f"positions. Lower data.max_length, or use another pooling than cls: they read windows.")
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("give either input_ids or inputs_embeds")
+        tokens = {"input_ids": input_ids} if inputs_embeds is None else {"inputs_embeds": inputs_embeds}
+        pooled, encoded = _read(self.backbone, self.config.pooling, tokens, attention_mask, token_type_ids,
+                                output_hidden_states=output_hidden_states, **kwargs)
+        logits = self.classifier(self.dropout(pooled).to(self.classifier.weight.dtype))
+        loss = None if labels is None else classification_loss(self.config, logits, labels)
+        return SequenceClassifierOutput(loss=loss, logits=logits, attentions=encoded.attentions,
+                                        hidden_states=encoded.hidden_states if output_hidden_states else None)
 
 
 def text_classifier(path: str, label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase, pretrained: bool,
