@@ -120,7 +120,9 @@ def test_every_model_type_of_ours_is_in_the_table():
             if isinstance(node, ast.Assign) and [last_name(target) for target in node.targets] == ["model_type"] \
                     and isinstance(node.value, ast.Constant) and str(node.value.value).startswith("toolkit-"):
                 found[node.value.value] = ".".join(path.relative_to(small.ROOT).with_suffix("").parts)
-    assert len(found) >= 8 and found == {name: entry.module for name, entry in registry.TABLE.items()}
+    assert len(found) >= 8 and found.keys() == registry.TABLE.keys()
+    for name, module in found.items():  # or the package that takes it in
+        assert registry.TABLE[name].module in (module, module.rpartition(".")[0])
 
 
 def test_a_checkpoint_is_enough_to_find_its_class(tmp_path):
@@ -135,7 +137,7 @@ assert "transformers" not in sys.modules, "reading the table takes seconds"
 from toolkit.models.checkpoints import checkpoint_config
 for name, entry in registry.TABLE.items():
     config = checkpoint_config({str(tmp_path)!r} + "/" + name)
-    assert (config.model_type, type(config).__module__) == (name, entry.module), config
+    assert config.model_type == name and type(config).__module__.startswith(entry.module), config
     assert registry.model_class(config) is None
     config.architectures = [type(config).__name__]
     assert registry.model_class(config) is type(config)
