@@ -32,7 +32,8 @@ def main(argv: list[str]) -> None:
     from toolkit.data.text.labelled import read_texts  # only now: --help waits for no library
     from toolkit.inference.generation import fill_masks
 
-    texts = [settings.text] if settings.text else [text for text, _ in read_texts(settings.texts, settings.text_column)]
+    texts = [settings.text] if settings.text else [
+        text for text, _ in read_texts(settings.texts, settings.text_column, option="texts")]
     for text, masks in zip(texts, fill_masks(settings.model, texts, settings.top_k, settings.batch_size), strict=True):
         print(text)
         for guesses in masks:

@@ -54,7 +54,7 @@ def main(argv: list[str]) -> None:
     from toolkit.inference.generation import generate, open_model
 
     prompts = [settings.prompt] if settings.prompt else [
-        text for text, _ in read_texts(settings.prompts, settings.text_column)]
+        text for text, _ in read_texts(settings.prompts, settings.text_column, option="prompts")]
     streams = len(prompts) == settings.num_beams == settings.num_return_sequences == 1 and not settings.output
     opened = open_model(settings.model, "causal")
     found = generate(opened, prompts, max_new_tokens=settings.max_new_tokens, temperature=settings.temperature,

@@ -16,7 +16,7 @@ from pyarrow import parquet
 from toolkit.config import from_dict
 from toolkit.data.text.documentation_task import documentation_passages
 from toolkit.data.text.examples import LabelledText, few_shot, split_off
-from toolkit.data.text.labelled import TextDataSection, load_data, read_labelled, read_table
+from toolkit.data.text.labelled import TextDataSection, load_data, read_labelled, read_table, read_texts
 from toolkit.data.text.python_docs import PACKAGES
 from toolkit.errors import UserError
 
@@ -536,3 +536,21 @@ def test_documentation_passages_are_masked_whole_paragraphs(tmp_path):
     assert numbers == sorted(set(numbers))
     assert numbers[0] == 0
     assert numbers[-1] == 57
+
+
+def test_messages_name_the_options_that_the_caller_has(tmp_path):
+    # Once wrong: corpus.errors was advised for labelled files, and data.text_column by predict, which has text_column.
+    binary = tmp_path / "binary.tsv"
+    binary.write_bytes(b"text\tlabel\nthe \0 sea\tlow\n")
+    with pytest.raises(UserError, match=r"looks binary \(a NUL byte at offset 15\)\. Give plain UTF-8 text\.$"):
+        read_table(binary)
+    (tmp_path / "texts.csv").write_text("text,label\nsea,a\n")
+    with pytest.raises(UserError, match=r"has no column 'words' \(text_column\)"):
+        read_texts(str(tmp_path / "texts.csv"), "words")
+    with pytest.raises(UserError, match=r"\(prompts\)"):
+        read_texts(str(tmp_path / "absent.csv"), option="prompts")
+    section = from_dict(TextDataSection, {"train": "a.csv", "test": "b.csv", "max_length": 0}, "config", "sets.trec.")
+    with pytest.raises(UserError, match=r"sets\.trec: sets\.trec\.max_length is 0"):
+        load_data(section)
+    with pytest.raises(UserError, match=r"data: data\.max_length is 0"):
+        load_data(TextDataSection(train="a.csv", test="b.csv", max_length=0))

@@ -170,9 +170,9 @@ def test_every_kind_gives_its_documents_however_it_is_packed(tmp_path, kind, pac
     suffix, pack = PACKINGS[packing]
     path = write(tmp_path / (name + suffix), pack(content.encode()))
     expected = [Document(place.replace(name, path.name), path.name, text) for place, text in expected]
-    assert documents_of(path, Reading(**options)) == expected
+    assert documents_of(path, Reading(section="corpus.", **options)) == expected
     for skip in (1, 2, 9):
-        assert documents_of(path, Reading(**options), skip) == expected[skip:]
+        assert documents_of(path, Reading(section="corpus.", **options), skip) == expected[skip:]
 
 
 @pytest.mark.parametrize("kind", [pyarrow.string(), pyarrow.large_string(), pyarrow.string_view(),
@@ -414,7 +414,7 @@ def test_bad_input_is_refused_in_a_line_with_file_place_and_remedy(tmp_path, mon
     path = write(tmp_path / name, content)
     for module in (sources, documents_module):
         monkeypatch.setattr(module, "LONGEST", 1000)
-    _, message = until_error(path, Reading(**options))
+    _, message = until_error(path, Reading(section="corpus.", **options))
     assert message.startswith(str(path) + reason)
     assert remedy in message
 
@@ -522,7 +522,7 @@ def test_json_nested_without_end_is_refused(tmp_path):
 def test_parquet_that_is_not_utf8_is_refused_or_replaced(tmp_path):
     column = pyarrow.array([b"fine", b"caf\xe9 \xef\xbf\xbd"]).view(pyarrow.string())
     path = write(tmp_path / "a.parquet", table(text=column))
-    documents, message = until_error(path)
+    documents, message = until_error(path, Reading(section="corpus."))
     assert [document.text for document in documents] == ["fine"]
     assert message == (f"{path}, row 2: 'text' is not valid UTF-8 at byte 3. Convert it, or set corpus.errors to "
                        f"replace.")
@@ -532,14 +532,14 @@ def test_parquet_that_is_not_utf8_is_refused_or_replaced(tmp_path):
 
 
 def test_marks_line_ends_and_rows_without_text_are_counted(tmp_path):
-    reading = Reading()
+    reading = Reading(section="corpus.")
     assert texts_of(write(tmp_path / "a.txt", b"\xef\xbb\xbfone\r\ntwo\n\r\nthree\r"), reading) == [
         "one\r\ntwo\n\r\nthree\r"]
     assert reading.counts == {"byte_order_marks": 1, "windows_line_ends": 2}
     write(tmp_path / "b/a.csv", b"\xef\xbb\xbftext,n\r\none,1\r\n")
     write(tmp_path / "b/b.jsonl.gz", gz(b'\xef\xbb\xbf{"text": null}\n{"text": "\\ufefftwo"}\n{"text": null}'))
     write(tmp_path / "b/c.parquet", table(text=["three", None]))
-    reading = Reading()
+    reading = Reading(section="corpus.")
     assert texts_of(tmp_path / "b", reading) == ["one", "", "\ufefftwo", "", "three", ""]
     assert reading.counts == {"byte_order_marks": 2, "windows_line_ends": 2, "without_text": 3}
 
@@ -617,7 +617,7 @@ for source, options, skip in order["read"]:
     try:
         for part in list_parts(source):
             result["identity"] = part.identity
-            for document in read_part(part, Reading(**options), skip):
+            for document in read_part(part, Reading(section="corpus.", **options), skip):
                 result["documents"].append([document.name, document.source, document.text])
     except UserError as error:
         result["error"] = str(error)

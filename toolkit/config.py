@@ -48,7 +48,10 @@ def from_dict(cls: type[Config], values: dict, where: str = "config", prefix: st
                 continue
             raise UserError(f"{where}: '{prefix}{field.name}' is missing. Set it in the YAML file or with "
                             f"--{prefix}{field.name}.")
-    return cls(**arguments)
+    made = cls(**arguments)
+    if prefix and hasattr(cls, "section"):  # of classes whose messages say by what name the caller knows them
+        made.section = prefix
+    return made
 
 
 def free(default: Any = dataclasses.MISSING, **options: Any) -> Any:

@@ -108,7 +108,7 @@ class Probes:
             tokenizer = copy.deepcopy(tokenizer)
             tokenizer.pad_token = tokenizer.eos_token
         for name, values in config.sets.items():
-            section = from_dict(TextDataSection, values or {}, f"probes.sets.{name}")
+            section = from_dict(TextDataSection, values or {}, "probes", f"probes.sets.{name}.")
             train, validation, _ = load_data(section)
             draws = [draw(train, config.labels, seed) for seed in range(config.draws)]
             used, place = np.unique(np.concatenate(draws), return_inverse=True)

@@ -110,4 +110,4 @@ def _labels(path: Path, found: FileSeries, label_names: Sequence[str] | None, no
         if cell is None or cell != cell or (isinstance(cell, str) and cell.strip() in ("", "?")):
             raise UserError(f"{place}: the label is missing. Fill it in, or remove the series.")
     known = None if label_names is None else tuple(label_names)
-    return numbered(found.labels, found.places, "label", known, str(path), note, if_quantities="")
+    return numbered(found.labels, found.places, "label", known, str(path), note)

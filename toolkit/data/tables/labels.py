@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -22,6 +22,8 @@ _NOTHING = ("nan", "na", "n/a", "null", "none")
 class LabelSpec:
     """Where labels stand in a table, and what they are."""
 
+    section: ClassVar[str] = "data."
+    """What these keys begin with in the caller's configuration, for messages; `config.from_dict` sets it."""
     task: Task = "classification"
     """classification: one label each; multi-label: any number of them; distribution: a probability for every class;
     regression: a number."""
@@ -36,7 +38,7 @@ class LabelSpec:
 def read_labels(data: LabelSpec, cells: list, places: list[str], known: tuple[str, ...] | None, role: str,
                 note: Note) -> tuple[np.ndarray, tuple[str, ...]]:
     """The cells of the label columns as an array, and the names of the classes."""
-    column = data.label_column
+    column, at = data.label_column, data.section
     if data.task == "regression":
         return _numbers(cells, places, column, "a number").astype(np.float32), ("value",)
     if data.label_columns:
@@ -47,9 +49,10 @@ def read_labels(data: LabelSpec, cells: list, places: list[str], known: tuple[st
             return _distributions(table, places, role, note), tuple(data.label_columns)
         wrong = (table != 0) & (table != 1)
         refuse(wrong.any(1), places, lambda i: f"'{data.label_columns[wrong[i].argmax()]}' is "
-                f"{table[i][wrong[i]][0]:g}, where 0 or 1 was expected", "Set data.task to distribution for "
+                f"{table[i][wrong[i]][0]:g}, where 0 or 1 was expected", f"Set {at}task to distribution for "
                 "probabilities, or correct them.")
         return table.astype(np.float32), tuple(data.label_columns)
+    quantities = f" Where labels are quantities, set {at}task to regression."
     # Parted by a separator, an empty cell is no label at all.
     refuse([_is_missing(cell) and not (data.label_separator and isinstance(cell, str)) for cell in cells], places,
             lambda i: f"'{column}' is {_shown(cells[i])}", "Fill or remove them.")
@@ -58,14 +61,15 @@ def read_labels(data: LabelSpec, cells: list, places: list[str], known: tuple[st
         refuse([not isinstance(cell, list) or not cell or len(cell) != size for cell in cells], places,
                 lambda i: f"'{column}' is {_shown(cells[i])}, where a list of {size or 'as many'} probabilities was "
                 f"expected",
-                "Give every row one probability a class, or name a column a class in data.label_columns.")
+                f"Give every row one probability a class, or name a column a class in {at}label_columns.")
         table = np.stack([_numbers([cell[i] for cell in cells], places, f"{column}[{i}]", "a probability")
                           for i in range(size)], axis=1)
         return _distributions(table, places, role, note), known or tuple(map(str, range(size)))
     if data.task == "classification":
         refuse([isinstance(cell, (list, dict)) for cell in cells], places, lambda i: f"'{column}' is "
-                f"{_shown(cells[i])}, where one label was expected", "Set data.task to multi-label for several.")
-        return numbered(cells, places, column, known, role, note)
+                f"{_shown(cells[i])}, where one label was expected",
+                f"Set {at}task to multi-label for several.")
+        return numbered(cells, places, column, known, role, note, quantities)
     # multi-label: names in one cell
     if data.label_separator:
         split = [cell if isinstance(cell, list) else list(filter(str.strip, str(cell).split(data.label_separator)))
@@ -73,13 +77,13 @@ def read_labels(data: LabelSpec, cells: list, places: list[str], known: tuple[st
     else:
         split = cells
     refuse([not isinstance(cell, list) for cell in split], places, lambda i: f"'{column}' is {_shown(cells[i])}, "
-            f"where a list of labels was expected", "Say what parts them (data.label_separator), or name a column a "
-            "class in data.label_columns.")
+            f"where a list of labels was expected", f"Say what parts them ({at}label_separator), or "
+            f"name a column a class in {at}label_columns.")
     refuse([any(_is_missing(name) or isinstance(name, (list, dict)) for name in cell) for cell in split], places,
             lambda i: f"'{column}' is {_shown(cells[i])}, where names were expected", "Correct or remove them.")
     owner = np.repeat(np.arange(len(split)), [len(cell) for cell in split])
     flat, names = numbered([name for cell in split for name in cell], [places[i] for i in owner], column, known, role,
-                           note)
+                           note, quantities)
     table = np.zeros((len(cells), len(names)), np.float32)
     table[owner, flat] = 1
     without = int((table.sum(1) == 0).sum())
@@ -89,9 +93,11 @@ def read_labels(data: LabelSpec, cells: list, places: list[str], known: tuple[st
 
 
 def numbered(cells: list, places: list[str], column: str, known: tuple[str, ...] | None, role: str, note: Note,
-             if_quantities: str = " Where labels are quantities, set data.task to regression."
-             ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Labels as indices into their names: without blanks around them and, where all are numbers, in one spelling."""
+             if_quantities: str = "") -> tuple[np.ndarray, tuple[str, ...]]:
+    """Labels as indices into their names: without blanks around them and, where all are numbers, in one spelling.
+
+    if_quantities: advice where an unknown label is a number.
+    """
     # A float that is whole was an integer before pandas met an empty cell in its column.
     given = [str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell) for cell in cells]
     labels = [label.strip() for label in given]

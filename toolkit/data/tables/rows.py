@@ -14,19 +14,22 @@ from toolkit.errors import UserError, did_you_mean
 SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 
 
-def read_rows(source: str, role: str, keys: dict[str, str]) -> Iterator[tuple[str, list]]:
-    """(where it stands, the cells of the columns in `keys`, in their order) of every row. keys: column → what names it
-    in the configuration.
+def read_rows(source: str, role: str, keys: dict[str, str], section: str = "data.") -> Iterator[tuple[str, list]]:
+    """(where it stands, the cells of the columns in `keys`, in their order) of every row.
+
+    keys: column → what names it in the caller's configuration; role: what names the source there; section: what both
+    begin with.
     """
+    keys, option = {column: section + key if key else "" for column, key in keys.items()}, section + role
     if source.startswith("hub:"):
-        yield from _hub_rows(source, role, keys)
+        yield from _hub_rows(source, role, keys, option)
         return
     readers = {".tsv": _table_rows, ".csv": _table_rows, ".jsonl": _json_rows, ".parquet": _parquet_rows}
-    for part in list_parts(source, f"data.{role}"):
+    for part in list_parts(source, option):
         kind = part.path and file_kind(part.path)
         if kind not in readers:
             raise UserError(f"{part.path or source}: texts with labels are read from .tsv, .csv, .jsonl or .parquet "
-                            f"files and from data sets on the hub (data.{role}).")
+                            f"files and from data sets on the hub ({option}).")
         yield from readers[kind](part.path, keys)
 
 
@@ -90,12 +93,12 @@ def hub_splits(name: str) -> dict:
         return dict(builder.as_streaming_dataset())
 
 
-def _hub_rows(source: str, role: str, keys: dict[str, str]) -> Iterator[tuple[str, list]]:
+def _hub_rows(source: str, role: str, keys: dict[str, str], option: str) -> Iterator[tuple[str, list]]:
     name, _, split = source.partition("#")
     splits = hub_splits(name)
     split = split or next((own for own in SPLITS[role] if own in splits), role)
     if split not in splits:
-        raise UserError(f"{name}: has no split '{split}' (data.{role}). Name one of its splits: "
+        raise UserError(f"{name}: has no split '{split}' ({option}). Name one of its splits: "
                         f"{', '.join(f'{name}#{known}' for known in splits)}.")
     features, rows = splits[split].features or {}, None
     try:
@@ -142,4 +145,5 @@ def _streaming(name: str) -> Iterator[None]:
 def _need(keys: dict[str, str], columns: Iterable[str], place: str) -> None:
     for column, key in keys.items():
         if column not in columns:
-            raise UserError(f"{place}: has no column '{column}' (data.{key}).{did_you_mean(column, columns)}")
+            named = f" ({key})" if key else ""
+            raise UserError(f"{place}: has no column '{column}'{named}.{did_you_mean(column, columns)}")

@@ -38,7 +38,13 @@ class Reading:
     text_column: str = "text"
     hub_split: str = "train"
     errors: str = "strict"
+    section: str = field(default="", compare=False)
+    """What the caller's options begin with, for messages: "corpus."; empty where it has none of these."""
     counts: Counter = field(default_factory=Counter, compare=False)
+
+    def or_replace(self) -> str:
+        """The remedy beside repairing the file, in the caller's words."""
+        return f", or set {self.section}errors to replace" if self.section else ""
 
 
 @dataclass(frozen=True)
@@ -154,7 +160,7 @@ def _decode(line: bytes, path: Path, number: int, offset: int, reading: Reading)
     if b"\0" in line:
         if not replace:
             raise UserError(f"{path}: looks binary (a NUL byte at offset {offset + line.index(0)}). Give plain UTF-8 "
-                            f"text, or set corpus.errors to replace.")
+                            f"text{reading.or_replace()}.")
         reading.counts["replaced_characters"] += line.count(0)
         line = line.replace(b"\0", "\ufffd".encode())
     try:
@@ -162,7 +168,7 @@ def _decode(line: bytes, path: Path, number: int, offset: int, reading: Reading)
     except UnicodeDecodeError as error:
         if not replace:
             raise UserError(f"{path}: not valid UTF-8 at byte {offset + error.start} (line {number}). Convert it, for "
-                            f"instance with `iconv -f latin1 -t utf-8`, or set corpus.errors to replace.") from None
+                            f"instance with `iconv -f latin1 -t utf-8`{reading.or_replace()}.") from None
         return replaced(line, reading)
 
 

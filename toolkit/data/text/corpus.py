@@ -60,7 +60,8 @@ class CorpusConfig:
     """ISO 639-1 code, for the sentence splitter."""
 
     def reading(self) -> Reading:
-        return Reading(**{item.name: getattr(self, item.name) for item in fields(Reading) if item.name != "counts"})
+        return Reading(**{item.name: getattr(self, item.name) for item in fields(Reading)
+                          if item.name not in ("counts", "section")}, section="corpus.")
 
 
 def normalise(text: str) -> str:

@@ -178,8 +178,8 @@ def _parquet_documents(path: Path, reading: Reading) -> Iterator[tuple[int, str]
 
 def _decode_text(value: bytes, error: UnicodeDecodeError, where: str, reading: Reading) -> str:
     if reading.errors == "strict":
-        raise UserError(f"{where}: '{reading.text_column}' is not valid UTF-8 at byte {error.start}. Convert it, or "
-                        f"set corpus.errors to replace.") from None
+        raise UserError(f"{where}: '{reading.text_column}' is not valid UTF-8 at byte {error.start}. Convert it"
+                        f"{reading.or_replace()}.") from None
     return replaced(value, reading)
 
 
@@ -189,14 +189,14 @@ def _checked_text(value: object, where: str, reading: Reading) -> str:
         return ""
     if not isinstance(value, str):
         raise UserError(f"{where}: '{reading.text_column}' is {type(value).__name__}, not text. Name another column "
-                        f"with corpus.text_column, or convert it.")
+                        f"with {reading.section}text_column, or convert it.")
     if len(value) > LONGEST:
         raise UserError(f"{where}: a document of more than {LONGEST >> 20} MB. Split it into several.")
     if "\0" in value or not value.isascii():
         text, broken = re.subn("[\0\ud800-\udfff]", "\ufffd", value)  # JSON can spell what UTF-8 cannot
         if broken and reading.errors == "strict":
-            raise UserError(f"{where}: holds NUL or half of a surrogate pair, which are no text. Repair it, or set "
-                            f"corpus.errors to replace.")
+            raise UserError(f"{where}: holds NUL or half of a surrogate pair, which are no text. Repair "
+                            f"it{reading.or_replace()}.")
         if broken:
             reading.counts["replaced_characters"] += broken
         return text

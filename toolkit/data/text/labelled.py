@@ -51,11 +51,11 @@ def load_data(data: TextDataSection, note: Note = lambda line: None) -> tuple[La
     _check_section(data)
     if data.corpus_dir:
         parts = documentation_splits(data.corpus_dir)
-        _check_train(parts[0], data.corpus_dir, note)
+        _check_train(parts[0], data.corpus_dir, data.section, note)
     else:
         sources = _sources(data, note)
         train = read_labelled(sources["train"], data, note=note)
-        _check_train(train, sources["train"], note)
+        _check_train(train, sources["train"], data.section, note)
         validation, test = (read_labelled(sources[role], data, role, train.label_names, note) if sources[role] else None
                             for role in ("validation", "test"))
         if validation is None:
@@ -79,12 +79,12 @@ def read_labelled(source: str, data: TextDataSection, role: str = "train", label
     text_columns = [column for column in (data.text_column, data.text_pair_column) if column]
     keys = dict(zip(text_columns, ("text_column", "text_pair_column"), strict=False))
     keys |= dict.fromkeys(data.label_columns, "label_columns") or {data.label_column: "label_column"}
-    limit, long = CHARACTERS * data.max_length, 0
+    at, limit, long = data.section, CHARACTERS * data.max_length, 0
     places, texts, cells = [], [[] for _ in text_columns], []
-    for place, row in read_rows(source, role, keys):
+    for place, row in read_rows(source, role, keys, at):
         places.append(place)
         for column, kept, text in zip(text_columns, texts, row, strict=False):
-            text = _checked_text(text, place, column)
+            text = _checked_text(text, place, column, at)
             if len(text) > limit:  # a cell of 10 MB must cost no more than what the model can read of it
                 long, text = long + 1, text.strip()
                 text = (f"{text[: limit // 2]} {text[-(limit // 2):]}" if data.long_texts == "head+tail"
@@ -93,27 +93,30 @@ def read_labelled(source: str, data: TextDataSection, role: str = "train", label
         labels = row[len(text_columns):]
         cells.append(labels if data.label_columns else labels[0])
     if not places:
-        raise UserError(f"{source}: has no rows (data.{role}). Give it texts with labels.")
+        raise UserError(f"{source}: has no rows ({at}{role}). Give it texts with labels.")
     for column, kept in zip(text_columns, texts, strict=True):
         refuse([not text.strip() for text in kept], places, lambda i, column=column: f"'{column}' is empty",
                 "Fill or remove them.")
     if long:
         note(f"{role}: {long:,} texts of more than {limit:,} characters were cut to that before tokenising; "
-             f"data.max_length is {data.max_length} tokens")
+             f"{at}max_length is {data.max_length} tokens")
     labels, names = read_labels(data, cells, places, label_names, role, note)
     return LabelledText(texts[0], labels, names, texts[1] if data.text_pair_column else None, data.task)
 
 
-def read_texts(source: str, text_column: str = "text", text_pair_column: str = "") -> list[tuple[str, str | None]]:
-    """(text, second text or None) of every row of a source, or of every line of a .txt file."""
+def read_texts(source: str, text_column: str = "text", text_pair_column: str = "", option: str = "file"
+               ) -> list[tuple[str, str | None]]:
+    """(text, second text or None) of every row of a source, or of every line of a .txt file. option: what the caller
+    names the source by.
+    """
     if file_kind(Path(source)) == ".txt":
         if text_pair_column:
             raise UserError(f"{source}: a .txt file has no columns, so no '{text_pair_column}'. Leave it out.")
         return [(line.strip(), None) for _, line in read_lines(Path(source), Reading()) if line.strip()]
     keys = {text_column: "text_column"} | ({text_pair_column: "text_pair_column"} if text_pair_column else {})
     return [(texts[0], texts[1] if text_pair_column else None) for texts in (
-        [_checked_text(cell, place, column) for cell, column in zip(row, keys, strict=True)]
-        for place, row in read_rows(source, "file", keys))]
+        [_checked_text(cell, place, column, "") for cell, column in zip(row, keys, strict=True)]
+        for place, row in read_rows(source, option, keys, ""))]
 
 
 # --- what is asked for, and what is told --------------------------------------------------------------------------
@@ -121,6 +124,7 @@ def read_texts(source: str, text_column: str = "text", text_pair_column: str = "
 
 def _sources(data: TextDataSection, note: Note) -> dict[str, str]:
     """Split → where it is read. A data set on the hub that is named for training gives its own other splits too."""
+    at = data.section
     sources = {"train": data.train, "validation": data.validation, "test": data.test}
     if data.train.startswith("hub:"):
         name = data.train.partition("#")[0]
@@ -131,41 +135,45 @@ def _sources(data: TextDataSection, note: Note) -> dict[str, str]:
                 sources[role] = own
                 note(f"{role}: {own}, since data.{role} is empty")
         if not sources["test"]:
-            raise UserError(f"data.test is empty, and {name} has no test split. Give data.test, for instance one of "
-                            f"its splits: {', '.join(f'{name}#{split}' for split in splits)}.")
+            raise UserError(f"{at}test is empty, and {name} has no test split. Give {at}test, for instance "
+                            f"one of its splits: {', '.join(f'{name}#{split}' for split in splits)}.")
     if not sources["test"]:
-        raise UserError("data: give data.train and data.test, or data.corpus_dir for the built-in task.")
+        raise UserError(f"{at.rstrip('.')}: give {at}train and {at}test, or {at}corpus_dir for the built-in "
+                        f"task.")
     return sources
 
 
 def _check_section(data: TextDataSection) -> None:
+    at = data.section
     columns = [data.text_column, data.text_pair_column, *(data.label_columns or [data.label_column])]
     columns = [column for column in columns if column]
     twice = [column for column in columns if columns.count(column) > 1]
+    labels_in_columns = data.task in ("multi-label", "distribution")
     wrong = [
-        (not (data.corpus_dir or data.train), "give data.train and data.test, or data.corpus_dir for the built-in "
-                                              "task."),
-        (data.corpus_dir and data.task != "classification", f"data.task is {data.task}; the built-in task of "
-                                                            f"data.corpus_dir is classification."),
+        (not (data.corpus_dir or data.train),
+         f"give {at}train and {at}test, or {at}corpus_dir for the built-in task."),
+        (data.corpus_dir and data.task != "classification",
+         f"{at}task is {data.task}; the built-in task of {at}corpus_dir is classification."),
         (twice, f"column '{twice and twice[0]}' is named twice. Texts and labels are different columns."),
-        (not 0 < data.validation_share < 1, f"data.validation_share is {data.validation_share}; it must lie between 0 "
-                                            f"and 1."),
-        (data.max_length < 1, f"data.max_length is {data.max_length}; give at least 16 tokens."),
-        (data.label_columns and data.task not in ("multi-label", "distribution"),
-         f"data.label_columns is given, but data.task is {data.task}. Set it to multi-label or distribution, or name "
-         f"one column in data.label_column."),
+        (not 0 < data.validation_share < 1,
+         f"{at}validation_share is {data.validation_share}; it must lie between 0 and 1."),
+        (data.max_length < 1, f"{at}max_length is {data.max_length}; give at least 16 tokens."),
+        (data.label_columns and not labels_in_columns,
+         f"{at}label_columns is given, but {at}task is {data.task}. Set it to multi-label or distribution, or name one "
+         f"column in {at}label_column."),
         (data.label_separator and data.task != "multi-label",
-         f"data.label_separator is given, but data.task is {data.task}. Set it to multi-label, or leave it out."),
-        (data.shots is not None and data.shots < 1, f"data.shots is {data.shots}; give at least 1, or leave it out."),
+         f"{at}label_separator is given, but {at}task is {data.task}. Set it to multi-label, or leave it out."),
+        (data.shots is not None and data.shots < 1,
+         f"{at}shots is {data.shots}; give at least 1, or leave it out."),
         (data.shots and data.task != "classification",
-         f"data.shots counts the examples of each class; with data.task {data.task} leave it out."),
+         f"{at}shots counts the examples of each class; with {at}task {data.task} leave it out."),
     ]
     for found, message in wrong:
         if found:
-            raise UserError(f"data: {message}")
+            raise UserError(f"{at.rstrip('.')}: {message}")
 
 
-def _check_train(train: LabelledText, source: str, note: Note) -> None:
+def _check_train(train: LabelledText, source: str, at: str, note: Note) -> None:
     """A training set has something to learn."""
     if train.task == "multi-label":
         constant = [name for name, column in zip(train.label_names, train.labels.T, strict=True)
@@ -185,17 +193,18 @@ def _check_train(train: LabelledText, source: str, note: Note) -> None:
             return
         name = f"'{train.label_names[train.labels[0]]}'" if train.task == "classification" else f"{train.labels[0]:g}"
         what = f"all {len(train):,} rows have the label {name}"
-    raise UserError(f"{source}: {what} (data.label_column), so there is nothing to learn. Name another column, or add "
-                    f"rows with other labels.")
+    raise UserError(f"{source}: {what} ({at}label_column), so there is nothing to learn. Name another column, or "
+                    f"add rows with other labels.")
 
 
 def _own_validation(train: LabelledText, data: TextDataSection, note: Note) -> tuple[LabelledText, LabelledText]:
+    at = data.section
     kept, held = split_off(train, data.validation_share)
     if not len(held) or not len(kept):
         raise UserError(f"{data.train}: too few rows ({len(train)}) to split a validation set off. Give "
-                        f"data.validation, or more rows.")
+                        f"{at}validation, or more rows.")
     how = "the last of each class" if train.task == "classification" else "evenly spread"
-    note(f"validation: {len(held):,} of {len(train):,} training rows, {how}, since data.validation is empty")
+    note(f"validation: {len(held):,} of {len(train):,} training rows, {how}, since {at}validation is empty")
     if train.task == "classification":
         single = [train.label_names[label] for label in np.flatnonzero(np.bincount(train.labels) == 1)]
         if single:
@@ -236,12 +245,12 @@ def _tell_of_duplicates(parts: Sequence[LabelledText], note: Note) -> None:
         seen[role] = own
 
 
-def _checked_text(cell: object, place: str, column: str) -> str:
+def _checked_text(cell: object, place: str, column: str, at: str) -> str:
     if cell is None:
         return ""
     if not isinstance(cell, str):
         raise UserError(f"{place}: '{column}' is {type(cell).__name__}, not text. Name another column with "
-                        f"data.text_column or data.text_pair_column, or convert it.")
+                        f"{at}text_column or {at}text_pair_column, or convert it.")
     if not cell.isascii() and re.search("[\ud800-\udfff]", cell):  # JSON can spell what UTF-8 cannot
         raise UserError(f"{place}: '{column}' holds half of a surrogate pair, which is no text. Repair it.")
     return cell
