@@ -95,12 +95,13 @@ forda-lab: install  ## is the Keras FordA transformer alive? attention taken out
 fibonacci: install  ## the lecture's lab: RNNs of 11 and 33 parameters, without and with attention, beside least squares
 	@$(LAUNCH) recipes/fibonacci.py $(RECIPE_ARGS)
 
-# With files beside the checkout the archive's sets and ETTh1; else generated series. Pretrained on text: by the demo.
+# With files beside the checkout the archive's sets and ETTh1; else generated series. MODEL= adds the arms pretrained on
+# text, from that checkpoint. The commands are shown, so that what is compared is told.
 SERIES_CONFIG = $(or $(CONFIG),$(if $(wildcard ../shared/data/ucr),recipes/configs/ucr.yaml))
 compare-series: install  ## what pretraining, attention and a transformer at all are worth on series: arms, seeds, verdicts
-	@$(LAUNCH) recipes/compare_series.py $(if $(SERIES_CONFIG),--config $(SERIES_CONFIG)) \
-	  $(if $(wildcard runs/demo/bert/model),--text_model runs/demo/bert/model) $(ARGS)
-	@$(if $(CONFIG),,$(LAUNCH) recipes/forecast.py --output_dir runs/compare-series \
+	$(LAUNCH) recipes/compare_series.py $(if $(SERIES_CONFIG),--config $(SERIES_CONFIG)) \
+	  $(if $(MODEL),--text_model $(MODEL)) $(ARGS)
+	$(if $(CONFIG),,$(LAUNCH) recipes/forecast.py --output_dir runs/compare-series \
 	  --config $(if $(wildcard ../shared/data/ett),recipes/configs/etth1.yaml,recipes/configs/forecast-mackey-glass.yaml))
 
 forecast: install  ## forecasts beside linear and naive ones, with intervals: CONFIG=recipes/configs/etth1.yaml

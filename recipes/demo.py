@@ -14,23 +14,27 @@ import sys  # noqa: E402
 import time  # noqa: E402
 from pathlib import Path  # noqa: E402
 
-from finetune_series import FinetuneSeriesConfig, finetune_series  # noqa: E402
-from finetune_text import FinetuneTextConfig, finetune_text  # noqa: E402
-from pretrain_bert import PretrainBertConfig, pretrain_bert  # noqa: E402
-from pretrain_gpt import PretrainGptConfig, pretrain_gpt  # noqa: E402
+from finetune_series import finetune_series  # noqa: E402
+from finetune_text import finetune_text  # noqa: E402
+from pretrain_bert import pretrain_bert  # noqa: E402
+from pretrain_gpt import pretrain_gpt  # noqa: E402
 
 from toolkit import cli, config  # noqa: E402
 from toolkit.baselines.compressors import compressor_bits_per_byte, primed_xz_bits_per_byte  # noqa: E402
 from toolkit.data.stores.prepare import prepare  # noqa: E402
 from toolkit.data.text.corpus import read_documents  # noqa: E402
+from toolkit.experiments.arms import arms_table  # noqa: E402
+from toolkit.experiments.series import FinetuneSeriesConfig  # noqa: E402
+from toolkit.experiments.text import FinetuneTextConfig  # noqa: E402
 from toolkit.inference.generation import continue_text, fill_mask  # noqa: E402
 from toolkit.metrics.intervals import proportion_interval  # noqa: E402
-from toolkit.metrics.tabulate import table
+from toolkit.metrics.tabulate import table  # noqa: E402
 from toolkit.publishing import card  # noqa: E402
 from toolkit.report.plots import plot_arms, plot_confusion, plot_loss  # noqa: E402
 from toolkit.run.directory import read_metrics  # noqa: E402
-from toolkit.run.files import read_json, write_json
-from toolkit.training.arms import arms_table  # noqa: E402
+from toolkit.run.files import read_json, write_json  # noqa: E402
+from toolkit.tasks.causal_lm import PretrainGptConfig  # noqa: E402
+from toolkit.tasks.masked_lm import PretrainBertConfig  # noqa: E402
 from toolkit.training.impl.distributed import make_accelerator  # noqa: E402
 
 CONFIGS = Path(__file__).parent / "configs/demo"

@@ -7,49 +7,24 @@ Series → patches → linear embedding → BERT or GPT through `inputs_embeds` 
 generated from published equations: Cylinder-Bell-Funnel, or another (data.generator).
 """
 
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
 
 from toolkit import cli, config
 from toolkit.analysis.dead_branches import report_dead_branches
 from toolkit.baselines.classical import dtw_1nn, logistic_on_values, majority, minirocket
 from toolkit.data.series.dataset import SeriesBatches
-from toolkit.data.series.splits import SeriesDataSection, check_patches, load_splits
+from toolkit.data.series.splits import check_patches, load_splits
 from toolkit.errors import UserError
-from toolkit.models.checkpoints import checkpoint_config, pretrained_config
-from toolkit.models.series.patches import SeriesConfig, SeriesForClassification
-from toolkit.publishing.card import CardConfig, LiveCard
+from toolkit.experiments.arms import Arm, arms_table, dry_run_arms, fine_tune_arms
+from toolkit.experiments.series import FinetuneSeriesConfig, patches_of
+from toolkit.models.series.patches import SeriesForClassification
+from toolkit.publishing.card import LiveCard
 from toolkit.run.directory import Run
-from toolkit.tasks.classification import FineTuningConfig, class_scores
-from toolkit.training.arms import Arm, arms_table, dry_run_arms, fine_tune_arms
+from toolkit.tasks.classification import class_scores
 from toolkit.training.impl.distributed import make_accelerator
-from toolkit.training.impl.precision import ImplConfig
 
 BASELINES = {"logistic": lambda train, test, seed: logistic_on_values(train.values, train.labels, test.values),
              "minirocket": minirocket, "dtw": dtw_1nn}
-
-
-@dataclass
-class FinetuneSeriesConfig:
-    output_dir: str
-    models: dict
-    """Name → checkpoint directory of a pretrained text model, for instance {bert: runs/demo/bert/model}, or of a model
-    pretrained on series."""
-    data: SeriesDataSection = field(default_factory=SeriesDataSection)
-    patch_length: int = 16
-    """Samples a patch; patches start every half of it. A model pretrained on series has its own."""
-    baselines: list[Literal["logistic", "minirocket", "dtw"]] = field(default_factory=lambda: ["logistic"])
-    """Beside the majority class: logistic regression on the values; MiniRocket and the nearest neighbour by dynamic
-    time warping, through aeon."""
-    training: FineTuningConfig = field(default_factory=FineTuningConfig)
-    seeds: int = 3
-    check_dead_branches: bool = True
-    """Examine the first seed's pretrained models on validation series: which of their parts do something."""
-    card: CardConfig = field(default_factory=CardConfig)
-    impl: ImplConfig = field(default_factory=ImplConfig)
-    dry_run: bool = config.free(False)
-    """Check every input, tell what would be trained, how long and in how much memory, and end."""
 
 
 def finetune_series(settings: FinetuneSeriesConfig, accelerator) -> dict | None:
@@ -91,16 +66,6 @@ def finetune_series(settings: FinetuneSeriesConfig, accelerator) -> dict | None:
             SeriesForClassification.from_pretrained(run.directory / f"{name}-pretrained/seed-0/model"), validation,
             accelerator, f"{name}, pretrained") for name in settings.models}
     return run.finish({**result, "label_names": list(first[0].label_names)})
-
-
-def patches_of(path: str, patch_length: int) -> SeriesConfig:
-    """How a model made from the checkpoint cuts series."""
-    source = checkpoint_config(path)
-    if isinstance(source, SeriesConfig):
-        return source
-    if patch_length < 1:
-        raise UserError(f"patch_length is {patch_length}; give at least 1.")
-    return SeriesConfig(backbone_config=pretrained_config(path), patch_length=patch_length)
 
 
 def main(argv: list[str]) -> None:

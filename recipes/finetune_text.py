@@ -9,7 +9,6 @@ is a page about it, and <model>-predictions.parquet has its answers.
 """
 
 import hashlib
-from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -19,43 +18,18 @@ from toolkit.analysis.probes import new_text_classifier
 from toolkit.baselines.classical import constant_outputs, tfidf_outputs
 from toolkit.data.text.batches import TextBatches
 from toolkit.data.text.examples import LabelledText, few_shot
-from toolkit.data.text.labelled import TextDataSection, load_data
+from toolkit.data.text.labelled import load_data
 from toolkit.errors import UserError
+from toolkit.experiments.arms import Arm, arms_table, dry_run_arms, fine_tune_arms
+from toolkit.experiments.text import FinetuneTextConfig
 from toolkit.models.checkpoints import load_checkpoint_tokenizer, pretrained_config
-from toolkit.models.text.classifier import Pooling
-from toolkit.publishing.card import CardConfig, LiveCard
+from toolkit.publishing.card import LiveCard
 from toolkit.report.pages import Classified, write_page, write_predictions
 from toolkit.run.directory import Run
 from toolkit.run.files import read_json
-from toolkit.tasks.classification import MAIN_SCORE, FineTuningConfig, score
-from toolkit.tasks.threshold import ThresholdConfig
+from toolkit.tasks.classification import MAIN_SCORE, score
 from toolkit.tokenization import load as tokenization
-from toolkit.training.arms import Arm, arms_table, dry_run_arms, fine_tune_arms
 from toolkit.training.impl.distributed import make_accelerator
-from toolkit.training.impl.precision import ImplConfig
-
-
-@dataclass
-class FinetuneTextConfig:
-    output_dir: str
-    models: dict
-    """Name → checkpoint directory or hub id, for instance {bert: runs/bert-5min/model}."""
-    data: TextDataSection = field(default_factory=TextDataSection)
-    training: FineTuningConfig = field(default_factory=FineTuningConfig)
-    pooling: Pooling = "layers"
-    """What the head reads: the means over tokens of every layer's states side by side, the mean or maximum of the last
-    layer's, or BERT's [CLS] (GPT's last token) in transformers' own class. For classes the head starts as logistic
-    regression on what it reads (Kumar et al. 2022), but for [CLS], where it starts at random."""
-    dropout: float = 0.3
-    """Before the head; with pooling cls, inside the layers too."""
-    threshold: ThresholdConfig = field(default_factory=ThresholdConfig)
-    """Of two classes, from which probability on one is answered; chosen on validation, saved in the model's config."""
-    seeds: int = 3
-    """Repetitions with other labelled examples (where shots is set), head and order."""
-    card: CardConfig = field(default_factory=CardConfig)
-    impl: ImplConfig = field(default_factory=ImplConfig)
-    dry_run: bool = config.free(False)
-    """Check every input, tell what would be trained, how long and in how much memory, and end."""
 
 
 def finetune_text(settings: FinetuneTextConfig, accelerator) -> dict | None:

@@ -7,64 +7,25 @@ Corpus → WordPiece tokenizer → token store → sentence pairs with masks →
 an interrupted run; a finished one prints its result.
 """
 
-from dataclasses import dataclass, field
 
 import torch
 
 from toolkit import cli, config
-from toolkit.analysis.probes import ProbeConfig, Probes
-from toolkit.data.stores.pairs import MaskingConfig, unigram_entropy
+from toolkit.analysis.probes import Probes
+from toolkit.data.stores.pairs import unigram_entropy
 from toolkit.data.stores.prepare import prepare
-from toolkit.data.text.corpus import CorpusConfig
 from toolkit.errors import UserError
-from toolkit.models.initialisation import InitialValues, initialise
+from toolkit.models.initialisation import initialise
 from toolkit.models.presets import model_config, preset
 from toolkit.models.text.bert import BertForPreTraining
-from toolkit.publishing.card import CardConfig, LiveCard
+from toolkit.publishing.card import LiveCard
 from toolkit.run.directory import Run
-from toolkit.tasks.masked_lm import BertPretraining
-from toolkit.tasks.pretraining import PretrainingConfig, with_defaults
+from toolkit.tasks.masked_lm import BertPretraining, PretrainBertConfig
+from toolkit.tasks.pretraining import with_defaults
 from toolkit.training.dry_run import dry_run
 from toolkit.training.feed import seed_everything
 from toolkit.training.impl.distributed import main_process_first, make_accelerator
-from toolkit.training.impl.precision import ImplConfig
 from toolkit.training.trainer import train
-
-
-@dataclass
-class ModelSection(InitialValues):
-    preset: str = "bert-tiny"
-    """A published size: bert-tiny, -mini, -small, -medium, -base, -large."""
-    max_position_embeddings: int | None = None
-    """Default: as many as a row has tokens; more would stay untrained."""
-    segment_deviation: float = 0.2
-    """Standard deviation of the two segment embeddings at the start, as large as a position; at transformers' 0.02
-    attention cannot tell A from B, and next-sentence prediction starts late."""
-    dropout: float = 0.0
-    """Minutes of training never see a text often enough to overfit; raise it for many epochs."""
-
-
-@dataclass
-class PretrainBertConfig:
-    output_dir: str
-    """The run directory."""
-    data_dir: str
-    """Where corpus, tokenizer and token store are made once; runs may share it."""
-    corpus: CorpusConfig = field(default_factory=CorpusConfig)
-    tokenizer: str = "tokenizers/wordpiece-8k.yaml"
-    """A spec to train on the train split, or a trained tokenizer's directory or hub id."""
-    model: ModelSection = field(default_factory=ModelSection)
-    masking: MaskingConfig = field(default_factory=MaskingConfig)
-    training: PretrainingConfig = field(default_factory=PretrainingConfig)
-    eval_rows: int = 1024
-    """Validation rows drawn, once and for all, for every evaluation."""
-    probes: ProbeConfig = field(default_factory=ProbeConfig)
-    """Labelled sets on which every evaluation measures what the frozen states are worth."""
-    card: CardConfig = field(default_factory=CardConfig)
-    seed: int = 0
-    impl: ImplConfig = field(default_factory=ImplConfig)
-    dry_run: bool = config.free(False)
-    """Check every input, prepare the data, tell what would be trained, how long and in how much memory, and end."""
 
 
 def pretrain_bert(settings: PretrainBertConfig, accelerator) -> dict:

@@ -15,7 +15,6 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from pretrain_gpt import PretrainGptConfig
 
 from toolkit import cli, config, metrics
 from toolkit.baselines.naive import repeat_last, seasonal_naive
@@ -28,6 +27,7 @@ from toolkit.models.small.linear import carried_forward
 from toolkit.publishing.card import LiveCard
 from toolkit.report.plots import COLOURS, INK, SOFT, save_figure
 from toolkit.run.directory import Run
+from toolkit.tasks.causal_lm import PretrainGptConfig
 from toolkit.tokenization.bins import SeriesBins
 
 QUANTILES = (0.1, 0.5, 0.9)

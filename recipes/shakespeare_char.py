@@ -11,11 +11,12 @@ recipes/README.md tells how the two were compared.
 from dataclasses import dataclass
 from pathlib import Path
 
-from pretrain_gpt import PretrainGptConfig, pretrain_gpt
+from pretrain_gpt import pretrain_gpt
 
 from toolkit import cli, config
 from toolkit.errors import UserError
 from toolkit.run.files import write_atomic
+from toolkit.tasks.causal_lm import PretrainGptConfig
 from toolkit.training.impl.distributed import main_process_first, make_accelerator
 
 

@@ -15,9 +15,6 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
-from finetune_series import FinetuneSeriesConfig, patches_of
-from pretrain_bert import PretrainBertConfig
-from pretrain_gpt import PretrainGptConfig, load_data
 
 from toolkit import cli, config
 from toolkit.data.batches import IGNORED
@@ -28,7 +25,11 @@ from toolkit.data.stores.pairs import BertBatches
 from toolkit.data.stores.prepare import PreparedData, prepare
 from toolkit.data.text.labelled import TextDataSection
 from toolkit.errors import UserError
+from toolkit.experiments.series import FinetuneSeriesConfig, patches_of
+from toolkit.experiments.sweep import read_pretraining
 from toolkit.models.series.embedding import patches_observed
+from toolkit.tasks.causal_lm import PretrainGptConfig, pretraining_data
+from toolkit.tasks.masked_lm import PretrainBertConfig
 from toolkit.tokenization.bins import SeriesBins
 
 SHOWN_VALUES = 8
@@ -42,14 +43,6 @@ class ShowBatchConfig:
     """The config.yaml of a run, of pretraining or of finetune-series, or the config it was started from."""
     rows: int = 4
     """Rows of the batch that are shown."""
-
-
-def read_pretraining(path: str) -> PretrainBertConfig | PretrainGptConfig:
-    """Which of the two a config is for shows in its preset, or in a key that only GPT has."""
-    values = config.read_yaml(path)
-    preset = str((values.get("model") or {}).get("preset", ""))
-    is_gpt = preset.startswith("gpt") or {"block_size", "attention_within_documents"} & values.keys()
-    return config.from_dict(PretrainGptConfig if is_gpt else PretrainBertConfig, values, path)
 
 
 def is_of_series(path: str) -> bool:
@@ -161,7 +154,7 @@ def main(argv: list[str]) -> None:
     if isinstance(run, FinetuneSeriesConfig):
         shown = show_series(run, settings.step, rows)
     elif isinstance(run, PretrainGptConfig):
-        shown = show_gpt(run, load_data(run, True), settings.step, rows)
+        shown = show_gpt(run, pretraining_data(run, True), settings.step, rows)
     else:
         data = prepare(run.corpus, run.tokenizer, run.data_dir, end_documents=False,
                        num_proc=run.impl.preprocessing_num_workers)

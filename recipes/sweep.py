@@ -8,61 +8,49 @@ and settings may be added to a finished one. Writes sweep.json and sweep.png. Wh
 they are in the table too.
 """
 
-import re
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pretrain_bert import PretrainBertConfig, pretrain_bert
+from pretrain_bert import pretrain_bert
 from pretrain_gpt import pretrain_gpt
-from show_batch import read_pretraining
 
 from toolkit import cli, config
-from toolkit.errors import UserError
-from toolkit.metrics.intervals import mean_interval
+from toolkit.experiments.grid import Grid
+from toolkit.experiments.sweep import SweepConfig, cells, read_pretraining, summarise
 from toolkit.metrics.tabulate import table
+from toolkit.models.presets import preset
 from toolkit.report.plots import plot_sweep
+from toolkit.run.directory import Run
 from toolkit.run.files import write_json
 from toolkit.run.provenance import environment
 from toolkit.training.budget import Budget
 from toolkit.training.impl.distributed import make_accelerator
 
-
-@dataclass
-class SweepConfig:
-    output_dir: str
-    pretraining: str
-    """The config that every setting starts from."""
-    settings: list[dict] = field(default_factory=list)
-    """Each a dictionary of keys, as on the command line, and their values: {training.optimizer: adamw}."""
-    seeds: int = 1
+PRETRAIN = {"bert": (pretrain_bert, "mlm_loss"), "gpt": (pretrain_gpt, "loss")}
+"""Family → its recipe, and what settings are compared by."""
 
 
-def sweep(settings: SweepConfig, accelerator) -> dict:
-    """Run every setting on every seed; returns what sweep.json holds, best first."""
-    if not settings.settings or settings.seeds < 1:
-        raise UserError("a sweep needs at least one entry under 'settings' and seeds of at least 1.")
+def sweep(settings: SweepConfig, accelerator) -> dict | None:
+    """Run every setting on every seed; returns what sweep.json holds, best first, a dry run nothing."""
     pretraining = read_pretraining(settings.pretraining)
-    base, kind, budget = config.to_dict(pretraining), type(pretraining), Budget(pretraining.training)
-    pretrain, metric = (pretrain_bert, "mlm_loss") if kind is PretrainBertConfig else (pretrain_gpt, "loss")
-    rows = []
-    for changes in settings.settings:
-        name = ", ".join(f"{key.removeprefix('training.')} {value}" for key, value in changes.items()) or "as it is"
-        changed = config.from_dict(kind, config.with_values(base, changes), f"{settings.pretraining} with {name}")
-        results = []
-        for seed in range(settings.seeds):
-            directory = Path(settings.output_dir) / re.sub(r"[^\w.+-]+", "-", name) / f"seed-{seed}"
-            results.append(pretrain(replace(changed, output_dir=str(directory), seed=seed), accelerator))
-            accelerator.print(f"{name}, seed {seed}: {metric} {results[-1][metric]:.3f}")
-        measured = {key: mean_interval([result[key] for result in results]).as_dict()
-                    for key in ("nsp_accuracy", "probe") if key in results[0]}
-        losses = [result[metric] for result in results]
-        rows.append({"setting": name, "changes": changes, **mean_interval(losses).as_dict(), "values": losses,
-                     **measured})
-    rows.sort(key=lambda row: row["mean"])
+    pretrain, metric = PRETRAIN[preset(pretraining.model.preset).family]
+    budget = Budget(pretraining.training)
+
+    run = Run(settings.output_dir, accelerator.is_main_process and not settings.dry_run)
+    grid = Grid(Path(settings.output_dir).name, run, accelerator, metric, dry_run=settings.dry_run)
+    for cell, training in cells(settings, pretraining, pretrain):
+        found = grid.fit(cell, training)
+        if found:
+            accelerator.print(f"{cell.arm}, seed {cell.seed}: {metric} {found[metric]:.3f}")
+    if settings.dry_run:
+        return grid.tell()
+
+    rows = summarise(grid.rows, metric, settings)
+    base = config.to_dict(pretraining)
     result = {"metric": metric, "pretraining": base, "settings": rows, "environment": environment()}
+    grid.write()
     if accelerator.is_main_process:
-        write_json(Path(settings.output_dir) / "sweep.json", result)
-        plot_sweep(rows, Path(settings.output_dir) / "sweep.png",
+        write_json(run.directory / "sweep.json", result)
+        plot_sweep(rows, run.directory / "sweep.png",
                    f"{base['model']['preset']}, {budget.limit:,} {budget.name.removeprefix('max_')}: validation "
                    f"{metric.replace('_', ' ')}")
     return result
@@ -72,10 +60,11 @@ def main(argv: list[str]) -> None:
     settings = config.parse(SweepConfig, argv, __doc__)
     accelerator = make_accelerator()
     result = sweep(settings, accelerator)
-    accelerator.print(table([{"setting": row["setting"], result["metric"]: f"{row['mean']:.3f}"} |
-                             {key: f"{row[key]['mean']:.3f}" for key in ("nsp_accuracy", "probe") if key in row}
-                             for row in result["settings"]]))
-    accelerator.print(f"{settings.output_dir}/sweep.json")
+    if result is not None:
+        accelerator.print(table([{"setting": row["setting"], result["metric"]: f"{row['mean']:.3f}"} |
+                                 {key: f"{row[key]['mean']:.3f}" for key in ("nsp_accuracy", "probe") if key in row}
+                                 for row in result["settings"]]))
+        accelerator.print(f"{settings.output_dir}/sweep.json")
 
 
 if __name__ == "__main__":

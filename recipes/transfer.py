@@ -10,200 +10,128 @@ random weights of the same shape, TF-IDF, and averaged word vectors. Writes tran
 mean, ci95) and transfer.png. A run that was broken off goes on.
 """
 
-from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Literal
-
-import numpy as np
 
 from toolkit import cli, config
-from toolkit.analysis.probes import fit_head, frozen_states, new_text_classifier
 from toolkit.baselines.classical import majority, tfidf_logistic
 from toolkit.data.text.batches import TextBatches
-from toolkit.data.text.examples import LabelledText, draw, label_counts
+from toolkit.data.text.examples import draw, label_counts
 from toolkit.data.text.labelled import TextDataSection, load_data
 from toolkit.errors import UserError
-from toolkit.metrics.intervals import mean_interval, paired_difference, verdict
+from toolkit.experiments.grid import Cell, Grid
+from toolkit.experiments.results import cell as shown
+from toolkit.experiments.text import (
+    Checkpoint,
+    TransferConfig,
+    arms_by_set_and_labels,
+    fine_tuning,
+    probed,
+    states_by_seed,
+    verdicts_by_labels,
+)
 from toolkit.metrics.tabulate import table
 from toolkit.models.checkpoints import load_checkpoint_tokenizer
-from toolkit.models.text.classifier import text_classifier
 from toolkit.models.word_vectors import averaged, load_word2vec
-from toolkit.publishing import card
 from toolkit.publishing.card import LiveCard
 from toolkit.report.plots import plot_learning_curves
 from toolkit.run.directory import Run
 from toolkit.run.files import write_json
-from toolkit.tasks.classification import FineTuningConfig, fine_tune
 from toolkit.tokenization.load import load_tokenizer
-from toolkit.training.feed import seed_everything
 from toolkit.training.impl.distributed import make_accelerator
-from toolkit.training.impl.precision import ImplConfig, choose
-
-MEAN = "mean of all sets"
 
 
-@dataclass
-class TransferConfig:
-    output_dir: str
-    models: dict
-    """Name → checkpoint directory or hub id."""
-    sets: dict
-    """Name → what the `data` section of finetune-text takes."""
-    labels: list[int | Literal["all"]] = field(default_factory=lambda: [100, 400, 1600, "all"])
-    """How many labelled examples; those of a seed are drawn from the training file, whatever their class."""
-    seeds: int = 5
-    quick: bool = False
-    """Frozen probes and baselines only."""
-    word_vectors: str = ""
-    """A file of `make word-vectors`, whose averages are a baseline; its tokenizer lies beside it."""
-    training: FineTuningConfig = field(default_factory=FineTuningConfig)
-    pooling: Literal["layers", "mean", "max"] = "layers"
-    dropout: float = 0.3
-    impl: ImplConfig = field(default_factory=ImplConfig)
-
-
-def transfer(settings: TransferConfig, accelerator) -> dict:
-    """Every arm on every set, count of labels and seed; returns what transfer.json holds."""
+def transfer(settings: TransferConfig, accelerator) -> dict | None:
+    """Every arm on every set, count of labels and seed; returns what transfer.json holds, a dry run nothing."""
     if not settings.models or not settings.sets or not settings.labels or settings.seeds < 1:
         raise UserError("transfer needs at least one entry under each of models, sets and labels, and seeds of at "
                         "least 1.")
     sections = {name: config.from_dict(TextDataSection, values or {}, f"sets.{name}")
                 for name, values in settings.sets.items()}
-    tokenizers = {name: load_checkpoint_tokenizer(path) for name, path in settings.models.items()}
+    models = {name: Checkpoint(path, load_checkpoint_tokenizer(path)) for name, path in settings.models.items()}
     vectors = load_word2vec(settings.word_vectors) if settings.word_vectors else None
     vector_tokenizer = load_tokenizer(str(Path(settings.word_vectors).parent)) if vectors else None
     data = {name: load_data(section) for name, section in sections.items()}
-    precision = choose(settings.impl, accelerator.device)
-    run = Run(settings.output_dir, accelerator.is_main_process, [LiveCard()]).open(settings)
+    run = Run(settings.output_dir, accelerator.is_main_process and not settings.dry_run, [LiveCard()]).open(settings)
     run.write_manifest(examples={name: {"train": len(train), "validation": len(validation), "test": len(test)}
                                  for name, (train, validation, test) in data.items()})
 
-    scores: dict = {}  # data set → labels → arm → one accuracy a seed
+    grid = Grid(Path(settings.output_dir).name, run, accelerator, sizes="labels", dry_run=settings.dry_run)
     for name, (train, validation, test) in data.items():
-        counts = label_counts(settings.labels, len(train))
-        draws = {column: [draw(train, size, seed) for seed in range(settings.seeds)] for column, size in counts.items()}
-        scores[name] = {column: {} for column in counts}
-        measured = Curves(scores[name], train, test, draws)
+        seeds = range(settings.seeds)
+        draws = {size: [draw(train, count, seed) for seed in seeds]
+                 for size, count in label_counts(settings.labels, len(train)).items()}
+
+        def probe(arm: str, states: list, seed: int, name=name, train=train, test=test, draws=draws, **place) -> None:
+            for size, by_seed in draws.items():
+                grid.measure(Cell(arm, seed, set=name, size=size, **place),
+                             lambda chosen=by_seed[seed]: probed(states, chosen, train, test))
 
         # Without a network: the majority class, TF-IDF, averaged word vectors.
-        averages = vectors and [averaged(part.texts, vectors, vector_tokenizer) for part in (train, test)]
-        for column, by_seed in draws.items():
-            for chosen in by_seed:
-                labelled = train.select(chosen)
-                measured.note("majority class", column, majority(labelled.labels, test.labels))
-                measured.note("TF-IDF", column, float((tfidf_logistic(labelled, test) == test.labels).mean()))
-        if averages:
-            for seed in range(settings.seeds):
-                measured.probe("word vectors", averages, seed)
-        accelerator.print(f"{name}: baselines measured", flush=True)
+        for size, by_seed in draws.items():
+            for seed, labelled in enumerate(map(train.select, by_seed)):
+                grid.measure(Cell("majority class", seed, set=name, size=size), lambda labelled=labelled, test=test: {
+                    "accuracy": majority(labelled.labels, test.labels)})
+                grid.measure(Cell("TF-IDF", seed, set=name, size=size), lambda labelled=labelled, test=test: {
+                    "accuracy": float((tfidf_logistic(labelled, test) == test.labels).mean())})
+        if vectors and not settings.dry_run:
+            averages = [averaged(part.texts, vectors, vector_tokenizer) for part in (train, test)]
+            for seed in seeds:
+                probe("word vectors", averages, seed)
+        accelerator.print(f"{name}: baselines measured" if not settings.dry_run else f"{name}: read", flush=True)
 
         # With one: frozen, and tuned from the frozen probe; the checkpoint beside random weights of its shape.
-        for model, path in settings.models.items():
-            tokenizer, max_length = tokenizers[model], sections[name].max_length
-            tokenised = [TextBatches(part, tokenizer, max_length, 0, 0) for part in (train, test)]
-            for start in ("pretrained", "random"):
-                classifier = partial(text_classifier, path, train.label_names, tokenizer,
-                                     pretrained=start == "pretrained", pooling=settings.pooling,
-                                     dropout=settings.dropout)
-                states = None
-                for seed in range(settings.seeds):
-                    if start == "random" or states is None:
-                        seed_everything(seed)
-                        backbone = classifier().backbone.to(accelerator.device)
-                        states = [frozen_states(backbone, settings.pooling, part, accelerator, precision)
-                                  for part in tokenised]
-                    measured.probe(f"{model}, {start}: probe", states, seed)
-                for column in () if settings.quick else draws:
-                    for seed in range(settings.seeds):
-                        fit = tune(path, start == "pretrained", settings, accelerator, seed, tokenizer, max_length,
-                                   (train.select(draws[column][seed]), validation, test),
-                                   run.part(f"fits/{name}/{model}-{start}/{column}/seed-{seed}"),
-                                   f"{name}, {column} labels, {model} {start}, seed {seed}")
-                        measured.note(f"{model}, {start}: tuned", column, fit["accuracy"])
+        for model, checkpoint in models.items():
+            def tokenised(part, batch_size, seed, checkpoint=checkpoint, max_length=sections[name].max_length):
+                return TextBatches(part, checkpoint.tokenizer, max_length, batch_size, seed)
 
-    result = summarise(scores, list(settings.models))
+            for start in ("pretrained", "random"):
+                def place(kind: str, model=model, start=start) -> dict:
+                    reference = f"{model}, random: {kind}" if start == "pretrained" else ""
+                    return {"model": model, "start": start, "reference": reference}
+
+                if not settings.dry_run:
+                    parts = [tokenised(part, 0, 0) for part in (train, test)]
+                    for seed, states in enumerate(states_by_seed(checkpoint, train.label_names, parts,
+                                                                 start == "pretrained", settings, accelerator)):
+                        probe(f"{model}, {start}: probe", states, seed, **place("probe"))
+                for size in () if settings.quick else draws:
+                    for seed in seeds:
+                        batches = tuple(tokenised(part, settings.training.batch_size, seed)
+                                        for part in (train.select(draws[size][seed]), validation, test))
+                        cell = Cell(f"{model}, {start}: tuned", seed, f"fits/{name}/{model}-{start}/{size}/seed-{seed}",
+                                    set=name, size=size, **place("tuned"))
+                        grid.fit(cell, fine_tuning(checkpoint, train.label_names, batches, settings, accelerator,
+                                                   start == "pretrained"))
+    if settings.dry_run:
+        return grid.tell()
+
+    result = arms_by_set_and_labels(grid.rows)
+    grid.write([verdict for name, curve in result.items() for verdict in verdicts_by_labels(curve, name)])
     if accelerator.is_main_process:
         write_json(run.directory / "transfer.json", result)
         plot_learning_curves(result, run.directory / "transfer.png", "Test accuracy by number of labels")
-        card.refresh(run.directory)
-    return result
-
-
-@dataclass
-class Curves:
-    """Accuracies on one set: labels → arm → one a seed."""
-
-    scores: dict
-    train: LabelledText
-    test: LabelledText
-    draws: dict
-
-    def note(self, arm: str, column: str, accuracy: float) -> None:
-        self.scores[column].setdefault(arm, []).append(accuracy)
-
-    def probe(self, arm: str, states: list[np.ndarray], seed: int) -> None:
-        """Logistic regression on the states (train, test) of the labelled examples of a seed, by number of labels."""
-        for column, by_seed in self.draws.items():
-            chosen = by_seed[seed]
-            head = fit_head(states[0][chosen], self.train.labels[chosen], len(self.train.label_names))
-            self.note(arm, column, float((head.predict(states[1]) == self.test.labels).mean()))
-
-
-def tune(path: str, pretrained: bool, settings: TransferConfig, accelerator, seed: int, tokenizer, max_length: int,
-         parts: tuple[LabelledText, LabelledText, LabelledText], run: Run, title: str) -> dict:
-    """Full fine-tuning that starts from the probe on the labelled examples at hand; what its result.json holds."""
-    batches = [TextBatches(part, tokenizer, max_length, settings.training.batch_size, seed) for part in parts]
-    make = partial(new_text_classifier, path, parts[0].label_names, tokenizer, batches[0], accelerator, settings.impl,
-                   pretrained, settings.pooling, settings.dropout)
-    return fine_tune(make, *batches, settings.training, settings.impl, run, accelerator, seed, title)
-
-
-def summarise(scores: dict, models: list[str]) -> dict:
-    """Means with intervals over seeds, by set and for the mean of all sets; what pretraining bought."""
-    everywhere = [column for column in next(iter(scores.values()))
-                  if all(column in by_count for by_count in scores.values())]
-    scores = {**scores, MEAN: {
-        column: {arm: np.mean([by_count[column][arm] for by_count in scores.values()], axis=0).tolist()
-                 for arm in next(iter(scores.values()))[column]} for column in everywhere}}
-    result: dict = {}
-    for name, by_count in scores.items():
-        for column, arms in by_count.items():
-            entries = {arm: {**mean_interval(values).as_dict(), "values": values} for arm, values in arms.items()}
-            for model in models:
-                for kind in ("probe", "tuned"):
-                    if f"{model}, pretrained: {kind}" in arms:
-                        gain = paired_difference(*([100 * value for value in arms[f"{model}, {start}: {kind}"]]
-                                                   for start in ("pretrained", "random")))
-                        entries[f"{model}, pretrained: {kind}"] |= {"gain_points": gain.as_dict(),
-                                                                    "verdict": verdict(gain)}
-            result.setdefault(name, {})[column] = entries
+        run.tell(finished=True)
     return result
 
 
 def show(result: dict) -> str:
     """One table a set: arms by number of labels, in percent."""
     blocks = []
-    for name, by_count in result.items():
-        arms = list(next(iter(by_count.values())))
-        rows = [{"arm": arm} | {count: cell(values[arm]) for count, values in by_count.items()} for arm in arms]
-        lines = [f"{count} labels, {arm}: {entry['verdict']}" for count, values in by_count.items()
-                 for arm, entry in values.items() if "verdict" in entry]
+    for name, curve in result.items():
+        arms = list(next(iter(curve.values())))
+        rows = [{"arm": arm} | {size: shown(entries[arm]) for size, entries in curve.items()} for arm in arms]
+        lines = [f"{verdict.size} labels, {verdict.arm}: {verdict.text}" for verdict in verdicts_by_labels(curve)]
         blocks.append("\n".join([f"{name}, test accuracy in percent by number of labels", table(rows), *lines]))
     return "\n\n".join(blocks)
-
-
-def cell(entry: dict) -> str:
-    spread = "" if entry["ci95"] is None else f" ± {100 * entry['ci95']:.1f}"
-    return f"{100 * entry['mean']:.1f}{spread}"
 
 
 def main(argv: list[str]) -> None:
     settings = config.parse(TransferConfig, argv, __doc__)
     accelerator = make_accelerator(settings.impl.ddp_timeout, settings.impl)
     result = transfer(settings, accelerator)
-    accelerator.print(show(result))
-    accelerator.print(f"{Path(settings.output_dir) / 'transfer.json'}")
+    if result is not None:
+        accelerator.print(show(result))
+        accelerator.print(f"{Path(settings.output_dir) / 'transfer.json'}")
 
 
 if __name__ == "__main__":

@@ -269,7 +269,9 @@ def test_forecasts_that_started_from_a_model_stand_beside_baselines_on_its_card(
     write_json(place / "manifest.json", {})
 
     def entry(mse, half=None):
-        return {"seeds": 1 if half is None else 3, "test_windows": 1234, "mse": mse, "mse_ci95": half}
+        deviation = 0 if half is None else half * 3**0.5 / 4.302653  # Student's t of two degrees of freedom
+        values = [mse] if half is None else [mse - deviation, mse, mse + deviation]
+        return {"seeds": len(values), "test_windows": 1234, "mse": mse, "mse_ci95": half, "mse_values": values}
 
     write_json(tmp_path / "runs/tides.json", {
         "seasonal-naive": {"96": entry(0.5)}, "nlinear": {"96": entry(0.03, 0.00125)}, "bert-pretrained":

@@ -1,5 +1,7 @@
 """make compare-series: the table, and that no arm can be chosen, or trained, on the test series."""
 
+import copy
+import dataclasses
 import json
 
 import compare_series
@@ -8,12 +10,16 @@ import pytest
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
+from test_results import reads_alike_without_rows
 from transformers import BertForPreTraining
 
 from toolkit.data.series.dataset import SeriesDataset
 from toolkit.data.series.generators import cylinder_bell_funnel
 from toolkit.errors import UserError
+from toolkit.experiments import series
+from toolkit.experiments.published import published_accuracies
 from toolkit.models.presets import model_config
+from toolkit.run.results import read_results
 
 QUICK = {"seeds": 2, "patches": 12, "sets": ["Sines"], "name": "tiny"}
 
@@ -87,9 +93,54 @@ def test_the_card_of_a_set_knows_that_it_has_ended(finished):
 
 def test_a_finished_comparison_is_not_computed_again(finished, monkeypatch):
     place, settings, found = finished
-    monkeypatch.setattr(compare_series, "AugmentedBatches", lambda *args: None)  # nothing can be trained
+    monkeypatch.setattr(series, "AugmentedBatches", lambda *args: None)  # nothing can be trained
     again = compare_series.compare_series(settings, Accelerator(cpu=True))
     assert json.dumps(again["results"]) == json.dumps(found["results"])
+
+
+def test_rows_say_what_the_result_of_a_set_says(finished):
+    place, settings, found = finished
+    reads_alike_without_rows(place / "runs/tiny/Sines")
+    results = read_results(place / "runs/tiny/Sines")
+    rows = results.arms()["Sines", "", "text"]
+    assert [row.metrics["accuracy"] for row in rows] == found["results"]["text"]["Sines"]["values"]
+    assert rows[0].run == "text/seed-0" and rows[0].reference == "random" and rows[0].test_examples == 24
+    assert rows[0].parameters == found["results"]["text"]["Sines"]["parameters"]
+    assert found["summary"]["text"]["by_set"]["Sines"] in [verdict.text for verdict in results.verdicts]
+
+
+def test_a_dry_run_tells_of_each_arm_and_writes_nothing(finished, tmp_path, capsys):
+    place, settings, _ = finished
+    dry = dataclasses.replace(settings, dry_run=True)
+    assert compare_series.compare_series(dry, Accelerator(cpu=True)) is None
+    assert "every fit is finished" in capsys.readouterr().out
+    elsewhere = dataclasses.replace(dry, output_dir=str(tmp_path / "dry"), arms=["text", "masked-patches", "dtw"])
+    assert compare_series.compare_series(elsewhere, Accelerator(cpu=True)) is None
+    out = capsys.readouterr().out
+    assert "Sines, text, 2 fits, each of them:" in out and "Sines, masked-patches, 2 fits" in out and "dtw" not in out
+    assert not (tmp_path / "dry").exists()
+
+
+@pytest.mark.parametrize("section", ["training", "pretraining"])
+def test_a_key_that_says_how_it_is_run_may_change(finished, section):
+    """What the loop's message on a loss that is no number advises."""
+    settings = copy.deepcopy(finished[1])
+    getattr(settings, section).on_bad_step = "skip"
+    assert compare_series.compare_series(settings, Accelerator(cpu=True))["results"] == finished[2]["results"]
+
+
+def test_a_text_model_is_offered_and_not_taken(tmp_path, monkeypatch, capsys):
+    settings = _settings(tmp_path / "runs", _write(tmp_path / "archive"), arms=["text", "majority"])
+    said = []
+    for exists in (False, True):
+        monkeypatch.setattr(compare_series, "DEMO", tmp_path / "demo")
+        if exists:
+            (tmp_path / "demo").mkdir()
+        found = compare_series.compare_series(settings, Accelerator(cpu=True))
+        assert list(found["results"]) == ["majority"]
+        said.append(capsys.readouterr().out.splitlines()[0])
+    assert said[0] == "text_model is empty: the arms text and text-frozen are left out"
+    assert said[1] == f"{said[0]}; make demo left one: --text_model {tmp_path / 'demo'}"
 
 
 def test_nothing_is_chosen_on_test(finished, tmp_path):
@@ -111,9 +162,9 @@ def test_nothing_is_chosen_on_test(finished, tmp_path):
 
 
 def test_all_training_series_are_learned_from(tmp_path):
-    task = compare_series.load_task(_settings(tmp_path, _write(tmp_path / "archive")), "Sines", Accelerator(cpu=True))
-    assert isinstance(task.train, SeriesDataset) and len(task.train) == 24 and len(task.test) == 24
-    assert task.patch_length == 4, "64 values in 12 patches, a multiple of 4"
+    data = series.load_set(_settings(tmp_path, _write(tmp_path / "archive")), "Sines", Accelerator(cpu=True))
+    assert isinstance(data.train, SeriesDataset) and len(data.train) == 24 and len(data.test) == 24
+    assert data.patch_length == 4, "64 values in 12 patches, a multiple of 4"
 
 
 def test_mistakes_are_named(tmp_path):
@@ -129,4 +180,4 @@ def test_mistakes_are_named(tmp_path):
                                           Accelerator(cpu=True))
     (tmp_path / "published.csv").write_text("name,A\nx,1\n")
     with pytest.raises(UserError, match="published.csv: cannot be read"):
-        compare_series.read_published(str(tmp_path / "published.csv"), ["x"])
+        published_accuracies(str(tmp_path / "published.csv"), ["x"])

@@ -7,16 +7,21 @@ import fibonacci
 import numpy as np
 import pytest
 import torch
+from test_results import reads_alike_without_rows
 
 from toolkit.errors import UserError
+from toolkit.experiments import fibonacci as lab
+from toolkit.run.directory import Run
+from toolkit.run.results import read_results
+from toolkit.tasks import classification as fine_tuning
 from toolkit.tasks.classification import FineTuningConfig
 from toolkit.training.impl.distributed import make_accelerator
 
 
-def settings(directory, **changes) -> fibonacci.FibonacciConfig:
+def settings(directory, **changes) -> lab.FibonacciConfig:
     training = FineTuningConfig(max_steps=30, batch_size=32, learning_rate=3e-2, logging_steps=30, eval_steps=10)
-    return fibonacci.FibonacciConfig(**{"output_dir": str(directory), "numbers": 300, "seeds": 2, "training": training,
-                                        **changes})
+    return lab.FibonacciConfig(**{"output_dir": str(directory), "numbers": 300, "seeds": 2, "training": training,
+                                  **changes})
 
 
 @pytest.fixture(scope="module")
@@ -32,14 +37,14 @@ def finished(tmp_path_factory, accelerator):
 
 
 def test_parameters_are_as_many_as_in_the_lecture():
-    assert {name: fibonacci.make_model(20, attention).num_parameters()
-            for name, attention in fibonacci.ARMS.items()} == {"rnn": 11, "rnn-attention": 33, "rnn-mean": 11}
+    assert {name: lab.make_model(20, attention).num_parameters()
+            for name, attention in lab.ARMS.items()} == {"rnn": 11, "rnn-attention": 33, "rnn-mean": 11}
 
 
 def test_the_models_are_those_of_the_tutorial():
     """Keras's SimpleRNN(2), the attention layer of the tutorial, Dense(1): step by step, in numpy."""
     for name in ("rnn", "rnn-attention"):
-        model = fibonacci.make_model(20, fibonacci.ARMS[name])
+        model = lab.make_model(20, lab.ARMS[name])
         random = np.random.default_rng(0)
         with torch.no_grad():
             for parameter in model.parameters():
@@ -61,7 +66,7 @@ def test_the_models_are_those_of_the_tutorial():
 
 
 def test_the_series_is_cut_in_time_and_scaled_by_its_first_part(tmp_path):
-    parts = fibonacci.split_series(fibonacci.FibonacciConfig(output_dir=str(tmp_path)))
+    parts = lab.split_series(lab.FibonacciConfig(output_dir=str(tmp_path)))
     assert [len(part) for part in parts] == [720, 120, 360]
     assert parts[0].min() == 0 and parts[0].max() == 1 < parts[1].min() < parts[1].max() < parts[2].min()
     numbers = [1, 1]
@@ -69,7 +74,7 @@ def test_the_series_is_cut_in_time_and_scaled_by_its_first_part(tmp_path):
         numbers.append(numbers[-1] + numbers[-2])
     series = np.concatenate(parts)
     np.testing.assert_allclose(series * math.log(numbers[719]), [math.log(number) for number in numbers], atol=1e-9)
-    windows = fibonacci.Windows(parts[1], 20, 8, seed=0)
+    windows = lab.Windows(parts[1], 20, 8, seed=0)
     assert len(windows.labels) == 100
     rows = windows.rows(np.asarray([0, 99]))
     np.testing.assert_allclose(rows["values"][:, 0], [parts[1][:20], parts[1][99:119]], rtol=1e-6)
@@ -79,21 +84,21 @@ def test_the_series_is_cut_in_time_and_scaled_by_its_first_part(tmp_path):
 
 
 def test_least_squares_solves_it(tmp_path):
-    train, _, test = (fibonacci.Windows(part, 20, 8, 0)
-                      for part in fibonacci.split_series(fibonacci.FibonacciConfig(output_dir=str(tmp_path))))
-    assert np.abs(fibonacci.least_squares(train, test) - test.labels).max() < 1e-12
+    train, _, test = (lab.Windows(part, 20, 8, 0)
+                      for part in lab.split_series(lab.FibonacciConfig(output_dir=str(tmp_path))))
+    assert np.abs(lab.least_squares(train, test) - test.labels).max() < 1e-12
     np.testing.assert_allclose(2 * test.values[:, -1] - test.values[:, -2], test.labels, atol=1e-12)
 
 
 def test_entropy_is_a_share_of_that_of_equal_weights():
-    assert fibonacci.entropy_of_uniform(np.full((3, 20), 0.05)) == pytest.approx(1)
-    assert fibonacci.entropy_of_uniform(np.eye(20)) == 0
-    assert fibonacci.entropy_of_uniform(np.asarray([[0.5, 0.5, 0, 0]])) == pytest.approx(0.5)
+    assert lab.entropy_of_uniform(np.full((3, 20), 0.05)) == pytest.approx(1)
+    assert lab.entropy_of_uniform(np.eye(20)) == 0
+    assert lab.entropy_of_uniform(np.asarray([[0.5, 0.5, 0, 0]])) == pytest.approx(0.5)
 
 
 def test_a_run_leaves_its_result_and_a_picture(finished, accelerator, monkeypatch):
     chosen, result = finished
-    directory = fibonacci.Run(chosen.output_dir).directory
+    directory = Run(chosen.output_dir).directory
     assert json.loads((directory / "result.json").read_text()) == result
     assert (directory / "plots/fibonacci.png").stat().st_size > 10_000
     for name, parameters in (("rnn", 11), ("rnn-attention", 33), ("rnn-mean", 11)):
@@ -111,23 +116,31 @@ def test_a_run_leaves_its_result_and_a_picture(finished, accelerator, monkeypatc
     gain = np.log10(np.divide(result["arms"]["rnn"]["values"], result["arms"]["rnn-attention"]["values"])).mean()
     assert result["verdicts"][0].startswith(f"rnn-attention over rnn: {'+' if gain > 0 else '-'}")
 
-    monkeypatch.setattr(fibonacci, "fine_tune", None)
+    monkeypatch.setattr(fine_tuning, "train", None)
     assert fibonacci.fibonacci(chosen, accelerator) == result  # finished: nothing is trained again
+
+
+def test_rows_say_what_the_result_says_and_a_dry_run_tells(finished, accelerator, tmp_path, capsys):
+    chosen, result = finished
+    reads_alike_without_rows(chosen.output_dir)
+    assert [verdict.text for verdict in read_results(chosen.output_dir).verdicts] == result["verdicts"]
+    assert fibonacci.fibonacci(settings(tmp_path / "dry", dry_run=True), accelerator) is None
+    assert "\nrnn-attention, 2 fits, each of them:" in capsys.readouterr().out and not (tmp_path / "dry").exists()
 
 
 def test_the_test_part_changes_no_model(finished, accelerator, tmp_path, monkeypatch):
     chosen, _ = finished
-    split = fibonacci.split_series
+    split = lab.split_series
 
     def spoiled(of):
         train, validation, test = split(of)
         return [train, validation, 5 - 3 * test]
 
-    monkeypatch.setattr(fibonacci, "split_series", spoiled)
+    monkeypatch.setattr(lab, "split_series", spoiled)
     fibonacci.fibonacci(settings(tmp_path, seeds=1), accelerator)
-    for name in fibonacci.ARMS:
+    for name in lab.ARMS:
         weights = f"{name}/seed-0/model/model.safetensors"
-        before = (fibonacci.Run(chosen.output_dir).directory / weights).read_bytes()
+        before = (Run(chosen.output_dir).directory / weights).read_bytes()
         assert (tmp_path / weights).read_bytes() == before
 
 

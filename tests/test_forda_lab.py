@@ -7,14 +7,18 @@ import forda_lab
 import numpy as np
 import pytest
 import torch
-from forda_lab import FordaLabConfig, SeriesDataSection
+from test_results import reads_alike_without_rows
 from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification
 
 from toolkit import config
 from toolkit.data.series.generators import cylinder_bell_funnel
+from toolkit.data.series.splits import SeriesDataSection
 from toolkit.errors import UserError
+from toolkit.experiments import forda as lab
+from toolkit.experiments.forda import FordaLabConfig
 from toolkit.models.small.keras_forda import HEADS, KEY_DIM, KerasForda, KerasFordaConfig, KerasMultiHead
+from toolkit.run.results import read_results
 from toolkit.tasks import base
 from toolkit.tasks.classification import FineTuningConfig
 from toolkit.training.impl.distributed import make_accelerator
@@ -177,6 +181,20 @@ def test_a_finished_arm_is_not_trained_again(finished, accelerator, monkeypatch)
     assert again["arms"]["mixer"] | {"ahead_points": 0} == result["arms"]["mixer"] | {"ahead_points": 0}
 
 
+def test_rows_say_what_the_result_says_and_a_dry_run_tells(finished, forda, tmp_path, accelerator, capsys):
+    settings, directory, result = finished
+    reads_alike_without_rows(directory)
+    rows = read_results(directory).arms()
+    assert {arm for _, _, arm in rows} == set(result["arms"])
+    assert [row.seconds > 0 for row in rows["", "", "mixer"]] == [True, True]
+    assert "transformer over no positions" in (directory / "README.md").read_text()
+    dry = quick(tmp_path / "dry", forda, dry_run=True, arms=["full", "minirocket"], keras_seeds=1)
+    assert forda_lab.forda_lab(dry, accelerator) is None
+    out = capsys.readouterr().out
+    assert "\nfull, 2 fits, each of them:" in out and "\nkeras, 1 fits" in out and "minirocket" not in out
+    assert not (tmp_path / "dry").exists()
+
+
 def test_nothing_is_chosen_on_the_test_set(finished, forda, tmp_path, accelerator):
     """With the test labels turned round, every model answers the same, and only the scores differ."""
     settings, directory, result = finished
@@ -221,7 +239,7 @@ def entry(mean: float, ahead: float | None = None, ci95: float | None = 1.0) -> 
 def test_the_verdict_follows_the_numbers(identity, mixer, expected):
     arms = {"full": entry(0.9), "identity": entry(0.9 - identity[0] / 100, *identity),
             "mixer": entry(0.9 - mixer[0] / 100, *mixer)}
-    assert expected in " ".join(forda_lab.conclusions({"arms": arms, "dead_branches": {}}))
+    assert expected in " ".join(lab.conclusions({"arms": arms, "dead_branches": {}}))
 
 
 def test_wrong_input_is_one_line(tmp_path, forda, accelerator):

@@ -1,5 +1,6 @@
 """Forecasting runs: errors, intervals, selection on validation alone, several processes, and the recipe."""
 
+import copy
 import dataclasses
 import json
 import multiprocessing
@@ -13,15 +14,19 @@ import numpy as np
 import pytest
 import small
 import torch
+from test_results import reads_alike_without_rows
 
 from toolkit import config, metrics
 from toolkit.baselines.naive import repeat_last
 from toolkit.data.series.windows import standardised, window_splits
 from toolkit.errors import UserError
+from toolkit.experiments import forecasts
+from toolkit.experiments.published import published_errors
 from toolkit.metrics.forecast_sums import ForecastScores, calibration_stride, residual_quantiles
 from toolkit.models.small.linear import NLinear, NLinearConfig
 from toolkit.run.directory import Run, read_metrics
 from toolkit.run.files import read_json
+from toolkit.run.results import read_results
 from toolkit.tasks import base, forecasting
 from toolkit.tasks.forecasting import ForecastConfig, ForecastingTask, errors, fit_forecaster, score_forecaster
 from toolkit.training.impl.distributed import make_accelerator
@@ -363,7 +368,7 @@ def test_the_cards_of_a_comparison_say_how_each_arm_was_trained(recipe):
 
 def test_the_table_holds_ours_and_the_published(recipe):
     settings, summary = recipe
-    shown = forecast.show(summary, forecast.read_published(settings.published))
+    shown = forecast.show(summary, published_errors(settings.published))
     (row,) = [line.split() for line in shown.splitlines() if line.startswith("published Other")]
     assert row == ["published", "Other", "0.500", "0.600", "–", "–"]
     assert "tiny-random" in shown and "intervals of nominally 80 %" in shown
@@ -394,7 +399,8 @@ def test_gains_are_in_percent_of_the_random_start():
                "bert-random-frozen": {8: [fit_of(mse) for mse in (1.0, 2.0, 4.0)]},
                "bert-pretrained": {8: [fit_of(mse) for mse in (0.9, 1.79, 3.6)]},
                "bert-pretrained-frozen": {8: [fit_of(mse) for mse in (1.1, 2.0, 3.6)]}}
-    summary = forecast.summarise(results)
+    arms = {arm: forecasts.Arm(arm, *arm.split("-", 1)) for arm in results}
+    summary = forecasts.summarise(results, {name: forecasts.reference_of(arm, arms) for name, arm in arms.items()})
     assert summary["bert-pretrained"]["8"]["gain_percent"]["mean"] == pytest.approx((10 + 10.5 + 10) / 3)
     assert summary["bert-pretrained"]["8"]["verdict"].endswith("% of its MSE: real")
     assert summary["bert-pretrained-frozen"]["8"]["verdict"].endswith("not distinguishable from zero")
@@ -413,6 +419,30 @@ def test_mistakes_are_named(recipe, tmp_path, changes, found):
     values = config.with_values(config.to_dict(recipe[0]), {"output_dir": str(tmp_path), **changes})
     with pytest.raises(UserError, match=found):
         forecast.forecast(config.from_dict(forecast.ForecastRecipeConfig, values), make_accelerator())
+
+
+def test_rows_say_what_the_result_says(recipe):
+    settings, summary = recipe
+    home = Path(settings.output_dir, "waves")
+    reads_alike_without_rows(home)
+    rows = read_results(home).arms()["", "8", "tiny-masked-patches"]
+    assert [row.metrics["mse"] for row in rows] == summary["tiny-masked-patches"]["8"]["mse_values"]
+    assert (rows[1].model, rows[1].start, rows[1].reference, rows[1].run) == (
+        "tiny", "masked-patches", "tiny-random", "tiny-masked-patches/8/seed-1")
+
+
+@pytest.mark.parametrize("section", ["training", "pretraining"])
+def test_a_key_that_says_how_it_is_run_may_change(recipe, section):
+    """What the loop's message on a loss that is no number advises."""
+    settings = copy.deepcopy(recipe[0])
+    getattr(settings, section).on_bad_step = "skip"
+    assert forecast.forecast(dataclasses.replace(settings, dry_run=True), make_accelerator()) is None
+
+
+def test_a_dry_run_tells_of_nothing_that_is_finished(recipe, capsys):
+    assert forecast.forecast(dataclasses.replace(recipe[0], dry_run=True), make_accelerator()) is None
+    out = capsys.readouterr().out
+    assert "every fit is finished" in out and "each of them" not in out
 
 
 def test_a_dry_run_makes_nothing(recipe, tmp_path, capsys):

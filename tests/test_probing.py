@@ -8,6 +8,7 @@ import small
 import torch
 from sklearn.linear_model import LogisticRegression
 from small import run_recipe, write_config
+from test_results import reads_alike_without_rows
 
 from toolkit.analysis.probes import ProbeConfig, Probes, fit_head, frozen_states, start_from_probe
 from toolkit.data.text.batches import TextBatches
@@ -122,6 +123,13 @@ def test_transfer_measures_every_arm_and_goes_on(labelled, wordpiece, tmp_path):
     random = found["seasons"]["10"]["bert, random: probe"]
     assert gain["gain_points"]["mean"] == pytest.approx(100 * (gain["mean"] - random["mean"]))
     assert (tmp_path / "run/transfer.png").stat().st_size > 5000 and "seasons, test accuracy" in done.out
+    reads_alike_without_rows(tmp_path / "run")
+    dry = run_recipe("transfer", ["--config", str(config), "--dry_run"], tmp_path / "out")
+    assert dry.code == 0 and "every fit is finished" in dry.out, dry.err
+    dry = run_recipe("transfer", ["--config", str(config), "--dry_run", "--output_dir", str(tmp_path / "dry")],
+                     tmp_path / "out")
+    assert "\nseasons, bert, random: tuned, all labels, 2 fits, each of them:" in dry.out, dry.err
+    assert not (tmp_path / "dry").exists()
     # Broken off: what is finished is not trained again.
     fits = sorted((tmp_path / "run/fits").rglob("result.json"))
     assert len(fits) == 8

@@ -29,6 +29,7 @@ from toolkit.data.text.batches import TextBatches
 from toolkit.data.text.examples import LabelledText, split_off
 from toolkit.data.text.labelled import read_table
 from toolkit.errors import UserError
+from toolkit.experiments.arms import arms_table, compare_arms
 from toolkit.inference.generation import continue_text, fill_mask
 from toolkit.metrics.intervals import paired_difference
 from toolkit.models.checkpoints import load_checkpoint_tokenizer
@@ -39,7 +40,6 @@ from toolkit.models.text.gpt import GPT2LMHeadModel
 from toolkit.report import plots as report
 from toolkit.report.plots import plot_arms, plot_confusion, plot_loss
 from toolkit.tasks.classification import FineTuningConfig
-from toolkit.training.arms import arms_table, compare_arms
 from toolkit.training.impl.distributed import make_accelerator
 
 QUICK = dict(max_steps=6, batch_size=8, learning_rate=1e-3, logging_steps=3, save_steps=0)

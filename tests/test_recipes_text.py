@@ -1,5 +1,6 @@
 """Text recipes beyond plain classes: every kind of label, parts trained, thresholds, reports, predictions, arms."""
 
+import dataclasses
 import json
 
 import compare_text
@@ -13,11 +14,13 @@ import transformers
 from safetensors.torch import load_file
 from sklearn.metrics import recall_score
 from test_recipes_finetune import QUICK, accelerator, checkpoints  # noqa: F401 - fixtures
+from test_results import reads_alike_without_rows
 
 import toolkit.models.text  # noqa: F401 - registers the class of pooled classifiers
 from toolkit.errors import UserError
 from toolkit.metrics.intervals import mcnemar, paired_bootstrap
 from toolkit.models.objectives import ObjectiveConfig
+from toolkit.run.results import read_results
 from toolkit.tasks.classification import FineTuningConfig
 from toolkit.tasks.threshold import ThresholdConfig
 
@@ -141,7 +144,7 @@ def test_what_is_no_classifier_does_not_predict(checkpoints, tables):  # noqa: F
         predict.predict(predict.PredictConfig(checkpoints["bert"], str(tables / "test.csv")))
 
 
-def test_a_comparison_tells_what_pretraining_bought(checkpoints, tables, tmp_path, accelerator):  # noqa: F811
+def test_a_comparison_tells_what_pretraining_bought(checkpoints, tables, tmp_path, accelerator, capsys):  # noqa: F811
     asked = compare_text.CompareTextConfig(
         name="words", models=checkpoints, output_dir=str(tmp_path), arms=["random", "frozen", "tuned", "lora"],
         data=settings("", tables, "", data={"label_column": "rare"}).data, labels=[40, "all"], seeds=2,
@@ -163,6 +166,19 @@ def test_a_comparison_tells_what_pretraining_bought(checkpoints, tables, tmp_pat
     said = compare_text.show(result)
     assert "McNemar p" in said and "bert, tuned over random" in said
     assert compare_text.compare_text(asked, accelerator) == result  # nothing is trained again
+    reads_alike_without_rows(tmp_path / "words")
+    rows = read_results(tmp_path / "words").arms()["", "40", "bert, lora"]
+    assert [row.metrics["accuracy"] for row in rows] == result["learning_curve"]["40"]["bert, lora"]["values"]
+    assert (rows[1].model, rows[1].start, rows[1].reference, rows[1].run, rows[1].test_examples) == (
+        "bert", "lora", "bert, random", "bert-lora/40/seed-1", 60)
+    bad = dataclasses.replace(asked, training=dataclasses.replace(asked.training, on_bad_step="skip"))
+    assert compare_text.compare_text(bad, accelerator) == result, "it says how the run is run"
+    assert compare_text.compare_text(dataclasses.replace(asked, dry_run=True), accelerator) is None
+    assert "every fit is finished" in capsys.readouterr().out
+    dry = dataclasses.replace(asked, dry_run=True, output_dir=str(tmp_path / "dry"), arms=["tuned"], labels=[40])
+    assert compare_text.compare_text(dry, accelerator) is None
+    assert "\nbert, tuned, 40 labels, 2 fits, each of them:" in capsys.readouterr().out
+    assert not (tmp_path / "dry").exists()
 
 
 def test_mcnemar_and_the_paired_bootstrap():

@@ -9,10 +9,12 @@ import pytest
 import small
 import torch
 from small import run_recipe, write_config
+from test_results import reads_alike_without_rows
 
 from toolkit.data.batches import IGNORED
 from toolkit.errors import UserError
 from toolkit.models.presets import PRESETS
+from toolkit.run.results import read_results
 from toolkit.tasks.pretraining import PretrainingConfig, with_defaults
 
 # --- the benchmark ------------------------------------------------------------------------------------------------
@@ -162,6 +164,18 @@ def test_a_sweep_orders_settings_and_goes_on(tmp_path):
     assert (tmp_path / "sweep/sweep.png").stat().st_size > 5000
     again = run_recipe("sweep", ["--config", str(config)], tmp_path / "again")
     assert again.code == 0 and again.out.count("is finished") == 4
+    rows = read_results(tmp_path / "sweep").arms()
+    assert [row.metrics["loss"] for row in rows["", "", best["setting"]]] == best["values"]
+    reads_alike_without_rows(tmp_path / "sweep")
+    twice = run_recipe("sweep", ["--config", str(config), "--settings", str([settings[0], settings[0]]),
+                                 "--output_dir", str(tmp_path / "twice")], tmp_path / "twice-run")
+    assert twice.code == 2 and "is there twice" in twice.err
+    more = [dict(sorted(changes.items())) for changes in (*settings, {**settings[0], "training.learning_rate": 1e-3})]
+    before = sorted(tmp_path.glob("sweep/**/*"))
+    dry = run_recipe("sweep", ["--config", str(config), "--settings", str(more), "--dry_run"], tmp_path / "dry-run")
+    assert dry.code == 0 and dry.out.count("each of them:") == 1, dry.err
+    assert "\nlearning_rate 0.001, optimizer adamw, 2 fits, each of them:" in dry.out
+    assert sorted(tmp_path.glob("sweep/**/*")) == before
     wrong = run_recipe("sweep", ["--config", str(write_config(tmp_path / "wrong.yaml", {
         "output_dir": str(tmp_path / "wrong"), "pretraining": str(pretraining),
         "settings": [{"training.learning_rat": 1}]}))], tmp_path / "wrong-run")

@@ -96,16 +96,19 @@ def test_a_run_before_its_first_evaluation_and_one_of_several_arms(tmp_path):
     assert read_run(early).figures == {"training loss": 7.5}
     arms = make_run(tmp_path / "arms", models={}, data={}, pooling="mean")
     write_json(arms / "result.json", {
-        "bert": {"pretrained": {"mean": 0.7, "ci95": 0.1}, "random": {"mean": 0.5, "ci95": None},
-                 "gain_points": {"mean": 20, "ci95": 2}}, "tfidf": {"mean": 0.6, "ci95": 0}, "test_examples": 100})
-    assert list(read_run(arms).figures.items())[:3] == [("bert pretrained", 0.7), ("bert random", 0.5), ("tfidf", 0.6)]
+        "bert": {"pretrained": {"mean": 0.7, "ci95": 0.1, "values": [0.75, 0.65]},
+                 "random": {"mean": 0.5, "ci95": None, "values": [0.5]}, "gain_points": {"mean": 20, "ci95": 2}},
+        "tfidf": {"mean": 0.6, "ci95": 0, "values": [0.6]}, "test_examples": 100})
+    assert list(read_run(arms).figures.items())[:3] == [("bert, pretrained", 0.7), ("bert, random", 0.5),
+                                                        ("tfidf", 0.6)]
 
 
 def test_results_that_lie_beside_their_runs_are_found(tmp_path):
     for name in ("ucr/CBF", "ucr/Trace", "trec"):
         make_run(tmp_path / name, result=False)
-    write_json(tmp_path / "trec.json", {"tuned": {"mean": 0.8, "ci95": 0.1}})
-    write_json(tmp_path / "ucr.json", {"bert": {"CBF": {"mean": 0.9, "values": [0.9]}}, "mlp": {"CBF": {"mean": 0.7}}})
+    write_json(tmp_path / "trec.json", {"tuned": {"mean": 0.8, "ci95": 0.1, "values": [0.9, 0.7]}})
+    write_json(tmp_path / "ucr.json", {arm: {"CBF": {"mean": mean, "ci95": None, "values": [mean]}}
+                                       for arm, mean in (("bert", 0.9), ("mlp", 0.7))})
     found = {run.name: run for run in find_runs(tmp_path)}
     assert found["trec"].figures == {"tuned": 0.8}
     assert found["ucr/CBF"].figures == {"bert": 0.9, "mlp": 0.7}

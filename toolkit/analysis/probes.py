@@ -7,7 +7,7 @@ probe's weights it keeps what they know (Kumar et al. 2022, section 3).
 import copy
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -24,18 +24,8 @@ from toolkit.data.text.labelled import TextDataSection, load_data
 from toolkit.models.objectives import PROBLEM_TYPES, Task
 from toolkit.models.text.classifier import Pooling, TextForClassification, pooled_states, text_classifier
 from toolkit.tasks.base import for_all
+from toolkit.tasks.pretraining import ProbeConfig
 from toolkit.training.impl.precision import ImplConfig, Precision, choose
-
-
-@dataclass
-class ProbeConfig:
-    sets: dict = field(default_factory=dict)
-    """Name → what the `data` section of finetune-text takes; empty: no probes."""
-    labels: int = 400
-    """Labelled examples of a probe."""
-    draws: int = 3
-    """Draws of them that are averaged."""
-
 
 _C = 0.1  # scikit-learn's inverse penalty, on standardised states; chosen on validation for 100 labels and for all
 _ABSENT = -20.0  # logit of a class without training examples

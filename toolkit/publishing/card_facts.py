@@ -18,6 +18,7 @@ from toolkit.models.registry import module_of
 from toolkit.run.directory import home, name_of, read_metrics
 from toolkit.run.files import read_json
 from toolkit.run.provenance import without_machine_paths
+from toolkit.run.results import Results, model_and_start, models_of, read_results, result_file
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,9 @@ class Facts:
         return _json(self.directory / "result.json") if self.is_fit else _reported(self.home)
 
     @cached_property
-    def comparison(self) -> dict | None:
-        """What the experiment that the run is, or is a fit of, reported."""
-        return _reported(self.home) if "models" in self.config else None
+    def comparison(self) -> Results | None:
+        """What the experiment that the run is, or is a fit of, measured."""
+        return read_results(self.home)
 
     @cached_property
     def records(self) -> list[dict]:
@@ -125,21 +126,27 @@ class Facts:
         other = {} if section == "pretraining" else (self.config.get("arm_training") or {}).get(arm)
         return {**(self.config.get(section) or {}), **(other or {})}
 
+    @cached_property
+    def arm(self) -> tuple[str, str]:
+        """What the experiment calls the model of a fit, and its start: bert, pretrained of `bert-pretrained/seed-0`."""
+        folders = self.part.split("/")
+        return model_and_start(folders[2 if folders[0] == "fits" and len(folders) > 2 else 0], models_of(self.home))
+
     @property
     def model_name(self) -> str:
-        """What the experiment calls the model of a fit: bert of `bert-pretrained/seed-0`."""
-        return self.part.split("/")[0].rpartition("-")[0]
+        return self.arm[0]
 
     @property
     def base(self) -> str:
         """The checkpoint that a fit started from, or whose shape it has; "" where there is none."""
-        source = (self.config.get("models") or {}).get(self.model_name) if self.is_fit else None
+        models = {**(self.config.get("models") or {}), "text": self.config.get("text_model")}
+        source = models.get(self.model_name) if self.is_fit else None
         return source if isinstance(source, str) else ""  # a shape alone is no checkpoint
 
     @property
     def is_random(self) -> bool:
-        """Whether a fit started from random values."""
-        return self.part.split("/")[0].endswith("-random")
+        """Whether a fit started from random values, or from what such values learned of the series at hand."""
+        return self.arm[1].startswith(("random", "masked-patches"))
 
     @cached_property
     def base_run(self) -> "Facts | None":
@@ -187,14 +194,14 @@ class Facts:
         return sorted(path.parent.parent for depth in ("*/*", "*/*/*")
                       for path in self.directory.glob(f"{depth}/model/config.json"))
 
-    def comparisons(self) -> list[tuple[str, dict, str]]:
-        """Finished experiments in the same folder that started from this model: (name, result, the model's name)."""
+    def comparisons(self) -> list[tuple[str, Results, str]]:
+        """Finished experiments in the same folder that started from this model: (name, results, the model's name)."""
         found = []
         if self.result is None:
             return found
         for path in sorted((*self.home.parent.glob("*/config.yaml"), *self.home.parent.glob("*/*/config.yaml"))):
             text = path.read_text(encoding="utf-8")
-            if "\nmodels:" in text and self.home.name in text and (result := _reported(path.parent)):
+            if "\nmodels:" in text and self.home.name in text and (result := read_results(path.parent)):
                 models = read_yaml(path).get("models") or {}
                 mine = [name for name, place in models.items() if _same(place, self.directory / "model")]
                 found += [(name_of(path.parent), result, name) for name in mine]
@@ -206,9 +213,9 @@ def _same(place: Any, directory: Path) -> bool:
 
 
 def _reported(run: Path) -> dict | None:
-    """What a run, or a comparison, left at its end; comparisons write <name>.json beside the folder of their fits."""
-    places = (run / "result.json", run.with_name(f"{run.name}.json"), run / "transfer.json")
-    return next((read_json(path) for path in places if path.exists()), None)
+    """What a run, or a comparison, left at its end."""
+    path = result_file(run)
+    return None if path is None else read_json(path)
 
 
 def _json(path: Path) -> Any:

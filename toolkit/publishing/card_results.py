@@ -1,20 +1,21 @@
 """The sections of a card that judge: results beside baselines, with intervals; limits and risks."""
 
+import dataclasses
 import math
 from typing import Any
 
+from toolkit.metrics.intervals import Interval, mean_interval
 from toolkit.metrics.tabulate import table
 from toolkit.publishing.card_facts import Facts
 from toolkit.publishing.card_text import NOT_STATED, kind, share
+from toolkit.run.results import MEAN, Results, Row, over_sets
 
 _NAIVE = ("repeat-last", "seasonal-naive")
-_BASELINES = (*_NAIVE, "nlinear", "dlinear")
-"""Arms of a comparison of forecasts that are of no model under `models`."""
 
 
 def results(facts: Facts) -> str:
     """What was measured on held-out data, beside what it should be held against."""
-    parts = [_own(facts), _arms(facts.comparison or {})]
+    parts = [_own(facts), _arms(facts.comparison)]
     for name, result, model in facts.comparisons():
         if shown := _arms(result, model):
             parts.append(f"Fine-tuned, in `{name}` as `{model}`. {shown}")
@@ -51,7 +52,9 @@ def _own(facts: Facts) -> str:
                 ", ".join(f"{name} {threshold['test'][name]:.3f}" for name in ("precision", "recall", "specificity")),
                 f"chosen on validation for {threshold['aim']}")
     elif what == "forecast" and "mse" in result:
-        naive = {arm: (facts.comparison or {}).get(arm, {}).get(str(facts.model["horizon"]), {}) for arm in _NAIVE}
+        measured = facts.comparison.arms() if facts.comparison else {}
+        size = str(facts.model["horizon"])
+        naive = {arm: measured[place][0].metrics for arm in _NAIVE if (place := ("", size, arm)) in measured}
         for name in ("mse", "mae", "mase"):
             if result.get(name) is not None:
                 row(f"{name.upper()} on test", f"{result[name]:.4g}", ", ".join(
@@ -78,82 +81,83 @@ def _own(facts: Facts) -> str:
     return f"{table(rows, markdown=True)}\n\n{step}{note}".strip()
 
 
-def _arms(result: dict, only: str | None = None) -> str:
+def _arms(results: Results | None, only: str | None = None) -> str:
     """The arms of an experiment: mean and interval over seeds; verdicts. only: of one of its models, and baselines."""
-    if curves := _curves(result):
-        names = ["mean of all sets"] if only and "mean of all sets" in curves else curves
-        return "\n\n".join(_curve(name, curves[name], only) for name in names)
-    if errors := _forecasts(result, only):
-        return errors
-    rows, verdicts = [], []
-    for name, entry in result.items():
-        if not isinstance(entry, dict):
-            continue
-        if "pretrained" in entry and only in (None, name):
-            rows += [{"arm": f"{name}, {arm}", **_cells(entry[arm])} for arm in ("pretrained", "random")
-                     if arm in entry]
-            verdicts.append(f"* {name}: {entry.get('verdict')}")
-        elif "mean" in entry:
-            rows.append({"arm": name, **_cells(entry)})
-            verdicts += [f"* {entry['verdict']}"] if "verdict" in entry else []
-    if not rows:
+    if results is None:
         return ""
-    examples = f", {result['test_examples']:,} test examples" if "test_examples" in result else ""
-    return "\n".join([f"Test score in percent, mean over seeds with its 95 % interval{examples}:", "",
-                      table(rows, markdown=True), "", *verdicts]).strip()
+    rows = [row for row in results.rows if only is None or row.model in ("", only)]
+    kept = dataclasses.replace(results, rows=rows)
+    if results.sizes == "horizon":
+        return _forecasts(kept)
+    if results.sizes == "labels":
+        sets = list(dict.fromkeys(row.set for row in rows))
+        if sets != [""]:
+            whole = dataclasses.replace(kept, rows=rows + over_sets(rows, results.metric))
+            return "\n\n".join(_curve(name, whole) for name in ([MEAN] if only else [*sets, MEAN]))
+        return _curve("", kept)
+    return _scores(kept)
 
 
-def _cells(entry: dict) -> dict:
-    return {"score %": _percent(entry), "seeds": str(len(entry.get("values") or ()) or "–")}
+def _scores(results: Results) -> str:
+    arms = results.arms()
+    table_rows = [{"arm": arm, _name(results) if _is_error(results) else "score %": _cell(rows, results),
+                   "seeds": str(len(rows))} for (_, _, arm), rows in arms.items()]
+    shown = {arm for _, _, arm in arms}
+    counts = {row.test_examples for row in results.rows if row.test_examples}
+    examples = f", {counts.pop():,} test examples" if len(counts) == 1 else ""
+    what = f"Test {_name(results)} (less is better)" if _is_error(results) else "Test score in percent"
+    return "\n".join([f"{what}, mean over seeds with its 95 % interval{examples}:", "",
+                      table(table_rows, markdown=True), "",
+                      *(f"* {verdict.text}" for verdict in results.verdicts if verdict.arm in shown)]).strip()
 
 
-def _percent(entry: dict | None) -> str:
-    if entry is None:
-        return "–"
-    return f"{100 * entry['mean']:.1f}" + (f" ± {100 * entry['ci95']:.1f}" if (entry.get("ci95") or 0) > 1e-9 else "")
+def _name(results: Results) -> str:
+    return "MSE" if results.metric == "mse" else results.metric.replace("_", " ")
 
 
-def _curves(result: dict) -> dict[str, dict]:
-    """Data set → number of labels → arm → {mean, ci95}, as comparisons by number of labels leave them."""
-    if "learning_curve" in result:
-        return {"": result["learning_curve"]}
-    nested = [arm for by_count in result.values() if isinstance(by_count, dict) for arms in by_count.values()
-              if isinstance(arms, dict) for arm in arms.values()]
-    return result if nested and all(isinstance(arm, dict) and "mean" in arm for arm in nested) else {}
+def _is_error(results: Results) -> bool:
+    return "loss" in results.metric or results.metric == "mse"
 
 
-def _curve(name: str, by_count: dict[str, dict], only: str | None) -> str:
-    arms = dict.fromkeys(arm for entries in by_count.values() for arm in entries
-                         if only is None or ", " not in arm or arm.startswith(f"{only}, "))
-    rows = [{"arm": arm} | {f"{count} labels": _percent(entries.get(arm)) for count, entries in by_count.items()}
-            for arm in arms]
-    last = list(by_count)[-1]
-    verdicts = [f"* {last} labels, {arm}: {by_count[last][arm]['verdict']}" for arm in arms
-                if "verdict" in by_count[last].get(arm, {})]
+def _cell(rows: list[Row], results: Results) -> str:
+    """A score in percent, an error as it is."""
+    found = mean_interval([row.metrics[results.metric] for row in rows])
+    if _is_error(results):
+        return f"{found.mean:.3g}" + (f" ± {found.ci95:.2g}" if found.ci95 > 1e-9 else "")
+    return f"{100 * found.mean:.1f}" + (f" ± {100 * found.ci95:.1f}" if found.ci95 > 1e-9 else "")
+
+
+def _curve(name: str, results: Results) -> str:
+    """A table of one set: arms by number of labels."""
+    of_set = {(size, arm): rows for (where, size, arm), rows in results.arms().items() if where == name}
+    sizes, arms = dict.fromkeys(size for size, _ in of_set), dict.fromkeys(arm for _, arm in of_set)
+    rows = [{"arm": arm} | {f"{size} labels": _cell(of_set[size, arm], results) if (size, arm) in of_set else "–"
+                            for size in sizes} for arm in arms]
+    last = list(sizes)[-1]
+    verdicts = [f"* {last} labels, {verdict.arm}: {verdict.text}" for verdict in results.verdicts
+                if (verdict.set, verdict.size) == (name, last) and verdict.arm in arms]
     title = f"{name}: test" if name else "Test"
     return "\n".join([f"{title} accuracy in percent, mean over seeds with its 95 % interval:", "",
                       table(rows, markdown=True), "", *verdicts]).strip()
 
 
-def _forecasts(result: dict, only: str | None) -> str:
-    """Test MSE by arm and horizon, of a comparison of forecasts (arm → horizon → mse …); "" of any other."""
-    arms = {arm: by_horizon for arm, by_horizon in result.items() if isinstance(by_horizon, dict) and by_horizon
-            and all(isinstance(entry, dict) and "test_windows" in entry for entry in by_horizon.values())
-            and (only is None or arm in _BASELINES or arm.startswith(f"{only}-"))}
-    if not arms:
-        return ""
-    rows, entries = [], [entry for by_horizon in arms.values() for entry in by_horizon.values()]
-    least = min(entry["mse"] for entry in entries) or 1.0
-    digits = max(3, 2 - math.floor(math.log10(least)))  # three that count
-    for arm, by_horizon in arms.items():
-        cells = {f"horizon {horizon}": f"{entry['mse']:.{digits}f}" + (
-            f" ± {entry['mse_ci95']:.{digits}f}" if entry["mse_ci95"] else "") for horizon, entry in by_horizon.items()}
-        rows.append({"arm": arm, **cells, "seeds": str(next(iter(by_horizon.values()))["seeds"])})
-    windows = ", ".join(f"{entry['test_windows']:,} at {horizon}"
-                        for horizon, entry in next(iter(arms.values())).items())
+def _forecasts(results: Results) -> str:
+    """Test MSE by arm and horizon."""
+    found = {(arm, size): mean_interval([row.metrics["mse"] for row in rows]) for (_, size, arm), rows in
+             results.arms().items()}
+    windows = {row.size: row.test_examples for row in results.rows}
+    digits = max(3, 2 - math.floor(math.log10(min(entry.mean for entry in found.values()) or 1.0)))  # three that count
+
+    def cell(entry: Interval) -> str:
+        return f"{entry.mean:.{digits}f}" + (f" ± {entry.ci95:.{digits}f}" if entry.ci95 > 0 else "")
+
+    arms = dict.fromkeys(arm for arm, _ in found)
+    rows = [{"arm": arm, **{f"horizon {size}": cell(found[arm, size]) for size in windows if (arm, size) in found},
+             "seeds": str(next(entry.n for (name, _), entry in found.items() if name == arm))} for arm in arms]
+    counted = ", ".join(f"{count:,} at {horizon}" for horizon, count in windows.items())
     return "\n".join([f"Test MSE on standardised values (less is better), mean over seeds with its 95 % interval; "
-                      f"windows: {windows}:", "", table(rows, markdown=True), "",
-                      *(f"* {entry['verdict']}" for entry in entries if "verdict" in entry)]).strip()
+                      f"windows: {counted}:", "", table(rows, markdown=True), "",
+                      *(f"* {verdict.text}" for verdict in results.verdicts if verdict.arm in arms)]).strip()
 
 
 def limits(facts: Facts, card: Any) -> str:

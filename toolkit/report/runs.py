@@ -21,6 +21,7 @@ from toolkit import config as configuration
 from toolkit.errors import UserError
 from toolkit.run.directory import read_metrics
 from toolkit.run.files import LOCK_FILE, read_json, write_atomic
+from toolkit.run.results import Results, read_results, result_file
 
 STATES = ("finished", "running", "unfinished", "damaged")
 
@@ -98,19 +99,20 @@ def read_run(directory: str | Path, name: str = "") -> RunFacts:
 
     values = read(configuration.read_yaml, directory / "config.yaml")
     manifest = read(read_json, directory / "manifest.json")
-    result_path = _result_path(directory)
-    result = read(read_json, result_path)
-    if result and result_path.stem == directory.parent.name:  # arm → data set → scores
-        result = {arm: sets[directory.name] for arm, sets in result.items()
-                  if isinstance(sets, dict) and directory.name in sets}
+    result = read(read_json, result_file(directory))
+    measured = None
+    try:
+        measured = read_results(directory) if not problems else None
+    except UserError as error:
+        problems.append(str(error).removeprefix(f"{directory}/"))
     metrics = read_metrics(directory / "metrics.jsonl")
     problems += [problem for problem in (_damage_of_metrics(directory / "metrics.jsonl", len(metrics)),
                                          _damage_of_weights(directory / "model/model.safetensors")) if problem]
-    figures = _figures(result) or _best_evaluation(metrics)
+    figures = (_means(measured) if measured else {}) | _figures(result) or _best_evaluation(metrics)
     if not all(math.isfinite(value) for value in figures.values()):
         problems.append("its figures are no finite numbers")
     files = [path.stat() for path in directory.rglob("*") if path.is_file()]
-    state = ("damaged" if problems else "finished" if result else
+    state = ("damaged" if problems else "finished" if result or measured else
              "running" if _is_locked(directory / LOCK_FILE) else "unfinished")
     kind = next((kind for key, kind in _KINDS if key in values), "other")
     if isinstance(values.get("model"), dict) and values["model"].get("preset"):
@@ -212,31 +214,22 @@ def write_runs_page(runs: Sequence[RunFacts], path: str | Path) -> None:
                        f"<style>{_STYLE}</style></head><body><h1>{title}</h1>{body}</body></html>")
 
 
-def _result_path(directory: Path) -> Path | None:
-    """What a finished run leaves: result.json; of a transfer, transfer.json; of a comparison, a file beside it; of one
-    data set of a comparison, a file beside that.
-    """
-    places = (directory / "result.json", directory / "transfer.json", Path(f"{directory}.json"),
-              Path(f"{directory.parent}.json"))
-    return next((path for path in places if path.is_file()), None)
+def _means(results: Results) -> dict[str, float]:
+    """Of each arm the mean over seeds of what it is compared by; at the most labels only."""
+    arms = results.arms()
+    if results.sizes == "labels":
+        most = {name: size for name, size, _ in arms}  # the last of each set
+        arms = {key: rows for key, rows in arms.items() if key[1] == most[key[0]]}
+    several = len({name for name, _, _ in arms}) > 1
+    return {" ".join(filter(None, [name if several else "", size if results.sizes == "horizon" else "", arm])):
+            float(np.mean([row.metrics[results.metric] for row in rows])) for (name, size, arm), rows in arms.items()}
 
 
 def _figures(result: dict) -> dict[str, float]:
-    """The numbers of a result, those that runs are judged by first: scores and losses, means of arms over seeds."""
+    """The numbers of a result, those that runs are judged by first: scores and losses."""
     numbers = {name: value for name, value in result.items()
                if isinstance(value, (int, float)) and not isinstance(value, bool) and name != "steps"}
-    means: dict[str, float] = {}
-
-    def look(values: dict, place: str) -> None:
-        for name, value in values.items():
-            if isinstance(value, dict) and name not in ("gain_points", "learning_curve"):
-                if isinstance(value.get("mean"), (int, float)):
-                    means[f"{place}{name}"] = value["mean"]
-                else:
-                    look(value, f"{place}{name} ")
-
-    look(result, "")
-    return {name: numbers[name] for name in _FIGURES if name in numbers} | means | numbers
+    return {name: numbers[name] for name in _FIGURES if name in numbers} | numbers
 
 
 def _best_evaluation(metrics: Sequence[dict]) -> dict[str, float]:

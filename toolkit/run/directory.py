@@ -181,9 +181,9 @@ def read_metrics(path: str | Path) -> list[dict]:
 
 
 def home(directory: str | Path) -> Path | None:
-    """The run that a directory is, or is a part of: the nearest with what `Run.open` leaves, at most three above it."""
+    """The run that a directory is, or is a part of, however deep: the nearest with what `Run.open` leaves."""
     directory = Path(os.path.abspath(directory))
-    return next((place for place in (directory, *directory.parents[:3]) if (place / "config.yaml").exists()
+    return next((place for place in (directory, *directory.parents) if (place / "config.yaml").exists()
                  and ((place / LOCK_FILE).exists() or (place / "manifest.json").exists())), None)
 
 

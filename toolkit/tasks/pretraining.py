@@ -1,7 +1,7 @@
 """What pretraining tasks share: settings, published learning rates, and how evaluations are summed."""
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from toolkit.models.presets import preset
@@ -31,6 +31,16 @@ class PretrainingConfig(TrainingConfig):
     """Decoupled (Loshchilov & Hutter 2019); on matrices only. Default: 0.3 for small presets, which keeps weights small
     enough to be fine-tuned (recipes/README.md), 0.1 for those with a published rate, as Brown et al. 2020."""
     lr_scheduler_type: Literal["linear", "cosine", "constant", "wsd", "one_cycle"] = "wsd"
+
+
+@dataclass
+class ProbeConfig:
+    sets: dict = field(default_factory=dict)
+    """Name → what the `data` section of finetune-text takes; empty: no probes."""
+    labels: int = 400
+    """Labelled examples of a probe."""
+    draws: int = 3
+    """Draws of them that are averaged."""
 
 
 def with_defaults(training: PretrainingConfig, preset_name: str) -> PretrainingConfig:

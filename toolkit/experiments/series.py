@@ -1,0 +1,339 @@
+"""Arms on labelled series: what pretraining, attention and a transformer at all are worth."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from accelerate import Accelerator
+from transformers import AutoModelForSequenceClassification, BertConfig, PreTrainedModel
+
+from toolkit import metrics
+from toolkit.analysis.dead_branches import report_dead_branches
+from toolkit.analysis.shuffled_patches import shuffle_patches
+from toolkit.baselines.classical import dtw_1nn, logistic_on_values, minirocket
+from toolkit.config import free
+from toolkit.data.series.augmentation import AugmentationConfig, AugmentedBatches
+from toolkit.data.series.dataset import SeriesBatches, SeriesDataset
+from toolkit.data.series.generators import LABELLED
+from toolkit.data.series.splits import SeriesDataSection, check_patches, load_splits
+from toolkit.errors import UserError, did_you_mean
+from toolkit.experiments.grid import Classifying
+from toolkit.metrics.intervals import mean_interval, paired_difference, verdict
+from toolkit.models.checkpoints import checkpoint_config, pretrained_config
+from toolkit.models.objectives import ObjectiveConfig
+from toolkit.models.presets import model_config
+from toolkit.models.series.ablations import AblatedSeriesConfig, AblatedSeriesForClassification, at_budget
+from toolkit.models.series.patches import SeriesConfig, SeriesForClassification, SeriesForMaskedPatches
+from toolkit.models.small.perceptron import PerceptronConfig, PerceptronForClassification
+from toolkit.models.small.recurrent import RecurrentConfig, RecurrentForClassification
+from toolkit.run.card_config import CardConfig
+from toolkit.run.directory import Run
+from toolkit.tasks.classification import FineTuningConfig, class_scores, predict
+from toolkit.tasks.masked_patches import MaskedPatchesConfig, pretrain_on_series
+from toolkit.training.impl.precision import ImplConfig, choose
+
+TRANSFORMERS = {"random": "random start", "random-frozen": "random start, all but norms and positions frozen",
+                "text": "pretrained on text", "text-frozen": "pretrained on text, all but norms and positions frozen",
+                "masked-patches": "pretrained on the training series by hidden patches",
+                "no-attention": "random start, attention → identity, as many parameters"}
+RECURRENT = {"rnn": ("rnn", False, None), "lstm": ("lstm", False, None), "gru": ("gru", False, None),
+             "bilstm": ("lstm", True, None), "lstm-additive": ("lstm", False, "additive"),
+             "lstm-dot": ("lstm", False, "dot"), "lstm-scaled-dot": ("lstm", False, "scaled-dot"),
+             "lstm-general": ("lstm", False, "general"), "lstm-location": ("lstm", False, "location"),
+             "lstm-content": ("lstm", False, "content"), "bigru-additive": ("gru", True, "additive")}
+"""Arm → cell, both directions, attention."""
+TUNED = ("random", "text", "masked-patches")
+"""Arms whose seeds also answer together: published figures of InceptionTime are of five networks that do."""
+RULES = {"logistic": lambda train, test, seed: logistic_on_values(train.values, train.labels, test.values),
+         "minirocket": minirocket, "dtw": dtw_1nn}
+DRAWN = ("minirocket",)  # what differs from seed to seed
+REFERENCE = {"text": "random", "text-frozen": "random-frozen", "masked-patches": "random", "random": "no-attention",
+             "random-frozen": "random"}
+"""Arm → what it must beat: the same without pretraining; the transformer, itself without attention."""
+
+
+@dataclass
+class FinetuneSeriesConfig:
+    output_dir: str
+    models: dict
+    """Name → checkpoint directory of a pretrained text model, for instance {bert: runs/demo/bert/model}, or of a model
+    pretrained on series."""
+    data: SeriesDataSection = field(default_factory=SeriesDataSection)
+    patch_length: int = 16
+    """Samples a patch; patches start every half of it. A model pretrained on series has its own."""
+    baselines: list[Literal["logistic", "minirocket", "dtw"]] = field(default_factory=lambda: ["logistic"])
+    """Beside the majority class: logistic regression on the values; MiniRocket and the nearest neighbour by dynamic
+    time warping, through aeon."""
+    training: FineTuningConfig = field(default_factory=FineTuningConfig)
+    seeds: int = 3
+    check_dead_branches: bool = True
+    """Examine the first seed's pretrained models on validation series: which of their parts do something."""
+    card: CardConfig = field(default_factory=CardConfig)
+    impl: ImplConfig = field(default_factory=ImplConfig)
+    dry_run: bool = free(False)
+    """Check every input, tell what would be trained, how long and in how much memory, and end."""
+
+
+def patches_of(path: str, patch_length: int) -> SeriesConfig:
+    """How a model made from the checkpoint cuts series."""
+    source = checkpoint_config(path)
+    if isinstance(source, SeriesConfig):
+        return source
+    if patch_length < 1:
+        raise UserError(f"patch_length is {patch_length}; give at least 1.")
+    return SeriesConfig(backbone_config=pretrained_config(path), patch_length=patch_length)
+
+
+@dataclass
+class CompareSeriesConfig:
+    name: str = free("generated")
+    """Of the files that are written."""
+    output_dir: str = "runs/compare-series"
+    archive: str = ""
+    """Folder with a folder a set, <set>/<set>_TRAIN.tsv (.ts, .arff) and _TEST likewise, as the UCR archive's; empty:
+    generated sets."""
+    sets: list[str] = free(default_factory=lambda: list(LABELLED))
+    """Folders of the archive, or generators."""
+    published: str = free("")
+    """A csv of published accuracies in percent to show beside: dataset, then a column a method."""
+    preset: str = "bert-tiny"
+    """Shape of the transformer where no text_model gives it."""
+    text_model: str = ""
+    """Directory or hub id of a BERT or GPT pretrained on text, for the arms text and text-frozen; and the shape of the
+    others."""
+    arms: list[str] = free(default_factory=lambda: [
+        *TRANSFORMERS, "lstm", "bigru-additive", "mlp", *RULES, "majority"])
+    """Also rnn, gru, bilstm, and lstm-<score> for the scores of attention: additive, dot, scaled-dot, general,
+    location, content."""
+    patches: int = 48
+    """Into which a series is cut, or a few more; what the length of a patch follows from."""
+    head_dropout: float = 0.2
+    recurrent_size: int = 64
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    pretraining: MaskedPatchesConfig = field(default_factory=MaskedPatchesConfig)
+    """Of masked-patches: on the training series, without their labels."""
+    training: FineTuningConfig = field(default_factory=lambda: FineTuningConfig(
+        max_steps=500, learning_rate=2e-3, lr_scheduler_type="cosine", weight_decay=0.05, warmup_ratio=0.1,
+        eval_steps=0, objective=ObjectiveConfig(label_smoothing_factor=0.1)))
+    """One recipe for every set and arm."""
+    seeds: int = free(3)
+    check_dead_branches: bool = free(True)
+    """Examine the first seed's transformers of each set on training series."""
+    impl: ImplConfig = field(default_factory=ImplConfig)
+    dry_run: bool = free(False)
+    """Check every input, tell what each arm would train, how long and in how much memory, and end."""
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """Training series, all of them, and test series."""
+
+    name: str
+    train: SeriesDataset
+    test: SeriesDataset
+    patch_length: int
+
+
+def check(settings: CompareSeriesConfig) -> None:
+    known = [*TRANSFORMERS, *RECURRENT, "mlp", *RULES, "majority"]
+    for arm in settings.arms:
+        if arm not in known:
+            raise UserError(f"arms: there is no arm '{arm}'.{did_you_mean(arm, known)}")
+    if settings.seeds < 1 or not settings.sets or not settings.arms:
+        raise UserError("compare-series needs seeds of at least 1, sets and arms.")
+    if settings.patches < 2:
+        raise UserError(f"patches is {settings.patches}; a transformer needs at least 2.")
+
+
+def load_set(settings: CompareSeriesConfig, name: str, accelerator: Accelerator) -> LabelledSet:
+    """The set by that name. Nothing is held out of training, for nothing is chosen on this set."""
+    if not settings.archive:
+        if name not in LABELLED:
+            raise UserError(f"sets: there is no generator '{name}'.{did_you_mean(name, LABELLED)}")
+        section = SeriesDataSection(generator=name)
+    else:
+        folder = Path(settings.archive) / name
+        files = [next((path for kind in ("tsv", "ts", "arff") if (path := folder / f"{name}_{split}.{kind}").is_file()),
+                      None) for split in ("TRAIN", "TEST")]
+        if None in files:
+            raise UserError(f"{folder}: expected {name}_TRAIN and {name}_TEST as .tsv, .ts or .arff. Check archive and "
+                            f"sets, or get the files from https://www.timeseriesclassification.com.")
+        section = SeriesDataSection(train=str(files[0]), test=str(files[1]))
+    parts = load_splits(section, 0, lambda line: None if line.startswith("validation") else accelerator.print(
+        f"{name}: {line}"))
+    train = joined(parts[0], parts[1]) if settings.archive else parts[0]
+    length = max(1, round(train.values.shape[2] / settings.patches))
+    length = length if length < 4 else 4 * round(length / 4)  # of four, convolutions average most at once
+    check_patches((train, parts[1], parts[2]), length, length, model_config(settings.preset, vocab_size=1)
+                  .max_position_embeddings)
+    return LabelledSet(name, train, parts[2], length)
+
+
+def joined(first: SeriesDataset, second: SeriesDataset) -> SeriesDataset:
+    def both(name):
+        pair = [getattr(part, name) for part in (first, second)]
+        return None if pair[0] is None else np.concatenate(pair)
+
+    return SeriesDataset(both("values"), both("labels"), first.label_names, both("observed"), first.sampling_rate)
+
+
+# --- arms ----------------------------------------------------------------------------------------------------------
+
+
+def training_of(arm: str, data: LabelledSet, settings: CompareSeriesConfig, source: Path | None, seed: int
+                ) -> Classifying:
+    """What an arm trains on a seed; source: of masked-patches the model pretrained on series, None: a random start."""
+    batch_size = settings.training.batch_size
+    batches = (AugmentedBatches(data.train, batch_size, seed, settings.augmentation),
+               SeriesBatches(data.train, batch_size, seed), SeriesBatches(data.test, batch_size, seed))
+    keep = arm == "random" or (seed == 0 and arm in TRANSFORMERS)
+    return Classifying(partial(new_model, arm, data, settings, source), batches, settings.training, settings.impl,
+                       keep_model=keep)
+
+
+def shape_of(settings: CompareSeriesConfig) -> BertConfig | str:
+    return settings.text_model or model_config(settings.preset, vocab_size=1)
+
+
+def labels_of(data: SeriesDataset) -> dict:
+    return {"id2label": dict(enumerate(data.label_names)),
+            "label2id": {name: label for label, name in enumerate(data.label_names)}}
+
+
+def new_model(arm: str, data: LabelledSet, settings: CompareSeriesConfig, source: Path | None) -> PreTrainedModel:
+    names, channels, length = data.train.label_names, data.train.values.shape[1], data.train.values.shape[2]
+    labels = labels_of(data.train)
+    if arm == "mlp":
+        return PerceptronForClassification(PerceptronConfig(num_channels=channels, series_length=length, **labels))
+    if arm in RECURRENT:
+        cell, both, attention = RECURRENT[arm]
+        return RecurrentForClassification(RecurrentConfig(
+            cell=cell, bidirectional=both, attention=attention, hidden_size=settings.recurrent_size, dropout=0.2,
+            num_channels=channels, patch_length=data.patch_length, series_length=length, **labels))
+    if source is not None:
+        return SeriesForClassification.from_backbone(source, names, pretrained=True, pooling="layers",
+                                                     head_dropout=settings.head_dropout)
+    patches = {"num_channels": channels, "embedding": "convolution", "patch_length": data.patch_length,
+               "pooling": "layers", "head_dropout": settings.head_dropout}
+    model = SeriesForClassification.from_backbone(shape_of(settings), names, pretrained=arm.startswith("text"),
+                                                  **patches)
+    if arm.endswith("frozen"):
+        model.freeze_all_but_norms_and_positions()
+    if arm == "no-attention":
+        without = AblatedSeriesConfig(backbone_config=model.config.backbone_config, attention="identity", **patches,
+                                      **labels)
+        return AblatedSeriesForClassification.new(at_budget(without, model.num_parameters()))
+    return model
+
+
+def parameters_of(model: PreTrainedModel) -> dict[str, int]:
+    return {"parameters": sum(p.numel() for p in model.parameters()),
+            "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad)}
+
+
+def pretrained_on_series(data: LabelledSet, settings: CompareSeriesConfig, run: Run, accelerator: Accelerator,
+                         seed: int) -> Path:
+    """A model pretrained by hidden patches of the training series; the last step's, as nothing is held out."""
+    train = data.train
+    make = partial(SeriesForMaskedPatches.from_backbone, shape_of(settings), pretrained=False, embedding="convolution",
+                   num_channels=train.values.shape[1], patch_length=data.patch_length)
+    pretrain_on_series(make, train.values, train.values, settings.pretraining, settings.impl, run, accelerator, seed,
+                       f"{data.name}, hidden patches, seed {seed}", train.observed, train.observed)
+    return run.model_dir
+
+
+# --- what is asked of fitted models --------------------------------------------------------------------------------
+
+
+def kept_model(run: Run) -> SeriesForClassification:
+    return AutoModelForSequenceClassification.from_pretrained(run.model_dir)
+
+
+def shuffled_scores(run: Run, data: LabelledSet, settings: CompareSeriesConfig, accelerator: Accelerator, seed: int
+                    ) -> dict:
+    """The test scores when each series' patches come in another order: what the order was worth to the model."""
+    model, precision = kept_model(run).to(accelerator.device), choose(settings.impl, accelerator.device)
+    precision.prepare(model)
+    values, observed = shuffle_patches(data.test.values, data.patch_length, seed, data.test.observed)
+    mixed = SeriesDataset(values, data.test.labels, data.test.label_names, observed)
+    logits = predict(model, SeriesBatches(mixed, settings.training.batch_size, seed), accelerator, precision)
+    return class_scores(logits.argmax(1), data.test.labels)
+
+
+def examined(run: Run, data: LabelledSet, settings: CompareSeriesConfig, accelerator: Accelerator, name: str) -> dict:
+    return report_dead_branches(kept_model(run), SeriesBatches(data.train, settings.training.batch_size, 0),
+                                accelerator, name)
+
+
+def answers(run: Run) -> np.ndarray:
+    """(test series, classes) probabilities of a finished fit."""
+    with np.load(run.directory / "outputs.npz") as outputs:
+        return outputs["test"]
+
+
+def ranking(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """ROC-AUC and PR-AUC of each class against the rest, their plain means over the classes that occur."""
+    found: dict[str, list[float]] = {"roc_auc": [], "pr_auc": []}
+    for label in np.unique(labels):
+        for name, values in found.items():
+            values.append(metrics.load(name).compute(prediction_scores=probabilities[:, label],
+                                                     references=(labels == label).astype(int))[name])
+    return {name: float(np.mean(values)) for name, values in found.items() if None not in values}
+
+
+def together(probabilities: list[np.ndarray], labels: np.ndarray) -> dict:
+    """What the mean of the seeds' probabilities answers: one ensemble, so no interval over seeds."""
+    mean = np.mean(probabilities, 0)
+    return {**class_scores(mean.argmax(1), labels), **ranking(mean, labels), "predictions": mean.argmax(1).tolist()}
+
+
+# --- what compare_series reports -----------------------------------------------------------------------------------
+
+
+def entry(fits: Sequence[dict], data: LabelledSet) -> dict:
+    """mean and ci95 of accuracy over fits, as shares; means of whatever else all of them know."""
+    accuracies = [fit["accuracy"] for fit in fits]
+    found = {**mean_interval(accuracies).as_dict(), "values": accuracies}
+    for key in ("f1", "roc_auc", "pr_auc", "seconds"):
+        values = [fit.get(key) for fit in fits]
+        if None not in values:
+            found[key] = float(np.mean(values))
+    if "predictions" in fits[0]:
+        classes = len(data.test.label_names)
+        pairs = np.asarray(data.test.labels) * classes + np.asarray(fits[0]["predictions"])
+        found["confusion_matrix"] = np.bincount(pairs, minlength=classes**2).reshape(classes, classes).tolist()
+    return found
+
+
+def verdict_on_set(arm: str, entries: dict[str, dict]) -> str | None:
+    """On one set, over seeds; None where the arm has no reference there."""
+    if REFERENCE.get(arm) not in entries:
+        return None
+    return verdict(paired_difference(*([100 * value for value in entries[name]["values"]]
+                                       for name in (arm, REFERENCE[arm]))), arm)
+
+
+def summarise(results: dict[str, dict[str, dict]]) -> dict:
+    """Arm → over_sets (mean accuracy, its interval over sets), means of the rest, and verdicts against its reference:
+    over sets, and for each set over seeds.
+    """
+    summary: dict = {}
+    for arm, by_set in results.items():
+        means = [found["mean"] for found in by_set.values()]
+        summary[arm] = {"over_sets": {**mean_interval(means).as_dict(), "values": means}}
+        for key in ("f1", "roc_auc", "pr_auc", "seconds", "parameters", "trained_parameters"):
+            if all(key in found for found in by_set.values()):
+                summary[arm][key] = float(np.mean([found[key] for found in by_set.values()]))
+        other = REFERENCE.get(arm)
+        if other not in results:
+            continue
+        gains = {name: 100 * (found["mean"] - results[other][name]["mean"]) for name, found in by_set.items()}
+        over_sets = mean_interval(list(gains.values()))
+        summary[arm] |= {"reference": other, "gain_points": over_sets.as_dict(), "gains": gains,
+                         "verdict": verdict(over_sets, f"{arm} over {other}, mean of {len(gains)} sets,"),
+                         "by_set": {name: verdict_on_set(arm, {one: results[one][name] for one in (arm, other)})
+                                    for name in by_set}}
+    return summary

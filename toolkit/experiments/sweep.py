@@ -1,0 +1,67 @@
+"""Settings × seeds of one pretraining."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from toolkit import config as configuration
+from toolkit.errors import UserError
+from toolkit.experiments.grid import Cell, Pretraining
+from toolkit.experiments.results import by, summary, values
+from toolkit.metrics.intervals import mean_interval
+from toolkit.run.results import Row
+from toolkit.tasks.causal_lm import PretrainGptConfig
+from toolkit.tasks.masked_lm import PretrainBertConfig
+
+
+@dataclass
+class SweepConfig:
+    output_dir: str
+    pretraining: str
+    """The config that every setting starts from."""
+    settings: list[dict] = field(default_factory=list)
+    """Each a dictionary of keys, as on the command line, and their values: {training.optimizer: adamw}."""
+    seeds: int = 1
+    dry_run: bool = configuration.free(False)
+    """Check every input, prepare the data, tell what each setting would train, how long and in how much memory, and
+    end."""
+
+
+def name_of(changes: dict) -> str:
+    """What a setting is called."""
+    return ", ".join(f"{key.removeprefix('training.')} {value}" for key, value in changes.items()) or "as it is"
+
+
+def cells(settings: SweepConfig, pretraining: Any, pretrain: Callable) -> list[tuple[Cell, Pretraining]]:
+    """Every setting on every seed; pretraining: the configuration that `pretrain` takes, from which all start."""
+    if not settings.settings or settings.seeds < 1:
+        raise UserError("a sweep needs at least one entry under 'settings' and seeds of at least 1.")
+    base, found = configuration.to_dict(pretraining), []
+    for number, changes in enumerate(settings.settings):
+        name = name_of(changes)
+        if name in map(name_of, settings.settings[:number]):
+            raise UserError(f"settings: '{name}' is there twice. Leave one out.")
+        changed = configuration.from_dict(type(pretraining), configuration.with_values(base, changes),
+                                          f"{settings.pretraining} with {name}")
+        for seed in range(settings.seeds):
+            folder = re.sub(r"[^\w.+-]+", "-", name)
+            found.append((Cell(name, seed, f"{folder}/seed-{seed}"), Pretraining(pretrain, changed)))
+    return found
+
+
+def summarise(rows: list[Row], metric: str, settings: SweepConfig) -> list[dict]:
+    """An entry a setting, the least loss first; with next sentences and probes where they were measured."""
+    changes = {name_of(changes): changes for changes in settings.settings}
+    found = [{"setting": name, "changes": changes[name], **summary(values(fits, metric)),
+              **{key: mean_interval(values(fits, key)).as_dict() for key in ("nsp_accuracy", "probe")
+                 if key in fits[0].metrics}} for name, fits in by(rows, "arm").items()]
+    return sorted(found, key=lambda entry: entry["mean"])
+
+
+def read_pretraining(path: str) -> PretrainBertConfig | PretrainGptConfig:
+    """Which of the two a config is for shows in its preset, or in a key that only GPT has."""
+    values = configuration.read_yaml(path)
+    preset = str((values.get("model") or {}).get("preset", ""))
+    is_gpt = preset.startswith("gpt") or {"block_size", "attention_within_documents"} & values.keys()
+    return configuration.from_dict(PretrainGptConfig if is_gpt else PretrainBertConfig, values, path)

@@ -1,0 +1,188 @@
+"""Arms on labelled texts: what pretraining bought, by number of labels."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal
+
+import numpy as np
+from accelerate import Accelerator
+from transformers import PreTrainedTokenizerBase
+
+from toolkit import config as configuration
+from toolkit.analysis.probes import fit_head, frozen_states, new_text_classifier
+from toolkit.data.text.batches import TextBatches
+from toolkit.data.text.examples import LabelledText
+from toolkit.data.text.labelled import TextDataSection
+from toolkit.experiments.grid import Classifying
+from toolkit.experiments.results import by, gain, mcnemar_p, over_test_examples, summary, values
+from toolkit.metrics.intervals import mean_interval, verdict
+from toolkit.models.checkpoints import load_checkpoint_tokenizer, pretrained_config
+from toolkit.models.text.classifier import Pooling, text_classifier
+from toolkit.run.card_config import CardConfig
+from toolkit.run.results import Row, Verdict, over_sets
+from toolkit.tasks.classification import FineTuningConfig
+from toolkit.tasks.threshold import ThresholdConfig
+from toolkit.training.feed import seed_everything
+from toolkit.training.impl.precision import ImplConfig, choose
+
+ARMS = {"random": ("full", False), "frozen": ("head", True), "tuned": ("full", True), "lora": ("lora", True)}
+"""Arm → what is trained, and whether it starts from the checkpoint's values."""
+
+
+@dataclass
+class FinetuneTextConfig:
+    output_dir: str
+    models: dict
+    """Name → checkpoint directory or hub id, for instance {bert: runs/bert-5min/model}."""
+    data: TextDataSection = field(default_factory=TextDataSection)
+    training: FineTuningConfig = field(default_factory=FineTuningConfig)
+    pooling: Pooling = "layers"
+    """What the head reads: the means over tokens of every layer's states side by side, the mean or maximum of the last
+    layer's, or BERT's [CLS] (GPT's last token) in transformers' own class. For classes the head starts as logistic
+    regression on what it reads (Kumar et al. 2022), but for [CLS], where it starts at random."""
+    dropout: float = 0.3
+    """Before the head; with pooling cls, inside the layers too."""
+    threshold: ThresholdConfig = field(default_factory=ThresholdConfig)
+    """Of two classes, from which probability on one is answered; chosen on validation, saved in the model's config."""
+    seeds: int = 3
+    """Repetitions with other labelled examples (where shots is set), head and order."""
+    card: CardConfig = field(default_factory=CardConfig)
+    impl: ImplConfig = field(default_factory=ImplConfig)
+    dry_run: bool = configuration.free(False)
+    """Check every input, tell what would be trained, how long and in how much memory, and end."""
+
+
+@dataclass
+class CompareTextConfig:
+    name: str
+    """Of the data set, and of the files that are written."""
+    models: dict
+    """Name → checkpoint directory or hub id."""
+    output_dir: str = "runs/compare-text"
+    data: TextDataSection = field(default_factory=TextDataSection)
+    arms: list[Literal["random", "frozen", "tuned", "lora"]] = field(
+        default_factory=lambda: ["random", "frozen", "tuned"])
+    """For each model. The first that a model has is what its other arms are held against."""
+    labels: list[int | Literal["all"]] = field(default_factory=lambda: [50, 200, 1000, "all"])
+    """How many labelled examples; a larger count of the same seed holds the smaller one's."""
+    seeds: int = 5
+    training: FineTuningConfig = field(default_factory=FineTuningConfig)
+    pooling: Pooling = "layers"
+    dropout: float = 0.3
+    impl: ImplConfig = field(default_factory=ImplConfig)
+    dry_run: bool = configuration.free(False)
+    """Check every input, tell what each arm would train, how long and in how much memory, and end."""
+
+
+@dataclass
+class TransferConfig:
+    output_dir: str
+    models: dict
+    """Name → checkpoint directory or hub id."""
+    sets: dict
+    """Name → what the `data` section of finetune-text takes."""
+    labels: list[int | Literal["all"]] = field(default_factory=lambda: [100, 400, 1600, "all"])
+    """How many labelled examples; those of a seed are drawn from the training file, whatever their class."""
+    seeds: int = 5
+    quick: bool = False
+    """Frozen probes and baselines only."""
+    word_vectors: str = ""
+    """A file of `make word-vectors`, whose averages are a baseline; its tokenizer lies beside it."""
+    training: FineTuningConfig = field(default_factory=FineTuningConfig)
+    pooling: Literal["layers", "mean", "max"] = "layers"
+    dropout: float = 0.3
+    impl: ImplConfig = field(default_factory=ImplConfig)
+    dry_run: bool = configuration.free(False)
+    """Check every input, tell what each arm would train, how long and in how much memory, and end."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model that is compared, with what it reads texts by."""
+
+    path: str
+    tokenizer: PreTrainedTokenizerBase
+    max_positions: int | None = None
+
+    @classmethod
+    def of(cls, path: str) -> "Checkpoint":
+        return cls(path, load_checkpoint_tokenizer(path), pretrained_config(path).max_position_embeddings)
+
+    def batches(self, part: LabelledText, data: TextDataSection, batch_size: int, seed: int = 0) -> TextBatches:
+        return TextBatches(part, self.tokenizer, data.max_length, batch_size, seed, data.long_texts,
+                           self.max_positions)
+
+
+def fine_tuning(checkpoint: Checkpoint, label_names: tuple[str, ...], batches: tuple[TextBatches, ...],
+                settings: CompareTextConfig | TransferConfig, accelerator: Accelerator, pretrained: bool,
+                tuning: str | None = None, keep_tokenizer: bool = False) -> Classifying:
+    """One fit: the checkpoint, or random values in its shape, from a probe on; tuning: in place of the config's."""
+    training = settings.training
+    if tuning is not None:
+        training = configuration.from_dict(FineTuningConfig, configuration.with_values(
+            configuration.to_dict(training), {"tuning": tuning}))
+    make = partial(new_text_classifier, checkpoint.path, label_names, checkpoint.tokenizer, batches[0], accelerator,
+                   settings.impl, pretrained, settings.pooling, settings.dropout)
+    return Classifying(make, batches, training, settings.impl, checkpoint.tokenizer if keep_tokenizer else None)
+
+
+def states_by_seed(checkpoint: Checkpoint, label_names: tuple[str, ...], parts: list[TextBatches], pretrained: bool,
+                   settings: TransferConfig, accelerator: Accelerator) -> Iterator[list[np.ndarray]]:
+    """For each seed the backbone's states of (train, test); of a checkpoint they are the same, and computed once."""
+    precision, states = choose(settings.impl, accelerator.device), None
+    for seed in range(settings.seeds):
+        if not pretrained or states is None:
+            seed_everything(seed)
+            backbone = text_classifier(checkpoint.path, label_names, checkpoint.tokenizer, pretrained=pretrained,
+                                       pooling=settings.pooling, dropout=settings.dropout).backbone
+            backbone.to(accelerator.device)
+            states = [frozen_states(backbone, settings.pooling, part, accelerator, precision) for part in parts]
+        yield states
+
+
+def probed(states: list[np.ndarray], chosen: np.ndarray, train: LabelledText, test: LabelledText) -> dict:
+    """Accuracy on test of logistic regression on the states of the chosen training examples."""
+    head = fit_head(states[0][chosen], train.labels[chosen], len(train.label_names))
+    return {"accuracy": float((head.predict(states[1]) == test.labels).mean())}
+
+
+# --- what compare_text and transfer report -------------------------------------------------------------------------
+
+
+def arms_by_labels(rows: list[Row], examples: int) -> dict:
+    """Means with intervals over seeds; gains over the reference arm, over seeds and over test examples."""
+    curve: dict = {}
+    for size, arms in by(rows, "size", "arm").items():
+        curve[size] = {}
+        for arm, fits in arms.items():
+            entry = {**mean_interval(values(fits)).as_dict(), "seeds": len(fits), "values": values(fits)}
+            if fits[0].reference:
+                reference = arms[fits[0].reference]
+                ahead = gain(fits, reference)
+                entry |= {"reference": fits[0].reference, "gain_points": ahead.as_dict(),
+                          "verdict": verdict(ahead, f"{arm} over {reference[0].start}"),
+                          "test_set_points": over_test_examples(fits, reference),
+                          "mcnemar_p": mcnemar_p(fits, reference)}
+            curve[size][arm] = entry
+    last = list(curve)[-1]
+    return {**curve[last], "labels": last, "test_examples": examples, "learning_curve": curve}
+
+
+def arms_by_set_and_labels(rows: list[Row]) -> dict:
+    """Means with intervals over seeds, by set and for the mean of all sets; what pretraining bought."""
+    result: dict = {}
+    for name, by_size in by([*rows, *over_sets(rows, "accuracy")], "set", "size", "arm").items():
+        for size, arms in by_size.items():
+            entries = {arm: summary(values(fits)) for arm, fits in arms.items()}
+            for arm, fits in arms.items():
+                if fits[0].reference:
+                    ahead = gain(fits, arms[fits[0].reference])
+                    entries[arm] |= {"gain_points": ahead.as_dict(), "verdict": verdict(ahead)}
+            result.setdefault(name, {})[size] = entries
+    return result
+
+
+def verdicts_by_labels(curve: dict, set_name: str = "") -> list[Verdict]:
+    return [Verdict(arm, entry["verdict"], set_name, size) for size, arms in curve.items()
+            for arm, entry in arms.items() if "verdict" in entry]

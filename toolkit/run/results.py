@@ -1,0 +1,238 @@
+"""What an experiment measured, one row a fit: `rows.json` in the folder of its run.
+
+    results = read_results("runs/forecast/etth1")
+    for (set_name, size, arm), rows in results.arms().items():
+        print(arm, size, mean_interval([row.metrics[results.metric] for row in rows]))
+
+Experiments that ended before there was such a file are read from what they left (`read_results`).
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from toolkit.config import read_yaml
+from toolkit.errors import UserError
+from toolkit.run.files import read_json, write_json
+
+FILE = "rows.json"
+SCHEMA = 1
+MEAN = "mean of all sets"
+
+Sizes = Literal["", "labels", "horizon"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One fit, or one answer of a baseline, on the test set."""
+
+    experiment: str
+    arm: str
+    """As tables name it."""
+    seed: int
+    metrics: dict[str, float | None]
+    """Name → value on test."""
+    set: str = ""
+    """The data set, where there are several."""
+    size: str = ""
+    """The number of labels, or the horizon; see `Results.sizes`."""
+    model: str = ""
+    """The name under `models` of what the arm is made from; "" of a baseline."""
+    start: str = ""
+    """What its model starts from, or what of it is trained: pretrained, random, frozen, masked-patches …"""
+    reference: str = ""
+    """The arm that it must beat."""
+    parameters: int | None = None
+    trained_parameters: int | None = None
+    seconds: float | None = None
+    test_examples: int | None = None
+    run: str = ""
+    """Its folder within the experiment's; "" where it has none."""
+    right: np.ndarray | None = field(default=None, compare=False, repr=False)
+    """(test examples,) bool: those it answered rightly. Known while the experiment runs; not in the file."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One sentence on an arm beside its reference, over seeds."""
+
+    arm: str
+    text: str
+    set: str = ""
+    size: str = ""
+
+
+@dataclass(frozen=True)
+class Results:
+    experiment: str
+    metric: str
+    """The one of `Row.metrics` by which arms are compared."""
+    rows: list[Row]
+    verdicts: list[Verdict] = field(default_factory=list)
+    sizes: Sizes = ""
+    """What `Row.size` is a number of."""
+
+    def arms(self) -> dict[tuple[str, str, str], list[Row]]:
+        """(set, size, arm) → its rows, one a seed; in the order in which they were measured."""
+        found: dict[tuple[str, str, str], list[Row]] = {}
+        for row in self.rows:
+            found.setdefault((row.set, row.size, row.arm), []).append(row)
+        return found
+
+
+def over_sets(rows: Sequence[Row], metric: str) -> list[Row]:
+    """Rows of the set `MEAN`: by seed the mean of all sets, at the sizes and of the arms that all of them have."""
+    values: dict[tuple[str, str], dict[str, list[Row]]] = {}
+    for row in rows:
+        values.setdefault((row.size, row.arm), {}).setdefault(row.set, []).append(row)
+    sets = list(dict.fromkeys(row.set for row in rows))
+    found = []
+    for by_set in values.values():
+        if all(name in by_set for name in sets):
+            means = np.mean([[row.metrics[metric] for row in by_set[name]] for name in sets], axis=0).tolist()
+            found += [dataclasses.replace(row, set=MEAN, metrics={metric: mean}, run="", right=None)
+                      for row, mean in zip(by_set[sets[0]], means, strict=True)]
+    return found
+
+
+def model_and_start(arm: str, models: Sequence[str]) -> tuple[str, str]:
+    """The model that an arm, or the folder of its fits, is named after, and the rest: "bert", "pretrained-frozen" of
+    `bert-pretrained-frozen`. ("", "") where it is none of `models`.
+    """
+    for model in sorted(models, key=len, reverse=True):
+        for mark in ("-", ", "):
+            if arm.startswith(f"{model}{mark}"):
+                return model, arm.removeprefix(f"{model}{mark}")
+    return "", ""
+
+
+def models_of(directory: str | Path) -> list[str]:
+    """The names that an experiment's configuration has for the models it compares."""
+    path = Path(directory) / "config.yaml"
+    values = read_yaml(path) if path.exists() else {}
+    return [*(values.get("models") or {}), *(["text"] if "models" in values and values.get("text_model") else [])]
+
+
+def write_results(directory: str | Path, results: Results) -> None:
+    """The experiment's rows as `rows.json`, whole or not at all."""
+    rows = [{key: value for key, value in vars(row).items()
+             if key not in ("experiment", "right") and value not in ("", None)} for row in results.rows]
+    write_json(Path(directory) / FILE, {
+        "schema": SCHEMA, "experiment": results.experiment, "metric": results.metric, "sizes": results.sizes,
+        "rows": rows, "verdicts": [vars(verdict) for verdict in results.verdicts]})
+
+
+def read_results(directory: str | Path) -> Results | None:
+    """What the experiment in a run's folder measured; None where it has not ended, or the run is no experiment.
+
+    UserError for a file that this version cannot read.
+    """
+    directory = Path(directory)
+    path = directory / FILE
+    if not path.exists():
+        return _read_old(directory)
+    values = read_json(path)
+    if not isinstance(values, dict) or values.get("schema") != SCHEMA:
+        raise _is_old(path)
+    try:
+        rows = [Row(experiment=values["experiment"], **row) for row in values["rows"]]
+        return Results(values["experiment"], values["metric"], rows,
+                       [Verdict(**verdict) for verdict in values["verdicts"]], values["sizes"])
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path}: cannot be read as the rows of an experiment ({error}). Delete it and run the recipe "
+                        f"again; finished fits are not repeated.") from None
+
+
+def result_file(directory: str | Path) -> Path | None:
+    """Where a finished run left what it reported: in its folder, or, of a comparison, beside it as <name>.json."""
+    directory = Path(directory)
+    places = (directory / "result.json", directory / "transfer.json", directory / "sweep.json",
+              directory.with_name(f"{directory.name}.json"))
+    return next((path for path in places if path.is_file()), None)
+
+
+# --- before there were rows ----------------------------------------------------------------------------------------
+
+
+def _is_old(path: Path) -> UserError:
+    return UserError(f"{path}: is a result of another version, which this one cannot read. Run its recipe again: it is "
+                     f"written anew, and finished fits are not repeated.")
+
+
+def _read_old(directory: Path) -> Results | None:
+    """Of each comparison the shape of the file it left, whose entries hold a value a seed."""
+    path = result_file(directory)
+    if path is None:
+        path = Path(f"{directory.parent}.json")
+        if not path.is_file():
+            return None
+        # arm → set → entry: one file for the folders of all sets, which lie beside it
+        found = read_json(path)
+        result = {arm: sets[directory.name] for arm, sets in found.items()
+                  if isinstance(sets, dict) and directory.name in sets} if isinstance(found, dict) else {}
+    else:
+        result = read_json(path)
+    if not isinstance(result, dict):
+        return None
+    name, metric, sizes = directory.name, "accuracy", ""
+    if "learning_curve" in result:
+        entries = [("", size, arm, entry) for (size, arm), entry in _entries(result["learning_curve"])]
+        sizes = "labels"
+    elif isinstance(result.get("settings"), list):
+        entries = [("", "", entry["setting"], entry) for entry in result["settings"]]
+        metric = result.get("metric", "loss")
+    elif isinstance(result.get("arms"), dict):
+        entries = [("", "", arm, entry) for (arm,), entry in _entries(result["arms"])]
+        entries += [("", "", arm, {"values": [value]}) for arm, value in result.get("references", {}).items()]
+        metric = "mse" if "references" in result else metric
+    else:
+        found = list(_entries(result))
+        depth = max((len(keys) for keys, _ in found), default=0)
+        if depth == 2 and all("test_windows" in entry for _, entry in found):
+            entries, metric, sizes = [("", size, arm, entry) for (arm, size), entry in found], "mse", "horizon"
+        elif depth == 3:
+            entries, sizes = [(*keys, entry) for keys, entry in found], "labels"
+        else:  # model → start → entry, baseline → entry
+            entries = [("", "", ", ".join(keys), entry) for keys, entry in found]
+    if not entries:
+        return None
+    rows, verdicts, models = [], [], models_of(directory)
+    examples = result.get("test_examples")
+    for set_name, size, arm, entry in entries:
+        if "values" not in entry and "mse_values" not in entry:
+            raise _is_old(path)
+        if set_name != MEAN:  # which follows from the others
+            place = {"experiment": name, "set": set_name, "size": str(size), "arm": arm}
+            rows += _old_rows(entry, place, metric, examples, models)
+        if "verdict" in entry:
+            verdicts.append(Verdict(arm, entry["verdict"], set_name, str(size)))
+    verdicts += [Verdict(f"{model}, pretrained", f"{model}: {entry['verdict']}") for model, entry in result.items()
+                 if isinstance(entry, dict) and "pretrained" in entry and "verdict" in entry]
+    return Results(name, metric, rows, verdicts, sizes)
+
+
+def _old_rows(entry: dict, place: dict[str, str], metric: str, examples: int | None, models: Sequence[str]
+              ) -> Iterator[Row]:
+    """A row for each of an entry's values."""
+    of_seed = {key.removesuffix("_values"): values for key, values in entry.items() if key.endswith("_values")}
+    of_seed = of_seed or {metric: entry["values"]}
+    model, start = model_and_start(place["arm"], models)
+    for seed, _ in enumerate(next(iter(of_seed.values()))):
+        yield Row(**place, seed=seed, metrics={key: values[seed] for key, values in of_seed.items()
+                                               if seed < len(values)},
+                  model=model, start=start, parameters=entry.get("parameters"),
+                  test_examples=entry.get("test_windows", examples))
+
+
+def _entries(values: dict[str, Any], keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], dict]]:
+    """(keys on the way, entry) for every mean over seeds within nested dictionaries."""
+    for key, value in values.items():
+        if isinstance(value, dict) and key not in ("gain_points", "gain_percent", "ahead_points", "dead_branches"):
+            if "ci95" in value or "test_windows" in value:
+                yield (*keys, key), value
+            else:
+                yield from _entries(value, (*keys, key))
