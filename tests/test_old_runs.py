@@ -19,26 +19,28 @@ MODELS = sorted(path.name for path in (OLD / "models").iterdir())
 FINISHED = ("bert", "gpt", "text", "text-multi-label", "series")
 UNFINISHED = {"bert": "mlm_loss", "gpt": "loss"}
 
-# Reads cases, one a line, from stdin; each in a process of its own, forked from one that knows nothing of the toolkit.
+# Reads the models' directories, one a line; opens each in a process of its own, forked from one that has transformers
+# imported and nothing of the toolkit.
 ASK = """
 import importlib, json, os, sys
-import torch, transformers
+import torch
+from transformers import AutoModelForSequenceClassification, BertModel, GPT2Model
+import transformers
 assert "toolkit" not in sys.modules
-for line in sys.stdin:
-    directory, class_name = line.split()
+for directory in sys.stdin.read().split():
     if not (child := os.fork()):
         case = json.load(open(directory + "/answers.json"))
         known = importlib.import_module(case["module"])
-        source = transformers if class_name.startswith("Auto") else known
-        model = getattr(source, class_name).from_pretrained(directory).eval()
-        assert type(model).__name__ == case["class"], type(model)
-        with torch.no_grad():
-            given = model(**{key: torch.tensor(value) for key, value in case["inputs"].items()})[case["output"]]
-        torch.testing.assert_close(given.flatten(1), torch.tensor(case["expected"]), rtol=1e-5, atol=1e-5)
-        print(directory, class_name, "as before", flush=True)
+        for source, name in [(known, case["class"]), *((transformers, name) for name in case["auto"])]:
+            model = getattr(source, name).from_pretrained(directory).eval()
+            assert type(model).__name__ == case["class"], type(model)
+            with torch.no_grad():
+                given = model(**{key: torch.tensor(value) for key, value in case["inputs"].items()})[case["output"]]
+            torch.testing.assert_close(given.flatten(1), torch.tensor(case["expected"]), rtol=1e-5, atol=1e-5)
+        print(directory, "as before", flush=True)
         os._exit(0)
     if os.waitpid(child, 0)[1]:
-        print(directory, class_name, "FAILED", flush=True)
+        print(directory, "FAILED", flush=True)
 """
 
 
@@ -64,13 +66,9 @@ def run(old: Path, tmp_path: Path, recipe: str, *arguments: str) -> str:
 
 
 def test_models_answer_as_before_through_what_their_cards_import(old):
-    cases = []
-    for name in MODELS:
-        known = json.loads((old / f"models/{name}/answers.json").read_text())
-        cases += [f"models/{name} {class_name}" for class_name in [known["class"], *known["auto"]]]
-    done = subprocess.run([sys.executable, "-c", ASK], input="\n".join(cases) + "\n", capture_output=True, text=True,
-                          cwd=old, timeout=300)
-    assert done.stdout.splitlines() == [f"{case} as before" for case in cases], done.stderr
+    done = subprocess.run([sys.executable, "-c", ASK], input="\n".join(f"models/{name}" for name in MODELS), text=True,
+                          capture_output=True, cwd=old, timeout=300)
+    assert done.stdout.splitlines() == [f"models/{name} as before" for name in MODELS], done.stderr
 
 
 def test_there_is_a_model_of_each_kind_of_ours():
@@ -121,11 +119,11 @@ def test_fits_of_a_comparison_are_not_made_again(old, tmp_path, recipe, director
 
 
 def leaves(value, key: str = "") -> dict[str, float]:
-    """Dotted key → number."""
+    """Dotted key → number; but those of the dead-branch check, which is made anew, on weights that were rounded."""
     entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     found = {} if isinstance(value, (dict, list, str)) or value is None else {key: value}
     for name, entry in entries:
-        found |= leaves(entry, f"{key}.{name}")
+        found |= {} if name == "dead_branches" else leaves(entry, f"{key}.{name}")
     return found
 
 
@@ -133,8 +131,8 @@ def test_runs_are_listed_and_compared(old, tmp_path):
     fresh = unpacked(tmp_path / "fresh")  # whatever the other tests have done to theirs
     listed = run(fresh, tmp_path, "list_runs", ".")
     for name in (*FINISHED, "forecast/chaos", "compare-text/words", "transfer"):
-        assert re.search(rf"^\s*{re.escape(name)} ", listed, re.MULTILINE), listed
-    assert "damaged" not in listed and len(re.findall(r"-unfinished .*unfinished", listed)) == 2, listed
+        assert re.search(rf" {re.escape(name)}$", listed, re.MULTILINE), listed
+    assert "damaged" not in listed and len(re.findall(r"^unfinished .*-unfinished$", listed, re.MULTILINE)) == 2, listed
     compared = run(fresh, tmp_path, "compare_runs", "bert", "gpt", "--output", "page.html")
     assert "bert" in compared and (fresh / "page.html").stat().st_size > 1000
 
@@ -147,7 +145,7 @@ def test_cards_are_written_anew(old, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["text/bert-pretrained/seed-0", "text/gpt-pretrained/seed-0",
-                                  "text-multi-label/bert-pretrained/seed-0"])
+                                  "text-multi-label/gpt-pretrained/seed-0"])
 def test_classifiers_of_texts_are_asked(old, tmp_path, name):
     run(old, tmp_path, "predict", f"{name}/model", "test.tsv", "--output", "answers.tsv")
     lines = (old / "answers.tsv").read_text().splitlines()
