@@ -69,8 +69,10 @@ FEW = "--training.max_steps 8 --training.batch_size 8 --training.logging_steps 4
 DEMO = "--training.max_minutes null --training.emissions false"
 MODELS = "{{bert: {out}/demo-bert/model, gpt: {out}/demo-gpt/model}}"
 LABELLED = "--data.train {out}/inputs/train.tsv --data.test {out}/inputs/test.tsv --data.max_length 32"
-GPT = """recipes/pretrain_gpt.py --config recipes/configs/demo/gpt.yaml --data_dir {out}/data --output_dir {own}
-         --block_size 32 --training.max_minutes null --training.emissions false --training.max_steps 60
+SMALL = "--data_dir {out}/small --corpus.sources '[{out}/inputs/corpus]' --corpus.min_characters 20"
+GPT = f"""recipes/pretrain_gpt.py --config recipes/configs/demo/gpt.yaml {SMALL} --output_dir {{own}}
+         --tokenizer {{out}}/inputs/bytes.yaml
+         --block_size 32 {DEMO} --training.max_steps 60
          --training.batch_size 16 --training.logging_steps 3 --training.eval_steps 30 --training.save_steps 25
          --model.dropout 0.1 --model.preset gpt-tiny"""
 NANO = "recipes/nano_gpt.py --output_dir {own} --training.max_steps 150 --training.eval_steps 50"
@@ -86,28 +88,29 @@ JOBS = {
         --output_dir {{own}} {DEMO} --training.max_steps 70 --training.eval_steps 35 --training.save_steps 35""",
                     threads=2, needs=("demo-bert",)),
     "demo-text": job(f"""recipes/finetune_text.py --config recipes/configs/demo/text.yaml --output_dir {{own}}
-        --models '{MODELS}' --data.corpus_dir {{out}}/data --training.max_steps 10 --seeds 2""",
+        --models '{MODELS}' --data.corpus_dir {{out}}/data --training.max_steps 10 --seeds 1""",
                      threads=2, needs=("demo-bert", "demo-gpt")),
     "demo-series": job(f"""recipes/finetune_series.py --config recipes/configs/demo/series.yaml --output_dir {{own}}
         --models '{MODELS}' --training.max_steps 10 --seeds 2""", threads=2, needs=("demo-bert", "demo-gpt")),
     # Pretraining.
     "nano-gpt-1": job(NANO),
     "nano-gpt-2": job(NANO, threads=2),
-    "bert-fp32": job("""recipes/pretrain_bert.py --config recipes/configs/demo/bert.yaml --data_dir {out}/data
-        --output_dir {own} --training.max_minutes null --training.emissions false --training.max_steps 24
+    "bert-fp32": job(f"""recipes/pretrain_bert.py --config recipes/configs/demo/bert.yaml {SMALL}
+        --tokenizer {{out}}/inputs/wordpiece.yaml
+        --output_dir {{own}} {DEMO} --training.max_steps 24
         --training.optimizer adamw --training.learning_rate 1e-3 --training.ema_decay 0.9 --training.batch_size 16
         --training.logging_steps 4 --training.eval_steps 12 --eval_rows 64 --masking.max_seq_length 64
-        --impl.dtype fp32 --impl.micro_batch_size 6 --model.dropout 0.1""", needs=("demo-bert",)),
+        --impl.dtype fp32 --impl.micro_batch_size 6 --model.dropout 0.1"""),
     "gpt-series": job("""recipes/pretrain_gpt.py --config recipes/configs/gpt-series.yaml --output_dir {own}/run
         --data_dir {own}/data --training.max_tokens null --training.max_steps 12 --training.batch_size 8
         --training.logging_steps 4 --series.sources '["generator:mackey-glass:40", "generator:noisy-sines:40"]'""",
                       "recipes/sample_forecasts.py --run {own}/run --output_dir {own}/samples --windows 4"
                       " --num_samples 4"),
     # Broken off: by a signal, after which a checkpoint is saved, and by a kill, after which there is an older one.
-    "unbroken": job(GPT, needs=("demo-gpt",)),
-    "resumed": job(GPT, needs=("demo-gpt",), stops=((12, signal.SIGTERM), (36, signal.SIGKILL))),
-    "two-processes": job(GPT, needs=("demo-gpt",), processes=2),
-    "two-resumed": job(GPT, needs=("demo-gpt",), processes=2, stops=((18, signal.SIGTERM),)),
+    "unbroken": job(GPT),
+    "resumed": job(GPT, stops=((12, signal.SIGTERM), (36, signal.SIGKILL))),
+    "two-processes": job(GPT, processes=2),
+    "two-resumed": job(GPT, processes=2, stops=((18, signal.SIGTERM),)),
     "bad-steps-skip": job(f"{NANO} {SPIKES} --training.on_bad_step skip"),
     "bad-steps-back": job(f"{NANO} {SPIKES} --training.on_bad_step back"),
     # Fine-tuning.
@@ -140,14 +143,23 @@ JOBS = {
     "forda-lab": job("""recipes/forda_lab.py --output_dir {own} --seeds 2 --keras_seeds 0 --training.max_steps 6
         --training.batch_size 8 --data.train_per_class 8 --data.test_per_class 16"""),
     "sweep": job("""recipes/sweep.py --output_dir {own} --pretraining {out}/inputs/pretraining.yaml --seeds 2
-        --settings '[{{training.optimizer: adamw}}, {{training.optimizer: muon}}]'""", needs=("demo-gpt",)),
+        --settings '[{{training.optimizer: adamw}}, {{training.optimizer: muon}}]'"""),
 }
 
 
 def write_inputs(directory: Path) -> None:
-    """Labelled texts with a class, tags and a number each; the config of the sweep's runs."""
-    directory.mkdir(parents=True)
+    """Documents; labelled texts with a class, tags and a number each; the config of the sweep's runs."""
+    (directory / "corpus").mkdir(parents=True)
     words = "river garden window letter doctor morning village journey captain mountain answer street".split()
+    draw = random.Random(0)
+    syllables = [a + b for a in "bdfgklmnprst" for b in "aeiou"]
+    vocabulary = words + ["".join(draw.choices(syllables, k=draw.randint(1, 3))) for _ in range(400)]
+    for number in range(150):
+        sentences = [" ".join(draw.choices(vocabulary, k=draw.randint(3, 9))).capitalize() + "."
+                     for _ in range(draw.choice([2, 3, 25, 60]))]
+        (directory / f"corpus/{number:03}.txt").write_text(" ".join(sentences), encoding="utf-8")
+    (directory / "wordpiece.yaml").write_text("algorithm: wordpiece\nvocab_size: 500\nlowercase: true\n")
+    (directory / "bytes.yaml").write_text("algorithm: byte-level-bpe\nvocab_size: 400\n")
     for part, rows in (("train", 60), ("test", 31)):
         draw = random.Random(part)
         lines = ["text\tlabel\ttags\tnumber"]
@@ -157,8 +169,9 @@ def write_inputs(directory: Path) -> None:
             lines.append(f"{' '.join(text)}\t{('cold', 'warm')[row % 2]}\t{tags}\t{len(text)}")
         (directory / f"{part}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (directory / "pretraining.yaml").write_text(
-        f"output_dir: {directory.parent}/sweep\ndata_dir: {directory.parent}/data\n"
-        "corpus: {sources: [python-docs], validation_share: 0.08}\ntokenizer: tokenizers/byte-level-bpe-4k.yaml\n"
+        f"output_dir: {directory.parent}/sweep\ndata_dir: {directory.parent}/small\n"
+        f"corpus: {{sources: [{directory}/corpus], validation_share: 0.08, min_characters: 20}}\n"
+        f"tokenizer: {directory}/bytes.yaml\n"
         "model: {preset: gpt-tiny}\nblock_size: 32\n"
         "training: {max_steps: 8, batch_size: 8, logging_steps: 4}\n", encoding="utf-8")
 
@@ -312,8 +325,9 @@ def run_tree(tree: Path, names: list[str], out: Path) -> dict:
         run_job(name, tree, out)
         results[name] = figures(out / name, {str(out): "OUT", str(tree): "TREE"})
         print(f"{name}: {len(results[name]):,} figures, {time.perf_counter() - began:.0f} s", flush=True)
-    if "demo-gpt" in results:
-        results["data"] = figures(out / "data", {str(out): "OUT"})
+    for name in ("data", "small"):  # corpora, tokenizers, stores
+        if (out / name).exists():
+            results[name] = figures(out / name, {str(out): "OUT"})
     return results
 
 
