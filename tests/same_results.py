@@ -24,6 +24,7 @@ import hashlib
 import json
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -129,8 +130,8 @@ JOBS = {
         --context_length 96 --horizons '[12, 24]' --starts '[random, masked-patches]' --seeds 2
         --models '{{small: {{hidden_size: 16, num_hidden_layers: 2, num_attention_heads: 2, intermediate_size: 32}}}}'
         --training.max_steps 12 --training.eval_steps 6 --pretraining.max_steps 12 --training.logging_steps 4"""),
-    "compare-series": job(f"""recipes/compare_series.py --output_dir {{own}} --sets '[cylinder-bell-funnel]' --seeds 2
-        --text_model {{out}}/demo-bert/model --training.max_steps 6 --training.batch_size 8 --pretraining.max_steps 6
+    "compare-series": job("""recipes/compare_series.py --output_dir {own} --sets '[cylinder-bell-funnel]' --seeds 2
+        --text_model {out}/demo-bert/model --training.max_steps 6 --training.batch_size 8 --pretraining.max_steps 6
         --arms '[random, random-frozen, text, masked-patches, no-attention, bigru-additive, mlp, logistic, majority]'
         """, needs=("demo-bert",)),
     "compare-text": job(f"""recipes/compare_text.py --name words --models '{MODELS}' {LABELLED} --output_dir {{own}}
@@ -194,8 +195,6 @@ def with_needs(names: list[str]) -> list[str]:
 
 
 def command_of(line: str, work: Job, places: dict[str, str]) -> list[str]:
-    import shlex
-
     words = [word.format(**places) for word in shlex.split(line)]
     if work.processes == 1:
         return [sys.executable, *words]
@@ -282,7 +281,7 @@ def digest(path: Path) -> str:
 
 
 def figures(directory: Path, replaced: dict[str, str]) -> dict[str, object]:
-    """`file: key` → value, of everything that a job left. `replaced`: texts, such as paths, and what stands for them."""
+    """`file: key` → value, of all that a job left. `replaced`: texts, such as paths, and what stands for them."""
     found: dict[str, object] = {}
 
     def note(key: str, value: object) -> None:
