@@ -166,7 +166,8 @@ def start_server():
 
 
 def run_recipe(recipe: str, arguments: list[str], directory: Path, env: dict[str, str] | None = None,
-               hook: tuple | None = None, timeout: float = 60, kill_after: float | None = None) -> Finished:
+               hook: tuple | None = None, timeout: float = 60, kill_after: float | None = None,
+               cwd: Path | None = None) -> Finished:
     """Run recipes/<recipe>.py as a program. hook: (where, when, signal), sent to itself there: see `_signal_self`.
 
     kill_after: seconds after which it is killed with SIGKILL, unless it has ended.
@@ -175,7 +176,7 @@ def run_recipe(recipe: str, arguments: list[str], directory: Path, env: dict[str
     directory.mkdir(parents=True, exist_ok=True)
     out, err = directory / "out.txt", directory / "err.txt"
     path = str(ROOT / f"recipes/{recipe}.py")
-    process = context.Process(target=_child, args=(path, arguments, str(out), str(err), env or {}, hook))
+    process = context.Process(target=_child, args=(path, arguments, str(out), str(err), env or {}, hook, cwd))
     process.start()
     if kill_after is not None:
         process.join(kill_after)
@@ -188,7 +189,10 @@ def run_recipe(recipe: str, arguments: list[str], directory: Path, env: dict[str
     return Finished(process.exitcode, out.read_text(), err.read_text())
 
 
-def _child(path: str, arguments: list[str], out: str, err: str, env: dict[str, str], hook: tuple | None) -> None:
+def _child(path: str, arguments: list[str], out: str, err: str, env: dict[str, str], hook: tuple | None,
+           cwd: Path | None) -> None:
+    if cwd is not None:
+        os.chdir(cwd)
     for number, file in ((1, out), (2, err)):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
