@@ -243,7 +243,7 @@ def run_in(directory: Path, recipe: str, arguments: list[str]) -> small.Finished
 
 def _child(directory: Path, recipe: str, arguments: list[str]) -> None:
     os.chdir(directory)
-    small._child(str(small.ROOT / f"recipes/{recipe}.py"), arguments, "out.txt", "err.txt", {}, None)
+    small._child(str(small.ROOT / f"recipes/{recipe}.py"), arguments, "out.txt", "err.txt", {}, None, directory)
 
 
 def python_in(directory: Path, code: str) -> small.Finished:
@@ -257,7 +257,7 @@ def python_in(directory: Path, code: str) -> small.Finished:
 
 def _python(directory: Path) -> None:
     os.chdir(directory)
-    small._child("block.py", [], "out.txt", "err.txt", {}, None)
+    small._child("block.py", [], "out.txt", "err.txt", {}, None, directory)
 
 
 def follow(page: str, directory: Path, demo: Path, slow: bool) -> None:

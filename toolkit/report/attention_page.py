@@ -11,6 +11,7 @@ from matplotlib import image
 
 from toolkit.analysis.attention import AttentionMaps, relative_entropy
 from toolkit.errors import UserError
+from toolkit.report.html_page import frame
 from toolkit.run.files import write_atomic
 
 _MOST_WEIGHTS = 4_000_000  # 11 MB of page; all heads of BERT-base for 166 tokens
@@ -43,12 +44,11 @@ def write_attention_page(maps: AttentionMaps, path: str | Path) -> None:
     reads = reads.replace("token", what)
     text = "" if maps.spans else "".join(f'<span data-place="{place}">{html.escape(label)}</span>'
                                          for place, label in enumerate(maps.labels))
-    title = f"Attention of {maps.name}"
-    write_atomic(path, _PAGE.format(
-        title=html.escape(title), what=what, facts=f"{layers} layers × {heads} heads, {length} {what}"
+    write_atomic(path, frame(f"Attention of {maps.name}", _PAGE.format(
+        what=what, facts=f"{layers} layers × {heads} heads, {length} {what}"
         f"{('s' if what == 'token' else 'es') if length > 1 else ''}. {reads}", table=table, heads=heads_row,
         gallery=gallery, text=text, series=_curve(maps) if maps.spans else "",
-        data=json.dumps(data, ensure_ascii=False).replace("</", "<\\/"), style=_STYLE, script=_SCRIPT))
+        data=json.dumps(data, ensure_ascii=False).replace("</", "<\\/"), script=_SCRIPT), _STYLE))
 
 
 def _base64(data: bytes) -> str:
@@ -76,12 +76,10 @@ def _curve(maps: AttentionMaps) -> str:
     return f'<svg id="series" viewBox="-2 0 1004 142" preserveAspectRatio="none">{lines}{bars}</svg>'
 
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1f2937; max-width: 72rem; margin: 2rem auto; padding: 0 1rem }
-h1 { font-size: 1.4rem } h2 { font-size: 1.1rem; margin-top: 2rem; border-bottom: 1px solid #e5e7eb }
-th { font-weight: normal; color: #6b7280; text-align: left; padding-right: .8rem; font-size: 13px }
-td { padding: .15rem .8rem; text-align: right; font-variant-numeric: tabular-nums; border-radius: 3px }
-.soft { color: #6b7280 } [data-head] { cursor: pointer } [data-head].on { outline: 2px solid #ea580c }
-.scroll { overflow-x: auto }
+table { border-collapse: separate } th, td { border-bottom: none }
+th { font-weight: normal; color: #6b7280; padding-right: .8rem; font-size: 13px }
+td { padding: .15rem .8rem; text-align: right; border-radius: 3px }
+[data-head] { cursor: pointer } [data-head].on { outline: 2px solid #ea580c }
 #large text { font: 11px ui-monospace, monospace; fill: #6b7280 } #large text.on { fill: #c2410c; font-weight: bold }
 #large image, figure img { image-rendering: pixelated }
 #told { min-height: 1.5em; margin: .3rem 0 }
@@ -94,8 +92,7 @@ figure img { width: 168px; height: 168px; border: 1px solid #e5e7eb; display: bl
 figcaption { font-size: 12px; color: #6b7280 }
 """
 
-_PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{style}</style>
-</head><body><h1>{title}</h1><p>{facts}</p>
+_PAGE = """<p>{facts}</p>
 <h2>How spread out</h2><p class="soft">Entropy of a head's attention over that of uniform attention, mean over readers:
 1.00 reads everything alike, 0.00 one {what} alone. Click on a head to see it below.</p>
 <div class="scroll"><table><tr><th></th>{heads}</tr>{table}</table></div>
@@ -103,8 +100,7 @@ _PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{ti
 square root of the weight).</p><p id="told"></p><div id="text">{text}</div>{series}
 <div class="scroll"><svg id="large"></svg></div>
 <h2>All heads</h2><div id="gallery">{gallery}</div>
-<script id="data" type="application/json">{data}</script><script>{script}</script></body></html>
-"""
+<script id="data" type="application/json">{data}</script><script>{script}</script>"""
 
 _SCRIPT = """
 const data = JSON.parse(document.getElementById('data').textContent), n = data.labels.length

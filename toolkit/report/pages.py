@@ -10,19 +10,11 @@ import numpy as np
 import pandas as pd
 
 from toolkit import metrics
+from toolkit.report.html_page import write_sections
 from toolkit.report.plots import plot_calibration, plot_confusion, plot_loss, plot_ranking
 from toolkit.run.directory import read_metrics
-from toolkit.run.files import write_atomic
 
 _WORST = 12
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1f2937; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
-h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2.2rem; border-bottom: 1px solid #e5e7eb }
-img { max-width: min(100%, 44rem) } pre { overflow-x: auto; font-size: 13px }
-table { border-collapse: collapse; margin: 0.8rem 0 }
-th, td { padding: 0.25rem 0.8rem 0.25rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid #f3f4f6 }
-td.number, th.number { text-align: right; font-variant-numeric: tabular-nums } .soft { color: #6b7280 }
-"""
 
 
 @dataclass(frozen=True)
@@ -48,8 +40,9 @@ def write_predictions(found: Classified, path: str | Path) -> None:
 
 def write_comparison(title: str, summary: str, picture: Path, path: Path) -> None:
     """A page of a table, as text, and a picture."""
-    _write(title, [("What came out", f"<pre>{html.escape(summary)}</pre>"), ("By number of labels", _picture(picture))],
-           path)
+    write_sections(title, [("What came out", f"<pre>{html.escape(summary)}</pre>"),
+                           ("By number of labels", _picture(picture))],
+                   path)
 
 
 def write_page(title: str, found: Classified, run_directory: Path, path: Path, summary: str) -> None:
@@ -74,7 +67,7 @@ def write_page(title: str, found: Classified, run_directory: Path, path: Path, s
         ("Worst errors", _worst(found)),
         ("Training", _picture(plots / f"{stem}-loss.png") + _picture(plots / f"{stem}-accuracy.png")),
     ]
-    _write(title, sections, path)
+    write_sections(title, sections, path)
 
 
 def scores(found: Classified) -> dict[str, float | None]:
@@ -93,12 +86,6 @@ def scores(found: Classified) -> dict[str, float | None]:
     for name in ("log_loss", "expected_calibration_error"):
         result[name] = metrics.load(name).compute(predictions=probabilities, references=labels)[name]
     return result
-
-
-def _write(title: str, sections: Sequence[tuple[str, str]], path: Path) -> None:
-    body = "".join(f"<h2>{html.escape(heading)}</h2>{content}" for heading, content in sections)
-    write_atomic(path, f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
-                       f"<style>{_STYLE}</style></head><body><h1>{html.escape(title)}</h1>{body}</body></html>")
 
 
 def _score_table(found: Classified) -> str:

@@ -19,8 +19,9 @@ import numpy as np
 
 from toolkit import config as configuration
 from toolkit.errors import UserError
+from toolkit.report.html_page import write_sections
 from toolkit.run.directory import read_metrics
-from toolkit.run.files import LOCK_FILE, read_json, write_atomic
+from toolkit.run.files import LOCK_FILE, read_json
 from toolkit.run.results import Results, read_results, result_file
 
 STATES = ("finished", "running", "unfinished", "damaged")
@@ -208,10 +209,7 @@ def write_runs_page(runs: Sequence[RunFacts], path: str | Path) -> None:
     for title, part in (("What was set differently", "config"), ("What else differs", "manifest")):
         rows = [[key, *map(_shown, values)] for key, values in differences(runs, part)]
         sections.append((title, _table(names, rows) if rows else '<p class="soft">Nothing.</p>'))
-    title = f"{len(runs)} runs compared"
-    body = "".join(f"<h2>{heading}</h2>{content}" for heading, content in sections)
-    write_atomic(path, f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-                       f"<style>{_STYLE}</style></head><body><h1>{title}</h1>{body}</body></html>")
+    write_sections(f"{len(runs)} runs compared", sections, path, "th { min-width: 7rem }")
 
 
 def _means(results: Results) -> dict[str, float]:
@@ -325,12 +323,3 @@ def _table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     head = "".join(f"<th>{html.escape(name)}</th>" for name in ("", *names))
     body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
-
-
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1f2937; max-width: 72rem; margin: 2rem auto; padding: 0 1rem }
-h1 { font-size: 1.4rem } h2 { font-size: 1.1rem; margin-top: 2rem; border-bottom: 1px solid #e5e7eb }
-img { max-width: 100% } .soft { color: #6b7280 } .scroll { overflow-x: auto } table { border-collapse: collapse }
-th, td { padding: .2rem 1.2rem .2rem 0; text-align: left; border-bottom: 1px solid #f3f4f6; font-size: 14px;
-         font-variant-numeric: tabular-nums; overflow-wrap: anywhere } th { min-width: 7rem }
-"""
