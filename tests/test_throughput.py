@@ -1,16 +1,21 @@
 """Operations by formulas, the meter by made-up numbers, and what a run logs and prints of them."""
 
+import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import small
 import torch
 import transformers
 from test_loop import Toy
 
+from toolkit.data.series.dataset import SeriesBatches, SeriesDataset
 from toolkit.models.fast_layers import use_fused_layers
+from toolkit.models.small.perceptron import PerceptronConfig, PerceptronForClassification
 from toolkit.run.directory import read_metrics
+from toolkit.tasks.classification import FineTuning, FineTuningConfig
 from toolkit.training import feed, warm_up
 from toolkit.training import trainer as loop
 from toolkit.training.contract import TrainingConfig
@@ -164,3 +169,15 @@ def test_a_bar_where_there_is_a_terminal(tmp_path, monkeypatch, capfd):
     small.train(Toy([1.0]), tmp_path, TrainingConfig(max_steps=3, batch_size=4, logging_steps=1, save_steps=0))
     said = capfd.readouterr()
     assert "training: step " not in said.out and "%" in said.err
+
+
+def test_values_of_series_are_not_called_tokens(tmp_path, capfd):
+    """Nor is what comes first in a batch what is counted."""
+    values, labels = np.random.default_rng(0).normal(size=(16, 1, 20)).astype(np.float32), np.arange(16) % 2
+    data = SeriesBatches(SeriesDataset(values, labels, ("up", "down")), 4, 0)
+    task = FineTuning(PerceptronForClassification(PerceptronConfig(num_channels=1, series_length=20)), data, data,
+                      FineTuningConfig(max_steps=2, batch_size=4))
+    batch = task.batch
+    task.batch = lambda step, rows: {"labels": batch(step, rows)["labels"], **batch(step, rows)}
+    assert small.train(task, tmp_path, task.config)["tokens"] == 2 * 4 * 20
+    assert re.search(r"classification \d\.\d+, [\d,]+ values/s", capfd.readouterr().out)

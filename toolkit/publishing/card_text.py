@@ -201,13 +201,13 @@ def training(facts: Facts) -> str:
     timed = [record for record in facts.records if "tokens_per_second" in record]
     machine = manifest.get("machine") or {}
     description = describe(facts)
-    objective = description.objective if description else None
+    objective, unit = (description.objective, description.unit) if description else (None, "tokens")
     if objective and "nsp_loss" in facts.evaluation:
         objective += " and next sentences, their losses added"
     if description and description.is_classifier and (settings.get("objective") or {}).get("loss"):
         objective = str(settings["objective"]["loss"]).replace("_", " ")
     limits = {"max_steps": "steps", "max_tokens": "tokens", "max_minutes": "minutes"}
-    budget = " or ".join(f"{settings[key]:,} {unit}" for key, unit in limits.items() if settings.get(key))
+    budget = " or ".join(f"{settings[key]:,} {what}" for key, what in limits.items() if settings.get(key))
     if " or " in budget:
         budget += ", whichever is less"
     tokens = result.get("tokens") or (timed[-1].get("tokens") if timed else None)
@@ -223,7 +223,7 @@ def training(facts: Facts) -> str:
         "batch": f"{settings['batch_size']} rows" if settings.get("batch_size") else None,
         "budget": budget,
         "steps": _number(result.get("steps") or (facts.records[-1]["step"] if facts.records else None)),
-        "tokens": f"{tokens:,}" + (f", {tokens / seen:.2f} times the corpus" if seen else "") if tokens else None,
+        unit: f"{tokens:,}" + (f", {tokens / seen:.2f} times the corpus" if seen else "") if tokens else None,
         "hardware": (machine.get("gpu") or processor) if machine else None,
         "processes": machine.get("processes", 1) if machine.get("processes", 1) > 1 else None,
         "time": f"{result['seconds']:,.0f} s of training" if "seconds" in result else None,
@@ -231,7 +231,7 @@ def training(facts: Facts) -> str:
     }
     if timed:
         mean = {key: sum(record[key] for record in timed) / len(timed) for key in ("tokens_per_second", "mfu")}
-        rows |= {"speed": f"{result.get('tokens_per_second') or mean['tokens_per_second']:,.0f} tokens/s, "
+        rows |= {"speed": f"{result.get('tokens_per_second') or mean['tokens_per_second']:,.0f} {unit}/s, "
                           f"{100 * mean['mfu']:.0f} % of the matrix-product peak measured on that machine (MFU)",
                  "memory": f"{max(record['peak_memory_mb'] for record in timed):,.0f} MB at most"}
     rows |= {"energy": energy(facts), "emissions": emissions(facts)}

@@ -40,6 +40,8 @@ class Description:
     objective: str
     """What was minimised."""
     is_pretraining: bool = False
+    unit: str = "tokens"
+    """What is counted of its batches: tokens, or values of series."""
     is_classifier: bool = False
 
 

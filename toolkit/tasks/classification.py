@@ -53,7 +53,8 @@ DESCRIPTIONS = (
     Description("series", lambda name, module, values: name.endswith("Classification")
                 and not reads_text(values.get("model_type")),
                 "other", lambda inside, size, start, figures: f"A model of {size} that classifies time series"
-                + (f", fine-tuned from {start}." if start else "."), "cross-entropy of the label", is_classifier=True))
+                + (f", fine-tuned from {start}." if start else "."), "cross-entropy of the label", unit="values",
+                is_classifier=True))
 
 
 class FineTuning:

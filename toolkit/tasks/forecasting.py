@@ -44,7 +44,7 @@ class ForecastConfig(TrainingConfig):
 DESCRIPTIONS = (Description(
     "forecast", lambda name, module, values: bool(values.get("horizon")), "time-series-forecasting",
     lambda inside, size, start, figures: f"A model of {size} that forecasts time series.",
-    "the error of the forecast"),)
+    "the error of the forecast", unit="values"),)
 
 
 class ForecastingTask:

@@ -12,7 +12,7 @@ from toolkit.errors import UserError
 from toolkit.run.directory import Run
 from toolkit.training.budget import Budget
 from toolkit.training.contract import Task, TrainingConfig, check
-from toolkit.training.feed import StepDataset, num_tokens
+from toolkit.training.feed import StepDataset, num_tokens, unit
 from toolkit.training.impl.distributed import reduce_sums
 from toolkit.training.impl.precision import ImplConfig, choose
 from toolkit.training.impl.sharding import is_asked_for as sharding_is_asked_for
@@ -69,13 +69,14 @@ def dry_run(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, acce
         "disk_mb": ((config.save_total_limit + 1) * (size + moments) * bool(config.save_steps) + 2 * size) / 1e6,
         "free_mb": shutil.disk_usage(_existing(run.directory)).free / 1e6,
     }
+    what = unit(micro_batches[0])
     passes = f", {facts['tokens'] / train_tokens:.2f} times the corpus" if train_tokens else ""
     rows = f"{config.batch_size} rows: {world} × {len(micro_batches)} × {min(dataset.micro, len(dataset.rows))}"
     for title, text in (
             ("computed", f"{precision.describe()}; processes: {world}"),
             ("parameters", f"{facts['parameters']:,}; trained by {config.optimizer}: {facts['trained']:,}"),
-            ("batch", f"{rows} (processes × micro-batches × rows); {tokens:,} tokens"),
-            ("budget", f"{'about ' * by_clock}{steps:,} steps, {facts['tokens']:,} tokens{passes}"),
+            ("batch", f"{rows} (processes × micro-batches × rows); {tokens:,} {what}"),
+            ("budget", f"{'about ' * by_clock}{steps:,} steps, {facts['tokens']:,} {what}{passes}"),
             ("time", f"about {duration(60 * facts['minutes'])}; {1000 * step_seconds:.0f} ms a step, without the "
                      f"optimiser's and evaluations"),
             ("memory", f"about {facts['memory_mb']:,.0f} MB a process, optimiser included"),

@@ -50,8 +50,22 @@ def to_device(tensors: dict[str, torch.Tensor], device: torch.device) -> dict[st
     return {name: tensor if tensor.is_floating_point() else tensor.long() for name, tensor in tensors.items()}
 
 
+_COUNTED = {"input_ids": "tokens", "values": "values"}
+"""What is counted of a batch → what it is called; of other batches the first tensor, as values."""
+
+
 def num_tokens(micro_batches: list[dict[str, torch.Tensor]]) -> int:
-    return sum(next(iter(micro.values())).numel() for micro in micro_batches)
+    """Tokens of texts, padding included, or values of series."""
+    return sum(micro[_counted(micro)].numel() for micro in micro_batches)
+
+
+def unit(micro: dict[str, torch.Tensor]) -> str:
+    """What `num_tokens` counts, for people."""
+    return _COUNTED.get(_counted(micro), "values")
+
+
+def _counted(micro: dict[str, torch.Tensor]) -> str:
+    return next((name for name in _COUNTED if name in micro), next(iter(micro)))
 
 
 def seed_everything(*parts: int) -> None:

@@ -180,8 +180,9 @@ class Trainer:
         self.observers = Observers()
         if self.is_main:
             self.run.directory.mkdir(parents=True, exist_ok=True)
+            unit = self.meter.unit if self.used < 1 else "tokens"
             own = of_every_run(self.run.directory, self.name, self.state.step, self.used, self.config.report_to,
-                               self.config.emissions, self.config.country, self.state.evaluation_due)
+                               self.config.emissions, self.config.country, self.state.evaluation_due, unit)
             self.observers = Observers([*own, *self.given_observers])
         try:
             yield

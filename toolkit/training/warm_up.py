@@ -13,7 +13,7 @@ import torch
 from accelerate import Accelerator
 
 from toolkit.errors import UserError
-from toolkit.training.feed import StepDataset, num_tokens, seed_everything, to_device
+from toolkit.training.feed import StepDataset, num_tokens, seed_everything, to_device, unit
 from toolkit.training.impl.distributed import reduce_sums
 from toolkit.training.impl.precision import ImplConfig, Precision
 from toolkit.training.observers.throughput import Meter, duration, matmul_flops, matmul_peak
@@ -61,7 +61,7 @@ def warm_up(task, model: torch.nn.Module, dataset: StepDataset, step: int, preci
         if precision.compile:
             _prove(task, model, micro_batches, counts, precision, accelerator, name, found[0])
     return Meter(precision.device, flops / num_tokens([micro]),
-                 accelerator.num_processes * matmul_peak(precision.device, precision.dtype))
+                 accelerator.num_processes * matmul_peak(precision.device, precision.dtype), unit(micro))
 
 
 def _prove(task, model: torch.nn.Module, micro_batches: list[dict[str, torch.Tensor]], counts: dict[str, float],

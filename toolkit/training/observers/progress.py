@@ -12,8 +12,9 @@ from toolkit.training.observers.throughput import throughput_line
 class Progress(Observer):
     """Of one training, by the share of its budget that is used."""
 
-    def __init__(self, name: str, used: float):
-        self.name, self.began, self.used_before, self.used = name, time.monotonic(), used, used
+    def __init__(self, name: str, used: float, unit: str = "tokens"):
+        """unit: what is counted, tokens or values."""
+        self.unit, self.name, self.began, self.used_before, self.used = unit, name, time.monotonic(), used, used
         self.printed, self.lines = self.began, not sys.stderr.isatty()
         self.bar = tqdm(total=100, initial=100 * used, desc=name, disable=self.lines, leave=False,
                         mininterval=0.5,
@@ -25,13 +26,14 @@ class Progress(Observer):
 
     def report(self, step: int, losses: dict[str, float], speed: dict[str, float]) -> None:
         losses_text = ", ".join(f"{key} {value:.3f}" for key, value in losses.items())
-        self.bar.set_postfix_str(f"step {step:,}, {losses_text}, {throughput_line(speed)}", refresh=False)
+        line = throughput_line(speed, unit=self.unit)
+        self.bar.set_postfix_str(f"step {step:,}, {losses_text}, {line}", refresh=False)
         now = time.monotonic()
         if self.lines and (now - self.printed > 30 or self.used >= 1):
             self.printed = now
             share = max(1e-9, self.used - self.used_before)
             left = (now - self.began) / share * (1 - self.used)
-            print(f"{self.name}: step {step:,}, {losses_text}, {throughput_line(speed, left)}", flush=True)
+            print(f"{self.name}: step {step:,}, {losses_text}, {throughput_line(speed, left, self.unit)}", flush=True)
 
     def close(self) -> None:
         self.bar.close()

@@ -9,11 +9,11 @@ from toolkit.training.observers.tracking import Tracker
 
 
 def of_every_run(directory: Path, name: str, step: int, used: float, report_to: list[str], emissions: bool,
-                 country: str, evaluation_due: bool = False) -> list[Observer]:
+                 country: str, evaluation_due: bool = False, unit: str = "tokens") -> list[Observer]:
     """metrics.jsonl with the trackers asked for, progress, and, where it is asked for, the energy.
 
     step, used: where the training begins or resumes, as steps and as the share of its budget; evaluation_due: the
-    evaluation at `step` will be made again.
+    evaluation at `step` will be made again; unit: what is counted, tokens or values.
     """
     watching: list[Observer] = [Tracker(directory, step, report_to, evaluation_due)]
     try:
@@ -22,4 +22,4 @@ def of_every_run(directory: Path, name: str, step: int, used: float, report_to: 
     except BaseException:
         Observers(watching).close()
         raise
-    return [*watching, Progress(name, used)]
+    return [*watching, Progress(name, used, unit)]

@@ -15,11 +15,11 @@ from torch.utils.flop_counter import FlopCounterMode
 class Meter:
     """Adds up steps; `record` says what they came to since the last one."""
 
-    def __init__(self, device: torch.device, flops_per_token: float, peak: float):
+    def __init__(self, device: torch.device, flops_per_token: float, peak: float, unit: str = "tokens"):
         """flops_per_token: of matrix products, forward and backward, what gradient checkpointing repeats included;
-        peak: operations a second of all processes.
+        peak: operations a second of all processes; unit: what is counted, tokens or values.
         """
-        self.device, self.flops_per_token, self.peak = device, flops_per_token, peak
+        self.device, self.flops_per_token, self.peak, self.unit = device, flops_per_token, peak, unit
         self.tokens, self.seconds, self.waited = 0, 0.0, 0.0
 
     def step(self, tokens: int, seconds: float, waited: float) -> None:
@@ -35,10 +35,10 @@ class Meter:
                 "data_wait": round(share, 4), "peak_memory_mb": round(peak_memory_mb(self.device), 1)}
 
 
-def throughput_line(record: dict[str, float], seconds_left: float | None = None) -> str:
-    """`Meter.record` for people."""
+def throughput_line(record: dict[str, float], seconds_left: float | None = None, unit: str = "tokens") -> str:
+    """`Meter.record` for people. unit: what is counted, tokens or values."""
     left = "" if seconds_left is None else f", {duration(seconds_left)} left"
-    return (f"{record['tokens_per_second']:,.0f} tokens/s, {100 * record['mfu']:.0f} % of the matmul peak, "
+    return (f"{record['tokens_per_second']:,.0f} {unit}/s, {100 * record['mfu']:.0f} % of the matmul peak, "
             f"{100 * record['data_wait']:.1f} % waiting for data, {record['peak_memory_mb']:,.0f} MB{left}")
 
 
