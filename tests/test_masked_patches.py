@@ -9,6 +9,7 @@ from toolkit.data.series.augmentation import AugmentationConfig, AugmentedBatche
 from toolkit.data.series.dataset import SeriesDataset, z_normalise
 from toolkit.data.series.generators import cylinder_bell_funnel
 from toolkit.data.series.hidden import MaskedPatchBatches
+from toolkit.errors import UserError
 from toolkit.models.presets import model_config
 from toolkit.models.series.patches import SeriesForMaskedPatches
 from toolkit.run.directory import Run
@@ -106,3 +107,9 @@ def test_it_learns_sines_and_resumes_to_the_same_weights(tmp_path):
 def _flat(directory):
     model = SeriesForMaskedPatches.from_pretrained(directory)
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, 40])
+def test_a_share_that_hides_nothing_or_all_is_refused(tmp_path, share):
+    with pytest.raises(UserError, match=rf"pretraining\.mask_ratio is {share}; give a share"):
+        pretrain_on_series(None, None, None, MaskedPatchesConfig(mask_ratio=share), None, None, None, 0, "")

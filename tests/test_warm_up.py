@@ -296,3 +296,23 @@ def test_no_product_in_bf16_where_the_run_is_in_fp32(tmp_path, monkeypatch, nati
     assert products(dtype="fp32") == set()
     assert bool(products(dtype="auto")) == native
     assert choose(ImplConfig(dtype="bf16"), CPU).optimizer_dtype == (torch.bfloat16 if native else torch.float32)
+
+
+def test_the_first_micro_batch_moves_no_running_statistics():
+    """Once wrong: the forward that counts operations moved BatchNorm's mean and variance before step 0."""
+    class Normed(Toy):
+        def __init__(self):
+            super().__init__([1.0])
+            self.model.bert.norm = torch.nn.BatchNorm1d(6)
+
+        def losses(self, model, batch):
+            self.model.bert.norm(batch["input_ids"].float())
+            return super().losses(model, batch)
+
+    task = Normed()
+    before = {name: buffer.clone() for name, buffer in task.model.named_buffers()}
+    accelerator = make_accelerator()
+    dataset = StepDataset(task, 8, accelerator, ImplConfig())
+    warm_up.warm_up(task, task.model, dataset, 0, choose(ImplConfig(dtype="fp32"), torch.device("cpu")), accelerator)
+    assert any("running_mean" in name for name in before)
+    assert all(torch.equal(buffer, before[name]) for name, buffer in task.model.named_buffers())

@@ -112,6 +112,7 @@ class CompareSeriesConfig:
     """Into which a series is cut, or a few more; what the length of a patch follows from."""
     head_dropout: float = 0.2
     recurrent_size: int = 64
+    """Units of each direction of the recurrent arms."""
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     pretraining: MaskedPatchesConfig = field(default_factory=MaskedPatchesConfig)
     """Of masked-patches: on the training series, without their labels."""

@@ -42,6 +42,7 @@ class FineTuningConfig(TrainingConfig):
     """What is trained: everything; the head alone, on a frozen encoder (Devlin et al. 2018, section 5.3); or the head
     and low-rank changes of the attention's maps (Hu et al. 2021), merged into the model that is saved."""
     lora_rank: int = 8
+    """With tuning lora: the rank of each change (Hu et al. 2021, section 7.2: 8 is as good as 64)."""
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
 
 

@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 
 from toolkit.data.series.hidden import MaskedPatchBatches
+from toolkit.errors import UserError
 from toolkit.models.series.patches import SeriesForMaskedPatches
 from toolkit.run.directory import Run
 from toolkit.tasks.base import fit
@@ -82,6 +83,10 @@ def pretrain_on_series(make_model: Callable[[], SeriesForMaskedPatches], train_v
                        accelerator: Accelerator, seed: int, name: str, observed: np.ndarray | None = None,
                        validation_observed: np.ndarray | None = None) -> dict:
     """Train on values (n, C, L), no labels; the best model is in `run.model_dir`. A finished run is not repeated."""
+    if not 0 < config.mask_ratio < 1:
+        raise UserError(f"pretraining.mask_ratio is {config.mask_ratio}; give a share of the patches between 0 and 1, "
+                        f"such as 0.4.")
+
     def task() -> MaskedPatches:
         model = make_model()
         length = model.config.patch_length

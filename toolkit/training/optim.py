@@ -27,7 +27,10 @@ class OptimConfig:
     """Each layer's rates are this share of those of the one above it, the head's being whole (Howard & Ruder 2018,
     section 3.2)."""
     adam_beta1: float = 0.9
+    """What AdamW's running mean of the gradients keeps a step (Kingma & Ba 2015)."""
     adam_beta2: float = 0.98
+    """What its running mean of their squares keeps; 0.98 (Vaswani et al. 2017) forgets sooner than 0.999, as short runs
+    want it."""
     adam_epsilon: float = 1e-8
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this norm; 0 leaves them."""
