@@ -7,7 +7,7 @@
 
 Arms × sets × seeds, with one recipe for all sets; only the length of a patch follows the length of the series. Nothing
 is chosen on any set: a fit learns from all training series and ends after so many steps. (What the recipe is was chosen
-by cross-validation within training sets: recipes/README.md.) The test series are answered once, at the end.
+by cross-validation within training sets: docs/results/series.md.) The test series are answered once, at the end.
 Writes <output_dir>/<name>.json: arm → set → mean, ci95, …; and <name>-summary.json: means over sets, and verdicts.
 """
 

@@ -5,7 +5,7 @@
 
 The first nine tenths of the text are for training, the rest for validation. What differs from nanoGPT is how it
 learns: Muon for the hidden matrices, sinusoids as the positions' initial values, and how it is computed.
-recipes/README.md tells how the two were compared.
+docs/results/speed.md tells how the two were compared.
 """
 
 from dataclasses import dataclass

@@ -18,7 +18,7 @@ from toolkit.errors import UserError
 from toolkit.models.families import family
 from toolkit.models.word_vectors import load_word2vec, train_word_vectors
 
-_EMBEDDING_DEVIATION = 0.1  # of each number of a word vector; 0.05 learns a little slower (recipes/README.md)
+_EMBEDDING_DEVIATION = 0.1  # of each number of a word vector; 0.05 learns a little slower
 
 
 @dataclass

@@ -29,7 +29,7 @@ class PretrainingConfig(TrainingConfig):
     """Muon's, at its peak, on AdamW's scale (update root-mean-square 0.2, Liu et al. 2025). Default: the preset's."""
     weight_decay: float | None = None
     """Decoupled (Loshchilov & Hutter 2019); on matrices only. Default: 0.3 for small presets, which keeps weights small
-    enough to be fine-tuned (recipes/README.md), 0.1 for those with a published rate, as Brown et al. 2020."""
+    enough to be fine-tuned (docs/results/transfer.md), 0.1 for those with a published rate, as Brown et al. 2020."""
     lr_scheduler_type: Literal["linear", "cosine", "constant", "wsd", "one_cycle"] = "wsd"
 
 
@@ -46,7 +46,7 @@ class ProbeConfig:
 def with_defaults(training: PretrainingConfig, preset_name: str) -> PretrainingConfig:
     """Optimiser and rates that are left open, as they go with the preset.
 
-    Small models: what transferred best at width 128 (recipes/README.md); wider ones in proportion to 1 / width (Yang
+    Small models: what transferred best at width 128 (docs/results/transfer.md); wider ones in proportion to 1 / width (Yang
     et al. 2022), measured at 256. Large models: what their authors published.
     """
     narrow = 128 / max(128, preset(preset_name).width)

@@ -20,7 +20,7 @@ class OptimConfig:
     muon_learning_rate: float = 1e-2
     """Muon's, at its peak, on AdamW's scale (update root-mean-square 0.2, Liu et al. 2025)."""
     muon_momentum: float = 0.9
-    """Jordan et al. take 0.95; in budgets of minutes 0.9 was ahead in every comparison (recipes/README.md)."""
+    """Jordan et al. take 0.95; in budgets of minutes 0.9 was ahead in every comparison (docs/results/speed.md)."""
     weight_decay: float = 0.1
     """Decoupled (Loshchilov & Hutter 2019); on matrices only, never on biases and norms."""
     layerwise_lr_decay: float = 1.0
