@@ -46,8 +46,8 @@ class ProbeConfig:
 def with_defaults(training: PretrainingConfig, preset_name: str) -> PretrainingConfig:
     """Optimiser and rates that are left open, as they go with the preset.
 
-    Small models: what transferred best at width 128 (docs/results/transfer.md); wider ones in proportion to 1 / width (Yang
-    et al. 2022), measured at 256. Large models: what their authors published.
+    Small models: what transferred best at width 128 (docs/results/transfer.md); wider ones in proportion to 1 / width
+    (Yang et al. 2022), measured at 256. Large models: what their authors published.
     """
     narrow = 128 / max(128, preset(preset_name).width)
     published = _PUBLISHED_RATES.get(preset_name)
