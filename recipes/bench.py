@@ -37,11 +37,11 @@ from toolkit.models.text.gpt import GPT2LMHeadModel
 from toolkit.run.directory import Run, read_metrics
 from toolkit.run.files import write_json
 from toolkit.run.provenance import environment, processor_name
-from toolkit.training.contract import TrainingConfig
 from toolkit.training.feed import seed_everything
 from toolkit.training.impl.distributed import make_accelerator
 from toolkit.training.impl.precision import ImplConfig, choose
 from toolkit.training.observers.throughput import peak_memory_mb, synchronize
+from toolkit.training.task import TrainingConfig
 from toolkit.training.trainer import train
 
 

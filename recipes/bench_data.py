@@ -30,7 +30,7 @@ from scipy import stats
 
 from toolkit import cli, config
 from toolkit.data.batches import IGNORED
-from toolkit.data.stores.pairs import BertBatches, MaskingConfig
+from toolkit.data.stores.bert_batches import BertBatches, MaskingConfig
 from toolkit.data.stores.prepare import prepare
 from toolkit.data.stores.store import TokenStore, build_store
 from toolkit.data.tables.sources import list_parts

@@ -37,10 +37,10 @@ from toolkit.run.files import write_json
 from toolkit.run.provenance import environment
 from toolkit.tasks.classification import FineTuning, FineTuningConfig
 from toolkit.tasks.forecasting import ForecastingTask
-from toolkit.training.contract import Task, TrainingConfig
 from toolkit.training.feed import seed_everything
 from toolkit.training.impl.distributed import make_accelerator
 from toolkit.training.impl.precision import ImplConfig
+from toolkit.training.task import Task, TrainingConfig
 from toolkit.training.trainer import train
 
 CONTESTANTS = ("ours", "hf_default", "hf_bf16")

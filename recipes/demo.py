@@ -23,7 +23,7 @@ from toolkit import cli, config  # noqa: E402
 from toolkit.baselines.compressors import compressor_bits_per_byte, primed_xz_bits_per_byte  # noqa: E402
 from toolkit.data.stores.prepare import prepare  # noqa: E402
 from toolkit.data.text.corpus import read_documents  # noqa: E402
-from toolkit.experiments.arms import arms_table  # noqa: E402
+from toolkit.experiments.fine_tuning import arms_table  # noqa: E402
 from toolkit.experiments.series import FinetuneSeriesConfig  # noqa: E402
 from toolkit.experiments.text import FinetuneTextConfig  # noqa: E402
 from toolkit.inference.generation import continue_text, fill_mask  # noqa: E402

@@ -15,7 +15,7 @@ from toolkit.baselines.classical import dtw_1nn, logistic_on_values, majority, m
 from toolkit.data.series.dataset import SeriesBatches
 from toolkit.data.series.splits import check_patches, load_splits
 from toolkit.errors import UserError
-from toolkit.experiments.arms import Arm, arms_table, dry_run_arms, fine_tune_arms
+from toolkit.experiments.fine_tuning import Arm, arms_table, dry_run_arms, fine_tune_arms
 from toolkit.experiments.series import FinetuneSeriesConfig, patches_of
 from toolkit.models.series.patches import SeriesForClassification
 from toolkit.publishing.card import LiveCard

@@ -18,10 +18,10 @@ from toolkit.models.text.gpt import GPT2LMHeadModel
 from toolkit.publishing.card import LiveCard
 from toolkit.run.directory import Run
 from toolkit.tasks.causal_lm import CausalLanguageModelling
-from toolkit.training.contract import TrainingConfig
 from toolkit.training.feed import as_tensors, seed_everything, to_device
 from toolkit.training.impl.distributed import make_accelerator
 from toolkit.training.impl.precision import ImplConfig
+from toolkit.training.task import TrainingConfig
 from toolkit.training.trainer import train
 
 

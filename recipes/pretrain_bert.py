@@ -12,7 +12,7 @@ import torch
 
 from toolkit import cli, config
 from toolkit.analysis.probes import Probes
-from toolkit.data.stores.pairs import unigram_entropy
+from toolkit.data.stores.bert_batches import unigram_entropy
 from toolkit.data.stores.prepare import prepare
 from toolkit.errors import UserError
 from toolkit.models.initialisation import initialise

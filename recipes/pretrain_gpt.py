@@ -11,7 +11,7 @@ Corpus → byte-level BPE tokenizer → token store → blocks → GPT2LMHeadMod
 
 from toolkit import cli, config
 from toolkit.analysis.probes import Probes
-from toolkit.data.stores.pairs import unigram_entropy
+from toolkit.data.stores.bert_batches import unigram_entropy
 from toolkit.errors import UserError
 from toolkit.models.initialisation import initialise
 from toolkit.models.presets import model_config, preset

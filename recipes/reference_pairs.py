@@ -4,7 +4,8 @@ Written from Devlin et al. (2018), section 3.1 and appendix A.2, and the descrip
 that repository's README: documents are lists of sentences, sentences lists of word pieces. A chunk of sentences fills
 a row; it is cut into A and B at random; half of the time (always, when the chunk is one sentence) B is replaced by
 sentences of a random other document; what is too long loses tokens at either end; 15 % of the pieces are predicted.
-`make bench-data` times it and compares what it makes with `toolkit.data.stores.pairs`; the tests do the latter, too.
+`make bench-data` times it and compares what it makes with `toolkit.data.stores.bert_batches`; the tests do the latter,
+too.
 """
 
 import random

@@ -20,8 +20,8 @@ from toolkit import cli, config
 from toolkit.data.batches import IGNORED
 from toolkit.data.series.dataset import SeriesBatches
 from toolkit.data.series.splits import ROLES, SeriesDataSection, check_patches, load_splits
-from toolkit.data.stores.blocks import GptBatches
-from toolkit.data.stores.pairs import BertBatches
+from toolkit.data.stores.bert_batches import BertBatches
+from toolkit.data.stores.gpt_batches import GptBatches
 from toolkit.data.stores.prepare import PreparedData, prepare
 from toolkit.data.text.labelled import TextDataSection
 from toolkit.errors import UserError

@@ -30,7 +30,7 @@ from toolkit.experiments.text import (
     verdicts_by_labels,
 )
 from toolkit.metrics.tabulate import table
-from toolkit.models.checkpoints import load_checkpoint_tokenizer
+from toolkit.models.load import load_checkpoint_tokenizer
 from toolkit.models.word_vectors import averaged, load_word2vec
 from toolkit.publishing.card import LiveCard
 from toolkit.report.plots import plot_learning_curves

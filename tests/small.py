@@ -28,7 +28,7 @@ from safetensors.torch import load_file
 from transformers import BertConfig, GPT2Config
 
 from toolkit.data.batches import IGNORED
-from toolkit.data.stores.pairs import MaskingConfig
+from toolkit.data.stores.bert_batches import MaskingConfig
 from toolkit.data.stores.prepare import PreparedData, prepare
 from toolkit.data.text.corpus import CorpusConfig
 from toolkit.models.text.bert import BertForPreTraining
@@ -223,8 +223,8 @@ def _signal_self(where: str, at: int, number: int) -> None:
     evaluation `at` (from 0). `checkpoint`: with that of step `at` half written; `renamed`: in place, but older ones not
     yet removed. `model`: with the best model half written.
     """
-    from toolkit.data.stores.blocks import GptBatches
-    from toolkit.data.stores.pairs import BertBatches
+    from toolkit.data.stores.bert_batches import BertBatches
+    from toolkit.data.stores.gpt_batches import GptBatches
     from toolkit.training import checkpoint
 
     def before(owner, name: str, reached) -> None:

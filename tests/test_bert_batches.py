@@ -12,7 +12,7 @@ from reference_pairs import create_instances
 from scipy import stats
 
 from toolkit.data.batches import IGNORED
-from toolkit.data.stores.pairs import BertBatches, MaskingConfig, unigram_entropy
+from toolkit.data.stores.bert_batches import BertBatches, MaskingConfig, unigram_entropy
 from toolkit.errors import UserError
 
 PAD, CLS, SEP, MASK, FIRST = 0, 2, 3, 4, 5

@@ -11,8 +11,8 @@ from toolkit.run.directory import read_metrics
 from toolkit.run.files import read_json
 from toolkit.training import warm_up
 from toolkit.training.budget import Budget, BudgetConfig
-from toolkit.training.contract import TrainingConfig
 from toolkit.training.optim import learning_rate_factor
+from toolkit.training.task import TrainingConfig
 
 TOKENS = 24  # of a step of Toy with four rows
 

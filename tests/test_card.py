@@ -21,7 +21,7 @@ from huggingface_hub import ModelCard, metadata_load
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
 import toolkit.publishing.card
-from toolkit.data.stores.pairs import MaskingConfig
+from toolkit.data.stores.bert_batches import MaskingConfig
 from toolkit.data.text.corpus import CorpusConfig
 from toolkit.errors import UserError
 from toolkit.models.series.patches import SeriesConfig, SeriesForForecasting

@@ -16,8 +16,8 @@ from torch._dynamo.utils import counters
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from toolkit.data.batches import IGNORED
+from toolkit.models import cross_entropy as loss
 from toolkit.models import fast_layers as layers
-from toolkit.models import loss
 from toolkit.models.series.patches import (
     SeriesConfig,
     SeriesForClassification,

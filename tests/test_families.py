@@ -134,7 +134,7 @@ def test_a_checkpoint_is_enough_to_find_its_class(tmp_path):
 import sys
 from toolkit.models import registry
 assert "transformers" not in sys.modules, "reading the table takes seconds"
-from toolkit.models.checkpoints import checkpoint_config
+from toolkit.models.load import checkpoint_config
 for name, entry in registry.TABLE.items():
     config = checkpoint_config({str(tmp_path)!r} + "/" + name)
     assert config.model_type == name and type(config).__module__.startswith(entry.module), config

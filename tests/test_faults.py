@@ -22,9 +22,9 @@ from toolkit.errors import Diverged, UserError
 from toolkit.run.directory import Run
 from toolkit.training import checkpoint, feed, guard
 from toolkit.training import trainer as loop
-from toolkit.training.contract import TrainingConfig
 from toolkit.training.guard import Guard, GuardConfig, Moment
 from toolkit.training.optim import OptimConfig, make_optimizers
+from toolkit.training.task import TrainingConfig
 
 STEPS = 60  # six epochs of BERT's corpus, two and a half of GPT's
 

@@ -7,9 +7,9 @@ from test_loop import Toy
 
 from toolkit.run.directory import Run
 from toolkit.tasks.base import fit
-from toolkit.training.contract import TrainingConfig
 from toolkit.training.impl.distributed import make_accelerator
 from toolkit.training.impl.precision import ImplConfig
+from toolkit.training.task import TrainingConfig
 
 CONFIG = TrainingConfig(max_steps=2, batch_size=4, save_steps=1)
 

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolkit.data.stores.blocks import GptBatches, document_positions, evaluation_blocks, num_evaluation_blocks
+from toolkit.data.stores.gpt_batches import GptBatches, document_positions, evaluation_blocks, num_evaluation_blocks
 from toolkit.data.stores.store import TokenStore
 from toolkit.errors import UserError
 from toolkit.models.text.gpt import GPT2LMHeadModel

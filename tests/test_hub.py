@@ -321,7 +321,7 @@ def test_recipes_take_names_of_the_hub(side):
     program = """
 import torch
 from toolkit.models.series import SeriesForClassification
-from toolkit.models.checkpoints import checkpoint_config
+from toolkit.models.load import checkpoint_config
 torch.manual_seed(0)
 new = SeriesForClassification.from_backbone("ada/bert", ["up", "down"], pretrained=True, patch_length=8)
 answer = [new.config.backbone_config.model_type, checkpoint_config("ada/series").model_type]
@@ -332,7 +332,7 @@ answer = [new.config.backbone_config.model_type, checkpoint_config("ada/series")
 def pulled(side: Side, name: str, **order) -> str:
     program = f"""
 from toolkit.errors import UserError
-from toolkit.models.checkpoints import checkpoint_config, load_backbone
+from toolkit.models.load import checkpoint_config, load_backbone
 try:
     answer = checkpoint_config({name!r}).model_type
     load_backbone({name!r}, "bert")

@@ -591,7 +591,7 @@ def test_the_batch_script_saves_requeues_and_goes_on(root, single, launch, tmp_p
 def _do(jobs: list[str]) -> None:
     """Each job is `recipe=configuration`, done by the whole group; with `=fail`, rank 1 is wrong at step 3."""
     from toolkit import config
-    from toolkit.data.stores.pairs import BertBatches
+    from toolkit.data.stores.bert_batches import BertBatches
     from toolkit.errors import UserError
     from toolkit.training.impl.distributed import make_accelerator
 

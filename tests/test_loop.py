@@ -19,10 +19,10 @@ from toolkit.data.batches import IGNORED
 from toolkit.errors import UserError
 from toolkit.training import checkpoint, feed
 from toolkit.training import trainer as loop
-from toolkit.training.contract import TrainingConfig
 from toolkit.training.feed import as_tensors, to_device
 from toolkit.training.impl.distributed import make_accelerator, share
 from toolkit.training.optim import learning_rate_factor
+from toolkit.training.task import TrainingConfig
 
 CPU = torch.device("cpu")
 

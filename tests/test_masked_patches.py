@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from toolkit.data.series.augmentation import AugmentationConfig, AugmentedBatches
 from toolkit.data.series.dataset import SeriesDataset, z_normalise
 from toolkit.data.series.generators import cylinder_bell_funnel
-from toolkit.data.series.hidden import MaskedPatchBatches
+from toolkit.data.series.masked_patches import MaskedPatchBatches
 from toolkit.errors import UserError
 from toolkit.models.presets import model_config
 from toolkit.models.series.patches import SeriesForMaskedPatches

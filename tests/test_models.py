@@ -11,7 +11,7 @@ import transformers
 from torch.testing import assert_close
 
 from toolkit.data.batches import IGNORED
-from toolkit.models.loss import linear_cross_entropy
+from toolkit.models.cross_entropy import linear_cross_entropy
 from toolkit.models.text.bert import BertForPreTraining
 from toolkit.models.text.gpt import GPT2LMHeadModel
 from toolkit.tasks.causal_lm import GptPretraining, SeriesPretraining

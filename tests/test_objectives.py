@@ -12,7 +12,7 @@ from toolkit.data.series.augmentation import AugmentationConfig, AugmentedBatche
 from toolkit.data.series.dataset import SeriesDataset
 from toolkit.errors import UserError
 from toolkit.models.lora import add_lora, merge_lora
-from toolkit.models.objectives import LOSSES, Objective, ObjectiveConfig
+from toolkit.models.losses import LOSSES, Objective, ObjectiveConfig
 from toolkit.tasks import classification as fine_tuning
 from toolkit.tasks.threshold import ThresholdConfig, choose_threshold, positive_class
 from toolkit.training.optim import OptimConfig, make_optimizers

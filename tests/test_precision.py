@@ -14,10 +14,10 @@ from toolkit.models.text.gpt import GPT2LMHeadModel
 from toolkit.run.directory import Run
 from toolkit.training import trainer as loop
 from toolkit.training import warm_up
-from toolkit.training.contract import TrainingConfig
 from toolkit.training.impl import precision
 from toolkit.training.impl.distributed import make_accelerator
 from toolkit.training.impl.precision import ImplConfig, Precision, choose
+from toolkit.training.task import TrainingConfig
 from toolkit.training.warm_up import remarks
 
 CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda", "mps"))

@@ -14,7 +14,7 @@ from toolkit import config
 from toolkit.data.batches import IGNORED
 from toolkit.data.series.dataset import SeriesBatches
 from toolkit.data.series.splits import SeriesDataSection, load_splits
-from toolkit.data.stores.pairs import BertBatches, MaskingConfig
+from toolkit.data.stores.bert_batches import BertBatches, MaskingConfig
 from toolkit.data.stores.prepare import prepare
 from toolkit.data.text.corpus import CorpusConfig
 from toolkit.errors import UserError

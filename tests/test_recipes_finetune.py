@@ -29,10 +29,10 @@ from toolkit.data.text.batches import TextBatches
 from toolkit.data.text.examples import LabelledText, split_off
 from toolkit.data.text.labelled import read_table
 from toolkit.errors import UserError
-from toolkit.experiments.arms import arms_table, compare_arms
+from toolkit.experiments.fine_tuning import arms_table, compare_arms
 from toolkit.inference.generation import continue_text, fill_mask
 from toolkit.metrics.intervals import paired_difference
-from toolkit.models.checkpoints import load_checkpoint_tokenizer
+from toolkit.models.load import load_checkpoint_tokenizer
 from toolkit.models.presets import count_parameters
 from toolkit.models.text.bert import BertForPreTraining
 from toolkit.models.text.classifier import text_classifier

@@ -19,7 +19,7 @@ from test_results import reads_alike_without_rows
 import toolkit.models.text  # noqa: F401 - registers the class of pooled classifiers
 from toolkit.errors import UserError
 from toolkit.metrics.intervals import mcnemar, paired_bootstrap
-from toolkit.models.objectives import ObjectiveConfig
+from toolkit.models.losses import ObjectiveConfig
 from toolkit.run.results import read_results
 from toolkit.tasks.classification import FineTuningConfig
 from toolkit.tasks.threshold import ThresholdConfig

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from toolkit.config import from_dict
-from toolkit.data.stores.blocks import GptBatches
+from toolkit.data.stores.gpt_batches import GptBatches
 from toolkit.data.stores.series import SeriesCorpusConfig, prepare_series, sine_sums, split_windows
 from toolkit.errors import UserError
 from toolkit.inference.sampling import load_series_gpt, sample_paths

@@ -7,7 +7,7 @@ from small import bert_config, gpt_config
 from transformers import AutoModelForSequenceClassification, BertModel, GPT2Model
 
 from toolkit.errors import UserError
-from toolkit.models.checkpoints import checkpoint_config, load_backbone
+from toolkit.models.load import checkpoint_config, load_backbone
 from toolkit.models.text.classifier import TextConfig, TextForClassification, pooled_states
 
 

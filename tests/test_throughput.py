@@ -18,11 +18,11 @@ from toolkit.run.directory import read_metrics
 from toolkit.tasks.classification import FineTuning, FineTuningConfig
 from toolkit.training import feed, warm_up
 from toolkit.training import trainer as loop
-from toolkit.training.contract import TrainingConfig
 from toolkit.training.impl.distributed import make_accelerator
 from toolkit.training.impl.precision import ImplConfig, choose
 from toolkit.training.observers import throughput
 from toolkit.training.observers.throughput import Meter, matmul_flops, matmul_peak, throughput_line
+from toolkit.training.task import TrainingConfig
 
 CPU = torch.device("cpu")
 

@@ -20,10 +20,10 @@ from accelerate import PartialState
 from toolkit import config
 from toolkit.errors import UserError
 from toolkit.run.directory import read_metrics
-from toolkit.training.contract import TrainingConfig
 from toolkit.training.observers import emissions, tracking
 from toolkit.training.observers.emissions import EnergyMeter
 from toolkit.training.observers.tracking import Tracker, recorded
+from toolkit.training.task import TrainingConfig
 
 
 @pytest.fixture(autouse=True)

@@ -12,11 +12,11 @@ from toolkit.run.files import read_json
 from toolkit.training import checkpoint, warm_up
 from toolkit.training import trainer as loop
 from toolkit.training.budget import TIMED_STEPS, Budget, BudgetConfig
-from toolkit.training.contract import TrainingConfig
 from toolkit.training.feed import StepDataset
 from toolkit.training.guard import Beginning, Guard, GuardConfig, Moment
 from toolkit.training.impl.distributed import make_accelerator
 from toolkit.training.impl.precision import ImplConfig, _has_native_bf16, choose
+from toolkit.training.task import TrainingConfig
 from toolkit.training.warm_up import Computed
 
 CPU = torch.device("cpu")

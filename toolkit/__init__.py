@@ -14,7 +14,7 @@ _WHERE = {
     # Data: documents → tokenizer → token store; labelled texts; labelled series
     "toolkit.data.text.corpus": ("CorpusConfig", "read_documents"),
     "toolkit.data.stores.prepare": ("prepare",),
-    "toolkit.data.stores.pairs": ("MaskingConfig",),
+    "toolkit.data.stores.bert_batches": ("MaskingConfig",),
     "toolkit.data.text.labelled": ("TextDataSection", "load_data"),
     "toolkit.data.text.examples": ("few_shot",),
     "toolkit.data.text.batches": ("TextBatches",),
@@ -28,7 +28,7 @@ _WHERE = {
     "toolkit.models.text.bert": ("BertForPreTraining",),
     "toolkit.models.text.gpt": ("GPT2LMHeadModel",),
     "toolkit.models.text.classifier": ("text_classifier",),
-    "toolkit.models.checkpoints": ("load_checkpoint_tokenizer",),
+    "toolkit.models.load": ("load_checkpoint_tokenizer",),
     "toolkit.models.series": ("SeriesForClassification", "SeriesForForecasting", "SeriesForMaskedPatches"),
     # Training
     "toolkit.run.directory": ("Run",),

@@ -21,7 +21,7 @@ from toolkit.data.batches import LabelledBatches
 from toolkit.data.text.batches import TextBatches
 from toolkit.data.text.examples import draw
 from toolkit.data.text.labelled import TextDataSection, load_data
-from toolkit.models.objectives import PROBLEM_TYPES, Task
+from toolkit.models.losses import PROBLEM_TYPES, Task
 from toolkit.models.text.classifier import Pooling, TextForClassification, pooled_states, text_classifier
 from toolkit.tasks.base import for_all
 from toolkit.tasks.pretraining import ProbeConfig

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from toolkit.data.batches import LabelledBatches
 from toolkit.data.series.windows import Split, WindowBatches
-from toolkit.models.objectives import Task
+from toolkit.models.losses import Task
 from toolkit.run.directory import Run
 from toolkit.run.results import Results, Row, Sizes, Verdict, write_results
 from toolkit.tasks.classification import FineTuning, FineTuningConfig, class_scores, fine_tune

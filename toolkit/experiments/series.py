@@ -22,15 +22,15 @@ from toolkit.data.series.splits import SeriesDataSection, check_patches, load_sp
 from toolkit.errors import UserError, did_you_mean
 from toolkit.experiments.grid import Classifying
 from toolkit.metrics.intervals import mean_interval, paired_difference, verdict
-from toolkit.models.checkpoints import checkpoint_config, pretrained_config
-from toolkit.models.objectives import ObjectiveConfig
+from toolkit.models.load import checkpoint_config, pretrained_config
+from toolkit.models.losses import ObjectiveConfig
 from toolkit.models.presets import model_config
 from toolkit.models.series.ablations import AblatedSeriesConfig, AblatedSeriesForClassification, at_budget
 from toolkit.models.series.patches import SeriesConfig, SeriesForClassification, SeriesForMaskedPatches
 from toolkit.models.small.perceptron import PerceptronConfig, PerceptronForClassification
 from toolkit.models.small.recurrent import RecurrentConfig, RecurrentForClassification
-from toolkit.run.card_config import CardConfig
 from toolkit.run.directory import Run
+from toolkit.run.model_card import CardConfig
 from toolkit.tasks.classification import FineTuningConfig, class_scores, predict
 from toolkit.tasks.masked_patches import MaskedPatchesConfig, pretrain_on_series
 from toolkit.training.impl.precision import ImplConfig, choose

@@ -17,9 +17,9 @@ from toolkit.data.text.labelled import TextDataSection
 from toolkit.experiments.grid import Classifying
 from toolkit.experiments.results import by, gain, mcnemar_p, over_test_examples, summary, values
 from toolkit.metrics.intervals import mean_interval, verdict
-from toolkit.models.checkpoints import load_checkpoint_tokenizer, pretrained_config
+from toolkit.models.load import load_checkpoint_tokenizer, pretrained_config
 from toolkit.models.text.classifier import Pooling, text_classifier
-from toolkit.run.card_config import CardConfig
+from toolkit.run.model_card import CardConfig
 from toolkit.run.results import Row, Verdict, over_sets
 from toolkit.tasks.classification import FineTuningConfig
 from toolkit.tasks.threshold import ThresholdConfig

@@ -14,7 +14,7 @@ import transformers
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, TextStreamer
 
 from toolkit.errors import UserError
-from toolkit.models.checkpoints import checkpoint_config, load_checkpoint_tokenizer, load_weights, model_directory
+from toolkit.models.load import checkpoint_config, load_checkpoint_tokenizer, load_weights, model_directory
 from toolkit.run.provenance import without_machine_paths
 
 Kind = Literal["masked", "causal"]

@@ -15,7 +15,7 @@ from toolkit.data.series.tables import SeriesTable
 from toolkit.data.text.labelled import read_texts
 from toolkit.errors import UserError
 from toolkit.hub import checkpoint_directory
-from toolkit.models.checkpoints import checkpoint_config, load_checkpoint_tokenizer, load_weights
+from toolkit.models.load import checkpoint_config, load_checkpoint_tokenizer, load_weights
 from toolkit.models.registry import is_classifier, model_class
 
 

@@ -166,7 +166,7 @@ class _PreNormLayer(torch.autograd.Function):
         ctx.save_for_backward(x, normed1, mean1, deviation1, split, weights, keep, context, keep1, middle, normed2,
                               mean2, deviation2, wide, gate, active, keep2, norm1_w, norm1_b, joint_w, out_w, norm2_w,
                               norm2_b, up_w, down_w)
-        return _dropped(y, keep2) + middle  # not in place: see toolkit/models/loss.py
+        return _dropped(y, keep2) + middle  # not in place: see toolkit/models/cross_entropy.py
 
     @staticmethod
     def backward(ctx, d_y):

@@ -15,9 +15,9 @@ from toolkit.config import from_dict
 from toolkit.errors import UserError
 from toolkit.publishing import card_results, card_text
 from toolkit.publishing.card_facts import Facts
-from toolkit.run.card_config import CardConfig
 from toolkit.run.directory import home
 from toolkit.run.files import write_atomic
+from toolkit.run.model_card import CardConfig
 
 PICTURE = "curves.png"
 MARK = "<!-- Written by pretraining-toolkit out of the run's files; `make card` writes it anew. -->"

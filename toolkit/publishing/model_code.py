@@ -12,7 +12,7 @@ import re
 import sys
 from pathlib import Path
 
-from toolkit.models.checkpoints import checkpoint_config
+from toolkit.models.load import checkpoint_config
 from toolkit.models.registry import model_class
 from toolkit.run.files import read_json, write_json
 

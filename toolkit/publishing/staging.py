@@ -266,7 +266,7 @@ def _check_weights(path: Path, shown: str) -> None:
 def _check_that_it_loads(folder: Path, shown: str) -> None:
     import transformers
 
-    from toolkit.models.checkpoints import checkpoint_config
+    from toolkit.models.load import checkpoint_config
     from toolkit.models.registry import model_class
 
     transformers.logging.disable_progress_bar()

@@ -14,9 +14,9 @@ from transformers import PreTrainedModel
 from toolkit.data.batches import LabelledBatches
 from toolkit.run.directory import Run
 from toolkit.run.files import write_atomic
-from toolkit.training.contract import Task, TrainingConfig
 from toolkit.training.feed import as_tensors, seed_everything, to_device
 from toolkit.training.impl.precision import ImplConfig, Precision, choose
+from toolkit.training.task import Task, TrainingConfig
 from toolkit.training.trainer import train
 
 Test = Callable[[Task, PreTrainedModel, dict[str, float], Precision], dict]

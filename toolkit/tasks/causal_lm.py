@@ -10,13 +10,13 @@ from transformers import PreTrainedModel
 from toolkit import metrics
 from toolkit.config import free
 from toolkit.data.batches import IGNORED
-from toolkit.data.stores.blocks import GptBatches, evaluation_blocks, num_evaluation_blocks
+from toolkit.data.stores.gpt_batches import GptBatches, evaluation_blocks, num_evaluation_blocks
 from toolkit.data.stores.prepare import PreparedData, prepare
 from toolkit.data.stores.series import SeriesCorpusConfig, prepare_series
 from toolkit.data.text.corpus import CorpusConfig
 from toolkit.errors import UserError
 from toolkit.models.initialisation import InitialValues
-from toolkit.run.card_config import CardConfig
+from toolkit.run.model_card import CardConfig
 from toolkit.tasks.base import Description, Evaluation
 from toolkit.tasks.pretraining import PretrainingConfig, ProbeConfig, add_to
 from toolkit.training.feed import as_tensors, to_device

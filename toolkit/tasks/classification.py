@@ -15,14 +15,14 @@ from toolkit import metrics
 from toolkit.data.batches import LabelledBatches
 from toolkit.errors import UserError
 from toolkit.models.lora import add_lora, merge_lora
-from toolkit.models.objectives import Objective, ObjectiveConfig, Task
+from toolkit.models.losses import Objective, ObjectiveConfig, Task
 from toolkit.models.registry import reads_text
 from toolkit.run.directory import Run
 from toolkit.run.files import write_atomic
 from toolkit.tasks.base import Description, fit, for_all, write_arrays
 from toolkit.tasks.threshold import ThresholdConfig, choose_threshold, positive_class
-from toolkit.training.contract import TrainingConfig
 from toolkit.training.impl.precision import ImplConfig, Precision
+from toolkit.training.task import TrainingConfig
 
 
 @dataclass

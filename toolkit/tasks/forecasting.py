@@ -15,9 +15,9 @@ from toolkit.errors import UserError
 from toolkit.metrics.forecast_sums import ForecastScores, calibration_stride, residual_quantiles
 from toolkit.run.directory import Run
 from toolkit.tasks.base import Description, fit, write_arrays
-from toolkit.training.contract import TrainingConfig
 from toolkit.training.feed import as_tensors, to_device
 from toolkit.training.impl.precision import ImplConfig, Precision, choose
+from toolkit.training.task import TrainingConfig
 
 Forecaster = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 """values and observed (b, channels, context) → prediction (b, channels, horizon)."""

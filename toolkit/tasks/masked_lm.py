@@ -11,11 +11,11 @@ from transformers import PreTrainedModel
 
 from toolkit.config import free
 from toolkit.data.batches import IGNORED
-from toolkit.data.stores.pairs import BertBatches, MaskingConfig
+from toolkit.data.stores.bert_batches import BertBatches, MaskingConfig
 from toolkit.data.stores.prepare import PreparedData
 from toolkit.data.text.corpus import CorpusConfig
 from toolkit.models.initialisation import InitialValues
-from toolkit.run.card_config import CardConfig
+from toolkit.run.model_card import CardConfig
 from toolkit.tasks.base import Description, Evaluation
 from toolkit.tasks.pretraining import EVALUATION_SEED, PretrainingConfig, ProbeConfig, add_to
 from toolkit.training.feed import as_tensors, to_device

@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from toolkit.data.series.hidden import MaskedPatchBatches
+from toolkit.data.series.masked_patches import MaskedPatchBatches
 from toolkit.errors import UserError
 from toolkit.models.series.patches import SeriesForMaskedPatches
 from toolkit.run.directory import Run
 from toolkit.tasks.base import fit
-from toolkit.training.contract import TrainingConfig
 from toolkit.training.feed import as_tensors, to_device
 from toolkit.training.impl.distributed import reduce_sums
 from toolkit.training.impl.precision import ImplConfig, Precision
+from toolkit.training.task import TrainingConfig
 
 _EVALUATION_SEED = 0x5EED  # one fixed draw of masks for every evaluation
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from toolkit.models.presets import preset
-from toolkit.training.contract import TrainingConfig
+from toolkit.training.task import TrainingConfig
 
 # Peak rates of AdamW as published: Devlin et al. 2018, section A.2; Radford et al. 2018, section 4.1; Brown et al.
 # 2020, table 2.1, which GPT-2's sizes of the same shape share (its own paper gives none).

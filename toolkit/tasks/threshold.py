@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 
 from toolkit.errors import UserError, did_you_mean
-from toolkit.models.objectives import Task
+from toolkit.models.losses import Task
 
 
 @dataclass

@@ -11,13 +11,13 @@ from accelerate import Accelerator
 from toolkit.errors import UserError
 from toolkit.run.directory import Run
 from toolkit.training.budget import Budget
-from toolkit.training.contract import Task, TrainingConfig, check
 from toolkit.training.feed import StepDataset, num_tokens, unit
 from toolkit.training.impl.distributed import reduce_sums
 from toolkit.training.impl.precision import ImplConfig, choose
 from toolkit.training.impl.sharding import is_asked_for as sharding_is_asked_for
 from toolkit.training.observers.throughput import duration, peak_memory_mb, synchronize
 from toolkit.training.optim import make_optimizers
+from toolkit.training.task import Task, TrainingConfig, check
 from toolkit.training.warm_up import forward_backward
 
 _TIMED = 3  # micro-batches, after one that warms up

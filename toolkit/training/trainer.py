@@ -20,7 +20,6 @@ from toolkit.run.directory import Run
 from toolkit.run.files import disk_errors, write_directory
 from toolkit.training import checkpoint
 from toolkit.training.budget import Budget
-from toolkit.training.contract import Task, TrainingConfig, check
 from toolkit.training.feed import StepDataset, num_tokens, seed_everything, steps_from, to_device
 from toolkit.training.guard import MOST_IN_A_ROW, Beginning, Guard, Moment
 from toolkit.training.impl.distributed import from_main, reduce_sums
@@ -30,9 +29,11 @@ from toolkit.training.impl.sharding import is_asked_for as sharding_is_asked_for
 from toolkit.training.impl.signals import Signals
 from toolkit.training.observers.base import Observer, Observers
 from toolkit.training.observers.standard import of_every_run
-from toolkit.training.optim import WeightAverage, learning_rate_factor, make_optimizers
+from toolkit.training.optim import learning_rate_factor, make_optimizers
 from toolkit.training.state import State
+from toolkit.training.task import Task, TrainingConfig, check
 from toolkit.training.warm_up import compiled_graphs, mean_losses, memory_told, remarks, warm_up
+from toolkit.training.weight_average import WeightAverage
 
 
 def train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accelerator: Accelerator, seed: int,

@@ -21,11 +21,11 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from toolkit.hub import checkpoint_directory
-from toolkit.models.checkpoints import load_backbone, pretrained_config
+from toolkit.models.cross_entropy import classification_loss
 from toolkit.models.families import BackboneModel, backbone_config, family, new_backbone
 from toolkit.models.forecast_output import ForecastOutput
 from toolkit.models.initialisation import set_positions
-from toolkit.models.loss import classification_loss
+from toolkit.models.load import load_backbone, pretrained_config
 from toolkit.models.series.embedding import (
     ConvolutionalPatches,
     LinearPatches,

@@ -21,7 +21,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils.generic import can_return_tuple
 
-from toolkit.models.loss import classification_loss
+from toolkit.models.cross_entropy import classification_loss
 
 HEADS, KEY_DIM, FEED_FORWARD, BLOCKS, MLP_UNITS = 4, 256, 4, 4, 128
 DROPOUT, MLP_DROPOUT, EPSILON = 0.25, 0.4, 1e-6

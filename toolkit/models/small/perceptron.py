@@ -14,7 +14,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils.generic import can_return_tuple
 
-from toolkit.models.loss import classification_loss
+from toolkit.models.cross_entropy import classification_loss
 
 
 class PerceptronConfig(PreTrainedConfig):

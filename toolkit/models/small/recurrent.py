@@ -16,7 +16,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils.generic import can_return_tuple
 
-from toolkit.models.loss import classification_loss
+from toolkit.models.cross_entropy import classification_loss
 from toolkit.models.small.attention_scores import SCORES, Score, attention_weights
 
 _CELLS = {"rnn": (nn.RNN, 1), "lstm": (nn.LSTM, 4), "gru": (nn.GRU, 3)}

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.bert.modeling_bert import BertLayer, eager_attention_forward
 
-from toolkit.models.loss import linear_cross_entropy
+from toolkit.models.cross_entropy import linear_cross_entropy
 
 
 class BertForPreTraining(transformers.BertForPreTraining):

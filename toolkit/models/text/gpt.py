@@ -3,7 +3,7 @@
 import torch
 import transformers
 
-from toolkit.models.loss import linear_cross_entropy
+from toolkit.models.cross_entropy import linear_cross_entropy
 
 
 class GPT2LMHeadModel(transformers.GPT2LMHeadModel):

@@ -12,8 +12,8 @@ from transformers import PreTrainedModel
 
 from toolkit.config import Free
 from toolkit.errors import UserError
+from toolkit.models.cross_entropy import let_logits_fill
 from toolkit.models.fast_layers import use_fused_layers
-from toolkit.models.loss import let_logits_fill
 
 
 @dataclass

@@ -13,7 +13,7 @@ from toolkit.experiments.grid import Cell, Classifying, Grid
 from toolkit.experiments.results import by, cell, summary, values
 from toolkit.metrics.intervals import paired_difference, verdict
 from toolkit.metrics.tabulate import table
-from toolkit.models.objectives import Task
+from toolkit.models.losses import Task
 from toolkit.run.directory import Run
 from toolkit.run.results import Verdict
 from toolkit.tasks.classification import MAIN_SCORE, FineTuningConfig
