@@ -18,6 +18,7 @@ from toolkit.tokenization.load import load_tokenizer
 from toolkit.tokenization.train import read_spec, train_tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
+pytest_plugins = ["asked", "checkpoints"]  # of tests/shared
 
 WORDS = """the a of to and in that it was his her with as for had on at by which not but from they this or one all
 were there an so when no them been would if more who what could out time then some into up very now little only our

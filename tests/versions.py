@@ -29,7 +29,7 @@ RESULTS = ROOT / "runs/versions"
 QUICK = ["tests/test_compiled_gradients.py", "tests/test_presets.py",
          "tests/test_models.py::test_checkpoints_load_where_the_toolkit_is_not",
          "tests/test_precision.py::test_gradient_checkpointing_changes_nothing",
-         "tests/test_loop.py::test_resumed_is_unbroken",
+         "tests/test_trainer.py::test_resumed_is_unbroken",
          "tests/test_recipes_pretrain.py::test_killed_once_from_outside_and_continued",
          "tests/test_recipes_finetune.py::test_finetune_text_gives_every_arm_on_every_seed",
          "tests/test_recipes_finetune.py::test_finetune_series_gives_every_arm"]

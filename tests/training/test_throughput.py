@@ -1,0 +1,183 @@
+"""Operations by formulas, the meter by made-up numbers, and what a run logs and prints of them."""
+
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import small
+import torch
+import transformers
+from toy import Toy
+
+from toolkit.data.series.dataset import SeriesBatches, SeriesDataset
+from toolkit.models.fast_layers import use_fused_layers
+from toolkit.models.small.perceptron import PerceptronConfig, PerceptronForClassification
+from toolkit.run.directory import read_metrics
+from toolkit.tasks.classification import FineTuning, FineTuningConfig
+from toolkit.training import feed, warm_up
+from toolkit.training import trainer as loop
+from toolkit.training.impl.distributed import make_accelerator
+from toolkit.training.impl.precision import ImplConfig, choose
+from toolkit.training.observers import throughput
+from toolkit.training.observers.throughput import Meter, matmul_flops, matmul_peak, throughput_line
+from toolkit.training.task import TrainingConfig
+
+CPU = torch.device("cpu")
+
+
+def test_operations_of_a_linear_layer():
+    """Two for a multiply-add; backward twice the forward, but for inputs that want no gradient."""
+    layer = torch.nn.Linear(12, 7)
+    for wanted, products in ((False, 2), (True, 3)):
+        inputs = torch.randn(5, 12, requires_grad=wanted)
+        assert matmul_flops(lambda inputs=inputs: layer(inputs).sum().backward()) == products * 2 * 5 * 12 * 7
+    assert matmul_flops(lambda: layer(inputs)) == 2 * 5 * 12 * 7
+    assert matmul_flops(lambda: None) == 0
+
+
+def bert_flops(layers: str) -> int:
+    model = transformers.BertModel(small.bert_config(30)).train()
+    model.set_attn_implementation("eager")
+    if layers == "bf16":
+        use_fused_layers(model)
+
+    def work() -> None:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            model(torch.ones(3, 10, dtype=torch.long)).last_hidden_state.float().sum().backward()
+
+    return matmul_flops(work)
+
+
+def test_operations_of_layers_in_bf16_are_those_of_transformers():
+    rows, length, width, wide = 3, 10, 32, 64
+    layer = 2 * rows * length * (4 * width * width + 2 * width * wide) + 2 * 2 * rows * length * length * width
+    assert bert_flops("bf16") == bert_flops("transformers")
+    # No gradient reaches the pooler, whose product is forward alone.
+    assert bert_flops("bf16") == 3 * 2 * layer + 2 * rows * width * width
+
+
+def test_meter():
+    meter = Meter(CPU, flops_per_token=50.0, peak=1e4)
+    meter.step(100, 2.0, 0.5)
+    meter.step(140, 4.0, 0.1)
+    record = meter.record()
+    assert record.keys() == {"tokens_per_second", "mfu", "data_wait", "peak_memory_mb"}
+    assert (record["tokens_per_second"], record["mfu"], record["data_wait"]) == (40.0, 0.2, 0.1)
+    assert record["peak_memory_mb"] == pytest.approx(throughput.peak_memory_mb(CPU), rel=0.1)
+    meter.step(10, 1.0, 1.0)  # only what came since
+    record = meter.record()
+    assert (record["tokens_per_second"], record["mfu"], record["data_wait"]) == (10.0, 0.05, 1.0)
+
+
+def test_matmul_peak_is_measured_once(monkeypatch):
+    matmul_peak.cache_clear()
+    first = matmul_peak(CPU, torch.float32)
+    assert 1e8 < first < 1e15
+    monkeypatch.setattr(throughput.torch, "randn", None)
+    assert matmul_peak(CPU, torch.float32) == first
+
+
+def test_peak_memory_grows_and_stays():
+    # Once wrong: getrusage begins with the peak of the parent, which may be larger than what is asked for here.
+    code = ("import torch; from toolkit.training.observers.throughput import peak_memory_mb as peak\n"
+            "cpu = torch.device('cpu')\n"
+            "before = peak(cpu); block = torch.ones(200_000_000); during = peak(cpu); del block\n"
+            "print(before, during, peak(cpu))")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    before, during, after = map(float, done.stdout.split())
+    assert 50 < before < 500 and 780 < during - before < 850 and after == pytest.approx(during, rel=0.01)
+
+
+@pytest.mark.parametrize(("seconds", "text"), [
+    (None, ""), (0, ", 0 s left"), (42.4, ", 42 s left"), (119.9, ", 2 min left"), (1800, ", 30 min left"),
+    (5400, ", 90 min left"), (9000, ", 2.5 h left"), (360_000, ", 100.0 h left")])
+def test_throughput_line(seconds, text):
+    record = {"tokens_per_second": 12345.6, "mfu": 0.376, "data_wait": 0.0123, "peak_memory_mb": 2345.6}
+    assert throughput_line(record, seconds) == ("12,346 tokens/s, 38 % of the matmul peak, 1.2 % waiting for data, "
+                                                "2,346 MB" + text)
+
+
+def test_a_run_logs_its_throughput(tmp_path):
+    config = TrainingConfig(max_steps=6, batch_size=4, logging_steps=2, save_steps=0)
+    small.train(Toy([1.0]), tmp_path, config)
+    logged = [record for record in read_metrics(tmp_path / "metrics.jsonl") if "loss" in record]
+    assert len(logged) == 3
+    for record in logged:
+        assert record["tokens_per_second"] > 0 and 0 < record["mfu"] < 1.5
+        assert 0 <= record["data_wait"] <= 1 and record["peak_memory_mb"] > 50
+
+
+def test_waiting_for_data_is_seen(tmp_path, monkeypatch):
+    """A clock that only batches move: all of the time is waiting, and the tokens a second are known."""
+    now = [0.0]
+    monkeypatch.setitem(small.PARTS, "clock", lambda: now[0])
+    monkeypatch.setattr(warm_up, "matmul_peak", lambda device, dtype: 1e9)
+
+    class Slow(Toy):
+        def batch(self, step, rows):
+            now[0] += 0.25
+            return super().batch(step, rows)
+
+    small.train(Slow([1.0]), tmp_path, TrainingConfig(max_steps=4, batch_size=4, logging_steps=2, save_steps=0))
+    logged = [record for record in read_metrics(tmp_path / "metrics.jsonl") if "loss" in record]
+    assert [record["data_wait"] for record in logged] == [1.0, 1.0]
+    assert [record["tokens_per_second"] for record in logged] == [24 / 0.25] * 2
+
+
+def test_operations_a_token_do_not_depend_on_micro_batches():
+    config, found = choose(ImplConfig(dtype="fp32"), CPU), []
+    for micro in (None, 2):
+        dataset = feed.StepDataset(Toy(), 8, make_accelerator(), ImplConfig(micro_batch_size=micro))
+        task = dataset.task
+        found.append(warm_up.warm_up(task, task.model, dataset, 0, config, make_accelerator()))
+        assert all(parameter.grad is None for parameter in task.model.parameters()), "gradients are left behind"
+    assert found[0].flops_per_token == pytest.approx(found[1].flops_per_token, rel=1e-9) and found[0].peak == \
+        matmul_peak(CPU, torch.float32)
+
+
+def test_lines_where_there_is_no_terminal(tmp_path, monkeypatch, capfd):
+    """One each half minute, and the last; a bar would fill a log with its pieces."""
+    config = TrainingConfig(max_steps=12, batch_size=4, logging_steps=1, save_steps=0)
+    now = [0.0]
+    monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
+
+    class Slow(Toy):
+        def counts(self, batch):
+            now[0] += 8
+            return super().counts(batch)
+
+    small.train(Slow([1.0]), tmp_path, config)
+    said = capfd.readouterr()
+    lines = [line for line in said.out.splitlines() if line.startswith("training: step ")]
+    assert [int(line.split()[2].rstrip(",")) for line in lines] == [4, 8, 12]
+    assert all("tokens/s" in line and "% of the matmul peak" in line and "toy " in line for line in lines)
+    assert lines[-1].endswith(", 0 s left") and "training" not in said.err
+    # Eight seconds a step: after the fourth, eight more are 64 s.
+    assert lines[0].endswith(", 64 s left")
+
+
+def test_a_short_run_prints_its_last_line(tmp_path, capfd):
+    small.train(Toy([1.0]), tmp_path, TrainingConfig(max_steps=3, batch_size=4, logging_steps=1, save_steps=0))
+    lines = [line for line in capfd.readouterr().out.splitlines() if line.startswith("training: step ")]
+    assert len(lines) == 1 and lines[0].startswith("training: step 3, ") and lines[0].endswith(", 0 s left")
+
+
+def test_a_bar_where_there_is_a_terminal(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    small.train(Toy([1.0]), tmp_path, TrainingConfig(max_steps=3, batch_size=4, logging_steps=1, save_steps=0))
+    said = capfd.readouterr()
+    assert "training: step " not in said.out and "%" in said.err
+
+
+def test_values_of_series_are_not_called_tokens(tmp_path, capfd):
+    """Nor is what comes first in a batch what is counted."""
+    values, labels = np.random.default_rng(0).normal(size=(16, 1, 20)).astype(np.float32), np.arange(16) % 2
+    data = SeriesBatches(SeriesDataset(values, labels, ("up", "down")), 4, 0)
+    task = FineTuning(PerceptronForClassification(PerceptronConfig(num_channels=1, series_length=20)), data, data,
+                      FineTuningConfig(max_steps=2, batch_size=4))
+    batch = task.batch
+    task.batch = lambda step, rows: {"labels": batch(step, rows)["labels"], **batch(step, rows)}
+    assert small.train(task, tmp_path, task.config)["tokens"] == 2 * 4 * 20
+    assert re.search(r"classification \d\.\d+, [\d,]+ values/s", capfd.readouterr().out)
