@@ -14,8 +14,8 @@ forecasts, comparisons, a run that is stopped, killed and resumed, two processes
 Of each job everything is noted that it leaves: metrics.jsonl line by line, every JSON file value by value, SHA-256 of
 weights, tokenizers, stores and predictions. Left out is what differs from run to run (`VARYING`): time, speed, memory,
 energy, versions, commits. Differences are told as job, file and key, with both values. The exit code is 1 where there
-are any. A tree takes about five minutes on two cores. Figures hold for one machine: another processor, or another
-version of torch, rounds differently.
+are any. A tree takes about ten minutes of CPU time, most of it with one thread. Figures hold for one machine: another
+processor, or another version of torch, rounds differently.
 """
 
 import argparse
@@ -258,7 +258,7 @@ def flat(value, key: str = "") -> Iterator[tuple[str, object]]:
     """Dotted key and value, without what varies; a long list as a hash of it."""
     if isinstance(value, dict):
         for name, entry in value.items():
-            if name not in VARYING:
+            if name not in VARYING and not str(name).startswith("seconds"):  # seconds_values, seconds_ci95
                 yield from flat(entry, f"{key}.{name}" if key else str(name))
     elif isinstance(value, list) and len(value) <= LONGEST:
         yield f"{key}.length", len(value)

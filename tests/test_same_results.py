@@ -17,8 +17,8 @@ def left(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5, "tokens_per_second": 10.0}\n'
                                             '{"step": 2, "loss": 0.25, "tokens_per_second": 12.0}\n')
     (tmp_path / "result.json").write_text(json.dumps({
-        "accuracy": 0.1, "seconds": 3.0, "where": f"{tmp_path}/model", "arms": {"a": [1, 2]}, "none": float("nan"),
-        "predictions": list(range(100))}))
+        "accuracy": 0.1, "seconds": 3.0, "seconds_ci95": 1.0, "where": f"{tmp_path}/model", "arms": {"a": [1, 2]},
+        "none": float("nan"), "predictions": list(range(100))}))
     (tmp_path / "manifest.json").write_text('{"commit": "abc", "parameters": 8, "started": "now"}')
     (tmp_path / "emissions.json").write_text('{"energy_kwh": 1}')
     (tmp_path / "checkpoints/step-1").mkdir(parents=True)
