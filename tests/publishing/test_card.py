@@ -21,8 +21,10 @@ from huggingface_hub import ModelCard, metadata_load
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
 import toolkit.publishing.card
+from toolkit.data.series.splits import SeriesDataSection
 from toolkit.data.stores.bert_batches import MaskingConfig
 from toolkit.data.text.corpus import CorpusConfig
+from toolkit.data.text.labelled import TextDataSection
 from toolkit.errors import UserError
 from toolkit.models.series.patches import SeriesConfig, SeriesForForecasting
 from toolkit.models.small.linear import DLinear, DLinearConfig
@@ -65,11 +67,11 @@ def runs(tmp_path_factory):
         models = {"bert": "runs/bert/model"}
         tuning = FineTuningConfig(max_steps=6, batch_size=8, learning_rate=1e-3, logging_steps=1, eval_steps=3)
         finetune_text.finetune_text(finetune_text.FinetuneTextConfig(
-            output_dir="runs/text", models=models, seeds=2, training=tuning, data=finetune_text.TextDataSection(
+            output_dir="runs/text", models=models, seeds=2, training=tuning, data=TextDataSection(
                 train="train.tsv", test="test.tsv", max_length=16)), accelerator)
         finetune_series.finetune_series(finetune_series.FinetuneSeriesConfig(
             output_dir="runs/series", models=models, seeds=1, training=tuning,
-            data=finetune_series.SeriesDataSection(train_per_class=4, test_per_class=4)), accelerator)
+            data=SeriesDataSection(train_per_class=4, test_per_class=4)), accelerator)
     return root / "runs"
 
 

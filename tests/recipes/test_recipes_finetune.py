@@ -23,11 +23,12 @@ from transformers import (
 from toolkit import config
 from toolkit.baselines.classical import logistic_on_values, majority, tfidf_logistic
 from toolkit.baselines.compressors import compressor_bits_per_byte, primed_xz_bits_per_byte
+from toolkit.data.series.splits import SeriesDataSection
 from toolkit.data.series.tables import SeriesTable
 from toolkit.data.stores.sorting import SortingBatches, all_inputs, held_out, with_answers
 from toolkit.data.text.batches import TextBatches
 from toolkit.data.text.examples import LabelledText, split_off
-from toolkit.data.text.labelled import read_table
+from toolkit.data.text.labelled import TextDataSection, read_table
 from toolkit.errors import UserError
 from toolkit.experiments.fine_tuning import arms_table, compare_arms
 from toolkit.inference.generation import continue_text, fill_mask
@@ -58,7 +59,7 @@ def tables(texts, tmp_path_factory):
 def text_settings(checkpoints, tables, output, **data):
     return finetune_text.FinetuneTextConfig(
         output_dir=str(output), models=checkpoints, seeds=2, training=FineTuningConfig(**QUICK),
-        data=finetune_text.TextDataSection(train=str(tables / "train.tsv"), test=str(tables / "test.tsv"),
+        data=TextDataSection(train=str(tables / "train.tsv"), test=str(tables / "test.tsv"),
                                            max_length=32, **data))
 
 
@@ -167,7 +168,7 @@ def test_validation_is_cut_from_train_class_by_class(tables):
 def test_finetune_series_gives_every_arm(checkpoints, tmp_path, accelerator):
     settings = finetune_series.FinetuneSeriesConfig(
         output_dir=str(tmp_path / "run"), models=checkpoints, seeds=2, training=FineTuningConfig(**QUICK),
-        data=finetune_series.SeriesDataSection(train_per_class=8, test_per_class=20))
+        data=SeriesDataSection(train_per_class=8, test_per_class=20))
     result = finetune_series.finetune_series(settings, accelerator)
     assert result["test_examples"] == 60 and math.isclose(result["majority"]["mean"], 1 / 3)
     assert result["logistic"]["mean"] > 0.5
@@ -189,7 +190,7 @@ def test_finetune_series_reads_unequal_series_with_gaps(checkpoints, tmp_path, a
                 time_column="second", label_column="state", sampling_rate=10)
     settings = finetune_series.FinetuneSeriesConfig(
         output_dir=str(tmp_path / "run"), models={"bert": checkpoints["bert"]}, seeds=1, patch_length=8,
-        training=FineTuningConfig(**QUICK), data=finetune_series.SeriesDataSection(missing="mask", **data),
+        training=FineTuningConfig(**QUICK), data=SeriesDataSection(missing="mask", **data),
         baselines=["logistic", "dtw"])
     result = finetune_series.finetune_series(settings, accelerator)
     assert result["label_names"] == ["fall", "rest", "walk"] and result["test_examples"] == 12
@@ -214,10 +215,10 @@ def test_finetune_series_reads_unequal_series_with_gaps(checkpoints, tmp_path, a
 
 
 def test_series_splits_share_no_series():
-    train, validation, test = finetune_series.load_splits(finetune_series.SeriesDataSection(test_per_class=30), seed=3)
+    train, validation, test = finetune_series.load_splits(SeriesDataSection(test_per_class=30), seed=3)
     rows = [{series.tobytes() for series in part.values} for part in (train, validation, test)]
     assert not (rows[0] & rows[1] or rows[0] & rows[2] or rows[1] & rows[2])
-    again = finetune_series.load_splits(finetune_series.SeriesDataSection(test_per_class=30), seed=4)[0]
+    again = finetune_series.load_splits(SeriesDataSection(test_per_class=30), seed=4)[0]
     assert not np.array_equal(train.values, again.values)
 
 

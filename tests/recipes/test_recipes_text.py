@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from sklearn.metrics import recall_score
 
 import toolkit.models.text  # noqa: F401 - registers the class of pooled classifiers
+from toolkit.data.text.labelled import TextDataSection
 from toolkit.errors import UserError
 from toolkit.metrics.intervals import mcnemar, paired_bootstrap
 from toolkit.models.losses import ObjectiveConfig
@@ -50,7 +51,7 @@ def settings(checkpoint: str, tables, output, training=None, **changes):
     files = {name: str(tables / f"{name}.csv") for name in ("train", "validation", "test")}
     return finetune_text.FinetuneTextConfig(
         output_dir=str(output), models={"bert": checkpoint}, seeds=1,
-        data=finetune_text.TextDataSection(**files, max_length=32, **data),
+        data=TextDataSection(**files, max_length=32, **data),
         training=FineTuningConfig(**{**QUICK, "max_steps": 40, "learning_rate": 5e-3, "eval_steps": 20,
                                      **(training or {})}), **changes)
 
