@@ -37,7 +37,7 @@ demo: install  ## the whole way in about ten minutes: tokenizers, BERT, GPT, fin
 	@$(BIN)/python recipes/demo.py
 
 test: install  ## the tests, in under ten minutes on two cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: install  ## the tests that take longer
 	$(BIN)/python -m pytest -m slow

@@ -20,6 +20,18 @@ from toolkit.tokenization.train import read_spec, train_tokenizer
 ROOT = Path(__file__).resolve().parents[1]
 pytest_plugins = ["asked", "checkpoints"]  # of tests/shared
 
+LONGEST_FIRST = ("training", "recipes", "test_add_a_task.py", "test_docs.py", "test_old_runs.py", "publishing")
+"""Folders and modules below tests/ that take longest: begun first, so that two workers end together."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def rank(item: pytest.Item) -> int:
+        place = item.path.relative_to(ROOT / "tests").parts[0]
+        return LONGEST_FIRST.index(place) if place in LONGEST_FIRST else len(LONGEST_FIRST)
+
+    items.sort(key=rank)
+
+
 WORDS = """the a of to and in that it was his her with as for had on at by which not but from they this or one all
 were there an so when no them been would if more who what could out time then some into up very now little only our
 than other about such like did any over man good old great own before made must through well day house night eyes

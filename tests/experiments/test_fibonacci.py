@@ -13,7 +13,7 @@ from toolkit.errors import UserError
 from toolkit.experiments import fibonacci as lab
 from toolkit.run.directory import Run
 from toolkit.run.results import read_results
-from toolkit.tasks import classification as fine_tuning
+from toolkit.tasks import base
 from toolkit.tasks.classification import FineTuningConfig
 from toolkit.training.impl.distributed import make_accelerator
 
@@ -116,7 +116,7 @@ def test_a_run_leaves_its_result_and_a_picture(finished, accelerator, monkeypatc
     gain = np.log10(np.divide(result["arms"]["rnn"]["values"], result["arms"]["rnn-attention"]["values"])).mean()
     assert result["verdicts"][0].startswith(f"rnn-attention over rnn: {'+' if gain > 0 else '-'}")
 
-    monkeypatch.setattr(fine_tuning, "train", None)
+    monkeypatch.setattr(base, "train", None)
     assert fibonacci.fibonacci(chosen, accelerator) == result  # finished: nothing is trained again
 
 

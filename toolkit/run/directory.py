@@ -158,14 +158,9 @@ class Run:
         if self.is_main:
             write_json(self.result_path, result)
             if not keep_model:
-                self.drop_model()
+                shutil.rmtree(self.model_dir)
         self.tell(finished=True)
         return result
-
-    def drop_model(self) -> None:
-        """Remove the model, if there is one."""
-        if self.is_main and self.model_dir.exists():
-            shutil.rmtree(self.model_dir)
 
 
 def read_metrics(path: str | Path) -> list[dict]:

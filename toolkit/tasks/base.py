@@ -54,8 +54,6 @@ def fit(make_task: Callable[[], Task], config: TrainingConfig, impl: ImplConfig,
     is not kept is removed.
     """
     if finished := run.result():
-        if not keep_model:
-            run.drop_model()
         return finished
     seed_everything(seed)
     task = make_task()

@@ -1,6 +1,7 @@
 """Fine-tuning as a task of the loop, for texts and for series, for classes, several labels, soft labels and numbers."""
 
 import copy
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,12 +47,13 @@ class FineTuningConfig(TrainingConfig):
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
 
 
+_CLASSIFIER = re.compile("For(Sequence)?Classification$")  # not of tokens
 DESCRIPTIONS = (
-    Description("text", lambda name, module, values: name.endswith("Classification")
+    Description("text", lambda name, module, values: bool(_CLASSIFIER.search(name))
                 and reads_text(values.get("model_type")),
                 "text-classification", lambda inside, size, start, figures: f"A {inside} of {size} that classifies "
                 f"texts, fine-tuned from {start}.", "cross-entropy of the label", is_classifier=True),
-    Description("series", lambda name, module, values: name.endswith("Classification")
+    Description("series", lambda name, module, values: bool(_CLASSIFIER.search(name))
                 and not reads_text(values.get("model_type")),
                 "other", lambda inside, size, start, figures: f"A model of {size} that classifies time series"
                 + (f", fine-tuned from {start}." if start else "."), "cross-entropy of the label", unit="values",
