@@ -171,3 +171,16 @@ def test_the_map_names_every_module_and_no_other():
             named.add(f"{here}{found[1]}.py")
     there = {str(path.relative_to(ROOT)) for path in MODULES.values() if path.name != "__init__.py"}
     assert named == there, f"not in the map: {sorted(there - named)}; not in the tree: {sorted(named - there)}"
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("*.py")), ids=lambda path: path.stem)
+def test_every_run_that_a_recipe_opens_has_a_card(recipe):
+    """`Run` knows nothing of cards: whoever opens one hands in what keeps it. Configs are the toolkit's."""
+    tree = ast.parse(recipe.read_text(encoding="utf-8"))
+    opens = any(isinstance(node, ast.Attribute) and node.attr == "open" for node in ast.walk(tree))
+    for node in ast.walk(tree):
+        if opens and isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Run":
+            assert "LiveCard" in ast.unparse(node), f"line {node.lineno}: {ast.unparse(node)}"
+        if isinstance(node, ast.ImportFrom) and (ROOT / f"recipes/{node.module}.py").exists():
+            configs = [alias.name for alias in node.names if alias.name.endswith("Config")]
+            assert not configs, f"{configs} of another recipe; keep it in the toolkit"

@@ -41,6 +41,7 @@ _WHERE = {
     "toolkit.tasks.classification": ("FineTuningConfig", "fine_tune"),
     "toolkit.tasks.masked_patches": ("MaskedPatchesConfig", "pretrain_on_series"),
     "toolkit.tasks.forecasting": ("ForecastConfig", "fit_forecaster"),
+    "toolkit.publishing.card": ("LiveCard",),
     # What came out: intervals, differences, verdicts
     "toolkit.metrics.intervals": ("mean_interval", "paired_difference", "proportion_interval", "verdict"),
     "toolkit.metrics.tabulate": ("table",),

@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from reading import reads_alike_without_rows
 from safetensors.torch import load_file
-from transformers import BertForPreTraining
+from transformers import BertConfig, BertForPreTraining, BertModel
 
 from toolkit.data.series.dataset import SeriesDataset
 from toolkit.data.series.generators import cylinder_bell_funnel
@@ -169,12 +169,16 @@ def test_all_training_series_are_learned_from(tmp_path):
 
 def test_mistakes_are_named(tmp_path):
     archive = _write(tmp_path / "archive")
+    short = BertConfig(vocab_size=10, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+                       max_position_embeddings=8)
+    BertModel(short).save_pretrained(tmp_path / "short")
     for changes, message in (
             ({"arms": ["randm"]}, "no arm 'randm'.*random"),
             ({"sets": ["Nowhere"]}, "expected Nowhere_TRAIN and Nowhere_TEST"),
             ({"archive": "", "sets": ["noisy-sine"]}, "no generator 'noisy-sine'.*noisy-sines"),
             ({"seeds": 0}, "seeds of at least 1"),
-            ({"patches": 1}, "patches is 1")):
+            ({"patches": 1}, "patches is 1"),
+            ({"text_model": str(tmp_path / "short")}, "patches is 12: .* makes 16 patches of 4, but the model has 8 ")):
         with pytest.raises(UserError, match=message):
             compare_series.compare_series(_settings(tmp_path / "runs", changes.pop("archive", archive), **changes),
                                           Accelerator(cpu=True))

@@ -18,7 +18,7 @@ from toolkit.config import free
 from toolkit.data.series.augmentation import AugmentationConfig, AugmentedBatches
 from toolkit.data.series.dataset import SeriesBatches, SeriesDataset
 from toolkit.data.series.generators import LABELLED
-from toolkit.data.series.splits import SeriesDataSection, check_patches, load_splits
+from toolkit.data.series.splits import SeriesDataSection, load_splits
 from toolkit.errors import UserError, did_you_mean
 from toolkit.experiments.grid import Classifying
 from toolkit.metrics.intervals import mean_interval, paired_difference, verdict
@@ -168,8 +168,12 @@ def load_set(settings: CompareSeriesConfig, name: str, accelerator: Accelerator)
     train = joined(parts[0], parts[1]) if settings.archive else parts[0]
     length = max(1, round(train.values.shape[2] / settings.patches))
     length = length if length < 4 else 4 * round(length / 4)  # of four, convolutions average most at once
-    check_patches((train, parts[1], parts[2]), length, length, model_config(settings.preset, vocab_size=1)
-                  .max_position_embeddings)
+    shape = pretrained_config(settings.text_model) if settings.text_model else shape_of(settings)
+    longest, positions = train.values.shape[2], shape.max_position_embeddings
+    count = SeriesConfig(embedding="convolution", patch_length=length).num_patches(longest)
+    if count > positions:
+        raise UserError(f"patches is {settings.patches}: {name}, series of {longest:,} values, makes {count} patches "
+                        f"of {length}, but the model has {positions} positions. Lower patches.")
     return LabelledSet(name, train, parts[2], length)
 
 
