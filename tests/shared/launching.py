@@ -31,7 +31,8 @@ class Launch:
         self.mark = f"LAUNCH_OF_A_TEST={uuid.uuid4().hex}"
         clean = {key: value for key, value in os.environ.items()
                  if not key.startswith(OURS) and key not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-        env = {**clean, "OMP_NUM_THREADS": "1", **(env or {}), **dict([self.mark.split("=")])}
+        path = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
+        env = {**clean, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **(env or {}), **dict([self.mark.split("=")])}
         self.log = log
         with open(log, "wb") as out:
             self.launcher = subprocess.Popen([str(part) for part in command], stdout=out, stderr=out, env=env,
