@@ -24,7 +24,7 @@ def example(tmp_path_factory):
     (root / "bytes.yaml").write_text(small.SPECS["bytes"].replace("300", "320"))
     options = {"data_dir": root / "data", "corpus.sources": root / "months.txt", "corpus.txt_documents": "blank-line",
                "corpus.min_characters": 20, "corpus.validation_share": 0.2, "tokenizer": root / "bytes.yaml",
-               "block_size": 32, "eval_rows": 8, "training.max_steps": 240, "training.batch_size": 16,
+               "block_size": 32, "eval_rows": 8, "training.max_steps": 160, "training.batch_size": 16,
                "training.eval_steps": 40, "training.save_steps": 10}
     return root, [word for key, value in options.items() for word in (f"--{key}", str(value))]
 
@@ -41,7 +41,7 @@ def test_the_example_learns_and_resumes_to_the_same_weights(example):
     assert whole.returncode == 0, out
     assert re.search(r"loss 0\.\d+, \d\d\.\d % of the tokens right", out)
     logged = [record["loss"] for record in small.records(root / "whole") if "loss" in record]
-    assert logged[-1] < 0.8 * logged[0]
+    assert logged[-1] < 0.9 * logged[0]
     broken = start(root, options, "broken")
     while not (root / "broken/checkpoints/step-00000010").exists():
         assert broken.poll() is None, broken.stdout.read()
@@ -52,7 +52,7 @@ def test_the_example_learns_and_resumes_to_the_same_weights(example):
     resumed = start(root, options, "broken")
     out, _ = resumed.communicate(timeout=100)
     assert resumed.returncode == 0 and "resuming at step" in out, out
-    for file in ("model/model.safetensors", "checkpoints/step-00000240/model.safetensors"):
+    for file in ("model/model.safetensors", "checkpoints/step-00000160/model.safetensors"):
         assert small.digest(root / "broken" / file) == small.digest(root / "whole" / file)
     card = (root / "whole/README.md").read_text(encoding="utf-8")
     assert "that tells which tokens were replaced." in card and "pipeline_tag: token-classification" in card

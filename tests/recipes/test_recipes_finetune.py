@@ -236,6 +236,7 @@ def test_sorting_batches_hold_a_quarter_back():
     assert example["labels"][0].tolist() == [-100] * 5 + [0, 0, 1, 1, 2, 2]
 
 
+@pytest.mark.slow
 def test_nano_gpt_learns_to_sort_every_input(tmp_path, accelerator):
     settings = nano_gpt.NanoGptConfig(output_dir=str(tmp_path / "run"))
     result = nano_gpt.nano_gpt(settings, accelerator)
