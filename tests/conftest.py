@@ -11,6 +11,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a mistyped name must fail at onc
 
 import numpy as np
 import pytest
+import small
 
 from toolkit.data.stores.store import TokenStore, build_store
 from toolkit.data.text.documents import Document
@@ -52,6 +53,15 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip(f"needs the data sets in {path}")
     return path
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    """A folder with the made-up corpus, for recipes in processes of their own."""
+    root = tmp_path_factory.mktemp("root")
+    small.write_corpus(root / "corpus")
+    small.start_server()
+    return root
 
 
 @pytest.fixture(scope="session")

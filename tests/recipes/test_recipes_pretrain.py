@@ -12,14 +12,6 @@ import small
 from small import STEPS, assert_same_run, run_recipe, write_config
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    root = tmp_path_factory.mktemp("recipes")
-    small.write_corpus(root / "corpus")
-    small.start_server()
-    return root
-
-
 @pytest.fixture(scope="module", autouse=True)
 def misspelt(root):
     """A process of its own with a misspelt key: started first, as it takes seconds to import its libraries."""

@@ -29,14 +29,6 @@ from toolkit.training.task import TrainingConfig
 STEPS = 60  # six epochs of BERT's corpus, two and a half of GPT's
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    root = tmp_path_factory.mktemp("faults")
-    small.write_corpus(root / "corpus")
-    small.start_server()
-    return root
-
-
 def config(root: Path, name: str, family: str, **training) -> Path:
     values = {
         "output_dir": str(root / name), "data_dir": str(root / "data"), "seed": 5,

@@ -50,14 +50,6 @@ def launch(tmp_path_factory):
         one.kill_all()
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    root = tmp_path_factory.mktemp("launches")
-    small.write_corpus(root / "corpus")
-    small.start_server()
-    return root
-
-
 ACCUMULATED = {"impl": {"micro_batch_size": 3, "dtype": "fp32"}}  # in uneven parts, whatever the number of processes
 
 

@@ -1,7 +1,7 @@
 """Arms on labelled texts: what pretraining bought, by number of labels."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
@@ -118,10 +118,7 @@ def fine_tuning(checkpoint: Checkpoint, label_names: tuple[str, ...], batches: t
                 settings: CompareTextConfig | TransferConfig, accelerator: Accelerator, pretrained: bool,
                 tuning: str | None = None, keep_tokenizer: bool = False) -> Classifying:
     """One fit: the checkpoint, or random values in its shape, from a probe on; tuning: in place of the config's."""
-    training = settings.training
-    if tuning is not None:
-        training = configuration.from_dict(FineTuningConfig, configuration.with_values(
-            configuration.to_dict(training), {"tuning": tuning}))
+    training = settings.training if tuning is None else replace(settings.training, tuning=tuning)
     make = partial(new_text_classifier, checkpoint.path, label_names, checkpoint.tokenizer, batches[0], accelerator,
                    settings.impl, pretrained, settings.pooling, settings.dropout)
     return Classifying(make, batches, training, settings.impl, checkpoint.tokenizer if keep_tokenizer else None)

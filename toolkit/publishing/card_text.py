@@ -7,6 +7,7 @@ import yaml
 
 from toolkit.metrics.intervals import proportion_interval
 from toolkit.metrics.tabulate import table
+from toolkit.models.families import FAMILIES
 from toolkit.publishing.card_facts import Facts
 from toolkit.tasks import registry as tasks
 from toolkit.tasks.base import Description
@@ -59,10 +60,6 @@ def usage(facts: Facts, model: str) -> str:
 
 def heading(facts: Facts) -> str:
     """One sentence on what it is; and, above everything, that a run has not ended."""
-    from toolkit.models.families import (
-        FAMILIES,  # with transformers' models: seconds, which reading runs should not take
-    )
-
     shape, what = facts.shape, kind(facts)
     size = f"{facts.parameters:,} parameters" if facts.parameters else ""
     known = FAMILIES.get(shape.get("model_type"))

@@ -89,7 +89,7 @@ class Trainer:
         self.make_optimizers, self.make_guard, self.count_graphs, self.clock = (make_optimizers, make_guard,
                                                                                count_graphs, clock)
         self.rank, self.world, self.device = accelerator.process_index, accelerator.num_processes, accelerator.device
-        self.is_main = accelerator.is_main_process
+        self.is_main, self.is_sharded = accelerator.is_main_process, sharding_is_asked_for() and self.world > 1
         self.precision = choose(impl, self.device)
         self.plain_model = task.model.to(self.device)
         self.precision.prepare(self.plain_model)
@@ -143,8 +143,7 @@ class Trainer:
             self._introduce()
             self.meter = warm_up(self.task, self.plain_model, dataset, state.step, self.precision, self.accelerator,
                                  self.name)
-        sharded = sharding_is_asked_for() and self.world > 1
-        self.sharded = Sharded(self.plain_model, self.device) if sharded else None
+        self.sharded = Sharded(self.plain_model, self.device) if self.is_sharded else None
         self.optimizers = self.make_optimizers(self.plain_model, self.config, self.precision.optimizer_dtype)
         self.parameters = [parameter for optimizer in self.optimizers for group in optimizer.param_groups
                            for parameter in group["params"]]
@@ -167,7 +166,7 @@ class Trainer:
     def _introduce(self) -> None:
         step = self.state.step
         resuming = f", resuming at step {step:,} with {100 * self.used:.0f} % of {self.budget.name} used" * bool(step)
-        sharding = f", sharded over {self.world} processes" * (sharding_is_asked_for() and self.world > 1)
+        sharding = f", sharded over {self.world} processes" * self.is_sharded
         self.accelerator.print(f"{self.name}: {self.precision.describe()}{sharding}{resuming}")
         for remark in remarks(self.impl, self.precision):
             self.accelerator.print(f"{self.name}: {remark}")
