@@ -45,6 +45,7 @@ MAY_IMPORT = {
     "experiments": "errors config run metrics tokenization data data.tables data.text data.series data.stores models "
                    "models.small models.text models.series training training.impl training.observers baselines tasks "
                    "inference analysis",
+    "estimators": "run data data.text data.series models models.text training training.impl tasks analysis experiments",
     "report": "errors config run metrics data data.series analysis",
     "publishing": "errors config hub run metrics models report tasks",
 }

@@ -42,6 +42,8 @@ _WHERE = {
     "toolkit.tasks.masked_patches": ("MaskedPatchesConfig", "pretrain_on_series"),
     "toolkit.tasks.forecasting": ("ForecastConfig", "fit_forecaster"),
     "toolkit.publishing.card": ("LiveCard",),
+    # The same as scikit-learn's estimators
+    "toolkit.estimators": ("TextClassifier", "SeriesClassifier"),
     # What came out: intervals, differences, verdicts
     "toolkit.metrics.intervals": ("mean_interval", "paired_difference", "proportion_interval", "verdict"),
     "toolkit.metrics.tabulate": ("table",),

@@ -166,8 +166,7 @@ def load_set(settings: CompareSeriesConfig, name: str, accelerator: Accelerator)
     parts = load_splits(section, 0, lambda line: None if line.startswith("validation") else accelerator.print(
         f"{name}: {line}"))
     train = joined(parts[0], parts[1]) if settings.archive else parts[0]
-    length = max(1, round(train.values.shape[2] / settings.patches))
-    length = length if length < 4 else 4 * round(length / 4)  # of four, convolutions average most at once
+    length = patch_length_of(train.values.shape[2], settings.patches)
     shape = pretrained_config(settings.text_model) if settings.text_model else shape_of(settings)
     longest, positions = train.values.shape[2], shape.max_position_embeddings
     count = SeriesConfig(embedding="convolution", patch_length=length).num_patches(longest)
@@ -175,6 +174,12 @@ def load_set(settings: CompareSeriesConfig, name: str, accelerator: Accelerator)
         raise UserError(f"patches is {settings.patches}: {name}, series of {longest:,} values, makes {count} patches "
                         f"of {length}, but the model has {positions} positions. Lower patches.")
     return LabelledSet(name, train, parts[2], length)
+
+
+def patch_length_of(length: int, patches: int) -> int:
+    """Values a patch, where a series of `length` values is cut into so many patches."""
+    own = max(1, round(length / patches))
+    return own if own < 4 else 4 * round(own / 4)  # of four, convolutions average most at once
 
 
 def joined(first: SeriesDataset, second: SeriesDataset) -> SeriesDataset:
