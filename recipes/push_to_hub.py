@@ -4,8 +4,9 @@
     make push RUN=runs/demo/bert REPO=you/little-bert
     python recipes/push_to_hub.py runs/demo/bert you/little-bert --tag v1 --checkpoints true
 
-Everything is gathered and checked in <run>/hub-staging first: weights open and are finite, the card's metadata can be
-read, no file holds a secret, a path of this machine or a pickle. Give the same command again to continue after a
+What goes is listed by name (weights, configuration, tokenizer, the card with its pictures, config.yaml, metrics.jsonl);
+what else lies there stays. Everything is gathered and checked in <run>/hub-staging first: weights open and are finite,
+the card's metadata can be read, no file holds a secret, a path of this machine or a pickle. Give the same command again to continue after a
 failure, or to push what changed; where nothing did, no commit is made. Pulling is `from_pretrained("you/little-bert")`,
 and every recipe takes such a name where it takes a directory, also with a branch or tag: you/little-bert@v1.
 """
@@ -42,6 +43,8 @@ class PushConfig:
     """Push the best model so far of a run that has not ended."""
     leave_out: list[str] = field(default_factory=list)
     """Files that stay here: config.yaml, metrics.jsonl, pictures."""
+    predictions: bool = False
+    """Also the tables of predictions, *-predictions.parquet, which hold the texts of the test set."""
     dry_run: bool = False
     """Gather and check everything, tell what would be pushed and where to, and end; needs no network and no token."""
 
@@ -59,7 +62,11 @@ def push_to_hub(settings: PushConfig) -> list[Pushed]:
         raise UserError(f"{run}: has no checkpoints. Push without --checkpoints.")
 
     # All that will be sent, complete and checked, before anything is.
-    final = stage(run, settings.repo, settings.revision or "main", settings.with_code, tuple(settings.leave_out))
+    final = stage(run, settings.repo, settings.revision or "main", settings.with_code, tuple(settings.leave_out),
+                  settings.predictions)
+    if final.left:
+        print(f"{run}: left here, since no model has it: {', '.join(final.left[:6])}"
+              + f" and {len(final.left) - 6} more" * (len(final.left) > 6))
     staged = [final, *(stage_checkpoint(run, checkpoint, final) for checkpoint in found)]
     if settings.with_code and not final.code:
         print(f"{run}: its class is transformers' own; it loads without code of ours")

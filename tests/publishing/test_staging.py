@@ -119,6 +119,12 @@ SECRET = {
     "a private key": "-----BEGIN " + "RSA PRIVATE KEY-----",
     "a GitHub token": "ghp_" + "aB3x" * 9,
     "an API key": "sk-" + "aB3x" * 9,
+    "a Google key": "AIza" + "aB3x-" * 7,
+    "a Slack token": "xox" + "b-123456789012-abcdefghijkl",
+    "a web token (JWT)": ".".join(["eyJhbGciOiJIUzI1NiJ9", "eyJzdWIiOiIxMjM0NTY3ODkwIn0", "dBjftJeZ4CVP-mB92K27uhbUJU1p"]),
+    "a password in an address": "https://alice:" + "hunter2password@git.example.com/x.git",
+    "a Stripe key": "sk_live_" + "aB3x" * 6,
+    "a PyPI token": "pypi-AgEIcHlwaS5vcmc" + "aB3x" * 18,
 }
 
 
@@ -134,11 +140,12 @@ def test_secrets_are_named_by_file_and_line_but_not_shown(run, kind):
     assert not (run / "hub-staging/main/metrics.jsonl").exists()
 
 
-def test_secrets_hide_in_notebooks_and_in_the_environment(run, monkeypatch):
+def test_secrets_hide_in_templates_and_in_the_environment(run, monkeypatch):
     cell = f"login('{SECRET['a Hugging Face token']}')"
-    (run / "model/try.ipynb").write_text(json.dumps({"cells": [cell]}, indent=1))
-    assert "model/try.ipynb, line 3: holds a Hugging Face token" in refused()
-    (run / "model/try.ipynb").write_text('{"cells": []}')
+    template = run / "model/chat_template.json"
+    template.write_text(json.dumps({"cells": [cell]}, indent=1))
+    assert "model/chat_template.json, line 3: holds a Hugging Face token" in refused()
+    template.write_text('{"cells": []}')
     monkeypatch.setenv("MY_SERVICE_TOKEN", "correct horse battery")
     (run / "config.yaml").write_text("seed: 0\nnote: correct horse battery\n")
     message = refused()
@@ -146,7 +153,14 @@ def test_secrets_hide_in_notebooks_and_in_the_environment(run, monkeypatch):
     assert "horse" not in message
 
 
-@pytest.mark.parametrize("text", ["/home/ada/texts", "/root/x", "[/tmp/run-1/a.txt]", "'/Users/ada'", r"C:\Users\ada",
+def test_secrets_in_utf_16_are_found(run):
+    for encoding in ("utf-16", "utf-16-le", "utf-16-be"):
+        (run / "metrics.jsonl").write_bytes(f"{{}}\nkey: {SECRET['a Hugging Face token']}\n".encode(encoding))
+        assert "runs/bert/metrics.jsonl, line 2: holds a Hugging Face token" in refused()
+
+
+@pytest.mark.parametrize("text", ["/home/ada/texts", "/root/x", "file:///home/ada/x", "path:/home/ada/x",
+                                  "'data:/home/ada/x'", "[/tmp/run-1/a.txt]", "'/Users/ada'", r"C:\Users\ada",
                                   "{place}/corpus"])
 def test_paths_of_this_machine_are_named_by_file_and_line(run, text):
     text = text.format(place=run)
@@ -172,13 +186,51 @@ def test_what_only_looks_like_one_is_pushed(run, text):
 
 
 @pytest.mark.parametrize("name", ["optimizer.pt", "pytorch_model.bin", "x.pkl", "innocent.txt", "archive"])
-def test_pickles_are_refused_whatever_they_are_called(run, name):
+def test_pickles_stay_here_whatever_they_are_called(run, name, capsys):
     path = run / "model" / name
     if name == "innocent.txt":
         path.write_bytes(pickle.dumps({"a": 1}))
     else:
         torch.save({"a": torch.zeros(2)}, path)
-    assert f"runs/bert/model/{name}: is a pickle, which can run code" in refused()
+    dry_run()
+    assert f"runs/bert: left here, since no model has it: model/{name}\n" in capsys.readouterr().out
+    assert not (run / "hub-staging/main" / name).exists()
+    path.rename(run / "model/vocab.txt")  # a name that models have
+    assert "runs/bert/model/vocab.txt: is a pickle, which can run code" in refused()
+
+
+def test_what_is_no_part_of_a_model_stays_here_and_is_told(run, capsys):
+    # Once wrong: whatever lay in model/ and plots/ was pushed, and what hid in hidden folders.
+    stray = ["model/.git/config", "model/.hidden/notes.txt", "model/prod.env", "model/train.csv", "plots/texts.txt",
+             "plots/other.png", "beside.png", "model/sub/config.json"]
+    for name in stray:
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_text("password=hunter2\n")
+    dry_run()
+    told = capsys.readouterr().out
+    staged = {path.relative_to(run / "hub-staging/main").as_posix() for path in (run / "hub-staging/main").rglob("*")
+              if path.is_file()}
+    assert staged == set(FILES)
+    assert "left here" in told and "and 2 more" in told and "model/prod.env" in told
+
+
+def test_predictions_go_only_where_they_are_asked_for(run, capsys):
+    (run / "bert-predictions.parquet").write_bytes(b"PAR1")
+    dry_run()
+    assert not (run / "hub-staging/main/bert-predictions.parquet").exists()
+    dry_run(predictions=True)
+    assert (run / "hub-staging/main/bert-predictions.parquet").read_bytes() == b"PAR1"
+
+
+@pytest.mark.parametrize("name", ["model/config.json", "plots/loss.png", "config.yaml", "README.md", "model", "plots"])
+def test_a_link_is_refused_by_name(run, tmp_path, name):
+    # Once wrong: what a link led to was pushed, from anywhere on the machine.
+    path, elsewhere = run / name, tmp_path / "elsewhere"
+    path.rename(elsewhere)
+    path.symlink_to(elsewhere)
+    message = refused()
+    assert message.startswith(f"runs/bert/{name}: is a link, and what it leads to is not pushed.")
+    assert not (run / "hub-staging/main").exists()
 
 
 def test_broken_weights_are_named(run):

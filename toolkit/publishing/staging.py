@@ -1,6 +1,9 @@
 """What of a run goes to the hub: gathered in a folder, and checked there, before the first byte is sent.
 
-    model/*  README.md (the card)  *.png  plots/*  config.yaml  metrics.jsonl      never checkpoints and optimisers
+    of model/: weights, configuration, tokenizer, by name;  README.md (the card) and the pictures that it shows;
+    config.yaml  metrics.jsonl;  predictions where they are asked for
+
+Whatever else lies there stays, and is told; so do hidden folders. A link is refused: it may lead anywhere.
 
 A checkpoint becomes a folder of its own: the final model's files with that step's weights.
 """
@@ -9,13 +12,13 @@ import hashlib
 import os
 import re
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from toolkit.errors import UserError
 from toolkit.publishing import card
 from toolkit.publishing.card_facts import Facts
+from toolkit.publishing.privacy import is_pickle, refuse_private_text
 from toolkit.run.directory import home
 from toolkit.run.files import disk_errors, read_json, room_for, write_directory
 
@@ -26,20 +29,12 @@ _WITH_CODE = """
 The code of its class lies beside the weights, and transformers alone runs it where you say that you trust it:
 `from_pretrained("{repository}", trust_remote_code=True)` of the Auto class.
 """
-_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz")
-_SECRETS = {
-    "a Hugging Face token": r"\bhf_[A-Za-z0-9]{30,}",
-    "a wandb key": r"(?i)(?:api_?key|wandb)\W{0,20}(?:\w{0,20}\W{1,5})?[0-9a-f]{40}\b|\bwandb_v\d_\w{40,}",
-    "an AWS key": r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b",
-    "a private key": r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----",
-    "a GitHub token": r"\b(?:gh[pousr]_[A-Za-z0-9]{36}|github_pat_\w{50,})",
-    "an API key": r"\bsk-[\w-]{32,}",
-}
-_SECRETS = {name: re.compile(pattern) for name, pattern in _SECRETS.items()}
-_SECRET_VARIABLES = re.compile(r"TOKEN|API_?KEY|SECRET|PASSWORD")
-_PATH = re.compile(r"(?<![\w/:.~$<>-])(?:/[\w.@+-]+){2,}|\b[A-Z]:\\\\?Users\\\\?[\w.-]+")
-_PRIVATE_ROOTS = ("/home/", "/Users/", "/root/", "/tmp/", "/private/", "/mnt/", "/media/")
-_EVERYWHERE = ("bin", "boot", "dev", "etc", "lib", "lib64", "opt", "proc", "run", "sbin", "sys", "usr", "var")
+_OF_A_MODEL = re.compile(
+    r"(config|generation_config|preprocessor_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)"
+    r"\.json|model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json|forecast\.safetensors|vocab\.txt"
+    r"|merges\.txt|[\w.-]*\.model|chat_template\.(jinja|json)")
+"""What of `model/` goes to the hub, by name: what transformers writes and reads. Nothing else does."""
+_SHOWN = re.compile(r"!\[[^\]]*\]\(([^)\s]+)\)")
 
 
 @dataclass(frozen=True)
@@ -50,6 +45,8 @@ class Staged:
     branch: str
     code: bool = False
     """Whether code of ours is in it, for trust_remote_code."""
+    left: tuple[str, ...] = ()
+    """Files beside them that are no part of a model, and stay."""
 
     def files(self) -> dict[str, int]:
         """Path in the repository → bytes."""
@@ -72,15 +69,19 @@ def check_run(run: Path, unfinished: bool) -> None:
                         f"push then; or push the best model so far with --unfinished true.")
 
 
-def stage(run: Path, repository: str, branch: str, with_code: bool = False, leave_out: tuple[str, ...] = ()) -> Staged:
+def stage(run: Path, repository: str, branch: str, with_code: bool = False, leave_out: tuple[str, ...] = (),
+          predictions: bool = False) -> Staged:
     """Gather the final model and what explains it in `<run>/hub-staging/<branch>`, and check it.
 
-    leave_out: names of files that stay here: config.yaml, metrics.jsonl, pictures. UserError names the file, and the
-    line, of what must not be pushed or is broken.
+    leave_out: names of files that stay here: config.yaml, metrics.jsonl, pictures. predictions: whether the tables of
+    predictions go, too, which hold the texts of the test set. UserError names the file, and the line, of what must not
+    be pushed or is broken.
     """
+    for place in (run / "model", run / "plots", run / FOLDER):
+        _refuse_link(place)
     if not (run / "README.md").is_file():
         card.regenerate(run)
-    sources = _sources(run)
+    sources, left = _sources(run, predictions)
     optional = [name for name in sources if _is_optional(name)]
     if unknown := set(leave_out) - set(optional):
         raise UserError(f"leave_out names {min(unknown)}. Files that can be left out: {', '.join(optional)}.")
@@ -111,7 +112,7 @@ def stage(run: Path, repository: str, branch: str, with_code: bool = False, leav
 
     with disk_errors(folder.parent, "place for the run"):
         write_directory(folder, fill)
-    return Staged(folder, branch, bool(code))
+    return Staged(folder, branch, bool(code), left)
 
 
 def stage_checkpoint(run: Path, checkpoint: Path, final: Staged) -> Staged:
@@ -166,19 +167,35 @@ def _card(run: Path, repository: str) -> str:
     return text.replace('"./model"', f'"{repository}"')
 
 
-def _sources(run: Path) -> dict[str, Path]:
-    """Path in the repository → file of the run."""
-    sources = {"README.md": run / "README.md"}
+def _sources(run: Path, predictions: bool) -> tuple[dict[str, Path], tuple[str, ...]]:
+    """Path in the repository → file of the run; and what lies among them and stays here."""
+    card_of_run = run / "README.md"
+    sources, left = {card_of_run.name: card_of_run}, []
     place = home(run)  # of one fit of several, the configuration lies above it
-    config = [] if place is None else [(run if run.resolve() == place.resolve() else place) / "config.yaml"]
-    for path in (*config, run / "metrics.jsonl", *sorted(run.glob("*.png"))):
-        if path.is_file():
-            sources[path.name] = path
-    for folder, inside in ((run / "model", ""), (run / "plots", "plots/")):
-        for path in sorted(folder.rglob("*")):
-            if path.is_file() and not path.name.startswith("."):
-                sources[inside + path.relative_to(folder).as_posix()] = path
-    return sources
+    above = run if place is None or run.resolve() == place.resolve() else place
+    wanted = [*([] if place is None else [above / "config.yaml"]), run / "metrics.jsonl"]
+    if predictions:
+        wanted += sorted({*run.glob("*-predictions.parquet"), *above.glob("*-predictions.parquet")})
+    sources |= {path.name: path for path in wanted if path.is_file()}
+    shown = set(_SHOWN.findall(card_of_run.read_text(encoding="utf-8")))
+    for folder, inside in ((run / "model", ""), (run / "plots", "plots/"), (run, "")):
+        for path in sorted(folder.rglob("*") if inside or folder.name == "model" else folder.glob("*.png")):
+            name = inside + path.relative_to(folder).as_posix()
+            if folder.name == "model" and _OF_A_MODEL.fullmatch(name) or name in shown:
+                sources[name] = path
+            elif not path.is_dir():
+                left.append(path.relative_to(run).as_posix())
+    for path in sources.values():
+        _refuse_link(path)
+        if not path.is_file():
+            raise UserError(f"{path}: is no regular file, and is not pushed. Move it away.")
+    return sources, tuple(left)
+
+
+def _refuse_link(path: Path) -> None:
+    if path.is_symlink():
+        raise UserError(f"{path}: is a link, and what it leads to is not pushed. Put the file itself there, or move the "
+                        f"link away.")
 
 
 # --- what must not be pushed, and what is broken ------------------------------------------------------------------
@@ -193,7 +210,7 @@ def check(folder: Path, sources: dict[str, Path]) -> None:
         if path.is_file():
             name = path.relative_to(folder).as_posix()
             shown = str(sources.get(name, name))
-            if _is_pickle(path):
+            if is_pickle(path):
                 raise UserError(f"{shown}: is a pickle, which can run code on whoever loads it, and is not pushed. "
                                 f"Save weights as safetensors (save_pretrained), other arrays as text; or move it "
                                 f"away.")
@@ -209,42 +226,6 @@ def check(folder: Path, sources: dict[str, Path]) -> None:
             raise UserError(f"{sources.get(index.name, index.name)}: names {min(absent)}, which is missing.")
     _check_card(folder, str(sources.get("README.md", "README.md")))
     _check_that_it_loads(folder, str(sources.get("config.json", "config.json")))
-
-
-def refuse_private_text(path: Path, shown: str, remedy: str) -> None:
-    """UserError, by line, when a text file holds a secret or an absolute path of this machine."""
-    data = path.read_bytes()
-    if b"\0" in data[:8192]:
-        return
-    own = {name: value for name, value in os.environ.items() if _SECRET_VARIABLES.search(name) and len(value) >= 16}
-    for number, line in enumerate(data.decode("utf-8", errors="replace").splitlines(), 1):
-        kind = next((kind for kind, pattern in _SECRETS.items() if pattern.search(line)), None)
-        kind = kind or next((f"the value of {name}" for name, value in own.items() if value in line), None)
-        if kind:
-            raise UserError(f"{shown}, line {number}: holds {kind}. Revoke it (who has seen the file has it); then "
-                            f"{remedy}.")
-        for match in _PATH.finditer(line):
-            if _is_of_this_machine(match[0]):
-                raise UserError(f"{shown}, line {number}: holds {match[0]}, a path of this machine. Start runs with "
-                                f"relative paths; here, {remedy}.")
-
-
-def _is_of_this_machine(path: str) -> bool:
-    """Home and temporary directories; otherwise what exists here, but for directories that every system has."""
-    here = (*_PRIVATE_ROOTS, f"{Path.home()}/", f"{tempfile.gettempdir()}/", f"{Path.cwd()}/")
-    if path.startswith(here) or ":" in path[:2]:
-        return True
-    first, second = Path(path).parts[1:3]
-    return first not in _EVERYWHERE and os.path.exists(f"/{first}/{second}")
-
-
-def _is_pickle(path: Path) -> bool:
-    if path.suffix in _PICKLES:
-        return True
-    with open(path, "rb") as file:
-        head = file.read(4096)
-    # A protocol mark of pickle, or the archive that torch.save writes.
-    return head[:1] == b"\x80" and head[1:2] in b"\2\3\4\5" or head[:4] == b"PK\3\4" and b"data.pkl" in head
 
 
 def _check_weights(path: Path, shown: str) -> None:
@@ -308,7 +289,7 @@ def _check_card(folder: Path, shown: str) -> None:
     except (ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
         raise UserError(f"{shown}: its metadata cannot be read ({' '.join(str(error).split())}).") from None
     for number, line in enumerate(text.splitlines(), 1):
-        for target in re.findall(r"!\[[^\]]*\]\(([^)\s]+)\)", line):
+        for target in _SHOWN.findall(line):
             if not re.match(r"[a-z]+:", target) and not (folder / target).is_file():
                 raise UserError(f"{shown}, line {number}: shows {target}, which is not pushed with it. Pictures lie "
                                 f"beside the card, or in plots/.")
