@@ -194,8 +194,8 @@ def _sources(run: Path, predictions: bool) -> tuple[dict[str, Path], tuple[str, 
 
 def _refuse_link(path: Path) -> None:
     if path.is_symlink():
-        raise UserError(f"{path}: is a link, and what it leads to is not pushed. Put the file itself there, or move the "
-                        f"link away.")
+        raise UserError(f"{path}: is a link, and what it leads to is not pushed. Put the file itself there, or move "
+                        f"the link away.")
 
 
 # --- what must not be pushed, and what is broken ------------------------------------------------------------------
