@@ -4,11 +4,12 @@
     make push RUN=runs/demo/bert REPO=you/little-bert
     python recipes/push_to_hub.py runs/demo/bert you/little-bert --tag v1 --checkpoints true
 
-What goes is listed by name (weights, configuration, tokenizer, the card with its pictures, config.yaml, metrics.jsonl);
-what else lies there stays. Everything is gathered and checked in <run>/hub-staging first: weights open and are finite,
-the card's metadata can be read, no file holds a secret, a path of this machine or a pickle. Give the same command again to continue after a
-failure, or to push what changed; where nothing did, no commit is made. Pulling is `from_pretrained("you/little-bert")`,
-and every recipe takes such a name where it takes a directory, also with a branch or tag: you/little-bert@v1.
+What goes is listed by name (weights, configuration, tokenizer, the card with its pictures, config.yaml,
+metrics.jsonl); what else lies there stays. Everything is gathered and checked in <run>/hub-staging first: weights
+open and are finite, the card's metadata can be read, no file holds a secret, a path of this machine or a pickle. Give
+the same command again to continue after a failure, or to push what changed; where nothing did, no commit is made.
+Pulling is `from_pretrained("you/little-bert")`, and every recipe takes such a name where it takes a directory, also
+with a branch or tag: you/little-bert@v1.
 """
 
 import re

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from toolkit import openmp
 from toolkit.errors import Diverged, Interrupted, PeerLost, UserError
+from toolkit.shown import on_terminal
 
 
 def run(main: Callable[[list[str]], object]) -> None:
@@ -26,10 +27,10 @@ def run(main: Callable[[list[str]], object]) -> None:
         print(f"\n{stop}", file=sys.stderr)
         code = stop.exit_code
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {on_terminal(error)}", file=sys.stderr)
         code, together = 2, False
     except Diverged as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {on_terminal(error)}", file=sys.stderr)
         code, together = 3, False
     except KeyboardInterrupt:
         print("\nstopped; what was finished is kept, the same command continues", file=sys.stderr)

@@ -1,10 +1,13 @@
 """Rows → a table, in plain text or Markdown."""
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
+from toolkit.shown import on_one_line
 
 
 def table(rows: Sequence[dict[str, Any]], columns: Sequence[str] | None = None,
@@ -12,7 +15,8 @@ def table(rows: Sequence[dict[str, Any]], columns: Sequence[str] | None = None,
     """Rows as an aligned plain-text table, or as markdown.
 
     `columns` are the keys to show, in order; default all keys in the order they first appear. Cells are text,
-    integers, floats (four digits) or Intervals; a missing key, None or nan is shown as –. Columns of numbers
+    integers, floats (four digits) or Intervals, each on one line; in markdown they may hold markup, so that what people
+    wrote goes through `toolkit.shown.in_markdown` first. A missing key, None or nan is shown as –. Columns of numbers
     are aligned right. `ValueError` when no row has one of the columns, or there are no columns.
     """
     keys = list(dict.fromkeys(key for row in rows for key in row))
@@ -24,9 +28,10 @@ def table(rows: Sequence[dict[str, Any]], columns: Sequence[str] | None = None,
                          f"expected at least one column, each a key of some row. {advice}")
     values = [[row.get(column) for column in columns] for row in rows]
     right = [all(not isinstance(row[i], str) for row in values) for i in range(len(columns))]
-    cells = [columns, *([_cell(value) for value in row] for row in values)]
+    cells = [[on_one_line(cell) for cell in row] for row in [columns, *([_cell(value) for value in row]
+                                                                        for row in values)]]
     if markdown:
-        cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in cells]
+        cells = [[re.sub(r"(?<!\\)\|", r"\\|", cell) for cell in row] for row in cells]
     widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(columns))]
     padded = [[cell.rjust(width) if to_right else cell.ljust(width)
                for cell, width, to_right in zip(row, widths, right, strict=True)] for row in cells]

@@ -18,6 +18,7 @@ from toolkit.publishing.card_facts import Facts
 from toolkit.run.directory import home
 from toolkit.run.files import write_atomic
 from toolkit.run.model_card import CardConfig
+from toolkit.shown import as_code, in_markdown
 
 PICTURE = "curves.png"
 MARK = "<!-- Written by pretraining-toolkit out of the run's files; `make card` writes it anew. -->"
@@ -52,7 +53,8 @@ def text(facts: Facts, repository: str | None = None) -> str:
     metadata = data(facts, card)
     sections = [("", card_text.heading(facts))]
     if facts.model:
-        where = "" if repository else f" `./model` is the folder beside this file, `{facts.directory.name}/model`."
+        beside = as_code(f"{facts.directory.name}/model")
+        where = "" if repository else f" `./model` is the folder beside this file, {beside}."
         sections += [("How to use it", f"```python\n{card_text.usage(facts, repository or './model')}\n```\n\n"
                                        f"{_needs(facts)}{where}"),
                      ("The model", card_text.architecture(facts))]
@@ -67,8 +69,8 @@ def text(facts: Facts, repository: str | None = None) -> str:
                  ("Limits and risks", card_results.limits(facts, card)),
                  ("How it was made", card_text.provenance(facts)),
                  ("Licence and author", f"Licence of the model: {card.license or card_text.NOT_STATED}. Author: "
-                                        f"{card.author or card_text.NOT_STATED}.")]
-    body = "\n\n".join((f"## {name}\n\n" if name else f"# {facts.name}\n\n") + content
+                                        f"{in_markdown(card.author) or card_text.NOT_STATED}.")]
+    body = "\n\n".join((f"## {name}\n\n" if name else f"# {in_markdown(facts.name)}\n\n") + content
                        for name, content in sections if content)
     whole = f"---\n{metadata.to_yaml()}\n---\n\n{body}\n\n{MARK}\n"
     if ModelCard(whole).data.to_dict() != metadata.to_dict():

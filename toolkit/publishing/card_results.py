@@ -9,6 +9,7 @@ from toolkit.metrics.tabulate import table
 from toolkit.publishing.card_facts import Facts
 from toolkit.publishing.card_text import NOT_STATED, kind, share
 from toolkit.run.results import MEAN, Results, Row, over_sets
+from toolkit.shown import as_code, in_markdown
 
 _NAIVE = ("repeat-last", "seasonal-naive")
 
@@ -18,7 +19,7 @@ def results(facts: Facts) -> str:
     parts = [_own(facts), _arms(facts.comparison)]
     for name, result, model in facts.comparisons():
         if shown := _arms(result, model):
-            parts.append(f"Fine-tuned, in `{name}` as `{model}`. {shown}")
+            parts.append(f"Fine-tuned, in {as_code(name)} as {as_code(model)}. {shown}")
     return "\n\n".join(part for part in parts if part) or "Nothing was evaluated yet."
 
 
@@ -48,7 +49,7 @@ def _own(facts: Facts) -> str:
         row("accuracy on test", share(result["accuracy"], len(result["predictions"]), "examples"))
         row("F1 on test", f"{result['f1']:.3f}")
         if threshold := result.get("threshold"):
-            row(f"`{threshold['label']}`, from {threshold['probability']:.3f} on",
+            row(f"{as_code(threshold['label'])}, from {threshold['probability']:.3f} on",
                 ", ".join(f"{name} {threshold['test'][name]:.3f}" for name in ("precision", "recall", "specificity")),
                 f"chosen on validation for {threshold['aim']}")
     elif what == "forecast" and "mse" in result:
@@ -65,10 +66,11 @@ def _own(facts: Facts) -> str:
     else:
         for name, value in (result or found).items():
             if isinstance(value, float) and name not in ("seconds", "tokens_per_second"):
-                row(name.replace("_", " "), f"{value:.4g}")
+                row(in_markdown(name.replace("_", " ")), f"{value:.4g}")
     for name, value in found.items():
         if name.startswith("probe_"):
-            row(f"logistic regression on frozen states, {name.removeprefix('probe_')}", f"{100 * value:.1f} %")
+            row(f"logistic regression on frozen states, {in_markdown(name.removeprefix('probe_'))}",
+                f"{100 * value:.1f} %")
     if not rows:
         return ""
     note = "One seed; over several, and beside what it must beat:" if facts.comparison else ""
@@ -100,7 +102,7 @@ def _arms(results: Results | None, only: str | None = None) -> str:
 
 def _scores(results: Results) -> str:
     arms = results.arms()
-    table_rows = [{"arm": arm, _name(results) if _is_error(results) else "score %": _cell(rows, results),
+    table_rows = [{"arm": in_markdown(arm), _name(results) if _is_error(results) else "score %": _cell(rows, results),
                    "seeds": str(len(rows))} for (_, _, arm), rows in arms.items()]
     shown = {arm for _, _, arm in arms}
     counts = {row.test_examples for row in results.rows if row.test_examples}
@@ -108,7 +110,8 @@ def _scores(results: Results) -> str:
     what = f"Test {_name(results)} (less is better)" if _is_error(results) else "Test score in percent"
     return "\n".join([f"{what}, mean over seeds with its 95 % interval{examples}:", "",
                       table(table_rows, markdown=True), "",
-                      *(f"* {verdict.text}" for verdict in results.verdicts if verdict.arm in shown)]).strip()
+                      *(f"* {in_markdown(verdict.text)}" for verdict in results.verdicts
+                        if verdict.arm in shown)]).strip()
 
 
 def _name(results: Results) -> str:
@@ -131,12 +134,13 @@ def _curve(name: str, results: Results) -> str:
     """A table of one set: arms by number of labels."""
     of_set = {(size, arm): rows for (where, size, arm), rows in results.arms().items() if where == name}
     sizes, arms = dict.fromkeys(size for size, _ in of_set), dict.fromkeys(arm for _, arm in of_set)
-    rows = [{"arm": arm} | {f"{size} labels": _cell(of_set[size, arm], results) if (size, arm) in of_set else "–"
-                            for size in sizes} for arm in arms]
+    rows = [{"arm": in_markdown(arm)} | {
+        f"{size} labels": _cell(of_set[size, arm], results) if (size, arm) in of_set else "–" for size in sizes}
+        for arm in arms]
     last = list(sizes)[-1]
-    verdicts = [f"* {last} labels, {verdict.arm}: {verdict.text}" for verdict in results.verdicts
-                if (verdict.set, verdict.size) == (name, last) and verdict.arm in arms]
-    title = f"{name}: test" if name else "Test"
+    verdicts = [f"* {last} labels, {in_markdown(verdict.arm)}: {in_markdown(verdict.text)}"
+                for verdict in results.verdicts if (verdict.set, verdict.size) == (name, last) and verdict.arm in arms]
+    title = f"{in_markdown(name)}: test" if name else "Test"
     return "\n".join([f"{title} accuracy in percent, mean over seeds with its 95 % interval:", "",
                       table(rows, markdown=True), "", *verdicts]).strip()
 
@@ -152,12 +156,14 @@ def _forecasts(results: Results) -> str:
         return f"{entry.mean:.{digits}f}" + (f" ± {entry.ci95:.{digits}f}" if entry.ci95 > 0 else "")
 
     arms = dict.fromkeys(arm for arm, _ in found)
-    rows = [{"arm": arm, **{f"horizon {size}": cell(found[arm, size]) for size in windows if (arm, size) in found},
+    rows = [{"arm": in_markdown(arm),
+             **{f"horizon {size}": cell(found[arm, size]) for size in windows if (arm, size) in found},
              "seeds": str(next(entry.n for (name, _), entry in found.items() if name == arm))} for arm in arms]
     counted = ", ".join(f"{count:,} at {horizon}" for horizon, count in windows.items())
     return "\n".join([f"Test MSE on standardised values (less is better), mean over seeds with its 95 % interval; "
                       f"windows: {counted}:", "", table(rows, markdown=True), "",
-                      *(f"* {verdict.text}" for verdict in results.verdicts if verdict.arm in arms)]).strip()
+                      *(f"* {in_markdown(verdict.text)}" for verdict in results.verdicts
+                        if verdict.arm in arms)]).strip()
 
 
 def limits(facts: Facts, card: Any) -> str:
@@ -182,7 +188,7 @@ def limits(facts: Facts, card: Any) -> str:
                  "**What it is not for.** Decisions about people; text in languages or of kinds that are not named "
                  "above; anything where a wrong answer harms and nobody checks."]
     if card.limits:
-        lines.append(card.limits)
+        lines += [in_markdown(paragraph) for paragraph in card.limits.split("\n\n")]
     return "\n\n".join(lines)
 
 
@@ -204,13 +210,14 @@ def _is_built_in(facts: Facts) -> bool:
 
 
 def _language(facts: Facts, card: Any) -> str:
-    who = card.speakers or ("programmers who document open-source packages, most of them writing English for other "
-                            "programmers" if _is_built_in(facts) else NOT_STATED)
+    who = in_markdown(card.speakers) or (
+        "programmers who document open-source packages, most of them writing English for other programmers"
+        if _is_built_in(facts) else NOT_STATED)
+    known = in_markdown(", ".join(languages(facts, card))) or NOT_STATED
     pretrained = "models" not in facts.config
     beneath = "" if pretrained else " Beneath that lies what the model it started from has read; see that model's card."
     return (f"**Whose language is this?** It {'learned from' if pretrained else 'was tuned on'} the text named above, "
-            f"no more. Language: {', '.join(languages(facts, card)) or NOT_STATED}. Written by: {who}. Whoever is rare "
-            f"there is rare in what it knows.{beneath}")
+            f"no more. Language: {known}. Written by: {who}. Whoever is rare there is rare in what it knows.{beneath}")
 
 
 def _bias(facts: Facts) -> str:
@@ -223,8 +230,8 @@ def _bias(facts: Facts) -> str:
         preferring = "–" if entry["prefers_a"] is None else (
             f"{100 * entry['prefers_a']:.0f} % (95 %: {100 * entry['low']:.0f} – {100 * entry['high']:.0f})")
         spread = "" if entry["ci95"] is None else f" ± {entry['ci95']:.2f}"
-        rows.append({"category (a / b)": category, "pairs": str(entry["n"]), "prefer a": preferring,
+        rows.append({"category (a / b)": in_markdown(category), "pairs": str(entry["n"]), "prefer a": preferring,
                      "a − b, nats": f"{entry['mean_difference']:+.2f}{spread}"})
     return (f"**What was measured about bias.** Pairs of sentences that differ in one group term, and which of the two "
-            f"the model finds likelier ({found['method']}):\n\n{table(rows, markdown=True)}\n\nThis can show: "
-            f"{found['can_show']} It cannot show: {found['cannot_show']}")
+            f"the model finds likelier ({in_markdown(found['method'])}):\n\n{table(rows, markdown=True)}\n\n"
+            f"This can show: {in_markdown(found['can_show'])} It cannot show: {in_markdown(found['cannot_show'])}")

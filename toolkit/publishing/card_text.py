@@ -1,5 +1,6 @@
 """The sections of a card, from what a run's directory says. What nobody stated is said to be not stated."""
 
+import json
 from datetime import datetime
 from typing import Any
 
@@ -9,6 +10,7 @@ from toolkit.metrics.intervals import proportion_interval
 from toolkit.metrics.tabulate import table
 from toolkit.models.families import FAMILIES
 from toolkit.publishing.card_facts import Facts
+from toolkit.shown import as_code, in_markdown
 from toolkit.tasks import registry as tasks
 from toolkit.tasks.base import Description
 
@@ -37,7 +39,7 @@ def usage(facts: Facts, model: str) -> str:
         tokens = min(40, facts.shape.get("n_positions", 80) // 2)
         known = "" if facts.module is None else f"import {facts.module}  # makes the model's class known\n"
         call = {
-            "bert": ("fill-mask", f'for answer in ask("There is a {mask} here."):\n'
+            "bert": ("fill-mask", f'for answer in ask({json.dumps(f"There is a {mask} here.", ensure_ascii=False)}):\n'
                                   '    print(answer["token_str"], round(answer["score"], 3))'),
             "gpt": ("text-generation",
                     f'print(ask("The", max_new_tokens={tokens}, do_sample=True)[0]["generated_text"])'),
@@ -85,7 +87,7 @@ def heading(facts: Facts) -> str:
 
 
 def _start(facts: Facts) -> str:
-    return f"random values, in the shape of `{facts.base}`" if facts.is_random else f"`{facts.base}`"
+    return f"random values, in the shape of {as_code(facts.base)}" if facts.is_random else as_code(facts.base)
 
 
 def architecture(facts: Facts) -> str:
@@ -113,7 +115,7 @@ def data(facts: Facts, card: Any) -> str:
     for source in corpus["sources"]:
         licence = card.source_licenses.get(source["source"]) or (
             _PYTHON_DOCS if source["source"] == "python-docs" else NOT_STATED)
-        rows.append({"source": f"`{source['source']}`", "licence": licence,
+        rows.append({"source": as_code(source["source"]), "licence": in_markdown(licence),
                      "documents": f"{source['train']['documents']:,}", "MB": f"{source['train']['bytes'] / 1e6:,.1f}",
                      "held out": f"{source['validation']['documents']:,}"})
     counts, config, splits = corpus["counts"], corpus["config"], corpus["splits"]
@@ -125,13 +127,14 @@ def data(facts: Facts, card: Any) -> str:
     dropped = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items() if name != "read")
     duplicates = "Documents whose text was seen before were dropped; near duplicates were not looked for." if (
         config["deduplicate"]) else "Nothing was deduplicated."
-    split = ("Held out are sources of their own: " + ", ".join(f"`{source}`" for source in config["validation_sources"])
+    split = ("Held out are sources of their own: " + ", ".join(map(as_code, config["validation_sources"]))
              if config["validation_sources"] else
              f"A document is held out when the hash of its text says so ({100 * config['validation_share']:g} % are)")
     lines += [f"* Read: {counts['read']:,} documents; {dropped}. {duplicates}", f"* Split: {split}.",
-              f"* When the text was written: {card.written or NOT_STATED}"]
+              f"* When the text was written: {in_markdown(card.written or NOT_STATED)}"]
     if revisions := corpus.get("revisions"):
-        lines.append("* Revisions: " + ", ".join(f"`{key}` at `{value}`" for key, value in revisions.items()))
+        lines.append("* Revisions: " + ", ".join(f"{as_code(key)} at {as_code(value)}"
+                                                 for key, value in revisions.items()))
     if weights := facts.manifest["data"].get("weights"):
         lines.append(f"* Passes of an epoch over each source: {', '.join(f'{weight:g}' for weight in weights)}")
     return "\n".join(lines)
@@ -143,8 +146,8 @@ def _labelled(facts: Facts, card: Any) -> str:
     if named.get("path"):
         named.pop("generated_rows", None)  # which were not needed
     examples = facts.manifest.get("examples") or {}
-    lines = [] if named.get("train") or named.get("path") else [f"{task_name(facts).capitalize()}.\n"]
-    lines += [f"* {key.replace('_', ' ')}: `{value}`" for key, value in named.items()
+    lines = [] if named.get("train") or named.get("path") else [f"{in_markdown(task_name(facts).capitalize())}.\n"]
+    lines += [f"* {in_markdown(key.replace('_', ' '))}: {as_code(value)}" for key, value in named.items()
               if isinstance(value, (str, int, float))]
     if examples and all(isinstance(value, int) for value in examples.values()):
         prints = (facts.manifest.get("data") or {}).get("labelled") or {}
@@ -153,10 +156,11 @@ def _labelled(facts: Facts, card: Any) -> str:
             for split, count in examples.items()))
     if (description := describe(facts)) and description.is_classifier:
         names = list((facts.model.get("id2label") or {}).values())
-        lines.append(f"* Classes: {', '.join(map(str, names[:30]))}{' …' if len(names) > 30 else ''}")
-    licences = "; ".join(f"{source}: {licence}" for source, licence in card.source_licenses.items())
+        lines.append(f"* Classes: {', '.join(map(in_markdown, names[:30]))}{' …' if len(names) > 30 else ''}")
+    licences = "; ".join(f"{in_markdown(source)}: {in_markdown(licence)}"
+                         for source, licence in card.source_licenses.items())
     return "\n".join([*lines, f"* Licence of the data: {licences or NOT_STATED}",
-                      f"* When it was gathered: {card.written or NOT_STATED}"])
+                      f"* When it was gathered: {in_markdown(card.written or NOT_STATED)}"])
 
 
 def task_name(facts: Facts) -> str:
@@ -178,7 +182,7 @@ def tokenizer(facts: Facts) -> str:
     lines = [f"{known.get('algorithm') or known.get('tokenizer_class')}, "
              f"{_number(known.get('size') or facts.shape.get('vocab_size'))} entries"
              + (", lower case" if known["lowercase"] else "")
-             + (f"; `{facts.config['tokenizer']}`." if facts.config.get("tokenizer") else ".")]
+             + (f"; {as_code(facts.config['tokenizer'])}." if facts.config.get("tokenizer") else ".")]
     tokens = facts_of_data.get("tokens") or {}
     measured = [f"{splits[split]['bytes'] / tokens[split]:.2f} on {title}"
                 for split, title in (("train", "the text it was trained on"), ("validation", "held-out text"))

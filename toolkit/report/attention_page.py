@@ -13,6 +13,7 @@ from toolkit.analysis.attention import AttentionMaps, relative_entropy
 from toolkit.errors import UserError
 from toolkit.report.html_page import frame
 from toolkit.run.files import write_atomic
+from toolkit.shown import in_script
 
 _MOST_WEIGHTS = 4_000_000  # 11 MB of page; all heads of BERT-base for 166 tokens
 
@@ -48,7 +49,7 @@ def write_attention_page(maps: AttentionMaps, path: str | Path) -> None:
         what=what, facts=f"{layers} layers × {heads} heads, {length} {what}"
         f"{('s' if what == 'token' else 'es') if length > 1 else ''}. {reads}", table=table, heads=heads_row,
         gallery=gallery, text=text, series=_curve(maps) if maps.spans else "",
-        data=json.dumps(data, ensure_ascii=False).replace("</", "<\\/"), script=_SCRIPT), _STYLE))
+        data=in_script(json.dumps(data, ensure_ascii=False)), script=_SCRIPT), _STYLE))
 
 
 def _base64(data: bytes) -> str:

@@ -1,5 +1,6 @@
 """Pictures of a run: loss curves, confusion matrices, arms beside each other, learning curves."""
 
+import csv
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,11 @@ import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
 from sklearn.metrics import precision_recall_curve, roc_curve  # noqa: E402
 
+from toolkit.report.lettering import write_literally  # noqa: E402
+from toolkit.shown import in_picture  # noqa: E402
+
+MOST_CLASSES = 30
+"""In a confusion picture, and among the curves of a ranking: what can be told apart, and held in memory."""
 INK, SOFT = "#1f2937", "#9ca3af"
 COLOURS = ("#2563eb", "#ea580c", "#16a34a", "#9333ea")
 
@@ -36,25 +42,46 @@ def plot_loss(records: Sequence[dict], path: str | Path, title: str, train: str 
 
 def plot_confusion(references: Sequence[int], predictions: Sequence[int], label_names: Sequence[str],
                    path: str | Path, title: str) -> None:
-    """Counts, shaded by their share of the true class, which stands below them."""
-    size = len(label_names)
-    counts = np.zeros((size, size), int)
+    """Counts, shaded by their share of the true class, which stands below them. Of more than MOST_CLASSES those that
+    are mixed up most; all of them as a table beside the picture.
+    """
+    counts = np.zeros((len(label_names), len(label_names)), int)
     np.add.at(counts, (np.asarray(references), np.asarray(predictions)), 1)
+    if len(label_names) > MOST_CLASSES:
+        whole = Path(path).with_suffix(".csv")
+        write_counts(counts, label_names, whole)
+        wrong = counts - np.diag(np.diag(counts))
+        most = np.sort(np.argsort(-(wrong.sum(0) + wrong.sum(1)), kind="stable")[:MOST_CLASSES])
+        title += f"; the {MOST_CLASSES} classes of {len(label_names):,} that are mixed up most, all in {whole.name}"
+        counts, label_names = counts[np.ix_(most, most)], [label_names[label] for label in most]
+    size = len(label_names)
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    figure, axes = new_axes(title, (1.8 + 0.85 * size, 1.5 + 0.7 * size))
+    margin = 0.07 * max(min(len(name), 28) for name in label_names)
+    figure, axes = new_axes(textwrap.fill(title, max(30, 9 * size)), (1.8 + margin + 0.85 * size,
+                                                                      1.5 + margin + 0.7 * size))
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for row in range(size):
         for column in range(size):
             if counts[row, column]:
                 axes.text(column, row, f"{counts[row, column]}\n{100 * share[row, column]:.0f} %", ha="center",
                           va="center", fontsize=8, color="white" if share[row, column] > 0.55 else INK)
-    axes.set_xticks(range(size), label_names, rotation=40, ha="right")
-    axes.set_yticks(range(size), label_names)
+    shown = [in_picture(name, 28) for name in label_names]
+    axes.set_xticks(range(size), shown, rotation=40, ha="right")
+    axes.set_yticks(range(size), shown)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     for spine in axes.spines.values():
         spine.set_visible(False)
     save_figure(figure, path)
+
+
+def write_counts(counts: np.ndarray, label_names: Sequence[str], path: Path) -> None:
+    """(true classes, predicted classes) as a .csv table."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["true \\ predicted", *label_names])
+        writer.writerows([name, *row] for name, row in zip(label_names, counts.tolist(), strict=True))
 
 
 def plot_ranking(probabilities: np.ndarray, references: np.ndarray, label_names: Sequence[str], path: str | Path,
@@ -63,6 +90,8 @@ def plot_ranking(probabilities: np.ndarray, references: np.ndarray, label_names:
     dot.
     """
     classes = range(len(label_names))
+    if len(classes) > MOST_CLASSES:  # the largest
+        classes = np.sort(np.argsort(-np.bincount(references, minlength=len(classes)), kind="stable")[:MOST_CLASSES])
     if len(label_names) == 2:
         classes = [label_names.index(threshold["label"]) if threshold else 1]
     colours = plt.cm.tab10.colors
@@ -73,8 +102,8 @@ def plot_ranking(probabilities: np.ndarray, references: np.ndarray, label_names:
             continue  # there is nothing to rank
         false_rate, true_rate, _ = roc_curve(positive, ranked)
         precision, found, _ = precision_recall_curve(positive, ranked)
-        roc.plot(false_rate, true_rate, color=colour, label=label_names[label])
-        recall.plot(found, precision, color=colour, label=label_names[label])
+        roc.plot(false_rate, true_rate, color=colour, label=in_picture(label_names[label], 28))
+        recall.plot(found, precision, color=colour)
         if threshold and label_names[label] == threshold["label"]:
             called = ranked >= threshold["probability"]
             roc.plot((called & ~positive).sum() / (~positive).sum(), (called & positive).sum() / positive.sum(), "o",
@@ -146,7 +175,7 @@ def plot_vocabularies(rows: Sequence[dict], path: str | Path, title: str) -> Non
         for name in names:
             points = sorted((row["vocab_size"], row["bytes_per_token"]) for row in rows
                             if row["tokenizer"] == name and row["text"] == text)
-            axes.plot(*zip(*points, strict=True), color=colours[name], marker="o", markersize=4, label=name)
+            axes.plot(*zip(*points, strict=True), color=colours[name], marker="o", markersize=4, label=in_picture(name))
         axes.set_xscale("log", base=2)
         ticks = [2**power for power in range(8, 1 + int(np.log2(max(row["vocab_size"] for row in rows))), 2)]
         axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
@@ -176,7 +205,7 @@ def plot_learning_curves(panels: dict[str, dict[str, dict[str, dict]]], path: st
             x, mean = [x for x, _ in points], np.asarray([100 * entry["mean"] for _, entry in points])
             half = np.asarray([100 * (entry["ci95"] or 0) for _, entry in points])
             style = {"color": colours[arm], "linestyle": "--" if "random" in arm else "-"}
-            axes.plot(x, mean, marker="o", markersize=3, label=arm, **style)
+            axes.plot(x, mean, marker="o", markersize=3, label=in_picture(arm), **style)
             axes.fill_between(x, mean - half, mean + half, color=colours[arm], alpha=0.15, linewidth=0)
         axes.set_xticks(range(len(by_count)), list(by_count))
         axes.set_title(name, fontsize=10, color=INK)
@@ -229,7 +258,7 @@ def plot_by_step(panels: dict[str, dict[str, Sequence[float]]], path: str | Path
         axes.set_visible(False)
     for axes, (panel, curves) in zip(all_axes.flat, panels.items(), strict=False):
         for name, curve in curves.items():
-            axes.plot(range(1, 1 + len(curve)), curve, color=colours[name], linewidth=1.2, label=name)
+            axes.plot(range(1, 1 + len(curve)), curve, color=colours[name], linewidth=1.2, label=in_picture(name))
         axes.set_title(panel, fontsize=10, color=INK)
         axes.set_xlabel("rows ahead")
         axes.set_ylim(bottom=0)
@@ -276,7 +305,8 @@ def new_axes(title: str, size: tuple[float, float]):
 
 
 def save_figure(figure, path: str | Path) -> None:
-    """Write the picture, making its folder, and let go of the figure."""
+    """Write the picture, making its folder, and let go of the figure. Texts are drawn as they are written."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_literally(figure)
     figure.savefig(path, dpi=130)
     plt.close(figure)

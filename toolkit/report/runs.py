@@ -5,7 +5,6 @@ process.
 """
 
 import base64
-import html
 import json
 import math
 import os
@@ -23,6 +22,7 @@ from toolkit.report.html_page import write_sections
 from toolkit.run.directory import read_metrics
 from toolkit.run.files import LOCK_FILE, read_json
 from toolkit.run.results import Results, read_results, result_file
+from toolkit.shown import in_html, in_picture
 
 STATES = ("finished", "running", "unfinished", "damaged")
 
@@ -191,7 +191,8 @@ def plot_runs(runs: Sequence[RunFacts], path: str | Path) -> bool:
         axes.set_xlabel("tokens" if by_tokens else "step")
         axes.grid(axis="y", color=SOFT, alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-    handles = [plt.Line2D([], [], color=colour, label=run.name) for run, colour in zip(runs, colours, strict=True)]
+    handles = [plt.Line2D([], [], color=colour, label=in_picture(run.name))
+               for run, colour in zip(runs, colours, strict=True)]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(3, len(runs)), frameon=False, fontsize=9)
     save_figure(figure, path)
     return True
@@ -320,6 +321,6 @@ def _age(seconds: float) -> str:
 
 
 def _table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in ("", *names))
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    head = "".join(f"<th>{in_html(name)}</th>" for name in ("", *names))
+    body = "".join("<tr>" + "".join(f"<td>{in_html(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'

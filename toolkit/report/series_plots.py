@@ -8,6 +8,7 @@ import numpy as np
 
 from toolkit.data.series.dataset import SeriesDataset
 from toolkit.report.plots import COLOURS, INK, SOFT, new_axes, save_figure
+from toolkit.shown import in_picture
 
 
 def plot_examples(data: SeriesDataset, path: str | Path, title: str, per_class: int = 3) -> None:
@@ -49,7 +50,7 @@ def plot_spectra(data: SeriesDataset, path: str | Path, title: str) -> None:
         if len(own):
             colour = COLOURS[label % len(COLOURS)]
             style = "-" if label < len(COLOURS) else "--"
-            axes.plot(frequency, own.mean(0), color=colour, linestyle=style, linewidth=1.2, label=name)
+            axes.plot(frequency, own.mean(0), color=colour, linestyle=style, linewidth=1.2, label=in_picture(name))
             axes.fill_between(frequency, *np.quantile(own, [0.25, 0.75], axis=0), color=colour, alpha=0.15, linewidth=0)
     axes.set_yscale("log")
     axes.set_xlabel("frequency (Hz)" if data.sampling_rate else "frequency (cycles a sample)")
@@ -72,7 +73,8 @@ def plot_fits(fits: dict[str, Sequence[Sequence[dict]]], path: str | Path, title
                       for records in seeds]
             steps = sorted(set.intersection(*(set(curve) for curve in curves)))
             values = np.asarray([[curve[step] for step in steps] for curve in curves])
-            axes.plot(steps, values.mean(0), color=colours[arm], marker="o", markersize=3, linewidth=1.2, label=arm)
+            axes.plot(steps, values.mean(0), color=colours[arm], marker="o", markersize=3, linewidth=1.2,
+                      label=in_picture(arm))
             axes.fill_between(steps, values.min(0), values.max(0), color=colours[arm], alpha=0.12, linewidth=0)
         axes.set_xlabel("step")
         axes.set_ylabel(label)
