@@ -62,11 +62,12 @@ class SeriesDataset:
         return replace(self, values=self.values[index], labels=self.labels[index],
                        observed=None if self.observed is None else self.observed[index])
 
-    def padded(self, length: int) -> "SeriesDataset":
-        """On the right to `length`, with what is not observed; as it is where it is as long."""
+    def of_length(self, length: int) -> "SeriesDataset":
+        """Cut on the right to `length`, or padded with what is not observed."""
         more = length - self.values.shape[2]
         if more <= 0:
-            return self
+            return replace(self, values=self.values[..., :length],
+                           observed=None if self.observed is None else self.observed[..., :length])
         observed = np.ones(self.values.shape, bool) if self.observed is None else self.observed
         return replace(self, **{name: np.pad(part, ((0, 0), (0, 0), (0, more)))
                                 for name, part in (("values", self.values), ("observed", observed))})

@@ -31,10 +31,12 @@ class Learned:
     """Values of the longest series; the others were padded to it."""
 
     @classmethod
-    def of(cls, config: object) -> "Learned":
-        """What a model's configuration says."""
-        found = {field.name: getattr(config, field.name, None) for field in fields(cls)}
-        found["normalisation"] = found["normalisation"] or "series"
+    def of(cls, config: object, model: str | Path) -> "Learned":
+        """What the configuration of the model by that name says."""
+        found = {field.name: getattr(config, field.name, field.default) for field in fields(cls)}
+        if found["normalisation"] == "train" and found["channel_means"] is None:
+            raise UserError(f"{model}: learned series normalised by statistics of its training file "
+                            f"(data.normalisation: train), which it does not hold. Train it again, and it will.")
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in found.items()})
 
     def as_config(self) -> dict:
@@ -43,49 +45,38 @@ class Learned:
                 if value is not None}
 
 
-def as_channels(path: Path, columns: Sequence[str], learned: Sequence[str], others: bool, note: Note) -> list[str]:
+def as_channels(path: Path, columns: Sequence[str], learned: Sequence[str], note: Note) -> list[str]:
     """The columns of a table with a row a time that are the channels learned, in their order: matched by name.
 
-    others: whether there may be further columns, which are told and left out. UserError for other channels; a single
-    one may have another name.
+    UserError where one is absent; a single one may have another name.
     """
     absent = [name for name in learned if name not in columns]
-    further = [name for name in columns if name not in learned]
-    if not absent and (others or not further):
-        if further:
-            note(f"{path}: {shown(further)} {_is_none(further)} of the channels that were learned: left out")
-        elif list(columns) != list(learned):
+    if not absent:
+        if [name for name in columns if name in learned] != list(learned):
             note(f"{path}: channels come as {shown(columns)}; matched by name to those learned, {shown(learned)}")
         return list(learned)
     if len(learned) == len(columns) == 1:
         note(f"{path}: its only channel, {columns[0]}, is taken for the only one that was learned, {learned[0]}")
         return list(columns)
-    raise _other(path, "channel", absent, further, columns, learned)
+    raise other_columns(path, absent, columns, learned)
 
 
-def as_times(path: Path, columns: Sequence[str], learned: Sequence[str], others: bool, note: Note) -> list[str]:
+def as_times(path: Path, columns: Sequence[str], learned: Sequence[str], note: Note) -> list[str]:
     """The columns of a table with a row a series that are its values in order of time: matched by name to those
     learned, though a series may end sooner, or go on with columns that are named alike (t24 after t23).
 
-    others, UserError: as `as_channels`. A table that shares no name is taken in its order where its length is the
-    same.
+    A table that shares no name is taken in its order where its length is the same. UserError for others.
     """
-    known, stems = set(learned), {_stem(name) for name in learned if _stem(name) != name}
+    stems = {_stem(name) for name in learned if _stem(name) != name}
     absent = [name for name in learned if name not in columns]
-    further = [name for name in columns if name not in known]
-    longer = [name for name in further if _stem(name) in stems]
-    foreign = [name for name in further if _stem(name) not in stems]
-    if len(absent) == len(learned):
-        if len(columns) != len(learned):
-            raise _other(path, "column", absent, further, columns, learned)
+    longer = [name for name in columns if name not in learned and _stem(name) in stems]
+    if len(absent) == len(learned) == len(columns):
         note(f"{path}: its columns {shown(columns)} are taken in their order for those learned, {shown(learned)}")
         return list(columns)
-    present = [name for name in learned if name not in absent]
-    if present != list(learned[:len(present)]) or (absent and longer) or (foreign and not others):
-        raise _other(path, "column", absent, foreign or further, columns, learned)
-    if foreign:
-        note(f"{path}: {shown(foreign)} {_is_none(foreign)} of the columns that were learned: left out")
-    if [name for name in columns if name in known] != present:
+    present = list(learned[:len(learned) - len(absent)])
+    if set(present) & set(absent) or not present or (absent and longer):
+        raise other_columns(path, absent, columns, learned)
+    if [name for name in columns if name in present] != present:
         note(f"{path}: columns come in another order; matched by name to those learned, {shown(learned)}")
     return present + longer
 
@@ -94,13 +85,10 @@ def _stem(name: str) -> str:
     return re.sub(r"\d+", "", name)
 
 
-def _is_none(names: Sequence[str]) -> str:
-    return "is none" if len(names) == 1 else "are none"
-
-
-def _other(path: Path, what: str, absent: list[str], further: list[str], columns: Sequence[str],
-           learned: Sequence[str]) -> UserError:
-    asked = f"has no {what} '{absent[0]}'" if absent else f"has a {what} '{further[0]}' that was not learned"
+def other_columns(path: Path, absent: list[str], columns: Sequence[str], learned: Sequence[str]) -> UserError:
+    """For a table whose columns are not those learned: `absent` of them, or more than them."""
+    further = next((name for name in columns if name not in learned), "")
+    asked = f"has no column '{absent[0]}'" if absent else f"has a column '{further}' more than was learned"
     hint = did_you_mean(absent[0], columns) if absent else ""
     hint = hint if "mean" in hint else ""  # what there is has been said
     return UserError(f"{path}: {asked}; learned were {shown(learned)}, and it has {shown(columns)}.{hint} Rename "

@@ -173,7 +173,7 @@ def _of_one_length(parts: Splits, note: Note) -> Splits:
         return parts
     described = ", ".join(f"{role} {length:,}" for role, length in zip(ROLES, lengths, strict=True))
     note(f"the longest series differ ({described} values); all are padded on the right to {max(lengths):,}")
-    return tuple(part.padded(max(lengths)) for part in parts)
+    return tuple(part.of_length(max(lengths)) for part in parts)
 
 
 def _normalised(parts: Splits, how: str) -> Splits:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from toolkit.data.series.archives import FileSeries, numbers
-from toolkit.data.series.learned import Learned, as_channels, as_times
+from toolkit.data.series.learned import Learned, as_channels, as_times, other_columns
 from toolkit.data.tables.columns import shown, signals
 from toolkit.data.tables.labels import Note
 from toolkit.data.tables.rows import read_rows
@@ -52,34 +52,33 @@ def read_table(path: Path, table: SeriesTable, learned: Learned | None, labelled
     if table.time_column and not table.series_column:
         raise UserError(f"data.time_column is '{table.time_column}', but data.series_column is empty. Name the "
                         f"column that says which series a row belongs to.")
-    columns = _values(path, table, columns, learned, not labelled, note)
+    names = _learned_names(path, table, columns, learned) if learned else None
+    if names:
+        columns = (as_channels if table.series_column else as_times)(path, columns, names, note)
+    elif not table.value_columns:
+        columns, told = signals({name: () for name in columns}, "data.value_columns")
+        for line in told:
+            note(f"{path}: {line}")
     twice = [name for name in (*named, *columns) if header.count(name) > 1 or (name in named and name in columns)]
     if twice:
         raise UserError(f"{path}: column '{twice[0]}' is there, or named, twice. Rename it, or name it once.")
     if not columns:
         raise UserError(f"{path}: has no column of values beside {', '.join(named)}.")
-    others = [] if labelled else [name for name in dict.fromkeys(header) if name not in columns and name not in named]
-    chosen = not (table.value_columns or learned)
-    rows = _Rows(path, table, columns, others, chosen, note)
+    guessed = not (table.value_columns or names)
+    others = [] if labelled and (guessed or table.value_columns) else [
+        name for name in dict.fromkeys(header) if name not in columns and name not in named]
+    rows = _Rows(path, table, columns, others, guessed, labelled, note)
     return rows.long() if table.series_column else rows.wide()
 
 
-def _values(path: Path, table: SeriesTable, columns: list[str], learned: Learned | None, others: bool, note: Note
-            ) -> list[str]:
-    """The columns that hold values: those learned, or all but such as have no name of their own."""
-    if learned is None:
-        kept, told = signals({name: () for name in columns}, "data.value_columns")
-        if table.value_columns:
-            return columns
-        for line in told:
-            note(f"{path}: {line}")
-        return kept
+def _learned_names(path: Path, table: SeriesTable, columns: list[str], learned: Learned) -> tuple[str, ...] | None:
+    """What the columns of values were called in the file that was learned; None where it was of another kind."""
     if table.series_column:
-        return as_channels(path, columns, learned.channel_names, others, note) if learned.channel_names else columns
+        return learned.channel_names
     if learned.channel_names and set(learned.channel_names) <= set(columns):
         raise UserError(f"{path}: {shown(learned.channel_names)} were learned as channels of a table with a row a "
                         f"time. Name the column that says which series a row belongs to (data.series_column).")
-    return as_times(path, columns, learned.value_columns, others, note) if learned.value_columns else columns
+    return learned.value_columns
 
 
 def _header(path: Path) -> list[str]:
@@ -106,9 +105,10 @@ class _Rows:
     columns: list[str]
     """Of values."""
     others: list[str]
-    """Kept beside the series."""
     guessed: bool
     """Whether nobody named the columns of values."""
+    labelled: bool
+    """Of examples there may be no others but an index; else the others are kept beside the series."""
     note: Note
 
     def cells(self, *further: str) -> Iterator[tuple[str, object, list, list]]:
@@ -125,14 +125,23 @@ class _Rows:
         return numbers(cells, lambda number: f"{where}, column '{self.columns[number]}'",
                        " Or name the columns of values in data.value_columns." * self.guessed)
 
-    def signals(self, values: list[np.ndarray], series: Iterable[Sequence[int]] = ()) -> tuple[np.ndarray, list[str]]:
+    def signals(self, values: list[np.ndarray], others: list[list], series: Iterable[Sequence[int]] = ()
+                ) -> tuple[np.ndarray, list[str]]:
         """float64 (rows, columns), and the columns' names: without those that only count the rows."""
         table, columns = np.stack(values) if values else np.empty((0, len(self.columns))), self.columns
         if self.guessed:
             columns, told = signals(dict(zip(columns, table.T, strict=True)), "data.value_columns", series)
             table = table[:, [self.columns.index(name) for name in columns]]
-            for line in told:
-                self.note(f"{self.path}: {line}")
+        elif self.labelled:
+            beside = {name: [row[number] for row in others] for number, name in enumerate(self.others)}
+            kept, told = signals({**beside, **dict.fromkeys(columns, ())}, "data.value_columns", series)
+            if strange := [name for name in kept if name in beside]:
+                raise other_columns(self.path, [], [*strange, *columns], columns)
+        else:
+            told = [f"{shown(self.others)} {'are' if len(self.others) > 1 else 'is'} no value that was learned: kept "
+                    f"beside the answers"] * bool(self.others)
+        for line in told:
+            self.note(f"{self.path}: {line}")
         return table, columns
 
     def beside(self, labels: list, others: list[list]) -> dict[str, list]:
@@ -147,7 +156,7 @@ class _Rows:
             labels.append(label)
             places.append(where)
             others.append(beside)
-        values, columns = self.signals(values)
+        values, columns = self.signals(values, others)
         return FileSeries(list(values[:, None]), labels,
                           [f"{where}, column '{self.table.label_column}'" for where in places],
                           lambda i, channel, t: f"{places[i]}, column '{columns[t]}'",
@@ -178,7 +187,7 @@ class _Rows:
             for line in check_times(table.time_column, times, places, rows):
                 self.note(f"{self.path}: {line}")
         members = list(rows.values())
-        values, columns = self.signals(values, members)
+        values, columns = self.signals(values, others, members)
         labels = [labels[own[0]] for own in members]
         return FileSeries([values[own].T for own in members], labels,
                           [f"{places[own[0]]}, column '{table.label_column}'" for own in members],
