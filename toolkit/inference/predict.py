@@ -1,4 +1,4 @@
-"""What a fine-tuned classifier answers to a file: texts through transformers' own pipeline, or series."""
+"""What a fine-tuned model answers to a file, of texts or of series."""
 
 import sys
 from collections.abc import Iterator
@@ -12,10 +12,10 @@ from transformers import PreTrainedConfig
 from toolkit.data.series.dataset import z_normalise
 from toolkit.data.series.readers import read_values
 from toolkit.data.series.tables import SeriesTable
-from toolkit.data.text.labelled import read_texts
 from toolkit.errors import UserError
 from toolkit.hub import checkpoint_directory
-from toolkit.models.load import checkpoint_config, load_checkpoint_tokenizer, load_weights
+from toolkit.inference.text_answers import answers_of_file
+from toolkit.models.load import checkpoint_config, load_weights
 from toolkit.models.registry import is_classifier, model_class
 
 
@@ -39,16 +39,18 @@ Answers = Iterator[tuple[dict[str, float], dict]]
 
 
 def predict(settings: PredictConfig) -> pd.DataFrame:
-    """A row an input: label, decision where there is a threshold, the probability of every class; the text, or the
-    number of the series, counted from 0.
+    """A row an input: the columns of `answers_table`; then all of the file's, or the number of the series, counted
+    from 0.
     """
     shape = checkpoint_config(settings.model)
     if not is_classifier(shape):
         raise UserError(f"{settings.model}: is a {', '.join(shape.architectures or ['model'])}, not a classifier. "
                         f"Fine-tune it first: make finetune-text, make finetune-series.")
-    answers = of_series if model_class(shape).main_input_name == "values" else of_texts
+    if model_class(shape).main_input_name != "values":
+        return answers_of_file(settings.model, shape, settings.file, settings.text_column, settings.text_pair_column,
+                               settings.batch_size)
     rows = []
-    for by_label, shown in answers(settings, shape):
+    for by_label, shown in of_series(settings, shape):
         row = {"label": max(by_label, key=by_label.get)}
         if threshold := getattr(shape, "decision_threshold", None):
             positive = threshold["label"]
@@ -57,16 +59,6 @@ def predict(settings: PredictConfig) -> pd.DataFrame:
             row["decision"] = positive if called else max(others, key=others.get)
         rows.append(row | {f"p({name})": by_label[name] for name in shape.id2label.values()} | shown)
     return pd.DataFrame(rows)
-
-
-def of_texts(settings: PredictConfig, shape: PreTrainedConfig) -> Answers:
-    texts = read_texts(settings.file, settings.text_column, settings.text_pair_column)
-    classify = transformers.pipeline("text-classification", model=str(checkpoint_directory(settings.model)),
-                                     tokenizer=load_checkpoint_tokenizer(settings.model))
-    inputs = [{"text": text, "text_pair": pair} if pair is not None else text for text, pair in texts]
-    answers = classify(inputs, top_k=None, truncation=True, batch_size=settings.batch_size)
-    for (text, _), scores in zip(texts, answers, strict=True):
-        yield {answer["label"]: answer["score"] for answer in scores}, {"text": text}
 
 
 def of_series(settings: PredictConfig, shape: PreTrainedConfig) -> Answers:

@@ -5,7 +5,7 @@ from transformers import PreTrainedTokenizerBase
 
 from toolkit.data import counter
 from toolkit.data.text.examples import LabelledText
-from toolkit.data.text.labelled import LongTexts
+from toolkit.data.text.labelled import LongTexts, shortened
 from toolkit.data.text.text_input import TextInput, pad_id
 from toolkit.errors import UserError
 
@@ -91,7 +91,9 @@ def _tokenise(data: LabelledText, tokenizer: PreTrainedTokenizerBase, reading: T
     ids, types, cut = [], [], 0
     for start in range(0, len(data), _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
-        encoded = tokenizer(data.texts[part], data.pairs[part] if pairs else None, verbose=False,
+        texts, seconds = ([shortened(text, limit, reading.long_texts) for text in side[part]] if side else None
+                          for side in (data.texts, data.pairs))
+        encoded = tokenizer(texts, seconds, verbose=False,
                             split_special_tokens=reading.split_special_tokens)
         for row, tokens in enumerate(encoded["input_ids"]):
             kinds = encoded["token_type_ids"][row] if "token_type_ids" in encoded else None
