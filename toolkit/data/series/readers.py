@@ -53,7 +53,9 @@ def read_values(path: str | Path, missing: Missing = "refuse", table: SeriesTabl
     found = _found(path, table, learned, False, note)
     values, observed = _checked(path, found, missing, note)
     names = Learned(found.channel_names, found.value_columns, normalisation="none")
-    return SeriesDataset(values, np.zeros(len(values), np.int64), ("",), observed, learned=names), found.beside
+    beside = {name: cells for name, cells in found.beside.items() if cells is not found.labels
+              or not all(map(_is_missing, cells))}
+    return SeriesDataset(values, np.zeros(len(values), np.int64), ("",), observed, learned=names), beside
 
 
 def _found(path: Path, table: SeriesTable, learned: Learned | None, labelled: bool, note: Note) -> FileSeries:
@@ -130,7 +132,11 @@ def _refuse(found: FileSeries, wrong: list[np.ndarray], what: str, remedy: str) 
 def _labels(path: Path, found: FileSeries, label_names: Sequence[str] | None, note: Note
             ) -> tuple[np.ndarray, tuple[str, ...]]:
     for cell, place in zip(found.labels, found.places, strict=True):
-        if cell is None or cell != cell or (isinstance(cell, str) and cell.strip() in ("", "?")):
+        if _is_missing(cell):
             raise UserError(f"{place}: the label is missing. Fill it in, or remove the series.")
     known = None if label_names is None else tuple(label_names)
     return numbered(found.labels, found.places, "label", known, str(path), note)
+
+
+def _is_missing(label: object) -> bool:
+    return label is None or label != label or (isinstance(label, str) and label.strip() in ("", "?"))
