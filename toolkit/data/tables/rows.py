@@ -20,9 +20,24 @@ def read_rows(source: str, role: str, keys: dict[str, str], section: str = "data
     keys: column → what names it in the caller's configuration; role: what names the source there; section: what both
     begin with.
     """
+    for place, record in _records(source, role, keys, section, list(keys)):
+        yield place, [record[column] for column in keys]
+
+
+def whole_rows(source: str, role: str, keys: dict[str, str], section: str = "data."
+               ) -> Iterator[tuple[str, dict[str, object]]]:
+    """(where it stands, every column of it as it stands) of every row; those in `keys` are there. A column of a .csv
+    or .tsv that has no name is called as pandas calls it, `Unnamed: 0`, by its number.
+    """
+    yield from _records(source, role, keys, section, None)
+
+
+def _records(source: str, role: str, keys: dict[str, str], section: str, wanted: list[str] | None
+             ) -> Iterator[tuple[str, dict[str, object]]]:
+    """wanted: the columns that are read where a kind of file can read some alone; None: all of them."""
     keys, option = {column: section + key if key else "" for column, key in keys.items()}, section + role
     if source.startswith("hub:"):
-        yield from _hub_rows(source, role, keys, option)
+        yield from _hub_rows(source, role, keys, option, wanted)
         return
     readers = {".tsv": _table_rows, ".csv": _table_rows, ".jsonl": _json_rows, ".parquet": _parquet_rows}
     for part in list_parts(source, option):
@@ -30,19 +45,21 @@ def read_rows(source: str, role: str, keys: dict[str, str], section: str = "data
         if kind not in readers:
             raise UserError(f"{part.path or source}: texts with labels are read from .tsv, .csv, .jsonl or .parquet "
                             f"files and from data sets on the hub ({option}).")
-        yield from readers[kind](part.path, keys)
+        yield from readers[kind](part.path, keys, wanted)
 
 
-def _table_rows(path: Path, keys: dict[str, str]) -> Iterator[tuple[str, list]]:
+def _table_rows(path: Path, keys: dict[str, str], wanted: list[str] | None) -> Iterator[tuple[str, dict]]:
     rows = read_table_rows(path, Reading())
     _, header = next(rows)
+    if wanted is None:
+        header = [name or f"Unnamed: {number}" for number, name in enumerate(header)]
     _need(keys, header, str(path))
-    columns = [header.index(column) for column in keys]
+    columns = [(name, header.index(name)) for name in wanted or header]
     for line, row in rows:
-        yield f"{path}, line {line}", [row[column] for column in columns]
+        yield f"{path}, line {line}", {name: row[column] for name, column in columns}
 
 
-def _json_rows(path: Path, keys: dict[str, str]) -> Iterator[tuple[str, list]]:
+def _json_rows(path: Path, keys: dict[str, str], wanted: list[str] | None) -> Iterator[tuple[str, dict]]:
     for number, line in read_lines(path, Reading()):
         if line.strip():
             place = f"{path}, line {number}"
@@ -53,10 +70,10 @@ def _json_rows(path: Path, keys: dict[str, str]) -> Iterator[tuple[str, list]]:
             if not isinstance(record, dict):
                 raise UserError(f"{place}: is {type(record).__name__}. One object a line was expected.")
             _need(keys, record, place)
-            yield place, [record[column] for column in keys]
+            yield place, record
 
 
-def _parquet_rows(path: Path, keys: dict[str, str]) -> Iterator[tuple[str, list]]:
+def _parquet_rows(path: Path, keys: dict[str, str], wanted: list[str] | None) -> Iterator[tuple[str, dict]]:
     import pyarrow
     from pyarrow import parquet
 
@@ -66,11 +83,11 @@ def _parquet_rows(path: Path, keys: dict[str, str]) -> Iterator[tuple[str, list]
     try:
         with parquet.ParquetFile(path) as file:
             _need(keys, file.schema_arrow.names, str(path))
-            for batch in file.iter_batches(batch_size=64, columns=list(keys)):
-                columns = [batch.column(column) for column in keys]
-                for row in zip(*columns, strict=True):
+            for batch in file.iter_batches(batch_size=64, columns=wanted):
+                for row in zip(*batch.columns, strict=True):
                     number += 1
-                    yield f"{path}, row {number}", [cell.as_py() for cell in row]
+                    yield f"{path}, row {number}", {name: cell.as_py() for name, cell
+                                                    in zip(batch.schema.names, row, strict=True)}
     except UnicodeDecodeError as error:
         raise UserError(f"{path}, row {number}: not valid UTF-8 at byte {error.start}. Convert it.") from None
     except (pyarrow.ArrowException, OSError) as error:
@@ -93,7 +110,8 @@ def hub_splits(name: str) -> dict:
         return dict(builder.as_streaming_dataset())
 
 
-def _hub_rows(source: str, role: str, keys: dict[str, str], option: str) -> Iterator[tuple[str, list]]:
+def _hub_rows(source: str, role: str, keys: dict[str, str], option: str, wanted: list[str] | None
+              ) -> Iterator[tuple[str, dict]]:
     name, _, split = source.partition("#")
     splits = hub_splits(name)
     split = split or next((own for own in SPLITS[role] if own in splits), role)
@@ -107,7 +125,7 @@ def _hub_rows(source: str, role: str, keys: dict[str, str], option: str) -> Iter
             for number, record in enumerate(rows, 1):
                 place = f"{name}#{split}, row {number}"
                 _need(keys, record, place)
-                yield place, [_named(record[column], features.get(column)) for column in keys]
+                yield place, {column: _named(record[column], features.get(column)) for column in wanted or record}
     finally:  # pyarrow's reader, left open, can hang Python at its exit (apache/arrow#45214)
         if rows is not None:
             rows.close()

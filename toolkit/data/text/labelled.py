@@ -1,15 +1,15 @@
 """Texts with labels, out of files and hub data sets. What is wrong is refused by line, what is decided is counted."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from toolkit.data.tables.labels import LabelSpec, Note, read_labels, refuse
-from toolkit.data.tables.rows import SPLITS, hub_splits, read_rows
+from toolkit.data.tables.rows import SPLITS, hub_splits, read_rows, whole_rows
 from toolkit.data.tables.sources import Reading, file_kind, read_lines
 from toolkit.data.text.documentation_task import documentation_splits
 from toolkit.data.text.examples import LabelledText, split_off
@@ -44,6 +44,17 @@ class TextDataSection(LabelSpec):
     long_texts: LongTexts = "windows"
     """Of a text longer than the model has positions: windows that are pooled together, the head alone, or half head and
     half tail (Sun et al. 2019)."""
+
+
+class TextRow(NamedTuple):
+    """A row of texts without labels, or whose labels are not read."""
+
+    place: str
+    """Such as `my.csv, line 3`."""
+    text: str
+    pair: str | None
+    columns: dict[str, object]
+    """All of them as they stand, in the file's order."""
 
 
 def load_data(data: TextDataSection, note: Note = lambda line: None) -> tuple[LabelledText, LabelledText, LabelledText]:
@@ -109,14 +120,23 @@ def read_texts(source: str, text_column: str = "text", text_pair_column: str = "
     """(text, second text or None) of every row of a source, or of every line of a .txt file. option: what the caller
     names the source by.
     """
+    return [(row.text, row.pair) for row in text_rows(source, text_column, text_pair_column, option)]
+
+
+def text_rows(source: str, text_column: str = "text", text_pair_column: str = "", option: str = "file"
+              ) -> Iterator[TextRow]:
+    """Every row of a source, or every line of a .txt file that is not blank, with all that stands in it."""
     if file_kind(Path(source)) == ".txt":
         if text_pair_column:
             raise UserError(f"{source}: a .txt file has no columns, so no '{text_pair_column}'. Leave it out.")
-        return [(line.strip(), None) for _, line in read_lines(Path(source), Reading()) if line.strip()]
+        for number, line in read_lines(Path(source), Reading()):
+            if text := line.strip():
+                yield TextRow(f"{source}, line {number}", text, None, {"text": text})
+        return
     keys = {text_column: "text_column"} | ({text_pair_column: "text_pair_column"} if text_pair_column else {})
-    return [(texts[0], texts[1] if text_pair_column else None) for texts in (
-        [_checked_text(cell, place, column, "") for cell, column in zip(row, keys, strict=True)]
-        for place, row in read_rows(source, option, keys, ""))]
+    for place, columns in whole_rows(source, option, keys, ""):
+        texts = [_checked_text(columns[column], place, column, "") for column in keys]
+        yield TextRow(place, texts[0], texts[1] if text_pair_column else None, columns)
 
 
 # --- what is asked for, and what is told --------------------------------------------------------------------------
