@@ -51,9 +51,7 @@ def _found(path: Path, table: SeriesTable, note: Note) -> FileSeries:
         raise UserError(f"{path}: no such file. Give a .ts, .tsv, .arff, .csv or .parquet file.")
     kind = file_kind(path)
     if kind in (".csv", ".parquet"):
-        found, notes = read_table(path, table)
-        for line in notes:
-            note(f"{path}: {line}")
+        found = read_table(path, table, note)
     elif path.suffix.lower() in (".ts", ".arff"):
         found = read_through_aeon(path)
     elif path.suffix.lower() == ".tsv":

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from toolkit.data.series.archives import FileSeries, numbers
+from toolkit.data.tables.labels import Note
 from toolkit.data.tables.rows import read_rows
 from toolkit.data.tables.sources import COMPRESSIONS, Reading, file_kind, read_table_rows
 from toolkit.data.tables.time_table import check_times
@@ -25,11 +26,13 @@ class SeriesTable:
     """Of a table with a row a time: numbers or ISO 8601 dates, rising within each series. Empty: rows are in order."""
     value_columns: list[str] = field(default_factory=list)
     """Values in order of time or, of a table with a row a time, one column a channel. Empty: all other columns."""
+    encoding: str = ""
+    """Of a .csv that is not UTF-8 and has no byte-order mark: latin-1, cp1252, …"""
 
 
-def read_table(path: Path, table: SeriesTable) -> tuple[FileSeries, list[str]]:
-    """A .csv (plain, .gz or .zst) or .parquet file with a header, and what a user should know about its times."""
-    header = _header(path)
+def read_table(path: Path, table: SeriesTable, note: Note) -> FileSeries:
+    """A .csv (plain, .gz or .zst) or .parquet file with a header. note: is told how it is written, and of its times."""
+    header = _header(path, table)
     named = {table.label_column: "label_column", table.series_column: "series_column", table.time_column: "time_column"}
     named.pop("", None)
     columns = table.value_columns or [name for name in header if name not in named]
@@ -46,13 +49,15 @@ def read_table(path: Path, table: SeriesTable) -> tuple[FileSeries, list[str]]:
         if table.time_column:
             raise UserError(f"data.time_column is '{table.time_column}', but data.series_column is empty. Name the "
                             f"column that says which series a row belongs to.")
-        return _wide(path, table, columns), []
-    return _long(path, table, columns)
+        return _wide(path, table, columns, note)
+    return _long(path, table, columns, note)
 
 
-def _header(path: Path) -> list[str]:
+def _header(path: Path, table: SeriesTable) -> list[str]:
     if file_kind(path) == ".csv":
-        return next(read_table_rows(path, Reading()))[1]
+        named = [*filter(None, [table.label_column, table.series_column, table.time_column]), *table.value_columns]
+        reading = Reading(encoding=table.encoding, encoding_key="data.encoding")
+        return next(read_table_rows(path, reading, named))[1]
     import pyarrow
     from pyarrow import parquet
 
@@ -65,16 +70,18 @@ def _header(path: Path) -> list[str]:
                         f"it again.") from None
 
 
-def _rows(path: Path, table: SeriesTable, columns: list[str]) -> Iterator[tuple[str, object, list]]:
+def _rows(path: Path, table: SeriesTable, columns: list[str], note: Note) -> Iterator[tuple[str, object, list]]:
     """Where a row stands, its label (None without a column of labels), and its cells in `columns`."""
     labels = [table.label_column] if table.label_column else []
-    for where, cells in read_rows(str(path), "train", dict.fromkeys([*labels, *columns], "")):
+    reading = Reading(encoding=table.encoding, encoding_key="data.encoding", note=note)
+    for where, cells in read_rows(str(path), "train", dict.fromkeys([*labels, *columns], ""), "data.", reading,
+                                  [name for name in columns if name != table.series_column]):
         yield where, cells[0] if labels else None, cells[len(labels):]
 
 
-def _wide(path: Path, table: SeriesTable, columns: list[str]) -> FileSeries:
+def _wide(path: Path, table: SeriesTable, columns: list[str], note: Note) -> FileSeries:
     series, labels, places = [], [], []
-    for where, label, cells in _rows(path, table, columns):
+    for where, label, cells in _rows(path, table, columns, note):
         series.append(numbers(cells, lambda t, where=where: f"{where}, column '{columns[t]}'")[None])
         labels.append(label)
         places.append(where)
@@ -82,11 +89,11 @@ def _wide(path: Path, table: SeriesTable, columns: list[str]) -> FileSeries:
                       lambda i, channel, t: f"{places[i]}, column '{columns[t]}'")
 
 
-def _long(path: Path, table: SeriesTable, columns: list[str]) -> tuple[FileSeries, list[str]]:
+def _long(path: Path, table: SeriesTable, columns: list[str], note: Note) -> FileSeries:
     wanted = [table.series_column, *filter(None, [table.time_column]), *columns]
     rows: dict[str, list[int]] = {}  # series → its rows
     places, labels, times, values = [], [], [], []
-    for where, label, (name, *cells) in _rows(path, table, wanted):
+    for where, label, (name, *cells) in _rows(path, table, wanted, note):
         name = "" if name is None else str(name).strip()
         if not name:
             raise UserError(f"{where}, column '{table.series_column}': is empty. Say which series the row belongs to.")
@@ -100,9 +107,10 @@ def _long(path: Path, table: SeriesTable, columns: list[str]) -> tuple[FileSerie
         places.append(where)
         labels.append(label)
         values.append(numbers(cells, lambda c, where=where: f"{where}, column '{columns[c]}'"))
-    notes = check_times(table.time_column, times, places, rows) if table.time_column else []
+    for line in check_times(table.time_column, times, places, rows) if table.time_column else ():
+        note(f"{path}: {line}")
     members = list(rows.values())
     return FileSeries([np.stack([values[row] for row in own], axis=1) for own in members],
                       [labels[own[0]] for own in members],
                       [f"{places[own[0]]}, column '{table.label_column}'" for own in members],
-                      lambda i, channel, t: f"{places[members[i][t]]}, column '{columns[channel]}'"), notes
+                      lambda i, channel, t: f"{places[members[i][t]]}, column '{columns[channel]}'")

@@ -55,10 +55,11 @@ class Reading:
     note: Callable[[str], None] = field(default=lambda line: None, compare=False)
     """Is told how tables are written, where that is not the usual."""
 
-    def or_replace(self) -> str:
-        """The remedies beside repairing the file, in the caller's words."""
-        named = f", or name its encoding ({self.encoding_key}, for instance latin-1)" if self.encoding_key else ""
-        return named + (f", or set {self.section}errors to replace" if self.section else "")
+    def or_replace(self, encoding: str = "") -> str:
+        """The remedies beside repairing the file, in the caller's words; encoding: what the file's could be."""
+        named = f", or name its encoding ({self.encoding_key}, for instance {encoding})"
+        return (named if self.encoding_key and encoding else "") + (
+            f", or set {self.section}errors to replace" if self.section else "")
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,7 @@ def _next_line(path: Path, file: BinaryIO | io.TextIOWrapper, number: int, encod
         line = file.readline(LONGEST + 1)
     except UnicodeError as error:
         raise UserError(f"{path}: not valid {encoding} at or below line {number} "
-                        f"({getattr(error, 'reason', error)}). Convert it{reading.or_replace()}.") from None
+                        f"({getattr(error, 'reason', error)}). Convert it{reading.or_replace('cp1252')}.") from None
     if isinstance(line, bytes):
         return line
     if reading.errors == "replace" and "\ufffd" in line:
@@ -197,8 +198,9 @@ def _decode(line: bytes, path: Path, number: int, offset: int, reading: Reading)
     replace = reading.errors == "replace"
     if b"\0" in line:
         if not replace:
+            wide = "utf-16-le" if 3 * line.count(0) > len(line) else ""
             raise UserError(f"{path}: looks binary (a NUL byte at offset {offset + line.index(0)}). Give plain UTF-8 "
-                            f"text{reading.or_replace()}.")
+                            f"text{reading.or_replace(wide)}.")
         reading.counts["replaced_characters"] += line.count(0)
         line = line.replace(b"\0", "\ufffd".encode())
     try:
@@ -206,7 +208,7 @@ def _decode(line: bytes, path: Path, number: int, offset: int, reading: Reading)
     except UnicodeDecodeError as error:
         if not replace:
             raise UserError(f"{path}: not valid UTF-8 at byte {offset + error.start} (line {number}). Convert it, for "
-                            f"instance with `iconv -f latin1 -t utf-8`{reading.or_replace()}.") from None
+                            f"instance with `iconv -f latin1 -t utf-8`{reading.or_replace('latin-1')}.") from None
         return replaced(line, reading)
 
 

@@ -240,12 +240,16 @@ def _own_validation(train: LabelledText, data: TextDataSection, note: Note) -> t
 
 
 def _tell_of_absent_classes(parts: Sequence[LabelledText], note: Note) -> None:
-    if parts[0].task == "classification":
-        for role, part in zip(("train", "validation", "test"), parts, strict=True):
+    for role, part in zip(("train", "validation", "test"), parts, strict=True):
+        if part.task == "classification":
             absent = np.setdiff1d(np.arange(part.classes), part.labels)
-            if len(absent):
-                note(f"{role}: has no example of {len(absent)} classes: "
-                     f"{', '.join(part.label_names[label] for label in absent[:10])}")
+        elif part.task == "multi-label" and role != "train":  # of train, `_check_train` tells
+            absent = np.flatnonzero(~part.labels.any(0))
+        else:
+            continue
+        if len(absent):
+            note(f"{role}: has no example of {len(absent)} classes: "
+                 f"{', '.join(part.label_names[label] for label in absent[:10])}{', …' * (len(absent) > 10)}")
 
 
 def _tell_of_duplicates(parts: Sequence[LabelledText], note: Note) -> None:
