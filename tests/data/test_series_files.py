@@ -257,7 +257,7 @@ def test_errors_of_columns(tmp_path):
           table=SeriesTable(series_column="series", time_column="tme"))
     fails(tmp_path, "x.csv", text, r"column 'label' is there, or named, twice",
           table=SeriesTable(series_column="series", value_columns=["v", "label"]))
-    fails(tmp_path, "x.csv", text.replace("v,", "time,"), "column 'time' is there, or named, twice", table=LONG)
+    fails(tmp_path, "x.csv", text.replace("v,", "time,"), "column 'time' stands there twice", table=LONG)
     fails(tmp_path, "x.csv", "label\nx\n", "x.csv: has no column of values beside label")
     with pytest.raises(UserError, match="data.time_column is 'time', but data.series_column is empty"):
         read_series(write(tmp_path, "x.csv", text), table=SeriesTable(time_column="time"))

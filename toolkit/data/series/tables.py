@@ -29,6 +29,11 @@ class SeriesTable:
     value_columns: list[str] = field(default_factory=list)
     """Values in order of time or, of a table with a row a time, one column a channel. Empty: all other columns, but
     for such as have no name of their own or count the rows; of a test or new file, those that were learned."""
+    encoding: str = ""
+    """Of a .csv that is not UTF-8 and has no byte-order mark: latin-1, cp1252, …"""
+
+    def reading(self, note: Note = lambda line: None) -> Reading:
+        return Reading(encoding=self.encoding, encoding_key="data.encoding", note=note)
 
 
 def read_table(path: Path, table: SeriesTable, learned: Learned | None, labelled: bool, note: Note) -> FileSeries:
@@ -38,7 +43,7 @@ def read_table(path: Path, table: SeriesTable, learned: Learned | None, labelled
     labelled: whether there must be labels; else there may be none, and further columns are kept beside the series.
     note: is told what a user should know about columns and times.
     """
-    header = _header(path)
+    header = _header(path, table)
     if not labelled and table.label_column and table.label_column not in header:
         note(f"{path}: has no column '{table.label_column}' (data.label_column); its series are taken as unlabelled")
         table = replace(table, label_column="")
@@ -81,9 +86,10 @@ def _learned_names(path: Path, table: SeriesTable, columns: list[str], learned: 
     return learned.value_columns
 
 
-def _header(path: Path) -> list[str]:
+def _header(path: Path, table: SeriesTable) -> list[str]:
     if file_kind(path) in (".csv", ".tsv"):
-        return next(read_table_rows(path, Reading()))[1]
+        named = [*filter(None, [table.label_column, table.series_column, table.time_column]), *table.value_columns]
+        return next(read_table_rows(path, table.reading(), named))[1]
     import pyarrow
     from pyarrow import parquet
 
@@ -117,8 +123,10 @@ class _Rows:
         """
         labels = [self.table.label_column] if self.table.label_column else []
         first, second = len(labels), len(labels) + len(self.others)
-        for where, cells in read_rows(str(self.path), "train", dict.fromkeys(
-                [*labels, *self.others, *further, *self.columns], "")):
+        asked = [*labels, *self.others, *further, *self.columns]
+        numbers = {*self.columns, *filter(None, [self.table.time_column])}
+        for where, cells in read_rows(str(self.path), "train", dict.fromkeys(asked, ""), "data.",
+                                      self.table.reading(self.note), numbers):
             yield where, cells[0] if labels else None, cells[first:second], cells[second:]
 
     def values(self, where: str, cells: list) -> np.ndarray:
