@@ -11,6 +11,7 @@ from toolkit.data.series.splits import SeriesDataSection, load_splits
 from toolkit.data.series.tables import SeriesTable
 from toolkit.experiments.series import CompareSeriesConfig, LabelledSet, new_model
 from toolkit.inference.predict import PredictConfig, predict
+from toolkit.inference.series_answers import answer_series
 from toolkit.models.series.patches import SeriesForClassification
 from toolkit.run.directory import Run
 from toolkit.tasks.classification import FineTuningConfig, fine_tune
@@ -165,6 +166,17 @@ def test_what_the_file_says_of_a_series_is_kept(files, fitted, capsys):
     told = capsys.readouterr().err
     assert "ward is no value that was learned: kept beside the answers" in told
     assert "15 series, 2 channels" in told and "of heart, breath" in told and "values are missing" in told
+
+
+def test_arrays_are_answered_as_files_are(files, fitted, tmp_path):
+    test = load_splits(section(files, "uneven", "none"), 0)[2]
+    seen = test.observed
+    table = answer_series(fitted[0] / "model", np.where(seen, test.values, np.nan), seen, batch_size=4)
+    np.testing.assert_allclose(probabilities(table), np.stack(list(fitted[1].values())), atol=1e-5)
+    np.savez(tmp_path / "new.npz", values=np.where(seen, test.values, np.nan), age=np.arange(15))
+    asked_again = asked(fitted[0], tmp_path / "new.npz", wide=True)
+    np.testing.assert_allclose(probabilities(asked_again), probabilities(table), atol=1e-5)
+    assert asked_again["age"].tolist() == asked_again["series"].tolist() == list(range(15))
 
 
 def test_flat_series_and_absent_labels_are_told(files, fitted, tmp_path, capsys):

@@ -55,10 +55,12 @@ def usage(facts: Facts, model: str) -> str:
     if what in ("series", "forecast"):
         values = facts.model
         length = next((values[key] for key in ("context_length", "series_length", "length") if values.get(key)), 128)
-        shape = f"torch.randn(1, {values.get('num_channels', 1)}, {length})  # (series, channels, samples)"
-        answer = ("print(model(values).prediction)  # (series, channels, steps ahead)" if what == "forecast" else
-                  "print(model.config.id2label[model(values).logits.argmax(-1).item()])")
-        return f"import torch\n{load}\nvalues = {shape}\n{answer}"
+        shape = f"randn(1, {values.get('num_channels', 1)}, {length})  # (series, channels, samples)"
+        if what == "series":  # the model's own class reads values that are scaled already
+            return (f"import numpy as np\nfrom toolkit import answer_series\n\nvalues = np.random.{shape}, in the units "
+                    f'of its training file\nprint(answer_series("{model}", values))')
+        return (f"import torch\n{load}\nvalues = torch.{shape}\nprint(model(values).prediction)  # (series, channels, "
+                f"steps ahead)")
     if what == "gpt":
         return f"import torch\n{load}\nprint(model(torch.zeros(1, 1, dtype=torch.long)).logits.shape)"
     return f"{load}\nprint(model)"
