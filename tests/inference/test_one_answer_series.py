@@ -113,6 +113,17 @@ def test_the_test_file_is_answered_as_it_was_scored(files, tmp_path, accelerator
     np.testing.assert_allclose(logits.softmax(-1), truth, atol=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", SHAPES)
+@pytest.mark.parametrize("kind", ["even", "uneven", "wide"])
+@pytest.mark.parametrize("normalisation", ["series", "train", "none"])
+@pytest.mark.parametrize("settings", [{}, {"pooling": "layers"}, {"channels": "independent"}, {"instance_norm": True},
+                                      {"embedding": "convolution"}], ids=str)
+def test_every_combination(files, tmp_path, accelerator, backbone, kind, normalisation, settings):
+    test_the_test_file_is_answered_as_it_was_scored(files, tmp_path, accelerator, backbone, kind, normalisation,
+                                                    settings)
+
+
 @pytest.mark.parametrize("arm", ["random", "no-attention", "mlp", "lstm", "lstm-location", "bigru-additive"])
 def test_models_of_comparisons_answer_as_they_were_scored(files, tmp_path, accelerator, arm):
     parts = load_splits(section(files, "uneven", "train"), 0)
@@ -164,7 +175,7 @@ def test_what_the_file_says_of_a_series_is_kept(files, fitted, capsys):
     assert table["id"].tolist() == [f"patient {number}" for number in range(15)]
     assert table["ward"].tolist()[:2] == ["west", "east"] and table["input_label"].tolist()[:3] == list(NAMES)
     told = capsys.readouterr().err
-    assert "ward is no value that was learned: kept beside the answers" in told
+    assert "ward is no value that was learned: left out; what is the same all through a series is kept" in told
     assert "15 series, 2 channels" in told and "of heart, breath" in told and "values are missing" in told
 
 

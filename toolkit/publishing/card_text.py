@@ -57,8 +57,8 @@ def usage(facts: Facts, model: str) -> str:
         length = next((values[key] for key in ("context_length", "series_length", "length") if values.get(key)), 128)
         shape = f"randn(1, {values.get('num_channels', 1)}, {length})  # (series, channels, samples)"
         if what == "series":  # the model's own class reads values that are scaled already
-            return (f"import numpy as np\nfrom toolkit import answer_series\n\nvalues = np.random.{shape}, in the units "
-                    f'of its training file\nprint(answer_series("{model}", values))')
+            return (f"import numpy as np\nfrom toolkit import answer_series\n\nvalues = np.random.{shape}, in the "
+                    f'units of its training file\nprint(answer_series("{model}", values))')
         return (f"import torch\n{load}\nvalues = torch.{shape}\nprint(model(values).prediction)  # (series, channels, "
                 f"steps ahead)")
     if what == "gpt":
