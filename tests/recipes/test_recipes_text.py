@@ -95,8 +95,8 @@ def test_every_kind_of_label_is_learned(checkpoints, tables, tmp_path, accelerat
     page = (tmp_path / "run/bert-report.html").read_text()
     assert "Worst errors" in page and "Scores on the test set" in page and page.count("data:image/png;base64,") >= 2
     validation = json.loads((kept(tmp_path / "run") / "result.json").read_text())["validation"]
-    records = [record for record in read_metrics(kept(tmp_path / "run") / "metrics.jsonl") if "eval_criterion" in record]
-    best = min(records, key=lambda record: record["eval_criterion"])
+    evaluated = [each for each in read_metrics(kept(tmp_path / "run") / "metrics.jsonl") if "eval_criterion" in each]
+    best = min(evaluated, key=lambda record: record["eval_criterion"])
     assert validation["loss"] == pytest.approx(best["eval_loss"], rel=0.05) and validation["steps"] == 150
 
 
