@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from toolkit.data.tables.dialect import as_float_reads, find_dialect
+from toolkit.data.tables.dialect import as_float_reads, find_dialect, without_hint
 from toolkit.errors import UserError, did_you_mean
 
 BUILT_IN = ("python-docs", "python-source")
@@ -236,7 +236,7 @@ def read_table_rows(path: Path, reading: Reading, names: Collection[str] = (),
         raise UserError(f"{path}, {error}") from None
     for told in dialect.notes:
         reading.note(f"{path}: {told}")
-    reader = dialect.reader(line for _, line in read_lines(path, reading))
+    reader = dialect.reader(without_hint(line for _, line in read_lines(path, reading)))
     header, converted, start = None, [], 1
     while True:
         try:
@@ -244,8 +244,12 @@ def read_table_rows(path: Path, reading: Reading, names: Collection[str] = (),
         except StopIteration:
             break
         except csv.Error as error:
-            raise UserError(f"{path}, line {start}: cannot be read as a table ({str(error).split(' - ')[0]}). Quote "
-                            f"the cell, or take out what does not belong into it.") from None
+            what = str(error).split(" - ")[0]
+            if what.startswith("new-line"):
+                raise UserError(f"{path}, line {start}: lines end with a carriage return alone, or one stands within a "
+                                f"cell that is not quoted. Convert it: `tr '\\r' '\\n'`.") from None
+            raise UserError(f"{path}, line {start}: cannot be read as a table ({what}). Quote the cell, or take out "
+                            f"what does not belong into it.") from None
         if row:
             place = f"{path}, line {start}"
             if header is None:
