@@ -86,6 +86,14 @@ def test_a_missing_column_is_looked_for_among_the_real_ones(tmp_path):
         read_labelled(str(path), TextDataSection())
 
 
+def test_of_many_files_written_alike_it_is_told_once(tmp_path):
+    for number in range(3):
+        write(tmp_path / f"{number}.csv", "text;label\na;b\nc;d\n")
+    told = []
+    read_labelled(str(tmp_path / "*.csv"), TextDataSection(), note=told.append)
+    assert [line for line in told if "parted" in line] == [f"{tmp_path}/0.csv: cells are parted by semicolons"]
+
+
 # --- quotes between tabs ------------------------------------------------------------------------------------------
 
 
