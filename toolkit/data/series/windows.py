@@ -29,6 +29,8 @@ class ForecastDataSection:
     """A .csv, .tsv or .parquet table, one row a time; empty: Mackey-Glass, chaos that can be forecast for a while."""
     generated_rows: int = 5000
     """Of Mackey-Glass, one a unit of time."""
+    encoding: str = ""
+    """Of a .csv or .tsv that is not UTF-8 and has no byte-order mark: latin-1, cp1252, …"""
     time_column: str = "date"
     """ISO 8601 dates or numbers; "" where rows are evenly spaced."""
     target_columns: list[str] = field(default_factory=list)
@@ -84,7 +86,8 @@ def load_forecast_data(section: ForecastDataSection, note: Callable[[str], None]
 
         series = mackey_glass(_TRANSIENT + section.generated_rows)[None, _TRANSIENT:]
         return standardised([series], ("mackey-glass",), section.borders, section.season)
-    table = read_time_table(section.path, section.time_column, section.target_columns, section.missing)
+    table = read_time_table(section.path, section.time_column, section.target_columns, section.missing,
+                            section.encoding)
     for line in table.notes:
         note(f"{section.path}: {line}")
     return standardised([table.values], table.columns, section.borders, section.season,

@@ -10,14 +10,11 @@ from typing import Literal
 
 import numpy as np
 
-from toolkit.data.tables.sources import COMPRESSIONS, Reading, file_kind, read_table_rows
+from toolkit.data.tables.sources import Reading
+from toolkit.data.tables.table_files import Column, column_numbers, read_columns, refuse_unread
 from toolkit.errors import UserError, did_you_mean
 
 Missing = Literal["refuse", "mask"]
-Column = list[str] | np.ndarray
-"""As the file gives it: cells of text, float64 numbers (NaN: none), or datetime64[ns]."""
-
-_NO_VALUE = ("", "na", "n/a", "nan", "null", "none", "?")
 
 
 @dataclass(frozen=True)
@@ -34,37 +31,35 @@ class TimeTable:
 
 
 def read_time_table(path: str | Path, time_column: str = "date", target_columns: Sequence[str] = (),
-                    missing: Missing = "refuse") -> TimeTable:
+                    missing: Missing = "refuse", encoding: str | None = None) -> TimeTable:
     """A .csv, .tsv (plain, .gz or .zst) or .parquet file with a header.
 
     time_column: ISO 8601 dates or numbers, each later than the one before; "" where the rows are evenly spaced.
     target_columns: the channels, in this order; empty: every column that holds numbers.
     missing: what becomes of empty cells, NaN and infinity: refused, or 0 and not observed.
+    encoding: of a .csv or .tsv without a byte-order mark; empty: UTF-8; None where the caller has no such option.
 
     UserError for text among numbers, for missing values unless masked, for times that are not increasing.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file (data.path).")
-    kind = file_kind(path)
-    if kind not in (".csv", ".tsv", ".parquet") or (kind == ".parquet" and path.suffix in COMPRESSIONS):
-        raise UserError(f"{path}: tables over time are read from .csv, .tsv (or .gz, .zst of them) and .parquet files "
-                        f"(data.path).")
-    columns, places = (_read_parquet if kind == ".parquet" else _read_text)(path)
-    if not len(places):
-        raise UserError(f"{path}: has a header and no rows.")
+    notes = []
+    reading = Reading(encoding=encoding or "", encoding_key="" if encoding is None else "data.encoding",
+                      note=lambda line: notes.append(line.removeprefix(f"{path}: ")))
+    named = [*filter(None, [time_column]), *target_columns]
+    columns, places = read_columns(path, named, named if target_columns else (), reading)
     for name, key in [*((name, "target_columns") for name in target_columns),
                       *([(time_column, "time_column")] if time_column else [])]:
         if name not in columns:
             raise UserError(f"{path}: has no column '{name}' (data.{key}).{did_you_mean(name, columns)}")
-    notes = []
     if time_column:
         notes += check_times(time_column, columns[time_column], [f"{path}, {place}" for place in places],
                              {"": np.arange(len(places))})
     names = list(target_columns) or [name for name in columns if name != time_column]
-    numbers = {name: _numbers(path, name, columns[name], places) for name in names}
+    numbers = {name: column_numbers(path, name, columns[name], places) for name in names}
     if not target_columns:
         left_out = [name for name, values in numbers.items() if values is None]
+        for name in left_out:
+            refuse_unread(path, name, columns[name], places)
         numbers = {name: values for name, values in numbers.items() if values is not None}
         if left_out:
             notes.append(f"left out, for they hold no numbers: {', '.join(left_out)}")
@@ -85,59 +80,6 @@ def read_time_table(path: str | Path, time_column: str = "date", target_columns:
         raise UserError(f"{path}, {places[row]}, column '{list(numbers)[channel]}': no finite number; {counts}. Fill "
                         f"them in, or set data.missing to mask.")
     return TimeTable(np.where(observed, values, 0.0), tuple(numbers), observed, (*notes, f"{counts}: masked"))
-
-
-def _read_text(path: Path) -> tuple[dict[str, Column], list[str]]:
-    rows = read_table_rows(path, Reading())
-    header = next(rows)[1]
-    if repeated := [name for name in header if header.count(name) > 1]:
-        raise UserError(f"{path}, line 1: column '{repeated[0]}' stands there twice. Rename one.")
-    lines, cells = [], []
-    for line, row in rows:
-        lines.append(f"line {line}")
-        cells.append(row)
-    return {name: [row[number].strip() for row in cells] for number, name in enumerate(header)}, lines
-
-
-def _read_parquet(path: Path) -> tuple[dict[str, Column], Sequence[str]]:
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        table = parquet.read_table(path)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"{path}: cannot be read as parquet, perhaps cut short ({str(error).splitlines()[0]}). Fetch "
-                        f"it again.") from None
-    columns: dict[str, Column] = {}
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        kinds = pyarrow.types
-        if kinds.is_integer(column.type) or kinds.is_floating(column.type) or kinds.is_decimal(column.type):
-            columns[name] = column.cast(pyarrow.float64(), safe=False).to_numpy()
-        elif kinds.is_timestamp(column.type) or kinds.is_date(column.type):
-            columns[name] = column.cast(pyarrow.timestamp("ns"), safe=False).to_numpy()
-        else:
-            columns[name] = ["" if cell is None else str(cell).strip() for cell in column.to_pylist()]
-    return columns, [f"row {number}" for number in range(1, table.num_rows + 1)]
-
-
-def _numbers(path: Path, name: str, cells: Column, places: Sequence[str]) -> np.ndarray | None:
-    """float64, NaN for no value; None for a column without any number; UserError for text among numbers."""
-    if isinstance(cells, np.ndarray):
-        return cells if cells.dtype == np.float64 and not np.isnan(cells).all() else None
-    try:
-        values = np.asarray(cells, np.float64)
-    except ValueError:
-        values, text = np.full(len(cells), np.nan), None
-        for number, cell in enumerate(cells):
-            if cell.lower() not in _NO_VALUE:
-                try:
-                    values[number] = float(cell)
-                except ValueError:
-                    text = number if text is None else text
-        if text is not None and not np.isnan(values).all():
-            raise UserError(f"{path}, {places[text]}, column '{name}': expected a number, found '{cells[text][:80]}'. "
-                            f"Mend the cell, or leave the column out of data.target_columns.") from None
-    return None if np.isnan(values).all() else values
 
 
 def check_times(column: str, cells: Column | Sequence, places: Sequence[str],
