@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -27,7 +28,9 @@ class SeriesTable:
     value_columns: list[str] = field(default_factory=list)
     """Values in order of time or, of a table with a row a time, one column a channel. Empty: all other columns."""
     encoding: str = ""
-    """Of a .csv that is not UTF-8 and has no byte-order mark: latin-1, cp1252, …"""
+    """Of .csv files that are not UTF-8 and have no byte-order mark: latin-1, cp1252, shift_jis, …"""
+    decimal: Literal["", ",", "."] = ""
+    """Decimal comma or point of numbers in them; empty: found, and refused where it could be either."""
 
 
 def read_table(path: Path, table: SeriesTable, note: Note) -> FileSeries:
@@ -56,7 +59,7 @@ def read_table(path: Path, table: SeriesTable, note: Note) -> FileSeries:
 def _header(path: Path, table: SeriesTable) -> list[str]:
     if file_kind(path) == ".csv":
         named = [*filter(None, [table.label_column, table.series_column, table.time_column]), *table.value_columns]
-        reading = Reading(encoding=table.encoding, encoding_key="data.encoding")
+        reading = Reading(encoding=table.encoding, options="data.")
         return next(read_table_rows(path, reading, named))[1]
     import pyarrow
     from pyarrow import parquet
@@ -73,7 +76,7 @@ def _header(path: Path, table: SeriesTable) -> list[str]:
 def _rows(path: Path, table: SeriesTable, columns: list[str], note: Note) -> Iterator[tuple[str, object, list]]:
     """Where a row stands, its label (None without a column of labels), and its cells in `columns`."""
     labels = [table.label_column] if table.label_column else []
-    reading = Reading(encoding=table.encoding, encoding_key="data.encoding", note=note)
+    reading = Reading(encoding=table.encoding, decimal=table.decimal, options="data.", note=note)
     for where, cells in read_rows(str(path), "train", dict.fromkeys([*labels, *columns], ""), "data.", reading,
                                   [name for name in columns if name != table.series_column]):
         yield where, cells[0] if labels else None, cells[len(labels):]
