@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from toolkit.data.series.readers import read_series
 from toolkit.data.series.tables import SeriesTable
+from toolkit.data.series.windows import ForecastDataSection, load_forecast_data
 from toolkit.data.tables import dialect
 from toolkit.data.tables.rows import read_rows, whole_rows
 from toolkit.data.tables.sources import Reading
@@ -173,6 +174,27 @@ def test_what_can_be_meant_in_two_ways_is_decided_by_other_columns_or_refused(tm
         numbers(tmp_path, ["1,234", "5,678"], ["0.5", "1"], ["0,5", "1"])
 
 
+def test_the_decimal_mark_can_be_named(tmp_path):
+    path = write(tmp_path / "v.csv", "date;volts;watts\n2021-01-01;230,123;1.500\n2021-01-02;229,871;1.250\n")
+    section = ForecastDataSection(path=str(path), borders=[0.5, 0.5, 1])
+    with pytest.raises(UserError, match=r"v\.csv, line 2, column 'volts': '230,123' is 230\.123 or 230123,.* or set "
+                                        r"data\.decimal to ',' or '\.'\.$"):
+        load_forecast_data(section)
+    read = {mark: read_time_table(path, reading=Reading(decimal=mark)).values.tolist() for mark in ",."}
+    assert read == {",": [[230.123, 229.871], [1500, 1250]], ".": [[230123, 229871], [1.5, 1.25]]}
+    with pytest.raises(UserError, match=r"n\.csv, line 2, column 'a': '0,5' looks like a number and cannot be read"):
+        numbers(tmp_path, ["0,5", "1,5"], ["1.5", "2"])
+        read_time_table(tmp_path / "n.csv", "", reading=Reading(decimal="."))
+    path = write(tmp_path / "s.csv", "label;0;1\nx;1,234;2,345\ny;3,456;4,567\n")
+    with pytest.raises(UserError, match=r"s\.csv, line 2, column '0': .*data\.decimal"):
+        read_series(path)
+    np.testing.assert_allclose(read_series(path, table=SeriesTable(decimal=",")).values[0], [[1.234, 2.345]], rtol=1e-6)
+    path = write(tmp_path / "t.csv", "text;label\na;1,234\nb;2,345\n")
+    with pytest.raises(UserError, match=r"t\.csv, line 2, column 'label': .*data\.decimal"):
+        read_labelled(str(path), TextDataSection(task="regression"))
+    assert read_labelled(str(path), TextDataSection(task="regression", decimal=".")).labels.tolist() == [1234, 2345]
+
+
 def test_a_number_otherwise_spelled_below_the_first_rows_is_refused_by_line(tmp_path, monkeypatch):
     monkeypatch.setattr(dialect, "SAMPLE", 20)
     with pytest.raises(UserError, match=r"n\.csv, line 12, column 'a': expected a number with a decimal comma.*'2\.5'"):
@@ -245,9 +267,9 @@ def test_an_encoding_can_be_named_and_is_advised_by_the_callers_own_option(tmp_p
         list(text_rows(str(path)))
     assert "name its encoding" not in str(caught.value) and "iconv" in str(caught.value)
     german = write(tmp_path / "g.csv", "date;Größe\n2021-01-01;1,5\n2021-01-02;2\n".encode("cp1252"))
-    assert read_time_table(german, encoding="cp1252").columns == ("Größe",)
+    assert read_time_table(german, reading=Reading(encoding="cp1252")).columns == ("Größe",)
     with pytest.raises(UserError, match=r"data\.encoding"):
-        read_time_table(german, encoding="")
+        read_time_table(german, reading=Reading(options="data."))
     series = write(tmp_path / "s.csv", "label,0,1\nä,1,2\nb,1,3\n".encode("cp1252"))
     assert read_series(series, table=SeriesTable(encoding="cp1252")).label_names == ("b", "ä")
 

@@ -50,5 +50,8 @@ def test_columns_without_a_name_are_called_by_their_number(tmp_path):
     (tmp_path / "a.csv").write_text(",text,\n0,one,x\n")
     (row,) = text_rows(str(tmp_path / "a.csv"))
     assert row.columns == {"Unnamed: 0": "0", "text": "one", "Unnamed: 2": "x"}
+    (tmp_path / "b.csv").write_text(",Unnamed: 0,text\n0,5,one\n")  # written with its index twice
+    (row,) = text_rows(str(tmp_path / "b.csv"))
+    assert row.columns == {"Unnamed: 0.1": "0", "Unnamed: 0": "5", "text": "one"}
     with pytest.raises(UserError, match=r"a\.csv: has no column 'words' \(text_column\)"):
         list(text_rows(str(tmp_path / "a.csv"), "words"))

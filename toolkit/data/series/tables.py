@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -30,10 +31,12 @@ class SeriesTable:
     """Values in order of time or, of a table with a row a time, one column a channel. Empty: all other columns, but
     for such as have no name of their own or count the rows; of a test or new file, those that were learned."""
     encoding: str = ""
-    """Of a .csv that is not UTF-8 and has no byte-order mark: latin-1, cp1252, …"""
+    """Of .csv files that are not UTF-8 and have no byte-order mark: latin-1, cp1252, shift_jis, …"""
+    decimal: Literal["", ",", "."] = ""
+    """Decimal comma or point of numbers in them; empty: found, and refused where it could be either."""
 
     def reading(self, note: Note = lambda line: None) -> Reading:
-        return Reading(encoding=self.encoding, encoding_key="data.encoding", note=note)
+        return Reading(encoding=self.encoding, decimal=self.decimal, options="data.", note=note)
 
 
 def read_table(path: Path, table: SeriesTable, learned: Learned | None, labelled: bool, note: Note) -> FileSeries:

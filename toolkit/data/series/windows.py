@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from toolkit.data import counter
+from toolkit.data.tables.sources import Reading
 from toolkit.data.tables.time_table import Missing, read_time_table
 from toolkit.errors import UserError
 
@@ -30,7 +31,9 @@ class ForecastDataSection:
     generated_rows: int = 5000
     """Of Mackey-Glass, one a unit of time."""
     encoding: str = ""
-    """Of a .csv or .tsv that is not UTF-8 and has no byte-order mark: latin-1, cp1252, …"""
+    """Of .csv and .tsv files that are not UTF-8 and have no byte-order mark: latin-1, cp1252, shift_jis, …"""
+    decimal: Literal["", ",", "."] = ""
+    """Decimal comma or point of numbers in them; empty: found, and refused where it could be either."""
     time_column: str = "date"
     """ISO 8601 dates or numbers; "" where rows are evenly spaced."""
     target_columns: list[str] = field(default_factory=list)
@@ -87,7 +90,7 @@ def load_forecast_data(section: ForecastDataSection, note: Callable[[str], None]
         series = mackey_glass(_TRANSIENT + section.generated_rows)[None, _TRANSIENT:]
         return standardised([series], ("mackey-glass",), section.borders, section.season)
     table = read_time_table(section.path, section.time_column, section.target_columns, section.missing,
-                            section.encoding)
+                            Reading(encoding=section.encoding, decimal=section.decimal, options="data."))
     for line in table.notes:
         note(f"{section.path}: {line}")
     return standardised([table.values], table.columns, section.borders, section.season,

@@ -67,12 +67,12 @@ class Dialect:
 
 
 def find_dialect(read: Callable[[], Iterator[str]], usual: str, names: Collection[str],
-                 is_number: Callable[[str], bool]) -> Dialect:
+                 is_number: Callable[[str], bool], decimal: str = "") -> Dialect:
     """The dialect of the lines that `read` begins to give, each time it is called.
 
     usual: the separator that the file's suffix stands for. names: columns that the caller asks for. is_number: whether
-    a column is asked for as numbers. UserError, which the caller gives the file's name, where numbers of a column can
-    be meant in two ways.
+    a column is asked for as numbers. decimal: the comma or the point, where the caller was told. UserError, which the
+    caller gives the file's name and an end, where numbers of a column can be meant in two ways.
     """
     lines = list(_start(read(), SAMPLE))
     separator, notes = _separator(lines, usual, names), []
@@ -85,7 +85,7 @@ def find_dialect(read: Callable[[], Iterator[str]], usual: str, names: Collectio
         quoted, told = _quotes(without_hint(_start(read(), QUOTES_SAMPLE)))
         notes += told
     dialect = Dialect(separator, quoted)
-    spellings, told = _spellings(dialect, lines, is_number)
+    spellings, told = _spellings(dialect, lines, is_number, decimal)
     return Dialect(separator, quoted, spellings, (*notes, *told))
 
 
@@ -188,7 +188,7 @@ def _quotes(lines: Iterable[str]) -> tuple[bool, list[str]]:
 # --- how numbers are spelled --------------------------------------------------------------------------------------
 
 
-def _spellings(dialect: Dialect, lines: list[str], is_number: Callable[[str], bool]
+def _spellings(dialect: Dialect, lines: list[str], is_number: Callable[[str], bool], decimal: str
                ) -> tuple[dict[str, Spelling], list[str]]:
     columns = _columns(dialect, lines, is_number)
     found: dict[str, Spelling] = {}
@@ -197,6 +197,8 @@ def _spellings(dialect: Dialect, lines: list[str], is_number: Callable[[str], bo
         fits = [spelling for spelling in (COMMA, POINT) if all(spelling.plain(cell) is not None for _, cell in cells)]
         odd = not all(map(_is_float, (cell for _, cell in cells)))
         if len(fits) == 1:
+            if decimal and fits[0].decimal != decimal:
+                continue  # the caller will refuse its cells
             if odd or any("." in cell for _, cell in cells):
                 decimals.add(fits[0].decimal)
             if odd:
@@ -205,12 +207,13 @@ def _spellings(dialect: Dialect, lines: list[str], is_number: Callable[[str], bo
             (unclear if odd else pointed).append(name)
         elif fits and odd:
             found[name] = POINT  # thousands are parted by blanks, and nothing else is
+    decimals = {decimal} if decimal else decimals
     for name in unclear:
         if len(decimals) != 1:
             line, cell = next((line, cell) for line, cell in columns[name] if COMMA.plain(cell) != POINT.plain(cell))
             raise UserError(f"line {line}, column '{name}': '{cell}' is {float(COMMA.plain(cell)):g} or "
                             f"{float(POINT.plain(cell)):g}, and no number of the table tells which. Write numbers with "
-                            f"a decimal point and without thousands separators.")
+                            f"a decimal point and without thousands separators")
         found[name] = COMMA if decimals == {","} else POINT
     if decimals == {","}:  # then a point can but part thousands
         found |= dict.fromkeys(pointed, COMMA)

@@ -10,6 +10,7 @@ from pathlib import Path
 from toolkit.data.tables.sources import (
     COMPRESSIONS,
     Reading,
+    column_names,
     file_kind,
     json_object,
     list_parts,
@@ -69,7 +70,7 @@ def _table_rows(path: Path, keys: dict[str, str], reading: Reading, numbers: Col
     rows = read_table_rows(path, reading, keys, numbers.__contains__)
     _, header = next(rows)
     if wanted is None:
-        header = [name or f"Unnamed: {number}" for number, name in enumerate(header)]
+        header = column_names(header)
     _need(keys, header, str(path))
     columns = [(name, header.index(name)) for name in wanted or header]
     for line, row in rows:

@@ -47,8 +47,11 @@ class Reading:
     errors: str = "strict"
     encoding: str = ""
     """Of text without a byte-order mark; empty: UTF-8."""
-    encoding_key: str = field(default="", compare=False)
-    """What names `encoding` in the caller's options, for messages; empty where it has no such option."""
+    decimal: str = ""
+    """What decimals of tables begin with, a comma or a point; empty: found where it can be one alone."""
+    options: str = field(default="", compare=False)
+    """What `encoding` and `decimal` begin with in the caller's options, for messages, such as "data."; empty where it
+    has none of these."""
     section: str = field(default="", compare=False)
     """What the caller's options begin with, for messages: "corpus."; empty where it has none of these."""
     counts: Counter = field(default_factory=Counter, compare=False)
@@ -63,8 +66,8 @@ class Reading:
 
     def or_replace(self, encoding: str = "") -> str:
         """The remedies beside repairing the file, in the caller's words; encoding: what the file's could be."""
-        named = f", or name its encoding ({self.encoding_key}, for instance {encoding})"
-        return (named if self.encoding_key and encoding else "") + (
+        named = f", or name its encoding ({self.options}encoding, for instance {encoding})"
+        return (named if self.options and encoding else "") + (
             f", or set {self.section}errors to replace" if self.section else "")
 
 
@@ -171,7 +174,7 @@ def _text_file(path: Path, file: BinaryIO, encoding: str, reading: Reading) -> i
     try:  # newline: as in UTF-8, a line ends with a line feed and with nothing else
         return io.TextIOWrapper(file, encoding, errors=reading.errors, newline="\n")
     except LookupError:
-        raise UserError(f"{path}: '{encoding}' is no encoding of text ({reading.encoding_key}). Write for instance "
+        raise UserError(f"{path}: '{encoding}' is no encoding of text ({reading.options}encoding). Write for instance "
                         f"latin-1, cp1252, gb18030, shift_jis or utf-16.") from None
 
 
@@ -236,9 +239,10 @@ def read_table_rows(path: Path, reading: Reading, names: Collection[str] = (),
     once = replace(reading, counts=Counter())  # what is met is counted when the rows are read
     try:
         dialect = find_dialect(lambda: (line for _, line in read_lines(path, once)),
-                               "\t" if file_kind(path) == ".tsv" else ",", names, is_number)
+                               "\t" if file_kind(path) == ".tsv" else ",", names, is_number, reading.decimal)
     except UserError as error:
-        raise UserError(f"{path}, {error}") from None
+        option = f", or set {reading.options}decimal to ',' or '.'" if reading.options else ""
+        raise UserError(f"{path}, {error}{option}.") from None
     for told in dialect.notes:
         reading.tell(path, told)
     reader = dialect.reader(without_hint(line for _, line in read_lines(path, reading)))
@@ -270,6 +274,17 @@ def read_table_rows(path: Path, reading: Reading, names: Collection[str] = (),
         start = reader.line_num + 1
     if header is None:
         raise UserError(f"{path}: is empty; a header was expected.")
+
+
+def column_names(header: list[str]) -> list[str]:
+    """A header's names; columns without one are called as pandas calls them, `Unnamed: 0`, by their number."""
+    names = []
+    for number, name in enumerate(header):
+        own = name or f"Unnamed: {number}"
+        while not name and own in header:  # a table that was written with its index twice
+            own += ".1"
+        names.append(own)
+    return names
 
 
 def refuse_repeated(names: Collection[str], place: str) -> None:

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from toolkit.data.tables.sources import COMPRESSIONS, Reading, file_kind, read_table_rows, refuse_repeated
+from toolkit.data.tables.sources import (
+    COMPRESSIONS,
+    Reading,
+    column_names,
+    file_kind,
+    read_table_rows,
+    refuse_repeated,
+)
 from toolkit.errors import UserError
 
 Column = list[str] | np.ndarray
@@ -26,7 +33,7 @@ def read_columns(path: str | Path, names: Collection[str] = (), numbers: Collect
     that has no name is called as pandas calls it, `Unnamed: 0`, by its number.
 
     names: columns that the caller will look for. numbers: those that are numbers; empty: whichever are.
-    reading: the encoding of text, what names it in the caller's options, and who is told how the table is written.
+    reading: the encoding of text, the decimal mark, and who is told how the table is written.
     """
     path = Path(path)
     if not path.is_file():
@@ -45,13 +52,12 @@ def read_columns(path: str | Path, names: Collection[str] = (), numbers: Collect
 def _read_text(path: Path, reading: Reading, names: Collection[str], numbers: Collection[str]
                ) -> tuple[dict[str, Column], list[str]]:
     rows = read_table_rows(path, reading, names, lambda name: not numbers or name in numbers)
-    header = next(rows)[1]
+    header = column_names(next(rows)[1])
     lines, cells = [], []
     for line, row in rows:
         lines.append(f"line {line}")
         cells.append(row)
-    return {name or f"Unnamed: {number}": [row[number].strip() for row in cells]
-            for number, name in enumerate(header)}, lines
+    return {name: [row[number].strip() for row in cells] for number, name in enumerate(header)}, lines
 
 
 def _read_parquet(path: Path) -> tuple[dict[str, Column], Sequence[str]]:

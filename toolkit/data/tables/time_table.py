@@ -4,7 +4,7 @@ What is wrong is refused by file, line and column; what is odd is told.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -31,20 +31,19 @@ class TimeTable:
 
 
 def read_time_table(path: str | Path, time_column: str = "date", target_columns: Sequence[str] = (),
-                    missing: Missing = "refuse", encoding: str | None = None) -> TimeTable:
+                    missing: Missing = "refuse", reading: Reading | None = None) -> TimeTable:
     """A .csv, .tsv (plain, .gz or .zst) or .parquet file with a header.
 
     time_column: ISO 8601 dates or numbers, each later than the one before; "" where the rows are evenly spaced.
     target_columns: the channels, in this order; empty: every column that holds numbers.
     missing: what becomes of empty cells, NaN and infinity: refused, or 0 and not observed.
-    encoding: of a .csv or .tsv without a byte-order mark; empty: UTF-8; None where the caller has no such option.
+    reading: encoding and decimal mark of a .csv or .tsv; how it is written is told in the table's notes.
 
     UserError for text among numbers, for missing values unless masked, for times that are not increasing.
     """
     path = Path(path)
     notes = []
-    reading = Reading(encoding=encoding or "", encoding_key="" if encoding is None else "data.encoding",
-                      note=lambda line: notes.append(line.removeprefix(f"{path}: ")))
+    reading = replace(reading or Reading(), note=lambda line: notes.append(line.removeprefix(f"{path}: ")))
     named = [*filter(None, [time_column]), *target_columns]
     columns, places = read_columns(path, named, named if target_columns else (), reading)
     for name, key in [*((name, "target_columns") for name in target_columns),

@@ -34,6 +34,8 @@ class TextDataSection(LabelSpec):
     """Share of each class (multi-label, distribution, regression: every so manyth row) that becomes validation."""
     encoding: str = ""
     """Of .csv, .tsv and .jsonl files that are not UTF-8 and have no byte-order mark: latin-1, cp1252, shift_jis, …"""
+    decimal: Literal["", ",", "."] = ""
+    """Decimal comma or point of numbers in .csv and .tsv files; empty: found, and refused where it could be either."""
     text_column: str = "text"
     text_pair_column: str = ""
     """A second text, read by the model together with the first: question and answer, premise and hypothesis."""
@@ -95,7 +97,7 @@ def read_labelled(source: str, data: TextDataSection, role: str = "train", label
     at, limit, long = data.section, CHARACTERS * data.max_length, 0
     places, texts, cells = [], [[] for _ in text_columns], []
     numbers = data.label_columns or [data.label_column] * (data.task == "regression")
-    reading = Reading(encoding=data.encoding, encoding_key=f"{at}encoding", note=note)
+    reading = Reading(encoding=data.encoding, decimal=data.decimal, options=at, note=note)
     for place, row in read_rows(source, role, keys, at, reading, numbers):
         places.append(place)
         for column, kept, text in zip(text_columns, texts, row, strict=False):
@@ -139,7 +141,7 @@ def text_rows(source: str, text_column: str = "text", text_pair_column: str = ""
               reading: Reading | None = None) -> Iterator[TextRow]:
     """Every row of a source, or every line of a .txt file that is not blank, with all that stands in it.
 
-    reading: the encoding, what names it in the caller's options, and who is told how tables are written.
+    reading: the encoding, what it is called in the caller's options, and who is told how tables are written.
     """
     if file_kind(Path(source)) == ".txt":
         if text_pair_column:
