@@ -94,6 +94,8 @@ def test_what_a_model_did_not_learn_is_refused(model, tmp_path):
         answer_texts(model("bert"), ["one"], ["two"])
     with pytest.raises(UserError, match="text 1: there is one text, but .* learned pairs of texts"):
         answer_texts(model("bert", pairs=True), ["one"])
+    with pytest.raises(UserError, match="no text to ask it about"):
+        answer_texts(model("bert"), [])
     (tmp_path / "in.jsonl").write_text('{"text": "one"}\n{"words": "two"}\n', encoding="utf-8")
     with pytest.raises(UserError, match=r"in\.jsonl, line 2: has no column 'text'"):
         predict(PredictConfig(model("bert"), str(tmp_path / "in.jsonl")))

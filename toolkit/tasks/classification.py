@@ -114,8 +114,10 @@ class FineTuning:
         if regression:
             fold_scale(model, *self.objective.scale)
         model.save_pretrained(directory)
-        if self.tokenizer is not None:
+        if self.tokenizer is not None and self.text_input is not None:
             save_tokenizer(self.tokenizer, self.text_input, directory)
+        elif self.tokenizer is not None:  # of batches that are not ours
+            self.tokenizer.save_pretrained(directory)
 
 
 def predict(model: PreTrainedModel, data: LabelledBatches, accelerator: Accelerator, precision: Precision,

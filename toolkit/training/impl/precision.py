@@ -79,6 +79,7 @@ class Precision:
             let_logits_fill(self.device)
             # What autocast leaves in fp32 may use TF32, unless fp32 was asked for.
             torch.set_float32_matmul_precision("highest" if self.dtype == torch.float32 else "high")
+            torch.backends.cudnn.allow_tf32 = self.dtype != torch.float32  # convolutions have a switch of their own
 
     def describe(self) -> str:
         parts = [self.device.type, str(self.dtype).removeprefix("torch."), f"{self.attention} attention"]
