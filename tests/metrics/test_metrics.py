@@ -338,7 +338,8 @@ def test_combined_metrics_share_inputs_and_options():
     rng = np.random.default_rng(0)
     truth = rng.choice([0, 3, 7, 9], size=300, p=[0.6, 0.25, 0.1, 0.05])
     guess = np.where(rng.random(300) < 0.6, truth, rng.choice([0, 3, 7, 9], size=300))
-    others = {"roc_auc", "pr_auc", "brier_score", "log_loss", "expected_calibration_error"}  # take probabilities
+    others = {"roc_auc", "pr_auc", "brier_score", "log_loss", "expected_calibration_error",  # take probabilities
+              "coverage"}  # takes intervals
     names = [name for name in NAMES if name not in others]
     combined = evaluate.combine([metrics.load(name) for name in names])
     for part in (slice(0, 100), slice(100, 300)):
