@@ -3,6 +3,7 @@
 """
 
 import contextlib
+import io
 import json
 import math
 import re
@@ -27,8 +28,8 @@ from sklearn.metrics import accuracy_score, f1_score, mean_pinball_loss, r2_scor
 
 import toolkit.models.text  # noqa: F401 - registers the class of pooled classifiers
 from toolkit.config import from_dict
+from toolkit.data import counter
 from toolkit.data.stores.bert_batches import BertBatches, MaskingConfig
-from toolkit.data.stores.gpt_batches import document_positions
 from toolkit.data.stores.store import TokenStore
 from toolkit.models.series.patches import SeriesForClassification, SeriesForMaskedPatches
 from toolkit.models.small.linear import NLinear
@@ -382,3 +383,167 @@ def test_series_classification(series_told, checkpoints, tmp_path):
     assert shown(card(kept), "accuracy on test").startswith(f"{100 * figures['accuracy']:.1f} %")
 
 
+# --- forecasts ------------------------------------------------------------------------------------------------------
+
+CONTEXT, HORIZON, SEASON, ROWS = 32, 4, 12, 400
+
+
+@pytest.fixture(scope="module")
+def forecasted(tmp_path_factory):
+    """A comparison on waves, a dead sensor and spare parts: its folder, its table, and what it printed."""
+    root, random, t = tmp_path_factory.mktemp("forecasts"), np.random.default_rng(0), np.arange(ROWS)
+    pd.DataFrame({"date": pd.date_range("2024-01-01", periods=ROWS, freq="h"),
+                  "wave": 50 + 10 * np.sin(0.3 * t) + 3 * random.standard_normal(ROWS),
+                  "dead": np.full(ROWS, 20.5), "parts": np.where(t % 25 == 7, 3.0, 0.0)}
+                 ).to_csv(root / "waves.csv", index=False)
+    settings = from_dict(forecast.ForecastRecipeConfig, {
+        "name": "waves", "output_dir": str(root / "runs"), "context_length": CONTEXT, "horizons": [HORIZON], "seeds": 2,
+        "data": {"path": str(root / "waves.csv"), "season": SEASON}, "linear": ["nlinear"], "impl": FP32,
+        "models": {"tiny": {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
+                            "intermediate_size": 16}},
+        "starts": ["masked-patches"], "check_dead_branches": False, "pretraining": {**OVERDONE, "mask_ratio": 0.4},
+        "series": {"patch_length": 8, "patch_stride": 8}, "training": {"max_steps": 6, "eval_steps": 3},
+        "arm_training": {"nlinear": {"max_steps": 20, "eval_steps": 4, "learning_rate": 0.05}}})
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        forecast.forecast(settings, make_accelerator())
+    return root / "runs/waves", root / "waves.csv", out.getvalue()
+
+
+def windows_of(table: Path, split: str, horizon: int = HORIZON) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Standardised contexts and futures (n, channels, ·) of a split, whose horizons lie within it, and the unit of
+    MASE (channels,)."""
+    values = pd.read_csv(table).drop(columns="date").to_numpy().T
+    ends = {"train": (0, 280), "validation": (280, 320), "test": (320, 400)}  # 70, 10 and 20 % of the rows
+    train = values[:, :280]
+    deviation = train.std(1, keepdims=True)
+    values = (values - train.mean(1, keepdims=True)) / np.where(np.ptp(train, 1)[:, None] > 0, deviation, 1)
+    low, high = ends[split]
+    starts = range(max(low, CONTEXT), high - horizon + 1)
+    return (np.stack([values[:, start - CONTEXT:start] for start in starts]),
+            np.stack([values[:, start:start + horizon] for start in starts]),
+            np.abs(values[:, SEASON:280] - values[:, :280 - SEASON]).mean(1))
+
+
+def forecast_figures(table: Path, ask) -> dict:
+    """What any forecaster scores; intervals are order statistics of its residuals on validation."""
+    context, future, unit = windows_of(table, "test")
+    before, after, _ = windows_of(table, "validation")
+    residuals = np.sort(after - ask(before), 0)
+    n = len(residuals)
+    offsets = [residuals[math.floor(0.1 * (n + 1)) - 1], residuals[math.ceil(0.5 * (n + 1)) - 1],
+               residuals[math.ceil(0.9 * (n + 1)) - 1]]
+    answer = ask(context)
+    ends = [answer + offset for offset in offsets]
+    errors = np.abs(future - answer)
+    losses = [mean_pinball_loss(future.ravel(), end.ravel(), alpha=q)
+              for q, end in zip((0.1, 0.5, 0.9), ends, strict=True)]
+    within = (ends[0] - 1e-6 <= future) & (future <= ends[2] + 1e-6)
+    return {"mse": np.mean(errors**2), "mae": np.mean(errors), "quantile_loss": np.mean(losses),
+            "mase": np.mean(errors[:, unit > 0] / unit[unit > 0][:, None]), "coverage": within.mean(),
+            "validation mse": np.mean((after - ask(before)) ** 2), "coverage of dead": within[:, 1].mean()}
+
+
+def test_forecasts(forecasted):
+    runs, table, said = forecasted
+    summary = read_json(runs.with_name("waves.json"))
+    for arm in ("repeat-last", "nlinear"):
+        scored = []
+        for place in ([f"{HORIZON}"] if arm == "repeat-last" else [f"{HORIZON}/seed-0", f"{HORIZON}/seed-1"]):
+            result = read_json(runs / arm / place / "result.json")
+            if place.endswith("seed-1"):  # whose model is not kept
+                scored.append(result)
+                continue
+            model = None if arm == "repeat-last" else NLinear.from_pretrained(runs / arm / place / "model").eval()
+
+            def ask(context, model=model):
+                if model is None:
+                    return np.repeat(context[..., -1:], HORIZON, 2)
+                with torch.no_grad():
+                    return model(torch.from_numpy(context.astype(np.float32))).prediction.double().numpy()
+
+            figures = forecast_figures(table, ask)
+            assert {key: result[key] for key in ("mse", "mae", "mase", "quantile_loss", "coverage")} == pytest.approx(
+                {key: figures[key] for key in ("mse", "mae", "mase", "quantile_loss", "coverage")}, rel=1e-4)
+            assert result["validation"]["mse"] == pytest.approx(figures["validation mse"], rel=1e-4)
+            assert figures["coverage of dead"] == 1.0 and result["mase_left_out"] == ["dead"]
+            scored.append(result)
+        entry = summary[arm][str(HORIZON)]
+        for key in ("mse", "mae", "mase", "coverage", "quantile_loss"):
+            assert entry[f"{key}_values"] == [result[key] for result in scored]
+            assert entry[key] == pytest.approx(np.mean(entry[f"{key}_values"]))
+        row = re.search(rf"^{arm} +{HORIZON} +(\S+) +(\S+) +(\S+) +(\S+)", said, re.MULTILINE).groups()
+        assert [float(cell) for cell in row] == pytest.approx([
+            entry["mase"], entry["quantile_loss"], 100 * entry["coverage"], entry["validation_mse"]], rel=2e-3)
+    assert "which is 0 or unknown for dead: left out of it" in said
+    told, kept = card(runs / f"nlinear/{HORIZON}/seed-0"), read_json(runs / f"nlinear/{HORIZON}/seed-0/result.json")
+    assert shown(told, "MSE on test") == f"{kept['mse']:.4g}"
+    assert shown(told, "MASE on test, without dead") == f"{kept['mase']:.4g}"
+    assert shown(told, "inside intervals of nominally 80 %, ends included") == f"{100 * kept['coverage']:.1f} %"
+
+
+def test_hidden_patches(forecasted):
+    runs, table, _ = forecasted
+    run = runs / "tiny-masked-patches/pretraining/seed-0"
+    model = SeriesForMaskedPatches.from_pretrained(run / "model").eval()
+    # A context of each place of validation where a horizon of one row fits behind it, from every eighth row on.
+    values = windows_of(table, "validation", 1)[0][::8].astype(np.float32)
+    draws = counter.uniform(counter.key(0x5EED, 0x3A5C), np.arange(len(values)), CONTEXT // 8)
+    hidden = draws.argsort(1).argsort(1) < round(0.4 * CONTEXT / 8)
+    masked = np.broadcast_to(np.repeat(hidden, 8, 1)[:, None], values.shape)
+    with torch.no_grad():
+        output = model(values=torch.from_numpy(values), masked=torch.from_numpy(masked.copy()))
+    seen = np.where(masked, np.nan, values).astype(float)  # each series is scaled by what of it is not hidden
+    mean, deviation = np.nanmean(seen, -1, keepdims=True), np.nanstd(seen, -1, keepdims=True)
+    scaled = ((values - mean) / np.where(deviation > 1e-5, deviation, 1)).reshape(-1, CONTEXT // 8, 8)
+    chosen = np.repeat(hidden, values.shape[1], 0)
+    truth, answer = scaled[chosen], output.prediction.double().numpy()[chosen]
+    assert np.allclose(truth, output.target.numpy()[chosen], atol=1e-3)
+    is_of_the_kept_model(run, {"loss": np.mean((answer - truth) ** 2),
+                               "explained": 1 - ((answer - truth) ** 2).sum() / (truth**2).sum()}, rel=1e-3)
+
+
+def test_sampled_forecasts(tmp_path, capsys):
+    (tmp_path / "bins.yaml").write_text("algorithm: series-bins\ncontext_length: 24\nhorizon: 8\nvocab_size: 130\n"
+                                        "low_limit: -8\nhigh_limit: 8\n")
+    settings = from_dict(pretrain_gpt.PretrainGptConfig, {
+        "output_dir": str(tmp_path / "gpt"), "data_dir": str(tmp_path / "data"), "impl": FP32, "block_size": 66,
+        "tokenizer": str(tmp_path / "bins.yaml"), "series": {"sources": ["generator:noisy-sines:200"]},
+        "model": {"preset": "gpt-nano", "max_position_embeddings": 66, "embeddings": "random"},
+        "training": {**OVERDONE, "max_steps": 8, "learning_rate": 0.05}})
+    pretrain_gpt.pretrain_gpt(settings, make_accelerator())
+    t = np.arange(400)
+    pd.DataFrame({"date": t, "parts": np.where(t % 25 == 7, 3.0, 0.0), "wave": 5 + np.sin(0.5 * t)}
+                 ).to_csv(tmp_path / "shop.csv", index=False)
+    capsys.readouterr()
+    sample_forecasts.main(["--run", str(tmp_path / "gpt"), "--output_dir", str(tmp_path / "run"), "--windows", "30",
+                           "--sources", f'["{tmp_path / "shop.csv"}"]'])
+    said = capsys.readouterr().out
+    result = read_json(tmp_path / "run/result.json")[str(tmp_path / "shop.csv")]
+    saved = np.load(tmp_path / "run/shop-csv.npz")
+    context, future = saved["context"], saved["future"]
+    values = pd.read_csv(tmp_path / "shop.csv", float_precision="round_trip")[["parts", "wave"]].to_numpy().T
+    runs = {tuple(row) for channel in values for row in np.lib.stride_tricks.sliding_window_view(channel[320:], 32)}
+    assert all(tuple(row) in runs for row in np.concatenate([context, future], 1)), "no windows of the test part"
+    scale = np.abs(context).mean(1, keepdims=True)
+    scale[scale == 0] = 1
+    truth, centres = future / scale, np.linspace(-8, 8, 128)
+
+    def bin_of(values):  # of which each is the nearest centre, at an edge the upper one
+        return np.floor((values - centres[0]) / (centres[1] - centres[0]) + 0.5 + 1e-9).clip(0, 127)
+
+    for name, row in result["arms"].items():
+        quantiles = saved["quantiles"] / scale[..., None] if name.startswith("GPT") else np.repeat(
+            saved[name][..., None], 3, 2) / scale[..., None]
+        assert row["mae"] == pytest.approx(np.mean(np.abs(quantiles[..., 1] - truth)))
+        assert row["mse"] == pytest.approx(np.mean((quantiles[..., 1] - truth) ** 2))
+        assert row["quantile_loss"] == pytest.approx(np.mean([mean_pinball_loss(
+            truth.ravel(), quantiles[..., place].ravel(), alpha=q) for place, q in enumerate((0.1, 0.5, 0.9))]))
+        if name.startswith("GPT"):
+            written = centres[bin_of(truth).astype(int)]
+            within = (quantiles[..., 0] - 1e-9 <= written) & (written <= quantiles[..., 2] + 1e-9)
+            assert row["coverage"] == pytest.approx(within.mean()) and f"{row['coverage']:.3g}" in said
+        else:
+            saved_by = row["mae"] - result["arms"]["GPT, median of samples"]["mae"]
+            assert result["mae_saved"][name]["mean"] == pytest.approx(saved_by)
+    assert result["nominal_coverage"] == pytest.approx(0.8) and result["windows"] == len(context) == 30
