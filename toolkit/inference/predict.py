@@ -15,6 +15,7 @@ from toolkit.data.series.tables import SeriesTable
 from toolkit.data.text.labelled import read_texts
 from toolkit.errors import UserError
 from toolkit.hub import checkpoint_directory
+from toolkit.inference.table_forecasts import forecast_table, is_forecaster
 from toolkit.models.load import checkpoint_config, load_checkpoint_tokenizer, load_weights
 from toolkit.models.registry import is_classifier, model_class
 
@@ -43,6 +44,9 @@ def predict(settings: PredictConfig) -> pd.DataFrame:
     number of the series, counted from 0.
     """
     shape = checkpoint_config(settings.model)
+    if is_forecaster(shape):
+        return forecast_table(settings.model, settings.file, settings.data.time_column, settings.data.series_column,
+                              settings.batch_size)
     if not is_classifier(shape):
         raise UserError(f"{settings.model}: is a {', '.join(shape.architectures or ['model'])}, not a classifier. "
                         f"Fine-tune it first: make finetune-text, make finetune-series.")

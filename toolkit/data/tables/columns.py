@@ -7,8 +7,8 @@ import numpy as np
 
 _NO_NAME = re.compile(r"\s*|Unnamed: \d+(\.\d+)?|__index_level_\d+__|level_\d+")
 """As a csv has its index, as pandas calls a column without a name, as it writes an index to parquet, as it resets one."""
-_FEWEST = 3
-"""Rows that say something: two signals in a hundred begin 0, 1."""
+_FEWEST = 8
+"""Rows from which on a count is no signal: a few values may rise so by themselves."""
 
 
 def signals(columns: Mapping[str, Sequence], option: str, series: Iterable[Sequence[int]] = ()
@@ -16,7 +16,7 @@ def signals(columns: Mapping[str, Sequence], option: str, series: Iterable[Seque
     """The columns that may be signals, in their order, and what is to be told of those that are left out: those without
     a name, and those that count the rows, from 0 or from 1.
 
-    columns: name → its cells, text or numbers.
+    columns: name → its cells, text or numbers; none where the name alone is to be judged.
     option: where a caller names the columns that are signals all the same, such as `data.value_columns`.
     series: of a table of several series each one's rows; a column may count the rows of each.
 
@@ -28,7 +28,7 @@ def signals(columns: Mapping[str, Sequence], option: str, series: Iterable[Seque
             why[name] = "has no name of its own"
         elif _counts(cells):
             why[name] = "counts the rows"
-        elif members and all(_counts([cells[row] for row in rows]) for rows in members):
+        elif len(cells) and members and all(_counts([cells[row] for row in rows]) for rows in members):
             why[name] = "counts the rows of each series"
     kept = [name for name in columns if name not in why]
     if not kept:
