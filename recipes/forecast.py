@@ -46,7 +46,7 @@ def forecast(settings: ForecastRecipeConfig, accelerator) -> dict | None:
                              "borders": [list(ends) for ends in data.borders], "mean": data.mean.tolist(),
                              "deviation": data.deviation.tolist()})
 
-    # Fit: horizons × (naive rules, then seeds × arms).
+    # Fit: horizons × (what needs no loop, then seeds × arms).
     grid = Grid(settings.name, run, accelerator, "mse", "horizon", settings.dry_run)
     fits: dict[str, dict[int, list[dict]]] = {}
     for horizon in settings.horizons:
@@ -55,7 +55,7 @@ def forecast(settings: ForecastRecipeConfig, accelerator) -> dict | None:
             if short := of_split.without_window:
                 accelerator.print(f"horizon {horizon}: {len(short):,} of {len(data.names):,} series are too short for "
                                   f"a {split} window: {shown(short)}")
-        for rule, forecaster in forecasts.naive_rules(horizon, settings.data.season).items():
+        for rule, forecaster in forecasts.untrained(windows, horizon, settings.data.season).items():
             cell = Cell(rule, run=f"{rule}/{horizon}", size=str(horizon))
             found = grid.measure(cell, partial(score_forecaster, forecaster, windows, settings.training, settings.impl,
                                                run.part(cell.run), accelerator))

@@ -1,6 +1,6 @@
 """Arms on tables over time: models from random and pretrained starts, beside the linear and the naive ones."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -11,8 +11,9 @@ from accelerate import Accelerator
 from transformers import BertConfig, PreTrainedModel
 
 from toolkit import config as configuration
+from toolkit.baselines.local_linear import LocalLinear
 from toolkit.baselines.naive import repeat_last, seasonal_naive
-from toolkit.data.series.windows import ForecastData, ForecastDataSection, WindowBatches
+from toolkit.data.series.windows import ForecastData, ForecastDataSection, Split, WindowBatches
 from toolkit.errors import UserError, did_you_mean
 from toolkit.metrics.intervals import mean_interval, verdict
 from toolkit.models.covariates import least_squares
@@ -178,9 +179,12 @@ def pretrained_on_series(arm: Arm, settings: ForecastRecipeConfig, data: Forecas
     return run.model_dir
 
 
-def naive_rules(horizon: int, season: int) -> dict[str, Forecaster]:
+def untrained(windows: Mapping[Split, WindowBatches], horizon: int, season: int) -> dict[str, Forecaster]:
+    """The naive rules and, for several series, a linear map for each by itself."""
+    local = {"local-linear": LocalLinear(windows)} if len(windows["train"].data.names) > 1 else {}
     return {"repeat-last": lambda values, observed, **known: repeat_last(values, horizon, observed),
-            "seasonal-naive": lambda values, observed, **known: seasonal_naive(values, horizon, season, observed)}
+            "seasonal-naive": lambda values, observed, **known: seasonal_naive(values, horizon, season, observed),
+            **local}
 
 
 # --- what forecast reports -----------------------------------------------------------------------------------------

@@ -23,7 +23,8 @@ from toolkit.training.task import TrainingConfig
 
 Forecaster = Callable[..., torch.Tensor]
 """values and observed (b, channels, context) and, by name, covariates (b, features, context + horizon) where something
-is known ahead → prediction (b, channels, horizon)."""
+is known ahead → prediction (b, channels, horizon). One with `inputs` names what of a batch it takes, `series` (b,), the
+number of each window's series, among it."""
 INTERVALS = "intervals.json"
 """Beside a model: what to add to its forecasts for their quantiles."""
 
@@ -90,7 +91,8 @@ def as_forecaster(model: PreTrainedModel) -> Forecaster:
 def predicted(forecast: Forecaster, batch: dict[str, np.ndarray], device: torch.device, precision: Precision
               ) -> np.ndarray:
     """float32 (b, channels, horizon): what is scored, and what is predicted after a table's end."""
-    inputs = to_device(as_tensors({name: batch[name] for name in INPUTS if name in batch}), device)
+    wanted = getattr(forecast, "inputs", INPUTS)
+    inputs = to_device(as_tensors({name: batch[name] for name in wanted if name in batch}), device)
     with torch.inference_mode(), precision.autocast(), precision.uncompiled():
         prediction = forecast(inputs.pop("values"), inputs.pop("observed", None), **inputs)
     return prediction.float().cpu().numpy()
@@ -100,6 +102,7 @@ def forecasts(forecast: Forecaster, windows: WindowBatches, accelerator: Acceler
               batch_size: int = 256) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]]:
     """(index, batch, prediction) of this rank's share of all windows; over all ranks each is there once."""
     for index, batch in windows.in_order(batch_size, accelerator.process_index, accelerator.num_processes):
+        batch = {**batch, "series": windows.series_of(index)}
         yield index, batch, predicted(forecast, batch, accelerator.device, precision)
 
 
@@ -151,9 +154,9 @@ def held_out(forecast: Forecaster, windows: Mapping[Split, WindowBatches], confi
               "test_windows": len(test), "validation_windows": len(windows["validation"]),
               "validation": {name: on_validation[name] for name in ("mse", "mae")}}
     index = np.unique(np.linspace(0, len(test) - 1, EXAMPLES).round().astype(int))
-    batch = test.rows(index)
+    batch = {**test.rows(index), "series": test.series_of(index)}
     prediction = predicted(forecast, batch, accelerator.device, precision)
-    return result, {"index": index, "series": test.series_of(index), **batch, "prediction": prediction,
+    return result, {"index": index, **batch, "prediction": prediction,
                     "quantiles": with_offsets(prediction, offsets)}, offsets
 
 

@@ -307,6 +307,10 @@ class WindowBatches:
     def __len__(self) -> int:
         return int(self._ends[-1])
 
+    def span_of(self, series: int) -> range:
+        """Which windows are of a series."""
+        return range(int(self._ends[series - 1]) if series else 0, int(self._ends[series]))
+
     def series_of(self, index: np.ndarray) -> np.ndarray:
         """Which series each window is of."""
         return np.searchsorted(self._ends, index, side="right")

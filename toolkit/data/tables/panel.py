@@ -11,7 +11,8 @@ Cells = Sequence | np.ndarray
 
 
 def rows_of_series(column: str, cells: Cells, places: Sequence[str]) -> dict[str, np.ndarray]:
-    """Name → its rows, in their order; UserError for a cell without a name.
+    """Name → its rows, in their order; names in alphabetical order, whatever that of the rows. UserError for a cell
+    without a name.
 
     places: of every row, such as `my.csv, line 3`.
     """
@@ -21,7 +22,7 @@ def rows_of_series(column: str, cells: Cells, places: Sequence[str]) -> dict[str
         rows.setdefault(name, []).append(row)
     if "" in rows:
         raise UserError(f"{places[rows[''][0]]}, column '{column}': is empty. Say which series the row belongs to.")
-    return {name: np.asarray(own) for name, own in rows.items()}
+    return {name: np.asarray(own) for name, own in sorted(rows.items())}
 
 
 def series_column_of(path, times: Cells, others: Mapping[str, Cells]) -> str:

@@ -50,7 +50,7 @@ class Panel:
     """Several series of the same channels; where there is no series column, one."""
 
     tables: dict[str, TimeTable]
-    """Name → series, in the order of the file; "" where the table is one series."""
+    """Name → series, in alphabetical order; "" where the table is one series."""
     notes: tuple[str, ...]
     series_column: str = ""
     """That was named, or found."""
