@@ -13,14 +13,14 @@ from toolkit.data.series.covariates import features
 from toolkit.data.series.windows import scaled_values
 from toolkit.data.tables.columns import shown
 from toolkit.data.tables.frequency import Frequency, frequency_of, in_words, next_times, positions
-from toolkit.data.tables.time_table import Panel, TimeTable, panel_of, read_columns
+from toolkit.data.tables.time_table import Panel, TimeTable, panel_of, read_table_columns
 from toolkit.errors import UserError, did_you_mean
 from toolkit.hub import checkpoint_directory
 from toolkit.models.load import checkpoint_config, load_weights
 from toolkit.models.registry import model_class
 from toolkit.run.files import read_json
 from toolkit.tasks.forecasting import INTERVALS, as_forecaster, predicted, with_offsets
-from toolkit.training.impl.precision import ImplConfig, choose
+from toolkit.training.impl.precision import exact
 
 Note = Callable[[str], None]
 
@@ -29,11 +29,11 @@ def is_forecaster(shape: PreTrainedConfig) -> bool:
     return bool(getattr(shape, "horizon", None))
 
 
-def forecast_table(model: str, file: str, time_column: str = "", series_column: str = "", batch_size: int = 32,
-                   note: Note = lambda line: print(line, file=sys.stderr)) -> pd.DataFrame:
+def forecast_table(model: str, file: str, time_column: str = "", series_column: str = "", encoding: str = "",
+                   batch_size: int = 32, note: Note = lambda line: print(line, file=sys.stderr)) -> pd.DataFrame:
     """The `horizon` steps that follow the last row of each series of `file`.
 
-    time_column, series_column: where they are not called as they were in training.
+    time_column, series_column: where they are not called as they were in training. encoding: of text that is not UTF-8.
 
     A row a series, step and channel, in columns whose names do not depend on the table's: series (of a panel), time
     (where the table has times), step (1, 2, …), channel, value, and q(0.1) … for the quantiles of its interval.
@@ -45,7 +45,7 @@ def forecast_table(model: str, file: str, time_column: str = "", series_column: 
     if getattr(shape, "scale_means", None) is None:
         raise UserError(f"{model}: does not hold the scale of what it learned, as models trained now do. Train it "
                         f"anew: make forecast.")
-    panel = _read(shape, model, file, time_column, series_column, note)
+    panel = _read(shape, model, file, time_column, series_column, encoding, note)
     directory = checkpoint_directory(model)
     forecaster = load_weights(model_class(shape), str(directory), model).eval()
     names, tables = list(panel.tables), list(panel.tables.values())
@@ -60,7 +60,7 @@ def forecast_table(model: str, file: str, time_column: str = "", series_column: 
         quantiles, offsets = intervals["quantiles"], np.asarray(intervals["offsets"])
     else:
         note(f"{model}: has no {INTERVALS} beside it, so there are no quantiles")
-    precision, parts = choose(ImplConfig(dtype="fp32"), torch.device("cpu")), []
+    precision, parts = exact(torch.device("cpu")), []
     for start in range(0, len(inputs), batch_size):
         group = inputs[start:start + batch_size]
         batch = {key: np.stack([one[key] for one in group]) for key in group[0]}
@@ -86,21 +86,22 @@ def forecast_table(model: str, file: str, time_column: str = "", series_column: 
     return pd.concat(found, ignore_index=True)
 
 
-def _read(shape: PreTrainedConfig, model: str, file: str, time_column: str, series_column: str, note: Note) -> Panel:
+def _read(shape: PreTrainedConfig, model: str, file: str, time_column: str, series_column: str, encoding: str,
+          note: Note) -> Panel:
     """The table, its channels those of the model and in their order."""
-    columns, places = read_columns(file)
+    time_column = time_column or getattr(shape, "time_column", "")
+    learned, ahead = getattr(shape, "series_column", ""), getattr(shape, "future_columns", [])
+    table = read_table_columns(file, time_column, series_column or learned, shape.channel_names, ahead, encoding)
+    columns = table.columns
     if absent := [name for name in shape.channel_names if name not in columns]:
         raise UserError(f"{file}: has no column '{absent[0]}', which {model} forecasts; it learned "
                         f"{', '.join(shape.channel_names)}. Name the columns so."
                         f"{did_you_mean(absent[0], columns)}")
-    reading = {name: getattr(shape, name, "") for name in ("time_column", "series_column")}
-    series_column = series_column or reading["series_column"]
-    if series_column == reading["series_column"] and series_column and series_column not in columns:
-        note(f"{file}: has no column '{series_column}', which told series apart in training: read as one series")
-        series_column = ""
-    missing, ahead = getattr(shape, "missing", "refuse"), getattr(shape, "future_columns", [])
-    return panel_of(file, columns, places, time_column or reading["time_column"], series_column, shape.channel_names,
-                    missing, ahead)
+    if learned and not series_column and learned not in columns:
+        note(f"{file}: has no column '{learned}', which told series apart in training: read as one series")
+        learned = ""
+    return panel_of(table, time_column, series_column or learned, shape.channel_names,
+                    getattr(shape, "missing", "refuse"), ahead)
 
 
 def _context(shape: PreTrainedConfig, model: str, file: str, panel: Panel, name: str, note: Note

@@ -16,7 +16,7 @@ import numpy as np
 from toolkit.data import counter
 from toolkit.data.series.covariates import features, split_names
 from toolkit.data.tables.columns import shown
-from toolkit.data.tables.time_table import Missing, Panel, panel_of, read_columns
+from toolkit.data.tables.time_table import Missing, Panel, panel_of, read_table_columns
 from toolkit.errors import UserError
 
 Split = Literal["train", "validation", "test"]
@@ -34,6 +34,8 @@ class ForecastDataSection:
     Mackey-Glass, chaos that can be forecast for a while."""
     generated_rows: int = 5000
     """Of Mackey-Glass, one a unit of time."""
+    encoding: str = ""
+    """Of a .csv or .tsv that is not UTF-8 and has no byte-order mark: latin-1, cp1252, …"""
     time_column: str = "date"
     """ISO 8601 dates or numbers; "" where rows are evenly spaced."""
     series_column: str = ""
@@ -118,10 +120,10 @@ def load_forecast_data(section: ForecastDataSection, note: Callable[[str], None]
 
         series = mackey_glass(_TRANSIENT + section.generated_rows)[None, _TRANSIENT:]
         return standardised([series], ("mackey-glass",), section.borders, section.season)
-    columns, places = read_columns(section.path)
-    ahead, calendar = split_names(section.future_columns, columns)
-    panel = panel_of(section.path, columns, places, section.time_column, section.series_column, section.target_columns,
-                     section.missing, ahead)
+    table = read_table_columns(section.path, section.time_column, section.series_column, section.target_columns,
+                               section.future_columns, section.encoding)
+    ahead, calendar = split_names(section.future_columns, table.columns)
+    panel = panel_of(table, section.time_column, section.series_column, section.target_columns, section.missing, ahead)
     for line in panel.notes:
         note(f"{section.path}: {line}")
     return _of_panel(section, panel, ahead, calendar, note)

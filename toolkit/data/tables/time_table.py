@@ -15,14 +15,11 @@ import numpy as np
 from toolkit.data.tables.columns import signals
 from toolkit.data.tables.frequency import Frequency, frequency_of, in_words, next_times, positions
 from toolkit.data.tables.panel import rows_of_series, series_column_of
-from toolkit.data.tables.sources import COMPRESSIONS, Reading, file_kind, read_table_rows
+from toolkit.data.tables.sources import Reading
+from toolkit.data.tables.table_files import Column, column_numbers, read_columns, refuse_unread
 from toolkit.errors import UserError, did_you_mean
 
 Missing = Literal["refuse", "mask"]
-Column = list[str] | np.ndarray
-"""As the file gives it: cells of text, float64 numbers (NaN: none), or datetime64[ns]."""
-
-_NO_VALUE = ("", "na", "n/a", "nan", "null", "none", "?")
 
 
 @dataclass(frozen=True)
@@ -61,12 +58,12 @@ class Panel:
 
 
 def read_time_table(path: str | Path, time_column: str = "date", target_columns: Sequence[str] = (),
-                    missing: Missing = "refuse") -> TimeTable:
+                    missing: Missing = "refuse", encoding: str | None = None) -> TimeTable:
     """A .csv, .tsv (plain, .gz or .zst) or .parquet file with a header, which holds one series; as `read_panel`.
 
     UserError for a table of several.
     """
-    panel = read_panel(path, time_column, "", target_columns, missing)
+    panel = read_panel(path, time_column, "", target_columns, missing, (), encoding)
     if len(panel.tables) > 1:
         raise UserError(f"{path}: holds {len(panel.tables):,} series, told apart by column '{panel.series_column}'; "
                         f"one is read here. Write each to a file of its own.")
@@ -74,8 +71,8 @@ def read_time_table(path: str | Path, time_column: str = "date", target_columns:
 
 
 def read_panel(path: str | Path, time_column: str = "date", series_column: str = "",
-               target_columns: Sequence[str] = (), missing: Missing = "refuse", future_columns: Sequence[str] = ()
-               ) -> Panel:
+               target_columns: Sequence[str] = (), missing: Missing = "refuse", future_columns: Sequence[str] = (),
+               encoding: str | None = None) -> Panel:
     """The series of a file with a header: .csv, .tsv (plain, .gz or .zst) or .parquet.
 
     time_column: ISO 8601 dates or numbers, within a series each later than the one before; "" where the rows are evenly
@@ -86,40 +83,51 @@ def read_panel(path: str | Path, time_column: str = "date", series_column: str =
     missing: what becomes of empty cells, NaN and infinity: refused, or 0 and not observed. Masked, rows that are
         absent from an otherwise even table are put in as not observed; else they are told.
     future_columns: numbers that are known ahead. Rows at the end that have them, and no value, are the future.
+    encoding: of a .csv or .tsv without a byte-order mark; empty: UTF-8; None where the caller has no such option.
 
     UserError for text among numbers, for missing values unless masked, for times that are not increasing.
     """
-    columns, places = read_columns(path)
-    return panel_of(path, columns, places, time_column, series_column, target_columns, missing, future_columns)
+    table = read_table_columns(path, time_column, series_column, target_columns, future_columns, encoding)
+    return panel_of(table, time_column, series_column, target_columns, missing, future_columns)
 
 
-def read_columns(path: str | Path) -> tuple[dict[str, Column], Sequence[str]]:
-    """Name → cells, and where each row stands, such as `line 3`."""
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file (data.path).")
-    kind = file_kind(path)
-    if kind not in (".csv", ".tsv", ".parquet") or (kind == ".parquet" and path.suffix in COMPRESSIONS):
-        raise UserError(f"{path}: tables over time are read from .csv, .tsv (or .gz, .zst of them) and .parquet files "
-                        f"(data.path).")
-    columns, places = (_read_parquet if kind == ".parquet" else _read_text)(path)
-    if not len(places):
-        raise UserError(f"{path}: has a header and no rows.")
-    return columns, places
+@dataclass(frozen=True)
+class TableColumns:
+    """A file as it stands, before anything is made of it."""
+
+    path: Path
+    columns: dict[str, Column]
+    places: Sequence[str]
+    """Of each row, such as `line 3`."""
+    notes: tuple[str, ...]
+    """How it is written, where that is odd."""
 
 
-def panel_of(path: str | Path, columns: dict[str, Column], places: Sequence[str], time_column: str = "date",
-             series_column: str = "", target_columns: Sequence[str] = (), missing: Missing = "refuse",
-             future_columns: Sequence[str] = ()) -> Panel:
-    """`read_panel` of what `read_columns` gave."""
-    path = Path(path)
+def read_table_columns(path: str | Path, time_column: str = "date", series_column: str = "",
+                       target_columns: Sequence[str] = (), future_columns: Sequence[str] = (),
+                       encoding: str | None = None) -> TableColumns:
+    """Arguments as of `read_panel`; columns that are not there are no error yet."""
+    notes: list[str] = []
+    reading = Reading(encoding=encoding or "", encoding_key="" if encoding is None else "data.encoding",
+                      note=lambda line: notes.append(line.removeprefix(f"{path}: ")))
+    numbers = [*filter(None, [time_column]), *target_columns, *future_columns]
+    columns, places = read_columns(path, [*filter(None, [series_column]), *numbers], numbers if target_columns else (),
+                                   reading)
+    return TableColumns(Path(path), columns, places, tuple(notes))
+
+
+def panel_of(table: TableColumns, time_column: str = "date", series_column: str = "",
+             target_columns: Sequence[str] = (), missing: Missing = "refuse", future_columns: Sequence[str] = ()
+             ) -> Panel:
+    """`read_panel` of what `read_table_columns` gave."""
+    path, columns, places = table.path, table.columns, table.places
     for name, key in [*((name, "target_columns") for name in target_columns),
                       *((name, "future_columns") for name in future_columns),
                       *([(series_column, "series_column")] if series_column else []),
                       *([(time_column, "time_column")] if time_column else [])]:
         if name not in columns:
             raise UserError(f"{path}: has no column '{name}' (data.{key}).{did_you_mean(name, columns)}")
-    notes, full_places = [], [f"{path}, {place}" for place in places]
+    notes, full_places = list(table.notes), [f"{path}, {place}" for place in places]
     named = {time_column, *target_columns, *future_columns}
     if time_column and not series_column:
         series_column = series_column_of(path, columns[time_column], {
@@ -166,9 +174,11 @@ def _channels(path: Path, columns: dict[str, Column], places: Sequence[str], cho
     names, notes = list(chosen), []
     if not chosen:
         names, notes = signals(columns, "data.target_columns", series.values())
-    numbers = {name: _numbers(path, name, columns[name], places) for name in names}
+    numbers = {name: column_numbers(path, name, columns[name], places) for name in names}
     if not chosen:
         left_out = [name for name, values in numbers.items() if values is None]
+        for name in left_out:
+            refuse_unread(path, name, columns[name], places)
         numbers = {name: values for name, values in numbers.items() if values is not None}
         if left_out:
             notes.append(f"left out, for they hold no numbers: {', '.join(left_out)}")
@@ -189,7 +199,7 @@ def _known_ahead(path: Path, columns: dict[str, Column], names: Sequence[str], p
         return None
     found = []
     for name in names:
-        values = _numbers(path, name, columns[name], places)
+        values = column_numbers(path, name, columns[name], places)
         if values is None or not np.isfinite(values).all():
             row = 0 if values is None else int((~np.isfinite(values)).argmax())
             raise UserError(f"{path}, {places[row]}, column '{name}': no finite number, but a column of "
@@ -260,59 +270,6 @@ def _zone(path: Path, time_column: str, columns: dict[str, Column]) -> str | Non
     from pyarrow import parquet
 
     return getattr(parquet.read_schema(path).field(time_column).type, "tz", None)
-
-
-def _read_text(path: Path) -> tuple[dict[str, Column], list[str]]:
-    rows = read_table_rows(path, Reading())
-    header = next(rows)[1]
-    if repeated := [name for name in header if header.count(name) > 1]:
-        raise UserError(f"{path}, line 1: column '{repeated[0]}' stands there twice. Rename one.")
-    lines, cells = [], []
-    for line, row in rows:
-        lines.append(f"line {line}")
-        cells.append(row)
-    return {name: [row[number].strip() for row in cells] for number, name in enumerate(header)}, lines
-
-
-def _read_parquet(path: Path) -> tuple[dict[str, Column], Sequence[str]]:
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        table = parquet.read_table(path)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"{path}: cannot be read as parquet, perhaps cut short ({str(error).splitlines()[0]}). Fetch "
-                        f"it again.") from None
-    columns: dict[str, Column] = {}
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        kinds = pyarrow.types
-        if kinds.is_integer(column.type) or kinds.is_floating(column.type) or kinds.is_decimal(column.type):
-            columns[name] = column.cast(pyarrow.float64(), safe=False).to_numpy()
-        elif kinds.is_timestamp(column.type) or kinds.is_date(column.type):
-            columns[name] = column.cast(pyarrow.timestamp("ns"), safe=False).to_numpy()
-        else:
-            columns[name] = ["" if cell is None else str(cell).strip() for cell in column.to_pylist()]
-    return columns, [f"row {number}" for number in range(1, table.num_rows + 1)]
-
-
-def _numbers(path: Path, name: str, cells: Column, places: Sequence[str]) -> np.ndarray | None:
-    """float64, NaN for no value; None for a column without any number; UserError for text among numbers."""
-    if isinstance(cells, np.ndarray):
-        return cells if cells.dtype == np.float64 and not np.isnan(cells).all() else None
-    try:
-        values = np.asarray(cells, np.float64)
-    except ValueError:
-        values, text = np.full(len(cells), np.nan), None
-        for number, cell in enumerate(cells):
-            if cell.lower() not in _NO_VALUE:
-                try:
-                    values[number] = float(cell)
-                except ValueError:
-                    text = number if text is None else text
-        if text is not None and not np.isnan(values).all():
-            raise UserError(f"{path}, {places[text]}, column '{name}': expected a number, found '{cells[text][:80]}'. "
-                            f"Mend the cell, or leave the column out of data.target_columns.") from None
-    return None if np.isnan(values).all() else values
 
 
 def check_times(column: str, cells: Column | Sequence, places: Sequence[str],

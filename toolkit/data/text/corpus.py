@@ -60,8 +60,8 @@ class CorpusConfig:
     """ISO 639-1 code, for the sentence splitter."""
 
     def reading(self) -> Reading:
-        return Reading(**{item.name: getattr(self, item.name) for item in fields(Reading)
-                          if item.name not in ("counts", "section")}, section="corpus.")
+        return Reading(**{item.name: getattr(self, item.name) for item in fields(Reading) if hasattr(self, item.name)},
+                       section="corpus.", note=tqdm.write)
 
 
 def normalise(text: str) -> str:

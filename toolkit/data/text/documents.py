@@ -7,7 +7,6 @@ go on at (part, document) after an interruption.
 
 import gc
 import itertools
-import json
 import os
 import re
 import zlib
@@ -22,8 +21,10 @@ from toolkit.data.tables.sources import (
     Part,
     Reading,
     file_kind,
+    json_object,
     read_lines,
     read_table_rows,
+    refuse_repeated,
     replaced,
 )
 from toolkit.errors import UserError, did_you_mean
@@ -128,11 +129,7 @@ def _json_documents(path: Path, reading: Reading) -> Iterator[tuple[int, str]]:
     for number, line in read_lines(path, reading):
         if not line.strip():
             continue
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{path}, line {number}: not valid JSON ({error}). One object a line was "
-                            f"expected.") from None
+        record = json_object(line, f"{path}, line {number}")
         if not isinstance(record, dict) or reading.text_column not in record:
             known = record if isinstance(record, dict) else ()
             raise UserError(_no_column(f"{path}, line {number}", reading.text_column, known))
@@ -141,7 +138,7 @@ def _json_documents(path: Path, reading: Reading) -> Iterator[tuple[int, str]]:
 
 
 def _table_documents(path: Path, reading: Reading) -> Iterator[tuple[int, str]]:
-    rows = read_table_rows(path, reading)
+    rows = read_table_rows(path, reading, [reading.text_column])
     _, header = next(rows)
     if reading.text_column not in header:
         raise UserError(_no_column(str(path), reading.text_column, header))
@@ -158,6 +155,7 @@ def _parquet_documents(path: Path, reading: Reading) -> Iterator[tuple[int, str]
         raise UserError(f"{path}: parquet compresses by itself and is read from any place in the file; unpack it.")
     try:
         file = parquet.ParquetFile(path)
+        refuse_repeated(file.schema_arrow.names, str(path))
         if reading.text_column not in file.schema_arrow.names:
             raise UserError(_no_column(str(path), reading.text_column, file.schema_arrow.names))
         number = itertools.count(1)

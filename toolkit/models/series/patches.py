@@ -63,8 +63,8 @@ class SeriesConfig(PreTrainedConfig):
     embedding_std: standard deviation of fresh linear patch embeddings, per dimension, for series of unit variance.
         Word embeddings have 0.02 at random and 0.02 – 0.1 trained, and positions are of a size to match:
         0.2 beside positions of 0.02 drowned them and cost 6 points on Cylinder-Bell-Funnel (patches of 8).
-    sampling_rate, normalisation: of the series it learned, for whoever asks it: values a second (Hz) where they were
-        told; as in `toolkit.data.series.splits.SeriesDataSection`.
+    channel_names, value_columns, sampling_rate, normalisation, channel_means, channel_deviations, series_length: of the
+        series it learned, for whoever asks it: `toolkit.data.series.learned.Learned`. Inputs are already scaled so.
     """
 
     model_type = "toolkit-series"
@@ -84,8 +84,13 @@ class SeriesConfig(PreTrainedConfig):
     dropout: float = 0.0
     head_dropout: float | None = None
     embedding_std: float = 0.02
+    channel_names: list[str] | None = None
+    value_columns: list[str] | None = None
     sampling_rate: float | None = None
     normalisation: Literal["series", "train", "none"] = "series"
+    channel_means: list[float] | None = None
+    channel_deviations: list[float] | None = None
+    series_length: int | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         for name in ("num_channels", "patch_length", "context_length", "horizon"):
