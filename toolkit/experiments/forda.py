@@ -135,7 +135,8 @@ def training_of(shape: Shape, splits: Splits, settings: FordaLabConfig, seed: in
     impl = settings.impl
     if isinstance(shape, KerasFordaConfig) and impl.micro_batch_size is None:
         impl = dataclasses.replace(impl, micro_batch_size=4)  # its attention weights then stay in the cache
-    return Classifying(partial(new_model, shape, splits[0].learned), batches, settings.training, impl, keep_model=seed == 0)
+    make_model = partial(new_model, shape, splits[0].learned)
+    return Classifying(make_model, batches, settings.training, impl, keep_model=seed == 0)
 
 
 def examine(arm: str, run: Run, validation: SeriesDataset, accelerator: Accelerator) -> dict:

@@ -53,9 +53,9 @@ def _loaded(path: Path) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) if path.suffix.lower() == ".npz" else open(path, "rb") as file:
             if path.suffix.lower() == ".npz":
                 return {name: file[name] for name in file.files}
-            return {"values": np.load(file, allow_pickle=False)}
+            return {"values": np.lib.format.read_array(file, allow_pickle=False)}
     except ValueError as error:
-        if "pickle" not in str(error):
+        if "Object arrays" not in str(error):
             raise _unreadable(path, error) from None
         raise UserError(f"{path}: holds Python objects, which are not read, for a file could run anything so. Save "
                         f"plain arrays: values.astype(float), labels.astype(str); series of unequal length filled up "

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 _NO_NAME = re.compile(r"\s*|Unnamed: \d+(\.\d+)?|__index_level_\d+__|level_\d+")
-"""As a csv has its index, as pandas calls a column without a name, as it writes an index to parquet, as it resets one."""
+"""As a csv has its index, as pandas calls a column without a name, writes an index to parquet, and resets one."""
 _FEWEST = 8
 """Rows from which on a count is no signal: a few values may rise so by themselves."""
 
