@@ -120,11 +120,14 @@ def show(summary: dict, published: dict) -> str:
                for arm, by_horizon in summary.items() for horizon, entry in by_horizon.items()]
     first = next(iter(summary.values()))
     windows = ", ".join(f"{entry['test_windows']:,} at {horizon}" for horizon, entry in first.items())
-    nominal = next(iter(first.values()))["nominal_coverage"]
+    entry = next(iter(first.values()))
+    nominal, left_out = entry["nominal_coverage"], ", ".join(entry["mase_left_out"])
     said = "\n".join(verdict.text for verdict in forecasts.verdicts(summary))
     return "\n\n".join(["test errors on standardised values, mean ± 95 % interval over seeds; windows: " + windows
-                        + "\n" + table(rows), f"MASE: 1 is the seasonal naive error on train; intervals of nominally "
-                        f"{100 * nominal:.0f} %\n" + table(details), *([said] if said else [])])
+                        + "\n" + table(rows), "MASE: 1 is the seasonal naive error on train"
+                        + f", which is 0 or unknown for {left_out}: left out of it" * bool(left_out)
+                        + f"; intervals of nominally {100 * nominal:.0f} %, ends included\n" + table(details),
+                        *([said] if said else [])])
 
 
 def main(argv: list[str]) -> None:

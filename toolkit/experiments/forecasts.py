@@ -204,6 +204,7 @@ def summarise(fits: dict[str, dict[int, list[dict]]], references: dict[str, str]
                     entry |= {key: interval["mean"], f"{key}_ci95": interval["ci95"], f"{key}_values": values}
             entry["validation_mse"] = mean_interval([fit["validation"]["mse"] for fit in of_seed]).mean
             entry["nominal_coverage"] = of_seed[0]["nominal_coverage"]
+            entry["mase_left_out"] = of_seed[0].get("mase_left_out", [])  # of earlier versions: not known
             for key in ("mse_by_step", "mae_by_step", "quantile_loss_by_step", "coverage_by_step"):
                 entry[key] = np.mean([fit[key] for fit in of_seed], 0).tolist()
             if "dead_branches" in of_seed[0]:

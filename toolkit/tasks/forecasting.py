@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from transformers import PreTrainedModel
 
-from toolkit.data.series.windows import Split, WindowBatches
+from toolkit.data.series.windows import ForecastData, Split, WindowBatches
 from toolkit.errors import UserError
 from toolkit.metrics.forecast_sums import ForecastScores, calibration_stride, residual_quantiles
 from toolkit.run.directory import Run
@@ -147,10 +147,8 @@ def held_out(forecast: Forecaster, windows: Mapping[Split, WindowBatches], confi
     on_validation = errors(forecast, windows["validation"], accelerator, precision).result()
     test = windows["test"]
     scores = errors(forecast, test, accelerator, precision, quantiles, offsets).result()
-    coverage = scores["share_below"][-1] - scores["share_below"][0]
-    result = {**scores, "coverage": coverage, "nominal_coverage": quantiles[-1] - quantiles[0],
-              "coverage_by_step": [high - low for low, high in zip(scores["share_below_by_step"][0],
-                                                                   scores["share_below_by_step"][-1], strict=True)],
+    result = {**scores, "nominal_coverage": quantiles[-1] - quantiles[0],
+              "mase_left_out": _without_unit(test.data),
               "test_windows": len(test), "validation_windows": len(windows["validation"]),
               "validation": {name: on_validation[name] for name in ("mse", "mae")}}
     index = np.unique(np.linspace(0, len(test) - 1, EXAMPLES).round().astype(int))
@@ -163,6 +161,14 @@ def held_out(forecast: Forecaster, windows: Mapping[Split, WindowBatches], confi
 def with_offsets(prediction: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """(b, channels, horizon), (channels, horizon, quantiles) → float32 (b, channels, horizon, quantiles)."""
     return (prediction[..., None] + offsets).astype(np.float32)
+
+
+def _without_unit(data: ForecastData) -> list[str]:
+    """The columns that MASE leaves out, since the seasonal naive error on train is 0 or not known."""
+    units = data.naive_error()
+    counts = len(units) - (units > 0).sum(0)
+    return [name + f" (of {count:,} of {len(units):,} series)" * (len(units) > 1)
+            for name, count in zip(data.columns, counts, strict=True) if count]
 
 
 def score_forecaster(forecast: Forecaster, windows: Mapping[Split, WindowBatches], config: ForecastConfig,
