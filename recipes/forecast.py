@@ -4,8 +4,10 @@
     make forecast CONFIG=recipes/configs/etth1.yaml
     python recipes/forecast.py --config recipes/configs/etth1.yaml --horizons 96 --seeds 1
 
-Arms × horizons × seeds. Models are chosen on validation; the test windows are counted once each, at the end; intervals
-are from residuals on validation, for every arm alike. Writes <output_dir>/<name>.json: arm → horizon → mse, mae, …,
+The table is one series or several, each cut by time by itself; what is known ahead (data.future_columns) every trained
+arm is told alike. Arms × horizons × seeds. Models are chosen on validation; the test windows are counted once each, at
+the end; intervals are from residuals on validation, for every arm alike. A first seed's model is kept with all that
+predict needs to say what comes after a table's end. Writes <output_dir>/<name>.json: arm → horizon → mse, mae, …,
 and what the dead-branch check found.
 """
 

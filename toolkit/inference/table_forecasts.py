@@ -114,7 +114,7 @@ def _context(shape: PreTrainedConfig, model: str, file: str, panel: Panel, name:
     if rows < length:
         raise UserError(f"{where}: has {rows:,} rows, but {model} forecasts from {length:,}. Give more rows.")
     if table.times is not None and shape.frequency is not None:
-        _check_steps(shape.frequency, model, where, table, rows - length)
+        _check_steps(shape, model, where, table, rows - length)
     elif table.times is not None:
         note(f"{where}: steps between times were uneven in training: the forecast has steps, and no times")
     mean, deviation = _scale_of(shape, name, table)
@@ -134,8 +134,9 @@ def _context(shape: PreTrainedConfig, model: str, file: str, panel: Panel, name:
     return batch
 
 
-def _check_steps(frequency: Frequency, model: str, where: str, table: TimeTable, first: int) -> None:
+def _check_steps(shape: PreTrainedConfig, model: str, where: str, table: TimeTable, first: int) -> None:
     """UserError unless the rows from `first` on are as far apart as those that the model learned."""
+    frequency: Frequency = shape.frequency
     times = table.times[first:]
     place = positions(times, frequency)
     steps = np.diff(place) if place is not None else None
@@ -144,9 +145,9 @@ def _check_steps(frequency: Frequency, model: str, where: str, table: TimeTable,
                         f"lie {in_words(frequency)} apart. Resample the table.")
     if (steps != 1).any():
         step = int((steps != 1).argmax())
+        masked = "" if shape.missing == "mask" else ", or train with data.missing mask, which reads them as missing"
         raise UserError(f"{where}, {table.places[first + step + 1]}: rows are absent before it: "
-                        f"{int(steps[step]) - 1:,}, among those that the forecast is made from. Put them in, or train "
-                        f"with data.missing mask, which reads them as missing.")
+                        f"{int(steps[step]) - 1:,}, among those that the forecast is made from. Put them in{masked}.")
 
 
 def _covariates(shape: PreTrainedConfig, where: str, panel: Panel, table: TimeTable) -> np.ndarray:

@@ -157,6 +157,9 @@ def panel_of(table: TableColumns, time_column: str = "date", series_column: str 
         filled = _with_absent_rows(table, frequency) if fill else table
         absent += filled.values.shape[1] - table.values.shape[1]
         tables[name] = filled
+    ahead_only = 0 if ahead is None else sum(table.future.shape[1] - table.values.shape[1] for table in tables.values())
+    if ahead_only:
+        notes.append(f"{ahead_only:,} rows at the end hold only what is known ahead: they are what is to come")
     if absent:
         uneven = [f"{absent:,} rows are absent from the steps of {in_words(frequency)}: read as missing"]
     _check_missing(path, tables, missing, notes)
