@@ -111,11 +111,21 @@ def test_scale_of_all_series_or_of_each(tmp_path):
     together = load_forecast_data(ForecastDataSection(path, season=2, borders=[20, 30, 40]), notes.append)
     rows = np.concatenate([2.0 * np.arange(20), 1000 + 2.0 * np.arange(20), np.full(20, 3)])
     np.testing.assert_allclose([together.mean[0], together.deviation[0]], [rows.mean(), rows.std()])
+    assert not any("times as much" in note for note in notes)
     apart = load_forecast_data(ForecastDataSection(path, season=2, borders=[20, 30, 40], scale="series"), notes.append)
     assert apart.mean.tolist() == [[19], [1019], [3]] and apart.deviation[2, 0] == 1
     np.testing.assert_allclose(apart.values[0], apart.values[1], atol=1e-6)
     assert any("column 'load' is constant in the train rows of series 'still'" in note for note in notes)
     assert apart.model_input()["series_names"] == ["north", "south", "still"]
+
+
+def test_series_of_unlike_sizes_are_told(tmp_path):
+    frame, notes = both().assign(load=np.r_[np.sin(np.arange(ROWS)), 100 * np.sin(np.arange(ROWS))]), []
+    path = written(tmp_path, frame)
+    load_forecast_data(ForecastDataSection(path, season=2), notes.append)
+    assert any("series 'south' varies 100 times as much as 'north'" in note for note in notes)
+    load_forecast_data(ForecastDataSection(path, season=2, scale="series"), notes.clear() or notes.append)
+    assert not any("times as much" in note for note in notes)
 
 
 def test_a_map_for_each_series_finds_each_ones_own_rule(tmp_path):

@@ -48,42 +48,50 @@ def forecast_table(model: str, file: str, time_column: str = "", series_column: 
     panel = _read(shape, model, file, time_column, series_column, encoding, note)
     directory = checkpoint_directory(model)
     forecaster = load_weights(model_class(shape), str(directory), model).eval()
-    names, tables = list(panel.tables), list(panel.tables.values())
+    names = list(panel.tables)
     for line in panel.notes:
         note(f"{file}: {line}")
     note(f"{file}: channels {shown(shape.channel_names, 24)}"
          + (f"; {len(names):,} series {shown(names)}" if panel.series_column else ""))
     inputs = [_context(shape, model, file, panel, name, note) for name in names]
-    offsets = None
-    if (Path(directory) / INTERVALS).is_file():
-        intervals = read_json(Path(directory) / INTERVALS)
-        quantiles, offsets = intervals["quantiles"], np.asarray(intervals["offsets"])
-    else:
-        note(f"{model}: has no {INTERVALS} beside it, so there are no quantiles")
+    quantiles, offsets = _intervals(directory / INTERVALS, model, note)
     precision, parts = exact(torch.device("cpu")), []
     for start in range(0, len(inputs), batch_size):
         group = inputs[start:start + batch_size]
         batch = {key: np.stack([one[key] for one in group]) for key in group[0]}
         parts.append(predicted(as_forecaster(forecaster), batch, torch.device("cpu"), precision))
-    found = []
-    for name, table, prediction in zip(names, tables, np.concatenate(parts), strict=True):
-        mean, deviation = _scale_of(shape, name, table, note)
-        answer = {"value": prediction[..., None]}
-        if offsets is not None:
-            answer = {"value": prediction[..., None], "q": with_offsets(prediction[None], offsets)[0]}
-        units = {key: part.astype(np.float64) * deviation[:, None, None] + mean[:, None, None]
-                 for key, part in answer.items()}
-        columns: dict = {"series": name} if panel.series_column else {}
-        steps, channels = np.meshgrid(np.arange(shape.horizon), np.arange(len(mean)), indexing="ij")
-        if table.times is not None and shape.frequency is not None:
-            columns["time"] = _stamps(table, shape.frequency, shape.horizon, panel.zone)[steps.ravel()]
-        columns |= {"step": steps.ravel() + 1, "channel": np.asarray(shape.channel_names)[channels.ravel()],
-                    "value": units["value"][..., 0].T.ravel()}
-        if offsets is not None:
-            columns |= {f"q({quantile:g})": units["q"][..., place].T.ravel()
-                        for place, quantile in enumerate(quantiles)}
-        found.append(pd.DataFrame(columns))
-    return pd.concat(found, ignore_index=True)
+    answers = [_rows(shape, panel, name, prediction, quantiles, offsets)
+               for name, prediction in zip(names, np.concatenate(parts), strict=True)]
+    return pd.concat(answers, ignore_index=True)
+
+
+def _intervals(path: Path, model: str, note: Note) -> tuple[list[float], np.ndarray | None]:
+    """Quantiles, and what to add to a forecast for them (channels, horizon, quantiles); none where none were kept."""
+    if not path.is_file():
+        note(f"{model}: has no {path.name} beside it, so there are no quantiles")
+        return [], None
+    kept = read_json(path)
+    return kept["quantiles"], np.asarray(kept["offsets"])
+
+
+def _rows(shape: PreTrainedConfig, panel: Panel, name: str, prediction: np.ndarray, quantiles: list[float],
+          offsets: np.ndarray | None) -> pd.DataFrame:
+    """The answer for one series, of which prediction (channels, horizon) is standardised."""
+    table = panel.tables[name]
+    mean, deviation = _scale_of(shape, name, table)
+
+    def column(standardised: np.ndarray) -> np.ndarray:
+        return (standardised.astype(np.float64) * deviation[:, None] + mean[:, None]).T.ravel()
+
+    steps, channels = np.repeat(np.arange(shape.horizon), len(mean)), np.tile(np.arange(len(mean)), shape.horizon)
+    columns: dict = {"series": name} if panel.series_column else {}
+    if table.times is not None and shape.frequency is not None:
+        columns["time"] = _stamps(table, shape.frequency, shape.horizon, panel.zone)[steps]
+    columns |= {"step": steps + 1, "channel": np.asarray(shape.channel_names)[channels], "value": column(prediction)}
+    if offsets is not None:
+        around = with_offsets(prediction, offsets)
+        columns |= {f"q({quantile:g})": column(around[..., place]) for place, quantile in enumerate(quantiles)}
+    return pd.DataFrame(columns)
 
 
 def _read(shape: PreTrainedConfig, model: str, file: str, time_column: str, series_column: str, encoding: str,
@@ -117,7 +125,7 @@ def _context(shape: PreTrainedConfig, model: str, file: str, panel: Panel, name:
         _check_steps(shape, model, where, table, rows - length)
     elif table.times is not None:
         note(f"{where}: steps between times were uneven in training: the forecast has steps, and no times")
-    mean, deviation = _scale_of(shape, name, table)
+    mean, deviation = _scale_of(shape, name, table, note)
     observed = None if table.observed is None else table.observed[:, -length:]
     batch = {"values": scaled_values(table.values[:, -length:], observed, mean, deviation)}
     for channel, values, seen in zip(shape.channel_names, table.values[:, -length:],

@@ -23,6 +23,8 @@ Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 Scale = Literal["all", "series"]
 
+_UNLIKE = 10
+"""How many times the deviation of one series has to be that of another for that to be told."""
 _TRANSIENT = 500
 """Rows of a generated series that are left out: how it comes from where it was started to where it stays."""
 
@@ -158,8 +160,15 @@ def _of_panel(section: ForecastDataSection, panel: Panel, ahead: list[str], cale
                     "future_deviations": deviations}
         covariates = [features(table.future, means, deviations, calendar, table.times, panel.zone)[:, :count]
                       for table, count in zip(series, rows, strict=True)]
-    return standardised([table.values for table in series], series[0].columns, section.borders, section.season,
+    data = standardised([table.values for table in series], series[0].columns, section.borders, section.season,
                         observed, note, section.scale, names, covariates, reading)
+    sizes = np.asarray([values[:, :end].std(1).max() for values, (end, _, _) in
+                        zip(data.values, data.borders, strict=True)])
+    small, large = np.where(sizes > 0, sizes, np.inf).argmin(), sizes.argmax()
+    if section.scale == "all" and 0 < sizes[small] * _UNLIKE < sizes[large]:
+        note(f"{section.path}: series '{names[large]}' varies {sizes[large] / sizes[small]:,.0f} times as much as "
+             f"'{names[small]}', so that errors are nearly all its own; set data.scale to series to scale each by itself")
+    return data
 
 
 def _can_be_cut(borders: Sequence[float], rows: int) -> bool:

@@ -32,11 +32,12 @@ def series_column_of(path, times: Cells, others: Mapping[str, Cells]) -> str:
     rows of one time; within its series no time repeats. UserError where several columns would do, and mean different
     series.
     """
-    stamps = _names(times)
-    counts = np.unique(stamps, return_counts=True)[1]
-    most = counts.max()
-    if 2 * counts[counts > 1].sum() < len(stamps):  # a doubled row, or the hour that autumn has twice
+    import pandas
+
+    counts = pandas.Series(times).value_counts().to_numpy()
+    if 2 * counts[counts > 1].sum() < len(times):  # a doubled row, or the hour that autumn has twice
         return ""
+    most, stamps = counts.max(), _names(times)
     found: dict[str, list[str]] = {}
     for name, cells in others.items():
         own = _names(cells)
