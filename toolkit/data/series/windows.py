@@ -164,10 +164,11 @@ def _of_panel(section: ForecastDataSection, panel: Panel, ahead: list[str], cale
                         observed, note, section.scale, names, covariates, reading)
     sizes = np.asarray([values[:, :end].std(1).max() for values, (end, _, _) in
                         zip(data.values, data.borders, strict=True)])
-    small, large = np.where(sizes > 0, sizes, np.inf).argmin(), sizes.argmax()
-    if section.scale == "all" and 0 < sizes[small] * _UNLIKE < sizes[large]:
+    small, large = np.where(sizes > 1e-6, sizes, np.inf).argmin(), sizes.argmax()  # one that is flat has no size
+    if section.scale == "all" and 1e-6 < sizes[small] < sizes[large] / _UNLIKE:
         note(f"{section.path}: series '{names[large]}' varies {sizes[large] / sizes[small]:,.0f} times as much as "
-             f"'{names[small]}', so that errors are nearly all its own; set data.scale to series to scale each by itself")
+             f"'{names[small]}', so that errors are nearly all its own; to scale each by itself set data.scale to "
+             f"series")
     return data
 
 
