@@ -5,9 +5,9 @@
     make predict MODEL=runs/gunpoint/bert-pretrained/seed-0/model FILE=new.csv ARGS="--data.label_column ''"
 
 MODEL is a directory or a hub id; FILE has a text a line (.txt), or a text column (.csv .tsv .jsonl .parquet, plain or
-compressed). For a model of series FILE is .ts .tsv .arff .csv or .parquet, as in finetune-series, whose labels are not
-looked at; series are normalised as those that the model learned. `label` is the likeliest class, `labels` those of 0.5
-or more where there may be several (parted by | but in .jsonl and .parquet, where they are lists), `value` a number,
+compressed). For a model of series FILE is .ts .tsv .arff .csv .parquet .npz or .npy, as in finetune-series; labels are
+not looked at; series are normalised as those that the model learned. `label` is the likeliest class, `labels` those of
+0.5 or more where there may be several (parted by | but in .jsonl and .parquet, where they are lists), `value` a number,
 `p(NAME)` the probability of a class. Where the model's configuration holds a threshold chosen on validation, `decision`
 goes by it. All columns of FILE follow; one that is called as an answer becomes `input_…`.
 
@@ -25,7 +25,6 @@ from toolkit import cli, config
 from toolkit.errors import UserError
 from toolkit.inference.predict import PredictConfig, predict
 from toolkit.run.files import disk_errors
-
 
 WRITTEN = (".parquet", ".csv", ".tsv", ".jsonl")
 

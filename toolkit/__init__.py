@@ -51,6 +51,7 @@ _WHERE = {
     "toolkit.inference.conversation": ("Conversation",),
     "toolkit.inference.text_answers": ("answer_texts",),
     "toolkit.inference.table_forecasts": ("forecast_table",),
+    "toolkit.inference.series_answers": ("answer_series",),
     "toolkit.analysis.attention": ("text_attention", "series_attention", "relative_entropy"),
     "toolkit.report.attention_page": ("write_attention_page",),
     "toolkit.analysis.bias": ("probe_bias", "read_pairs"),

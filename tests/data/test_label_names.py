@@ -14,7 +14,8 @@ def write(path, labels: list, texts: list | None = None):
     if path.suffix == ".parquet":
         parquet.write_table(pyarrow.table({"text": texts, "label": labels}), path)
     else:
-        path.write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in zip(texts, labels, strict=True)))
+        rows = zip(texts, labels, strict=True)
+        path.write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in rows))
     return path
 
 

@@ -160,6 +160,19 @@ def test_series_without_labels(tmp_path):
     np.testing.assert_array_equal(read_values(write(tmp_path, "x.tsv", "?\t1\t2\n"))[0].values, [[[1, 2]]])
 
 
+def test_ts_without_labels_is_for_predicting(tmp_path):
+    header = TS.format("false", "true")
+    none = write(tmp_path, "none.ts", header.replace("@classLabel true A banana", "@classLabel false")
+                 + "1,2:3,4\n5,6:7,?\n")
+    unknown = write(tmp_path, "unknown.ts", header + "1,2:3,4:?\n5,6:7,?:?\n")
+    known = write(tmp_path, "known.ts", header + "1,2:3,4:A\n5,6:7,?:banana\n")
+    for path, beside in ((none, {}), (unknown, {}), (known, {"label": ["A", "banana"]})):
+        data, found = read_values(path, "mask")
+        assert data.values.tolist() == [[[1, 2], [3, 4]], [[5, 6], [7, 0]]] and found == beside
+    with pytest.raises(UserError, match="none.ts, line 8, column 2: expected a number, found 'x'"):
+        read_values(write(tmp_path, "none.ts", none.read_text().replace("1,2", "1,x")))
+
+
 # ---- every mistake, named
 
 

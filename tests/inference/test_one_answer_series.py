@@ -11,6 +11,7 @@ from toolkit.data.series.splits import SeriesDataSection, load_splits
 from toolkit.data.series.tables import SeriesTable
 from toolkit.experiments.series import CompareSeriesConfig, LabelledSet, new_model
 from toolkit.inference.predict import PredictConfig, predict
+from toolkit.inference.series_answers import answer_series
 from toolkit.models.series.patches import SeriesForClassification
 from toolkit.run.directory import Run
 from toolkit.tasks.classification import FineTuningConfig, fine_tune
@@ -112,6 +113,17 @@ def test_the_test_file_is_answered_as_it_was_scored(files, tmp_path, accelerator
     np.testing.assert_allclose(logits.softmax(-1), truth, atol=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", SHAPES)
+@pytest.mark.parametrize("kind", ["even", "uneven", "wide"])
+@pytest.mark.parametrize("normalisation", ["series", "train", "none"])
+@pytest.mark.parametrize("settings", [{}, {"pooling": "layers"}, {"channels": "independent"}, {"instance_norm": True},
+                                      {"embedding": "convolution"}], ids=str)
+def test_every_combination(files, tmp_path, accelerator, backbone, kind, normalisation, settings):
+    test_the_test_file_is_answered_as_it_was_scored(files, tmp_path, accelerator, backbone, kind, normalisation,
+                                                    settings)
+
+
 @pytest.mark.parametrize("arm", ["random", "no-attention", "mlp", "lstm", "lstm-location", "bigru-additive"])
 def test_models_of_comparisons_answer_as_they_were_scored(files, tmp_path, accelerator, arm):
     parts = load_splits(section(files, "uneven", "train"), 0)
@@ -163,8 +175,19 @@ def test_what_the_file_says_of_a_series_is_kept(files, fitted, capsys):
     assert table["id"].tolist() == [f"patient {number}" for number in range(15)]
     assert table["ward"].tolist()[:2] == ["west", "east"] and table["input_label"].tolist()[:3] == list(NAMES)
     told = capsys.readouterr().err
-    assert "ward is no value that was learned: kept beside the answers" in told
+    assert "ward is no value that was learned: left out; what is the same all through a series is kept" in told
     assert "15 series, 2 channels" in told and "of heart, breath" in told and "values are missing" in told
+
+
+def test_arrays_are_answered_as_files_are(files, fitted, tmp_path):
+    test = load_splits(section(files, "uneven", "none"), 0)[2]
+    seen = test.observed
+    table = answer_series(fitted[0] / "model", np.where(seen, test.values, np.nan), seen, batch_size=4)
+    np.testing.assert_allclose(probabilities(table), np.stack(list(fitted[1].values())), atol=1e-5)
+    np.savez(tmp_path / "new.npz", values=np.where(seen, test.values, np.nan), age=np.arange(15))
+    asked_again = asked(fitted[0], tmp_path / "new.npz", wide=True)
+    np.testing.assert_allclose(probabilities(asked_again), probabilities(table), atol=1e-5)
+    assert asked_again["age"].tolist() == asked_again["series"].tolist() == list(range(15))
 
 
 def test_flat_series_and_absent_labels_are_told(files, fitted, tmp_path, capsys):

@@ -98,9 +98,10 @@ def test_numbers(name, expected):
 
 
 @pytest.mark.parametrize(("scale", "offset"), [(1e5, 3e5), (1e-4, 0.0), (1.0, -7.0)])
-@pytest.mark.parametrize("make", [lambda: BertForSequenceClassification(small.bert_config(50)),
-                                  lambda: GPT2ForSequenceClassification(small.gpt_config(50)),
-                                  lambda: TextForClassification(TextConfig(backbone_config=small.gpt_config(50), num_labels=1))])
+@pytest.mark.parametrize("make", [
+    lambda: BertForSequenceClassification(small.bert_config(50)),
+    lambda: GPT2ForSequenceClassification(small.gpt_config(50)),
+    lambda: TextForClassification(TextConfig(backbone_config=small.gpt_config(50), num_labels=1))])
 def test_the_scale_of_numbers_is_folded_into_the_head(make, scale, offset):
     model = make()
     if model.config.num_labels != 1:

@@ -2,10 +2,11 @@
 
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModelForSequenceClassification, PreTrainedConfig
 
 from toolkit.data.series.dataset import SeriesBatches, SeriesDataset
 from toolkit.data.series.learned import Learned
@@ -15,11 +16,30 @@ from toolkit.data.series.tables import SeriesTable
 from toolkit.errors import UserError
 from toolkit.hub import checkpoint_directory
 from toolkit.inference.answers import answers_table
-from toolkit.models.load import load_weights
+from toolkit.models.load import checkpoint_config, load_weights
 from toolkit.models.losses import probabilities, task_of
 from toolkit.tasks.classification import predict
 from toolkit.training.impl.distributed import make_accelerator
 from toolkit.training.impl.precision import exact
+
+
+def answer_series(model: str | Path, values: np.ndarray, observed: np.ndarray | None = None, batch_size: int = 32
+                  ) -> pd.DataFrame:
+    """A row a series: the columns of `answers_table`, then `series`, its number.
+
+    values: (n, channels, length), or (n, length) of one channel, in the units of the file that the model learned and in
+        the order of its channels; observed: bool of the same shape where some are missing. UserError for other channels
+        or lengths than the model's.
+    """
+    values = np.asarray(values, np.float32)
+    values = values[:, None] if values.ndim == 2 else values
+    if observed is not None:
+        observed = np.asarray(observed, bool).reshape(values.shape)
+        values = np.where(observed, values, np.float32(0))
+    data = SeriesDataset(values, np.zeros(len(values), np.int64), ("",), observed)
+    config = checkpoint_config(model)
+    return answers_table(_outputs(str(model), config, data, "values", batch_size), config,
+                         {"series": list(range(len(data)))}, _note)
 
 
 def answers_of_series(model: str, config: PreTrainedConfig, file: str, table: SeriesTable,
@@ -36,37 +56,35 @@ def answers_of_series(model: str, config: PreTrainedConfig, file: str, table: Se
     data, beside = read_values(file, "mask", table, _note, learned)
     _note(f"{file}: {described(data.lengths, data.values.shape[1], data.learned)}")
     tell_constant(file, data.values, data.observed, _note)
-    loaded = load_weights(AutoModelForSequenceClassification, str(checkpoint_directory(model)), model)
-    outputs = answer_series(loaded, data, batch_size, file)
     if not table.series_column:
         beside = {"series": list(range(len(data))), **beside}
-    return answers_table(outputs, config, beside, _note)
+    return answers_table(_outputs(model, config, data, file, batch_size), config, beside, _note)
 
 
-def answer_series(model: PreTrainedModel, data: SeriesDataset, batch_size: int = 32, name: str = "series"
-                  ) -> np.ndarray:
+def _outputs(model: str, config: PreTrainedConfig, data: SeriesDataset, name: str, batch_size: int) -> np.ndarray:
     """(n, classes) probabilities, or (n,) numbers, of series in the units of their file; `name` is theirs in errors.
 
     Each is padded to the length of those that were learned, and no further: what stands beside it changes nothing.
     """
-    learned = Learned.of(model.config, name)
+    learned = Learned.of(config, model)
     data = replace(data, learned=learned).normalised()
     longest = data.values.shape[2]
     if learned.series_length and longest > learned.series_length:
         _note(f"{name}: the longest series has {longest:,} values, those that were learned {learned.series_length:,}")
     accelerator = make_accelerator()
     precision = exact(accelerator.device)
-    precision.prepare(model.to(accelerator.device))
+    loaded = load_weights(AutoModelForSequenceClassification, str(checkpoint_directory(model)), model)
+    precision.prepare(loaded.to(accelerator.device))
     lengths = np.maximum(data.lengths, learned.series_length or longest)
-    logits = np.empty((len(data), model.config.num_labels), np.float32)
+    logits = np.empty((len(data), config.num_labels), np.float32)
     for length in np.unique(lengths):
         own = lengths == length
         batches = SeriesBatches(data.select(own).of_length(int(length)), batch_size, 0)
         try:
-            logits[own] = predict(model, batches, accelerator, precision, batch_size)
+            logits[own] = predict(loaded, batches, accelerator, precision, batch_size)
         except ValueError as error:  # other channels or lengths than the model's
             raise UserError(f"{name}: {error}.") from None
-    return probabilities(task_of(model.config), logits)
+    return probabilities(task_of(config), logits)
 
 
 def _note(line: str) -> None:

@@ -63,7 +63,7 @@ def _found(path: Path, table: SeriesTable, learned: Learned | None, labelled: bo
     if not path.is_file():
         raise UserError(f"{path}: no such file. Give a .ts, .tsv, .arff, .csv, .parquet or .npz file.")
     kind, suffix = file_kind(path), path.suffix.lower()
-    if kind in (".csv", ".parquet") or (kind == ".tsv" and has_header(path)):
+    if kind in (".csv", ".parquet") or (kind == ".tsv" and (suffix != kind or has_header(path))):
         found = read_table(path, table, learned, labelled, note)
     elif suffix in (".ts", ".arff"):
         found = read_through_aeon(path, labelled)

@@ -20,8 +20,8 @@ ROLES = ("train", "validation", "test")
 @dataclass
 class SeriesDataSection(SeriesTable):
     train: str = ""
-    """A .ts, .tsv, .arff (UCR, UEA), .csv, .parquet or .npz (values, labels) file; empty: series generated anew for each
-    seed."""
+    """A .ts, .tsv, .arff (UCR, UEA), .csv, .parquet or .npz (values, labels) file; empty: series generated anew for
+    each seed."""
     validation: str = ""
     """Empty: a fifth of each class of training."""
     test: str = ""

@@ -133,8 +133,8 @@ class _Rows:
         return numbers(cells, lambda number: f"{where}, column '{self.columns[number]}'",
                        " Or name the columns of values in data.value_columns." * self.guessed)
 
-    def signals(self, values: list[np.ndarray], others: list[list], series: Iterable[Sequence[int]] = ()
-                ) -> tuple[np.ndarray, list[str]]:
+    def chosen(self, values: list[np.ndarray], others: list[list], series: Iterable[Sequence[int]] = ()
+               ) -> tuple[np.ndarray, list[str]]:
         """float64 (rows, columns), and the columns' names: without those that only count the rows."""
         table, columns = np.stack(values) if values else np.empty((0, len(self.columns))), self.columns
         if self.guessed:
@@ -146,16 +146,17 @@ class _Rows:
             if strange := [name for name in kept if name in beside]:
                 raise other_columns(self.path, [], [*strange, *columns], columns)
         else:
-            told = [f"{shown(self.others)} {'are' if len(self.others) > 1 else 'is'} no value that was learned: kept "
-                    f"beside the answers"] * bool(self.others)
+            told = [f"{shown(self.others)} {'are' if len(self.others) > 1 else 'is'} no value that was learned: left "
+                    f"out; what is the same all through a series is kept beside its answer"] * bool(self.others)
         for line in told:
             self.note(f"{self.path}: {line}")
         return table, columns
 
     def beside(self, labels: list, others: list[list]) -> dict[str, list]:
-        """Columns kept beside the series, from a row a series."""
+        """Columns kept beside the series, from a row a series; not those that say nothing of any."""
         found = {self.table.label_column: labels} if self.table.label_column else {}
-        return found | dict(zip(self.others, map(list, zip(*others, strict=True)), strict=False))
+        columns = zip(self.others, map(list, zip(*others, strict=True)), strict=False)
+        return found | {name: cells for name, cells in columns if any(cell is not None for cell in cells)}
 
     def wide(self) -> FileSeries:
         values, labels, places, others = [], [], [], []
@@ -164,7 +165,7 @@ class _Rows:
             labels.append(label)
             places.append(where)
             others.append(beside)
-        values, columns = self.signals(values, others)
+        values, columns = self.chosen(values, others)
         return FileSeries(list(values[:, None]), labels,
                           [f"{where}, column '{self.table.label_column}'" for where in places],
                           lambda i, channel, t: f"{places[i]}, column '{columns[t]}'",
@@ -195,7 +196,7 @@ class _Rows:
             for line in check_times(table.time_column, times, places, rows):
                 self.note(f"{self.path}: {line}")
         members = list(rows.values())
-        values, columns = self.signals(values, others, members)
+        values, columns = self.chosen(values, others, members)
         labels = [labels[own[0]] for own in members]
         return FileSeries([values[own].T for own in members], labels,
                           [f"{places[own[0]]}, column '{table.label_column}'" for own in members],

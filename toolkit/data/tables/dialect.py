@@ -4,6 +4,7 @@ This is found from the names that the caller asks for and from the first rows; w
 """
 
 import csv
+import functools
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ SAMPLE = 2**20
 QUOTES_SAMPLE = 2**26
 """Characters, never held together, from which it is found whether cells between tabs are quoted."""
 
+_NAMED = re.compile(f"sep=([{''.join(SEPARATORS)}])\r?\n")
+
 _NO_VALUE = ("", "?", "na", "n/a", "nan", "null", "none", "inf", "-inf", "+inf", "infinity", "-infinity")
 
 
@@ -31,11 +34,15 @@ class Spelling:
 
     def plain(self, cell: str) -> str | None:
         """The number as Python spells it; None where the cell is none."""
-        grouped = rf"[1-9]\d{{0,2}}([{self.groups}])\d{{3}}(?:\1\d{{3}})*"
-        point = re.escape(self.decimal)
-        if not re.fullmatch(rf"[+-]?(?:{grouped}|\d+|(?={point}\d))(?:{point}\d*)?(?:[eE][+-]?\d+)?", cell, re.ASCII):
+        if not self.pattern.fullmatch(cell):
             return None
         return re.sub(f"[{self.groups}]", "", cell).replace(self.decimal, ".")
+
+    @functools.cached_property
+    def pattern(self) -> re.Pattern:
+        grouped = rf"[1-9]\d{{0,2}}([{self.groups}])\d{{3}}(?:\1\d{{3}})*"
+        point = re.escape(self.decimal)
+        return re.compile(rf"[+-]?(?:{grouped}|\d+|(?={point}\d))(?:{point}\d*)?(?:[eE][+-]?\d+)?", re.ASCII)
 
 
 COMMA = Spelling(",", ". '’\u00a0\u202f")
@@ -69,20 +76,27 @@ def find_dialect(read: Callable[[], Iterator[str]], usual: str, names: Collectio
     """
     lines = list(_start(read(), SAMPLE))
     separator, notes = _separator(lines, usual, names), []
+    lines = list(without_hint(lines))
     if separator != usual:
         notes.append(f"cells are parted by {SEPARATORS[separator]}")
     quoted = True
     # Tab-separated text is seldom quoted, and a lone quotation mark must not swallow the lines after it.
     if separator == "\t":
-        quoted, told = _quotes(_start(read(), QUOTES_SAMPLE))
+        quoted, told = _quotes(without_hint(_start(read(), QUOTES_SAMPLE)))
         notes += told
     dialect = Dialect(separator, quoted)
     spellings, told = _spellings(dialect, lines, is_number)
     return Dialect(separator, quoted, spellings, (*notes, *told))
 
 
+def without_hint(lines: Iterable[str]) -> Iterator[str]:
+    """The lines; for a first one by which Excel is told the separator, a blank one."""
+    for number, line in enumerate(lines):
+        yield "\n" if not number and _NAMED.fullmatch(line) else line
+
+
 def _start(lines: Iterator[str], size: int) -> Iterator[str]:
-    """The first lines, up to `size` characters. A line that cannot be read ends them: the reading itself will say so."""
+    """The first lines, up to `size` characters. One that cannot be read ends them: the reading itself will say so."""
     try:
         for line in lines:
             yield line
@@ -99,8 +113,9 @@ def _start(lines: Iterator[str], size: int) -> Iterator[str]:
 def _separator(lines: list[str], usual: str, names: Collection[str]) -> str:
     """The first, the usual one before others, whose header has all the names; else one that parts all rows alike."""
     candidates = [usual, *(separator for separator in SEPARATORS if separator != usual)]
-    headers = {separator: next(filter(None, csv.reader(lines, delimiter=separator)), [])
-               for separator in candidates}
+    headers = {separator: _header(lines, separator) for separator in candidates}
+    if named := _NAMED.fullmatch(lines[0] if lines else ""):
+        return named[1]
     if names:
         for separator in candidates:
             if set(names) <= set(headers[separator]):
@@ -109,6 +124,13 @@ def _separator(lines: list[str], usual: str, names: Collection[str]) -> str:
     if usual in even or len(headers[usual]) > 1 or not even:
         return usual
     return max(even, key=lambda separator: len(headers[separator]))
+
+
+def _header(lines: list[str], separator: str) -> list[str]:
+    try:
+        return next(filter(None, csv.reader(lines, delimiter=separator)), [])
+    except csv.Error:
+        return []
 
 
 def _parts_evenly(lines: list[str], separator: str) -> bool:
@@ -158,8 +180,8 @@ def _quotes(lines: Iterable[str]) -> tuple[bool, list[str]]:
     if needed and (throughout or counts["doubled"] > counts["lone"]):
         return True, ["cells are quoted; a quotation mark within one is written twice"]
     if counts["lone"]:
-        return False, [f"quotation marks are read as text, since {counts['lone']:,} cells begin with one and do not end "
-                       f"with one, the first in line {first}"]
+        return False, [f"quotation marks are read as text, since {counts['lone']:,} cells begin with one and do not "
+                       f"end with one, the first in line {first}"]
     return False, []
 
 
@@ -240,7 +262,7 @@ def as_float_reads(row: list[str], converted: list[tuple[int, str, Spelling]], p
             plain = spelling.plain(cell)
             if plain is None:
                 what = "a decimal comma" if spelling is COMMA else "a decimal point"
-                raise UserError(f"{place}, column '{name}': expected a number with {what}, as in the lines above, found "
-                                f"'{cell[:60]}'. Mend it; a missing value is written ?.")
+                raise UserError(f"{place}, column '{name}': expected a number with {what}, as in the lines above, "
+                                f"found '{cell[:60]}'. Mend it; a missing value is written ?.")
             row[number] = plain
     return row

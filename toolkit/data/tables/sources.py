@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from toolkit.data.tables.dialect import as_float_reads, find_dialect
+from toolkit.data.tables.dialect import as_float_reads, find_dialect, without_hint
 from toolkit.errors import UserError, did_you_mean
 
 BUILT_IN = ("python-docs", "python-source")
@@ -53,7 +53,13 @@ class Reading:
     """What the caller's options begin with, for messages: "corpus."; empty where it has none of these."""
     counts: Counter = field(default_factory=Counter, compare=False)
     note: Callable[[str], None] = field(default=lambda line: None, compare=False)
-    """Is told how tables are written, where that is not the usual."""
+    """Is told how tables are written, where that is not the usual: once, however many files are written so."""
+    told: set[str] = field(default_factory=set, compare=False)
+
+    def tell(self, path: Path, what: str) -> None:
+        if what not in self.told:
+            self.told.add(what)
+            self.note(f"{path}: {what}")
 
     def or_replace(self, encoding: str = "") -> str:
         """The remedies beside repairing the file, in the caller's words; encoding: what the file's could be."""
@@ -228,15 +234,14 @@ def read_table_rows(path: Path, reading: Reading, names: Collection[str] = (),
     """
     csv.field_size_limit(LONGEST)
     once = replace(reading, counts=Counter())  # what is met is counted when the rows are read
-
     try:
         dialect = find_dialect(lambda: (line for _, line in read_lines(path, once)),
                                "\t" if file_kind(path) == ".tsv" else ",", names, is_number)
     except UserError as error:
         raise UserError(f"{path}, {error}") from None
     for told in dialect.notes:
-        reading.note(f"{path}: {told}")
-    reader = dialect.reader(line for _, line in read_lines(path, reading))
+        reading.tell(path, told)
+    reader = dialect.reader(without_hint(line for _, line in read_lines(path, reading)))
     header, converted, start = None, [], 1
     while True:
         try:
@@ -244,20 +249,23 @@ def read_table_rows(path: Path, reading: Reading, names: Collection[str] = (),
         except StopIteration:
             break
         except csv.Error as error:
-            raise UserError(f"{path}, line {start}: cannot be read as a table ({str(error).split(' - ')[0]}). Quote "
-                            f"the cell, or take out what does not belong into it.") from None
+            what = str(error).split(" - ")[0]
+            if what.startswith("new-line"):
+                raise UserError(f"{path}, line {start}: lines end with a carriage return alone, or one stands within a "
+                                f"cell that is not quoted. Convert it: `tr '\\r' '\\n'`.") from None
+            raise UserError(f"{path}, line {start}: cannot be read as a table ({what}). Quote the cell, or take out "
+                            f"what does not belong into it.") from None
         if row:
-            place = f"{path}, line {start}"
             if header is None:
                 header = row
-                refuse_repeated(header, place)
+                refuse_repeated(header, f"{path}, line {start}")
                 converted = [(number, name, dialect.spellings[name]) for number, name in enumerate(header)
                              if name in dialect.spellings]
             elif len(row) != len(header):
-                raise UserError(f"{place}: {len(row)} columns, the header has {len(header)}. Quote or remove "
-                                f"extra separators, fill in missing cells.")
-            else:
-                row = as_float_reads(row, converted, place)
+                raise UserError(f"{path}, line {start}: {len(row)} columns, the header has {len(header)}. Quote or "
+                                f"remove extra separators, fill in missing cells.")
+            elif converted:
+                row = as_float_reads(row, converted, f"{path}, line {start}")
             yield start, row
         start = reader.line_num + 1
     if header is None:

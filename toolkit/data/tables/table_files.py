@@ -13,7 +13,8 @@ from toolkit.errors import UserError
 Column = list[str] | np.ndarray
 """As the file gives it: cells of text, float64 numbers (NaN: none), or datetime64[ns]."""
 
-_QUANTITY = re.compile(r"(\W{0,3})\d+(?:[.,'’ \u00a0\u202f]\d{3})*(?:[.,]\d*)?(\W{0,2}[^\W\d]{0,4}(?:/[^\W\d]{1,3})?\W?)")
+_QUANTITY = re.compile(r"(\W{0,3})\d+(?:[.,'’ \u00a0\u202f]\d{3})*(?:[.,]\d*)?"
+                       r"(\W{0,2}[^\W\d]{0,4}(?:/[^\W\d]{1,3})?\W?)")
 """A number with what stands before and behind it: a sign, a currency, a unit."""
 
 _NO_VALUE = ("", "na", "n/a", "nan", "null", "none", "?")
@@ -104,6 +105,6 @@ def refuse_unread(path: Path, name: str, cells: Column, places: Sequence[str]) -
     usual = Counter(found.values()).most_common(1)
     if usual and 2 * usual[0][1] > len(held):  # 12 kW and 13 kW are quantities, 1st and 2nd are names
         row = next(row for row in found if found[row] == usual[0][0])
-        raise UserError(f"{path}, {places[row]}, column '{name}': '{cells[row][:60]}' looks like a number and cannot be "
-                        f"read as one. Write it without a unit and with a decimal point, the same in all rows, or name "
-                        f"the columns to read in data.target_columns.")
+        raise UserError(f"{path}, {places[row]}, column '{name}': '{cells[row][:60]}' looks like a number and cannot "
+                        f"be read as one. Write it without a unit and with a decimal point, the same in all rows, or "
+                        f"name the columns to read in data.target_columns.")

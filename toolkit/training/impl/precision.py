@@ -105,8 +105,8 @@ def choose(impl: ImplConfig, device: torch.device) -> Precision:
 
 
 def exact(device: torch.device) -> Precision:
-    """What final figures and answers are computed in: fp32 by transformers' own layers, so that an answer is the same to
-    the fifth digit whatever stands beside it in a batch.
+    """What final figures and answers are computed in: fp32 by transformers' own layers, so that an answer is the same
+    to the fifth digit whatever stands beside it in a batch.
     """
     return choose(ImplConfig(dtype="fp32", layers="transformers", compile=False), device)
 
