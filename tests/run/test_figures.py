@@ -304,7 +304,7 @@ def test_text_classification(texts_told, checkpoints, tmp_path):
     assert shared["majority"]["values"] == [np.mean(np.asarray(labels) == np.bincount([
         names.index(kind) for kind in pd.read_csv(texts_told / "train.csv").kind]).argmax())] * 2
     assert shown(card(kept), "accuracy on test").startswith(f"{100 * figures['accuracy']:.1f} %")
-    assert shown(card(kept), "F1 on test") == f"{figures['f1']:.3f}"
+    assert shown(card(kept), "F1 on test, mean of the classes") == f"{figures['f1']:.3f}"
 
 
 def test_several_labels(texts_told, checkpoints, tmp_path):
@@ -325,6 +325,12 @@ def test_several_labels(texts_told, checkpoints, tmp_path):
     assert result["predictions"] == answers.tolist()
     best_on_validation(kept, result["validation"], "f1")
     is_of_all_seeds(run, "f1")
+    assert shown(card(kept), "accuracy on test, all labels of an example right").startswith(
+        f"{100 * figures['accuracy']:.1f} %")
+    assert shown(card(kept), "F1 on test, of all labels") == f"{figures['f1']:.3f}"
+    mean = 100 * np.mean([read_json(run / f"bert-pretrained/seed-{seed}/result.json")["f1"] for seed in (0, 1)])
+    assert "Test F1 in percent, mean over seeds" in card(run)
+    assert shown(card(run), "bert, pretrained").split()[0] == f"{mean:.1f}"
 
 
 def test_numbers(texts_told, checkpoints, tmp_path):
