@@ -7,6 +7,7 @@ import pandas as pd
 from toolkit.data.series.tables import SeriesTable
 from toolkit.errors import UserError
 from toolkit.inference.series_answers import answers_of_series
+from toolkit.inference.table_forecasts import forecast_table, is_forecaster
 from toolkit.inference.text_answers import answers_of_file
 from toolkit.models.load import checkpoint_config
 from toolkit.models.registry import is_classifier, model_class
@@ -30,6 +31,9 @@ class PredictConfig:
 def predict(settings: PredictConfig) -> pd.DataFrame:
     """A row an input: the columns of `answers_table`; then all of the file's, but for the values of series."""
     shape = checkpoint_config(settings.model)
+    if is_forecaster(shape):
+        return forecast_table(settings.model, settings.file, settings.data.time_column, settings.data.series_column,
+                              settings.data.reading(), settings.batch_size)
     if not is_classifier(shape):
         raise UserError(f"{settings.model}: is a {', '.join(shape.architectures or ['model'])}, not a classifier. "
                         f"Fine-tune it first: make finetune-text, make finetune-series.")

@@ -59,8 +59,13 @@ def usage(facts: Facts, model: str) -> str:
         if what == "series":  # the model's own class reads values that are scaled already
             return (f"import numpy as np\nfrom toolkit import answer_series\n\nvalues = np.random.{shape}, in the "
                     f'units of its training file\nprint(answer_series("{model}", values))')
-        return (f"import torch\n{load}\nvalues = torch.{shape}\nprint(model(values).prediction)  # (series, channels, "
-                f"steps ahead)")
+        given = ""
+        if known := values.get("num_covariates"):
+            given = ", covariates=covariates"
+            shape += (f"\ncovariates = torch.zeros(1, {known}, {length + values['horizon']})  # known ahead: (series, "
+                      f"features, samples and steps ahead)")
+        return (f"import torch\n{load}\nvalues = torch.{shape}\nprint(model(values{given}).prediction)  # (series, "
+                f"channels, steps ahead)")
     if what == "gpt":
         return f"import torch\n{load}\nprint(model(torch.zeros(1, 1, dtype=torch.long)).logits.shape)"
     return f"{load}\nprint(model)"
