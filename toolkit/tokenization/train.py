@@ -63,8 +63,6 @@ class TokenizerSpec:
     max_merged_words of its words would become equal."""
     max_merged_words: float = 0.02
     """The share of the corpus' words that normalising may make equal to another word, beyond upper and lower case."""
-    max_unknown: float = 0.05
-    """The share of the corpus' characters that may lie in words with an unknown token."""
     pre_tokenizer: Literal["bert", "whitespace", "metaspace-punctuation", "metaspace", "byte-level",
                            "characters"] | None = None
     """Where words end, which no token crosses. bert: blanks and each punctuation mark; whitespace: blanks and runs of
@@ -154,8 +152,8 @@ def train_tokenizer(spec: TokenizerSpec, texts: Iterable[str], where: str = "spe
                     ) -> PreTrainedTokenizerFast:
     """Train on texts, which are passed over more than once; `where` names the spec in errors.
 
-    On `sample` (default: all texts) is counted what the tokenizer does to them: which words it makes equal, what it
-    does not know. `note` is told; UserError where that is more than the spec allows.
+    On `sample` (default: all texts) is counted which words it makes equal. `note` is told; UserError where these are
+    more than the spec allows.
     """
     progress = progress and sys.stderr.isatty()  # where there is no terminal, the library's bars become empty lines
     sample = texts if sample is None else sample
@@ -202,6 +200,8 @@ def _untrained(algorithm: str, unknown: str | None) -> models.Model:
 def _normalizer(spec: TokenizerSpec, sample: Iterable[str], where: str, note: Callable[[str], None]
                 ) -> normalizers.Normalizer | None:
     """As the spec says; what it leaves open, as the words of the corpus want it."""
+    if not (spec.normalizer != "none" or spec.lowercase or spec.strip_accents):
+        return None
     words = count_words(sample)
     bert, limit = spec.normalizer == "bert", spec.max_merged_words
     stripped = Normalizer(spec.normalizer, spec.lowercase, bert and spec.lowercase, bert and has_joiners(words))

@@ -58,6 +58,9 @@ class CorpusConfig:
     """Drop documents whose (cleaned) text was seen before."""
     language: str = "en"
     """ISO 639-1 code, for the sentence splitter."""
+    max_unknown: float = 0.05
+    """The share of the corpus' characters that the tokenizer may not know, alone or as part of a word. May be changed
+    without preparing anything again."""
 
     def reading(self) -> Reading:
         return Reading(**{item.name: getattr(self, item.name) for item in fields(Reading)
@@ -118,7 +121,7 @@ def prepare_corpus(config: CorpusConfig, directory: Path, progress: bool = True)
     """
     directory = Path(directory)
     _check(config)
-    settings = {key: value for key, value in asdict(config).items() if key != "weights"}
+    settings = {key: value for key, value in asdict(config).items() if key not in ("weights", "max_unknown")}
     manifest_path = directory / "manifest.json"
     if manifest_path.exists():
         manifest = read_json(manifest_path)
