@@ -22,6 +22,7 @@ from toolkit.run.directory import Run
 from toolkit.run.files import write_atomic
 from toolkit.tasks.base import Description, fit, for_all, write_arrays
 from toolkit.tasks.threshold import ThresholdConfig, choose_threshold, positive_class
+from toolkit.tokenization.load import save_tokenizer
 from toolkit.training.impl.precision import ImplConfig, Precision
 from toolkit.training.task import TrainingConfig
 
@@ -100,7 +101,7 @@ class FineTuning:
             model = merge_lora(copy.deepcopy(model))
         model.save_pretrained(directory)
         if self.tokenizer is not None:
-            self.tokenizer.save_pretrained(directory)
+            save_tokenizer(self.tokenizer, directory)
 
 
 def predict(model: PreTrainedModel, data: LabelledBatches, accelerator: Accelerator, precision: Precision,

@@ -20,6 +20,7 @@ from toolkit.run.files import read_json
 from toolkit.run.model_card import CardConfig
 from toolkit.tasks.base import Description, Evaluation
 from toolkit.tasks.pretraining import EVALUATION_SEED, PretrainingConfig, ProbeConfig, add_to
+from toolkit.tokenization.load import save_tokenizer
 from toolkit.training.feed import as_tensors, to_device
 from toolkit.training.impl.distributed import reduce_sums, share
 from toolkit.training.impl.precision import ImplConfig
@@ -126,4 +127,4 @@ class BertPretraining:
 
     def save(self, model: PreTrainedModel, directory: Path) -> None:
         model.save_pretrained(directory)
-        self.data.tokenizer.save_pretrained(directory)
+        save_tokenizer(self.data.tokenizer, directory, model.config.max_position_embeddings)

@@ -17,7 +17,7 @@ from toolkit.data.text.corpus import SPLITS, CorpusConfig, prepare_corpus, read_
 from toolkit.errors import UserError
 from toolkit.run.files import read_json, write_directory, write_json
 from toolkit.tokenization.bins import SeriesBins
-from toolkit.tokenization.load import fingerprint, load_tokenizer
+from toolkit.tokenization.load import fingerprint, load_tokenizer, save_tokenizer
 from toolkit.tokenization.measure import check_unknown
 from toolkit.tokenization.normalizer import MEASURED
 from toolkit.tokenization.train import TokenizerSpec, TrainingSample, is_spec, read_spec, train_tokenizer
@@ -105,7 +105,7 @@ def prepare_tokenizer(source: str, corpus: Path, directory: Path, vocab_size: in
         sample = list(_sample(corpus, MEASURED))
         tokenizer = train_tokenizer(spec, texts, source, progress, sample)
         check_unknown(tokenizer, sample, source, max_unknown, "corpus.max_unknown")
-        tokenizer.save_pretrained(temporary)
+        save_tokenizer(tokenizer, temporary)
         write_json(temporary / "manifest.json",
                    {**manifest, "vocab_size": len(tokenizer), "fingerprint": fingerprint(tokenizer)})
 
