@@ -1,11 +1,14 @@
 """What carries meaning is kept: vowel marks, joiners, the blank of a mask; what falls together is told, or refused."""
 
 import itertools
+import json
 import random
 
 import pytest
 from transformers import AutoTokenizer
 
+from toolkit.data.stores.prepare import prepare
+from toolkit.data.text.corpus import CorpusConfig
 from toolkit.errors import UserError
 from toolkit.tokenization.load import load_tokenizer, save_tokenizer
 from toolkit.tokenization.measure import check_unknown, unknown_characters
@@ -108,6 +111,29 @@ def test_what_is_unknown_is_counted_in_characters(tmp_path):
     assert (found.characters, found.lost, found.share) == (127, 120, 120 / 127)
     assert found.examples == (120 * "a",)
     assert unknown_characters(tokenizer, ["the [SEP]"]).characters == 8, "text, not a control token"
+
+
+def test_a_script_without_blanks_is_refused_for_wordpiece_and_known_to_unigram(tmp_path, capsys):
+    draw = random.Random(0)
+    words = "วันนี้ อากาศ ดีมาก เรา ไป เดินเล่น กัน เถอะ คุณ จะ มา ด้วย ไหม".split()
+    lines = [json.dumps({"text": " ".join("".join(draw.choices(words, k=40)) for _ in range(3))}) for _ in range(80)]
+    (tmp_path / "thai.jsonl").write_text("\n".join(lines))
+    config = CorpusConfig([str(tmp_path / "thai.jsonl")], language="th", validation_share=0.2)
+    for algorithm in ("wordpiece", "unigram"):
+        (tmp_path / f"{algorithm}.yaml").write_text(f"algorithm: {algorithm}\nvocab_size: 120\nlowercase: true\n")
+    with pytest.raises(UserError, match=r"wordpiece\.yaml: \d+\.\d+% of the characters .*'.*…'.*, more than 5\.0%\. "
+                                        r".*algorithm unigram.*corpus\.max_unknown"):
+        prepare(config, str(tmp_path / "wordpiece.yaml"), tmp_path / "data", end_documents=False, progress=False)
+    assert not (tmp_path / "data/wordpiece").exists()
+    data = prepare(config, str(tmp_path / "unigram.yaml"), tmp_path / "data", end_documents=True, progress=False)
+    assert data.train.manifest["unknown"] == 0
+    config.max_unknown = 1.0  # may be changed without preparing anything again
+    prepare(config, str(tmp_path / "wordpiece.yaml"), tmp_path / "data", end_documents=False, progress=False)
+    assert "unknown to the tokenizer" in capsys.readouterr().out
+    config.max_unknown = 0.05
+    with pytest.raises(UserError, match=r"made: \d+\.\d+% of the characters"):
+        (tmp_path / "made").symlink_to(tmp_path / "data/wordpiece/tokenizer")
+        prepare(config, str(tmp_path / "made"), tmp_path / "data", end_documents=False, progress=False)
 
 
 @pytest.mark.parametrize("algorithm", ["bpe", "unigram", "byte-level-bpe"])

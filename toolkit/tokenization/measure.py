@@ -93,8 +93,9 @@ def evaluate_tokenizer(tokenizer: PreTrainedTokenizerBase, paragraphs: Sequence[
     """Measures over `paragraphs`:
 
     bytes_per_token of UTF-8; tokens_per_word (fertility: tokens that touch a word, by words); unknown_rate, of
-    tokens; unknown_characters, the share of characters that these stand for; whole_words, the share of words that are one token; round_trip, the share of paragraphs that decode to
-    what they were; vocabulary_used, of the ordinary entries; megabytes_per_second, on one thread.
+    tokens; unknown_characters, the share of characters that these stand for; whole_words, the share of words that are
+    one token; round_trip, the share of paragraphs that decode to what they were; vocabulary_used, of the ordinary
+    entries; megabytes_per_second, on one thread.
     """
     backend = plain_backend(tokenizer)
     backend.encode_special_tokens = True

@@ -18,7 +18,8 @@ MEASURED = 5_000_000
 
 _WORD = re.compile(r"[^\s!-/:-@\[-`{-~\u00a1\u00ab\u00b7\u00bb\u00bf\u0964\u0965\u2010-\u2027\u3000-\u303f]+")
 _JOINED = re.compile("(?s)(.)[\u200c\u200d](?=(.))")
-_CONTROL = r"[[\p{Cc}\p{Cf}\p{Co}\x{fffd}]&&[^\t\n\r\x{200c}\x{200d}]]"  # what BERT's cleaning takes out, but for joiners
+_CONTROL = r"[[\p{Cc}\p{Cf}\p{Co}\x{fffd}]&&[^\t\n\r\x{200c}\x{200d}]]"
+"""What BERT's cleaning takes out, but for joiners."""
 
 
 @dataclass(frozen=True)

@@ -222,7 +222,8 @@ def _normalizer(spec: TokenizerSpec, sample: Iterable[str], where: str, note: Ca
                         f"{_examples(pairs)}; max_merged_words is {limit:g}. Set {remedy}, or max_merged_words to more "
                         f"than {share:.3f} where that is meant.")
     if pairs:
-        note(f"{where}: normalising makes {share:.2%} of the corpus' words equal to others{_examples(pairs)}")
+        note(f"{where}: normalising makes {round(share * words.total()):,} of {words.total():,} words equal to others"
+             f"{_examples(pairs)}")
     return chosen.built()
 
 

@@ -1,4 +1,4 @@
-"""Codes of languages, as `corpus.language` gives them to the sentence splitter, which takes any word without complaint."""
+"""Codes of languages, as `corpus.language` gives them to the sentence splitter, which would take any word for one."""
 
 import difflib
 
@@ -52,6 +52,8 @@ def check_language(code: str, key: str) -> None:
         found = plain
     elif close:
         found = by_name[close[0]]
+    elif len(plain) == 3 and plain[:2] in _NAMES:  # ISO 639-2 often goes on from there
+        found = plain[:2]
     else:
         found = next(iter(difflib.get_close_matches(plain, _NAMES, n=1, cutoff=0.6)), None)
     hint = f"Did you mean '{found}' ({_NAMES[found]})?" if found else "Give one such as en, de or zh."
