@@ -95,7 +95,7 @@ def read_back(store, batch: dict[str, np.ndarray], length: int) -> Rows:
 
 
 def may_be_alone(store, first: int, last: int, window: int) -> bool:
-    """Whether the tokens are all of a document of one sentence, or lie in a sentence longer than a row, or after one."""
+    """Whether tokens are all of a document of one sentence, or lie in a sentence longer than a row, or after one."""
     bounds = store.document_tokens()
     sentence, document = (np.searchsorted(offsets, first, "right") - 1 for offsets in (store.sentence_offsets, bounds))
     opens, closes = store.sentence_offsets[sentence:sentence + 2]

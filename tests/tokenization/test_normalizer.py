@@ -124,7 +124,7 @@ def test_a_script_without_blanks_is_refused_for_wordpiece_and_known_to_unigram(t
     with pytest.raises(UserError, match=r"wordpiece\.yaml: \d+\.\d+% of the characters .*'.*…'.*, more than 5\.0%\. "
                                         r".*algorithm unigram.*corpus\.max_unknown"):
         prepare(config, str(tmp_path / "wordpiece.yaml"), tmp_path / "data", end_documents=False, progress=False)
-    assert not (tmp_path / "data/wordpiece").exists()
+    assert not (tmp_path / "data/wordpiece/tokenizer").exists()
     data = prepare(config, str(tmp_path / "unigram.yaml"), tmp_path / "data", end_documents=True, progress=False)
     assert data.train.manifest["unknown"] == 0
     config.max_unknown = 1.0  # may be changed without preparing anything again

@@ -111,8 +111,8 @@ class BertBatches:
         if not (self.pairs_alone and single):
             return ""
         share = np.diff(self.store.document_tokens())[sizes == 1].sum() / self.store.num_tokens
-        line = (f"{single:,} of {len(sizes):,} documents ({share:.1%} of the tokens) are a single sentence and can be no "
-                f"A of a pair")
+        line = (f"{single:,} of {len(sizes):,} documents ({share:.1%} of the tokens) are a single sentence and can be "
+                f"no A of a pair")
         if self.config.next_sentence_prediction:
             return (f"{line}: they are drawn as a random B only. Join them, or set masking.next_sentence_prediction to "
                     f"false, which draws every document")
