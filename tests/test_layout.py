@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "tokenization": "errors config hub run",
     "data": "errors",
     "data.tables": "errors data",
-    "data.text": "errors run data data.tables",
+    "data.text": "errors run tokenization data data.tables",
     "data.series": "errors data data.tables",
     "data.stores": "errors run tokenization data data.tables data.text data.series",
     "models": "errors hub run tokenization data data.tables data.text data.series data.stores",

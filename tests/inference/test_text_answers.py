@@ -12,7 +12,7 @@ import transformers
 from checkpoints import checkpoints  # noqa: F401 - a fixture
 
 from toolkit import answer_texts
-from toolkit.data.text.text_input import TextInput, save_tokenizer
+from toolkit.data.text.text_input import TextInput, save_with_input
 from toolkit.errors import UserError
 from toolkit.inference.predict import PredictConfig, predict
 from toolkit.models.load import load_checkpoint_tokenizer
@@ -39,7 +39,7 @@ def model(checkpoints, tmp_path_factory):  # noqa: F811
             reading = TextInput.new(tokenizer, 32, "head", 64, pairs)
             made.config.text_input = dataclasses.asdict(reading)
             made.save_pretrained(path)
-            save_tokenizer(tokenizer, reading, path)
+            save_with_input(tokenizer, reading, path)
         return str(path)
 
     return saved

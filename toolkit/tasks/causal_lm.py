@@ -19,6 +19,7 @@ from toolkit.models.initialisation import InitialValues
 from toolkit.run.model_card import CardConfig
 from toolkit.tasks.base import Description, Evaluation
 from toolkit.tasks.pretraining import PretrainingConfig, ProbeConfig, add_to
+from toolkit.tokenization.load import save_tokenizer
 from toolkit.training.feed import as_tensors, to_device
 from toolkit.training.impl.distributed import reduce_sums, share
 from toolkit.training.impl.precision import ImplConfig
@@ -128,7 +129,7 @@ class GptPretraining(CausalLanguageModelling):
 
     def save(self, model: PreTrainedModel, directory: Path) -> None:
         model.save_pretrained(directory)
-        self.data.tokenizer.save_pretrained(directory)
+        save_tokenizer(self.data.tokenizer, directory, model.config.max_position_embeddings)
 
 
 class SeriesPretraining(GptPretraining):
@@ -137,5 +138,9 @@ class SeriesPretraining(GptPretraining):
     def evaluate(self, model, accelerator, precision) -> dict[str, float]:
         result = super().evaluate(model, accelerator, precision)
         return {key: value for key, value in result.items() if key not in ("bytes", "bits_per_byte")}
+
+    def save(self, model: PreTrainedModel, directory: Path) -> None:
+        model.save_pretrained(directory)
+        self.data.tokenizer.save_pretrained(directory)
 
 

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from toolkit import metrics
 from toolkit.data.batches import LabelledBatches
-from toolkit.data.text.text_input import save_tokenizer
+from toolkit.data.text.text_input import save_with_input
 from toolkit.errors import UserError
 from toolkit.models.lora import add_lora, merge_lora
 from toolkit.models.losses import Objective, ObjectiveConfig, Task, fold_scale, probabilities
@@ -23,6 +23,7 @@ from toolkit.run.directory import Run
 from toolkit.run.files import write_atomic
 from toolkit.tasks.base import Description, fit, for_all, write_arrays
 from toolkit.tasks.threshold import ThresholdConfig, choose_threshold, positive_class
+from toolkit.tokenization.load import save_tokenizer
 from toolkit.training.impl.precision import ImplConfig, Precision
 from toolkit.training.task import TrainingConfig
 
@@ -115,9 +116,9 @@ class FineTuning:
             fold_scale(model, *self.objective.scale)
         model.save_pretrained(directory)
         if self.tokenizer is not None and self.text_input is not None:
-            save_tokenizer(self.tokenizer, self.text_input, directory)
+            save_with_input(self.tokenizer, self.text_input, directory)
         elif self.tokenizer is not None:  # of batches that are not ours
-            self.tokenizer.save_pretrained(directory)
+            save_tokenizer(self.tokenizer, directory)
 
 
 def predict(model: PreTrainedModel, data: LabelledBatches, accelerator: Accelerator, precision: Precision,

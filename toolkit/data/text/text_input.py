@@ -9,6 +9,7 @@ from tokenizers import processors
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from toolkit.data.text.labelled import LongTexts
+from toolkit.tokenization.load import save_tokenizer
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
     return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
 
 
-def save_tokenizer(tokenizer: PreTrainedTokenizerBase, text_input: TextInput, directory: Path) -> None:
+def save_with_input(tokenizer: PreTrainedTokenizerBase, text_input: TextInput, directory: Path) -> None:
     """Beside a classifier, and such that transformers' pipeline reads texts as the classifier learned them, where a
     tokenizer can: cut to the same length, pairs joined, control tokens taken for text. Head and tail it cannot cut.
     """
@@ -68,7 +69,7 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, text_input: TextInput, di
         backend = tokenizer.backend_tokenizer
         before = [backend.post_processor] if backend.post_processor else []
         backend.post_processor = processors.Sequence([*before, join])
-    tokenizer.save_pretrained(directory)
+    save_tokenizer(tokenizer, directory)
     path = Path(directory) / "tokenizer_config.json"  # which save_pretrained leaves this out of
     values = json.loads(path.read_text(encoding="utf-8")) | {"split_special_tokens": text_input.split_special_tokens}
     path.write_text(json.dumps(values, indent=2, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
