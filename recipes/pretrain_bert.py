@@ -23,6 +23,7 @@ from toolkit.run.directory import Run
 from toolkit.tasks.masked_lm import BertPretraining, PretrainBertConfig
 from toolkit.tasks.pretraining import with_defaults
 from toolkit.training.dry_run import dry_run
+from toolkit.training.extension import extension
 from toolkit.training.feed import seed_everything
 from toolkit.training.impl.distributed import main_process_first, make_accelerator
 from toolkit.training.trainer import train
@@ -40,7 +41,7 @@ def pretrain_bert(settings: PretrainBertConfig, accelerator) -> dict:
         raise UserError(f"eval_rows is {settings.eval_rows}; it must be at least 1.")
     settings.training = with_defaults(settings.training, settings.model.preset)
     run = Run(settings.output_dir, accelerator.is_main_process and not settings.dry_run,
-              [LiveCard()]).open(settings)
+              [LiveCard()]).open(settings, extension(settings.training, settings.output_dir))
     if run.result():
         accelerator.print(f"{run.directory} is finished; its result is {run.result_path}")
         return run.result()

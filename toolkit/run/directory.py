@@ -57,9 +57,9 @@ def _state(file: Path) -> tuple | None:
 
 Observer = Callable[[Path, bool], None]
 """Told of a run directory in which there is something new, and whether what was done there is finished."""
-Extend = Callable[[dict[str, tuple]], bool]
-"""Asked of what differs, key → (earlier, now): whether it is the budget alone, and the run goes on with the new one.
-UserError where it cannot."""
+Extend = Callable[[dict[str, tuple]], str]
+"""Asked of what differs, key → (earlier, now): how the run goes on with that, "" where it does not. UserError where it
+is the budget alone, and cannot be changed."""
 
 _DERIVED = ("output_dir", "data_dir")
 """Where results lie, and what is made of the data: no part of what is learned."""
@@ -107,11 +107,15 @@ class Run:
                 self.directory.mkdir(parents=True, exist_ok=True)
                 _claim(self.directory)
         differing, elsewhere = self._differences(config) if path.exists() else ({}, {})
+        notes = [f"{key} is {now!r} now, and was {earlier!r}: it holds the same, the run goes on"
+                 for key, (earlier, now) in elsewhere.items() if key not in _DERIVED]
         # Until something is computed, a mistake in the configuration may simply be corrected.
         if differing and {part.name for part in self.directory.iterdir()} - {"config.yaml", "manifest.json", LOCK_FILE}:
-            self.is_extended = extend is not None and extend(differing)
-            if not self.is_extended:
+            how = extend(differing) if extend is not None else ""
+            if not how:
                 raise UserError(self._refusal(differing))
+            self.is_extended = True
+            notes.append(how)
         if self.is_main:
             self.contents = {key: places.contents(value) for key, value in _compared(config).items()
                              if places.is_path(value)}
@@ -122,9 +126,8 @@ class Run:
                     write_atomic(path, configuration.dump(config))
                 elif "card" in (values := configuration.to_dict(config)) and restate(self.directory, values["card"]):
                     self.tell(finished=True)
-            for key, (earlier, now) in elsewhere.items():
-                if key not in _DERIVED:
-                    print(f"note: {key} is {now!r} now, and was {earlier!r}: it holds the same, the run goes on")
+            for note in notes:
+                print(f"note: {note}")
         return self
 
     def _differences(self, config: Any) -> tuple[dict[str, tuple], dict[str, tuple]]:
@@ -199,6 +202,7 @@ class Run:
         if self.is_main:
             write_json(self.result_path, result)
             (self.directory / "earlier-result.json").unlink(missing_ok=True)
+            self.is_extended = False
             if not keep_model:
                 shutil.rmtree(self.model_dir)
         self.tell(finished=True)
