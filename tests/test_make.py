@@ -77,7 +77,7 @@ def test_a_text_arrives_whatever_it_begins_with(checkout, value):
 def test_what_is_not_given_is_no_word(checkout):
     assert made(checkout, "predict") == ["recipes/predict.py"]
     assert made(checkout, "pretrain-bert") == ["recipes/pretrain_bert.py"]
-    assert made(checkout, "forecast") == ["recipes/forecast.py", "--config", "recipes/configs/forecast-mackey-glass.yaml"]
+    assert made(checkout, "transfer") == ["recipes/transfer.py", "--config", "recipes/configs/transfer.yaml"]
 
 
 def test_arguments_are_words_of_the_shell(checkout):

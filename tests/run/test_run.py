@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import pytest
 import torch
@@ -333,12 +334,12 @@ def test_a_path_that_lies_beside_the_config_is_pointed_at(tmp_path, monkeypatch,
     (tmp_path / "configs/data/train.csv").write_text("text,label\n")
     monkeypatch.setattr("sys.argv", ["recipe.py", *option])
 
-    def main(argv):
+    def fail(missing: str, _) -> None:
         raise UserError(f"{missing}: no such file (data.train).")
 
     for missing, told in (("data/train.csv", True), ("data/test.csv", False)):
         with pytest.raises(SystemExit):
-            cli.run(main)
+            cli.run(partial(fail, missing))
         said = capsys.readouterr().err
         assert ("There is configs/data/train.csv: paths in a config are relative to the working" in said) == told
 
