@@ -134,8 +134,10 @@ def test_a_start_that_was_moved_is_the_same_start(here, tmp_path):
     result = gpt("runs/moved", init_from=str(tmp_path / "one"), **options)
     (tmp_path / "one").rename(tmp_path / "two")
     assert gpt("runs/moved", init_from=str(tmp_path / "two"), **options) == result
+    shutil.copytree("runs/gpt/model", tmp_path / "three")
+    (tmp_path / "three/config.json").write_text((tmp_path / "two/config.json").read_text() + "\n")
     with pytest.raises(UserError, match="init_from = .*not known to be the same"):
-        gpt("runs/moved", init_from="runs/gpt-whole/model", **options)
+        gpt("runs/moved", init_from=str(tmp_path / "three"), **options)
 
 
 @pytest.mark.parametrize(("train", "values", "told"), [
