@@ -14,6 +14,7 @@ import yaml
 from safetensors.torch import load_file
 
 from toolkit.data.stores.bert_batches import BertBatches, MaskingConfig
+from toolkit.data.stores.series import SeriesCorpusConfig
 from toolkit.data.text.corpus import CorpusConfig
 from toolkit.errors import UserError
 from toolkit.models.text.bert import BertForPreTraining
@@ -21,6 +22,7 @@ from toolkit.publishing.card import regenerate
 from toolkit.run.files import read_json
 from toolkit.tasks.causal_lm import GptModelSection
 from toolkit.tasks.pretraining import PretrainingConfig
+from toolkit.tokenization.bins import SeriesBins, read_series_bins
 from toolkit.tokenization.load import fingerprint, load_tokenizer
 from toolkit.training.impl.distributed import make_accelerator
 from toolkit.training.impl.precision import ImplConfig
@@ -183,3 +185,18 @@ def test_a_run_of_a_recipe_is_extended(here, capsys):
     with pytest.raises(UserError, match="lr_scheduler_type wsd goes by the budget from 30% of the budget.*--init_from"):
         gpt("runs/gpt", training={"max_steps": 9}, **rest)
     assert dataclasses.asdict(PretrainingConfig(max_steps=6))["lr_scheduler_type"] == "wsd"
+
+
+def test_a_gpt_of_series_goes_on_too(here, tmp_path):
+    spec = tmp_path / "bins.yaml"
+    spec.write_text("algorithm: series-bins\nvocab_size: 40\ncontext_length: 8\nhorizon: 4\n")
+    options = {"series": SeriesCorpusConfig(sources=["generator:noisy-sines:20"]), "training": {"max_steps": 1},
+               "data_dir": str(tmp_path / "data")}
+    gpt(str(tmp_path / "first"), tokenizer=str(spec), **options)
+    further = str(tmp_path / "further")
+    gpt(further, init_from=str(tmp_path / "first"), **options)
+    assert SeriesBins.from_pretrained(f"{further}/model") == read_series_bins(str(spec))
+    other = tmp_path / "other.yaml"
+    other.write_text(spec.read_text().replace("40", "41"))
+    with pytest.raises(UserError, match="other.yaml: is another tokenizer than that of .*first"):
+        gpt(str(tmp_path / "refused"), init_from=str(tmp_path / "first"), tokenizer=str(other), **options)
