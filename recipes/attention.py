@@ -19,8 +19,8 @@ from toolkit.run.provenance import without_machine_paths
 @dataclass
 class AttentionConfig:
     model: str
-    text: str = ""
-    text_pair: str = ""
+    text: str = config.text()
+    text_pair: str = config.text()
     """A second text, for a BERT that reads pairs."""
     series: str = ""
     """Instead of a text: a .ts, .tsv, .arff, .csv, .parquet or .npz file of series, which are scaled as those that the

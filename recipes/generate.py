@@ -20,7 +20,7 @@ from toolkit.run.files import disk_errors, write_atomic
 @dataclass
 class GenerateConfig:
     model: str
-    prompt: str = ""
+    prompt: str = config.text()
     prompts: str = ""
     """A file instead: a prompt a line (.txt), or a text column (.csv .tsv .jsonl .parquet)."""
     text_column: str = "text"

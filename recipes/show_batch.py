@@ -29,6 +29,7 @@ from toolkit.experiments.series import FinetuneSeriesConfig, patches_of
 from toolkit.experiments.sweep import read_pretraining
 from toolkit.models.series.embedding import patches_observed
 from toolkit.tasks.causal_lm import PretrainGptConfig, pretraining_data
+from toolkit.tasks.continued import start_of
 from toolkit.tasks.masked_lm import PretrainBertConfig
 from toolkit.tokenization.bins import SeriesBins
 
@@ -150,6 +151,7 @@ def main(argv: list[str]) -> None:
         run = config.from_dict(FinetuneSeriesConfig, config.read_yaml(settings.pretraining), settings.pretraining)
     else:
         run = read_pretraining(settings.pretraining)
+        run, _ = start_of(run, "gpt2" if isinstance(run, PretrainGptConfig) else "bert")
     rows = range(min(settings.rows, run.training.batch_size))
     if isinstance(run, FinetuneSeriesConfig):
         shown = show_series(run, settings.step, rows)

@@ -143,9 +143,11 @@ class Facts:
 
     @property
     def base(self) -> str:
-        """The checkpoint that a fit started from, or whose shape it has; "" where there is none."""
+        """The checkpoint that a fit, or a pretraining, started from, or whose shape it has; "" where there is none."""
+        if not self.is_fit:
+            return self.config.get("init_from") or ""
         models = {**(self.config.get("models") or {}), "text": self.config.get("text_model")}
-        source = models.get(self.model_name) if self.is_fit else None
+        source = models.get(self.model_name)
         return source if isinstance(source, str) else ""  # a shape alone is no checkpoint
 
     @property

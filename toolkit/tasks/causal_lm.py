@@ -26,8 +26,9 @@ from toolkit.training.impl.precision import ImplConfig
 
 DESCRIPTIONS = (Description(
     "gpt", lambda name, module, values: module is None and name.endswith("LMHeadModel"), "text-generation",
-    lambda inside, size, start, figures: f"A {inside} of {size}, trained from scratch to continue its input, token by "
-    f"token.", "the next token (Radford et al. 2019)", is_pretraining=True),)
+    lambda inside, size, start, figures: f"A {inside} of {size}, trained "
+    + (f"further from {start}" if start else "from scratch") + " to continue its input, token by token.",
+    "the next token (Radford et al. 2019)", is_pretraining=True),)
 
 
 @dataclass
@@ -51,6 +52,9 @@ class PretrainGptConfig:
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     series: SeriesCorpusConfig = field(default_factory=SeriesCorpusConfig)
     """Given series.sources, series are what is learned, and corpus is not read."""
+    init_from: str = ""
+    """A model to go on from: a run, a model's directory or a hub id. Its size, tokenizer and weights are taken; `model`
+    then says no more than the dropout. Empty: from scratch."""
     tokenizer: str = "tokenizers/byte-level-bpe-4k.yaml"
     """A spec to train on the train split, or a trained tokenizer's directory or hub id; for series
     tokenizers/series-bins.yaml, or one like it."""

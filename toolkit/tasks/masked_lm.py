@@ -30,7 +30,8 @@ _EVALUATION_MLM_PROBABILITY = 0.15  # Devlin et al. 2018, whatever is masked in 
 
 DESCRIPTIONS = (Description(
     "bert", lambda name, module, values: module is None and bool(re.search("ForPreTraining|ForMaskedLM", name)),
-    "fill-mask", lambda inside, size, start, figures: f"A {inside} of {size}, pretrained from scratch: masked words"
+    "fill-mask", lambda inside, size, start, figures: f"A {inside} of {size}, pretrained "
+    + (f"further from {start}" if start else "from scratch") + ": masked words"
     + " and next sentences" * ("nsp_loss" in figures) + ".", "masked words (Devlin et al. 2018)",
     is_pretraining=True),)
 
@@ -55,6 +56,9 @@ class PretrainBertConfig:
     data_dir: str
     """Where corpus, tokenizer and token store are made once; runs may share it."""
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
+    init_from: str = ""
+    """A model to go on from: a run, a model's directory or a hub id. Its size, tokenizer and weights are taken; `model`
+    then says no more than the dropout. Empty: from scratch."""
     tokenizer: str = "tokenizers/wordpiece-8k.yaml"
     """A spec to train on the train split, or a trained tokenizer's directory or hub id."""
     model: BertModelSection = field(default_factory=BertModelSection)

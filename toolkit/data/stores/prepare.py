@@ -57,9 +57,11 @@ def prepare(corpus: CorpusConfig, tokenizer: str, data_dir: str | Path, end_docu
     own = directory / Path(tokenizer).stem
     fitted = prepare_tokenizer(tokenizer, directory / "corpus", own / "tokenizer", progress=progress,
                                max_unknown=corpus.max_unknown)
-    if not is_spec(tokenizer) and not (own / "store/train/manifest.json").exists():
-        check_unknown(fitted, _sample(directory / "corpus", MEASURED), tokenizer, corpus.max_unknown,
-                      "corpus.max_unknown")
+    if not is_spec(tokenizer):
+        own = _own_place(own, fingerprint(fitted))
+        if not (own / "store/train/manifest.json").exists():
+            check_unknown(fitted, _sample(directory / "corpus", MEASURED), tokenizer, corpus.max_unknown,
+                          "corpus.max_unknown")
     append_id = None
     if end_documents:
         append_id = fitted.eos_token_id
@@ -74,6 +76,13 @@ def prepare(corpus: CorpusConfig, tokenizer: str, data_dir: str | Path, end_docu
     # Validation sources come first, and none of them is in the training store.
     weights = [0.0] * len(corpus.validation_sources) + corpus.weights if corpus.weights else []
     return PreparedData(fitted, stores["train"], stores["validation"], facts, tuple(weights))
+
+
+def _own_place(directory: Path, tokenizer: str) -> Path:
+    """Of a trained tokenizer, by its fingerprint: many lie in folders of one name, such as the `model` of runs."""
+    manifest = directory / "store" / SPLITS[0] / "manifest.json"
+    is_anothers = manifest.exists() and read_json(manifest)["fingerprints"].get("tokenizer") != tokenizer
+    return directory.with_name(f"{directory.name}-{tokenizer[:8]}") if is_anothers else directory
 
 
 def prepare_tokenizer(source: str, corpus: Path, directory: Path, vocab_size: int | None = None,

@@ -23,6 +23,7 @@ from toolkit.data.tables.sources import Part, Reading, list_parts
 from toolkit.data.text.documents import Document, read_part
 from toolkit.data.text.languages import check_language
 from toolkit.errors import UserError
+from toolkit.run import places
 from toolkit.run.files import building, read_json, write_json
 
 SPLITS = ("train", "validation")
@@ -126,10 +127,13 @@ def prepare_corpus(config: CorpusConfig, directory: Path, progress: bool = True)
     manifest_path = directory / "manifest.json"
     if manifest_path.exists():
         manifest = read_json(manifest_path)
-        changed = [key for key, value in settings.items() if manifest["config"].get(key) != value]
+        earlier, inputs = manifest["config"], manifest.get("inputs", {})
+        changed = [key for key, value in settings.items() if not places.same(earlier.get(key), value)
+                   and not places.moved(earlier.get(key), value, inputs.get(key))]
         if changed:
-            raise UserError(f"{directory}: was prepared with another corpus.{changed[0]} "
-                            f"({manifest['config'].get(changed[0])!r}). Choose another data_dir, or delete it.")
+            remedy = "name what it was made from" if changed[0] in inputs else "delete it"
+            raise UserError(f"{directory}: was prepared with another corpus.{changed[0]} ({earlier.get(changed[0])!r})."
+                            f" Choose another data_dir, or {remedy}.")
         return manifest
     check_language(config.language, "corpus.language")
     if directory.exists():
@@ -217,7 +221,9 @@ class _Preparation:
                 summary["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
         revisions = {part.source: part.identity.rsplit(" ", 1)[1] for *_, part in self.parts
                      if part.source.startswith("hub:")}
+        inputs = {key: places.contents(self.settings[key]) for key in ("sources", "validation_sources")}
         return {"config": self.settings, "counts": counts, "splits": splits, "sources": self.state["sources"],
+                "inputs": inputs,
                 **({"revisions": revisions} if revisions else {})}
 
     def _read(self, files: dict[str, BinaryIO], bar: tqdm, progress: bool) -> None:
