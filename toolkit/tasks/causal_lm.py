@@ -16,6 +16,7 @@ from toolkit.data.stores.series import SeriesCorpusConfig, prepare_series
 from toolkit.data.text.corpus import CorpusConfig
 from toolkit.errors import UserError
 from toolkit.models.initialisation import InitialValues
+from toolkit.models.load import save_checkpoint
 from toolkit.run.model_card import CardConfig
 from toolkit.tasks.base import Description, Evaluation
 from toolkit.tasks.pretraining import PretrainingConfig, ProbeConfig, add_to
@@ -127,8 +128,7 @@ class GptPretraining(CausalLanguageModelling):
                 **metrics.load("bits_per_byte").compute(negative_log_likelihood=[nats], bytes=[text_bytes])}
 
     def save(self, model: PreTrainedModel, directory: Path) -> None:
-        model.save_pretrained(directory)
-        self.data.tokenizer.save_pretrained(directory)
+        save_checkpoint(model, self.data.tokenizer, directory)
 
 
 class SeriesPretraining(GptPretraining):

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from toolkit import metrics
 from toolkit.data.batches import LabelledBatches
 from toolkit.errors import UserError
+from toolkit.models.load import save_checkpoint
 from toolkit.models.lora import add_lora, merge_lora
 from toolkit.models.losses import Objective, ObjectiveConfig, Task
 from toolkit.models.registry import reads_text
@@ -98,9 +99,7 @@ class FineTuning:
     def save(self, model: PreTrainedModel, directory: Path) -> None:
         if self.config.tuning == "lora":
             model = merge_lora(copy.deepcopy(model))
-        model.save_pretrained(directory)
-        if self.tokenizer is not None:
-            self.tokenizer.save_pretrained(directory)
+        save_checkpoint(model, self.tokenizer, directory)
 
 
 def predict(model: PreTrainedModel, data: LabelledBatches, accelerator: Accelerator, precision: Precision,

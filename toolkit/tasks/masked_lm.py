@@ -15,6 +15,7 @@ from toolkit.data.stores.bert_batches import BertBatches, MaskingConfig
 from toolkit.data.stores.prepare import PreparedData
 from toolkit.data.text.corpus import CorpusConfig
 from toolkit.models.initialisation import InitialValues
+from toolkit.models.load import save_checkpoint
 from toolkit.run.model_card import CardConfig
 from toolkit.tasks.base import Description, Evaluation
 from toolkit.tasks.pretraining import EVALUATION_SEED, PretrainingConfig, ProbeConfig, add_to
@@ -112,5 +113,4 @@ class BertPretraining:
         return result | (self.probes(model, accelerator, precision) if self.probes else {})
 
     def save(self, model: PreTrainedModel, directory: Path) -> None:
-        model.save_pretrained(directory)
-        self.data.tokenizer.save_pretrained(directory)
+        save_checkpoint(model, self.data.tokenizer, directory)
