@@ -1,5 +1,6 @@
 """Checkpoints from a directory, a run or the hub: their configuration, tokenizer and weights; and saved for others."""
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -161,5 +162,6 @@ def save_checkpoint(model: PreTrainedModel, tokenizer: Any, directory: str | Pat
     if tokenizer is None:
         return
     if positions and isinstance(tokenizer, PreTrainedTokenizerBase):
+        tokenizer = copy.copy(tokenizer)
         tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
     tokenizer.save_pretrained(directory)
