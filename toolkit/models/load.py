@@ -13,6 +13,7 @@ from toolkit.errors import UserError
 from toolkit.hub import checkpoint_directory
 from toolkit.models.families import FAMILIES
 from toolkit.models.registry import register
+from toolkit.run.files import read_json, write_json
 from toolkit.tokenization.load import load_tokenizer
 
 
@@ -165,3 +166,7 @@ def save_checkpoint(model: PreTrainedModel, tokenizer: Any, directory: str | Pat
         tokenizer = copy.copy(tokenizer)
         tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
     tokenizer.save_pretrained(directory)
+    config = Path(directory) / "tokenizer_config.json"
+    if config.is_file() and (values := read_json(config)).get("tokenizer_class") == "TokenizersBackend":
+        # Its name since transformers 5, which knows the one before as well; 4 knows only that.
+        write_json(config, values | {"tokenizer_class": "PreTrainedTokenizerFast"})
