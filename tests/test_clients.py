@@ -161,7 +161,8 @@ def test_peft_adapts_saves_and_loads_a_pooled_classifier(saved, tmp_path, kind):
     torch.optim.SGD([each for each in adapted.parameters() if each.requires_grad], lr=0.1).step()
     expected = adapted.eval()(**batch).logits
     adapted.save_pretrained(tmp_path)
-    for again in (peft.PeftModel.from_pretrained(AutoModelForSequenceClassification.from_pretrained(directory), tmp_path),
+    fresh = AutoModelForSequenceClassification.from_pretrained(directory)
+    for again in (peft.PeftModel.from_pretrained(fresh, tmp_path),
                   peft.AutoPeftModelForSequenceClassification.from_pretrained(tmp_path, num_labels=3)):
         torch.testing.assert_close(again.eval()(**batch).logits, expected)
     merged = adapted.merge_and_unload()

@@ -142,7 +142,7 @@ def _evaluations(facts: Facts, task: str) -> list:
 
 def _needs(facts: Facts) -> str:
     if facts.module is None:
-        return "It needs transformers, and nothing of what made it."
+        return "It needs transformers, of version 4.57 or 5, and nothing of what made it."
     return "It needs the package that made it, pretraining-toolkit."
 
 

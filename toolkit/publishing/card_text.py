@@ -40,7 +40,7 @@ def usage(facts: Facts, model: str) -> str:
             "bert": ("fill-mask", f'for answer in ask("There is a {mask} here."):\n'
                                   '    print(answer["token_str"], round(answer["score"], 3))'),
             "gpt": ("text-generation",
-                    f'print(ask("The", max_new_tokens={tokens}, do_sample=True)[0]["generated_text"])'),
+                    f'print(ask("The", max_length={tokens}, do_sample=True)[0]["generated_text"])'),
             "text": ("text-classification", 'print(ask("A text to classify.", truncation=True))')}[what]
         return f'{known}from transformers import pipeline\n\nask = pipeline("{call[0]}", model="{model}")\n{call[1]}'
     module = facts.module or "transformers"
