@@ -74,7 +74,7 @@ def assert_onnx_answers(model, inputs: dict, more: list[dict], axes: dict[int, s
         torch.onnx.export(model, (), path, kwargs=dict(inputs), verbose=False, dynamo=True,
                           dynamic_shapes={name: dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for name in names})
     else:
-        torch.onnx.export(model, tuple(inputs.values()), path, input_names=names, dynamo=False,
+        torch.onnx.export(model, (), path, kwargs=dict(inputs), input_names=names, dynamo=False,
                           dynamic_axes=dict.fromkeys(names, axes))
     session = onnxruntime.InferenceSession(path)
     known = {each.name for each in session.get_inputs()}
@@ -114,11 +114,11 @@ SERIES = {  # name → a classifier of two channels
     "convolution": lambda: patched(embedding="convolution", patch_length=8),
     "layers": lambda: patched(patch_length=6, pooling="layers", instance_norm=True),
     "independent": lambda: patched(patch_length=6, channels="independent"),
-    "rnn": lambda: RecurrentForClassification(RecurrentConfig("rnn", num_channels=2, num_labels=3)),
+    "rnn": lambda: RecurrentForClassification(RecurrentConfig(cell="rnn", num_channels=2, num_labels=3)),
     "lstm": lambda: RecurrentForClassification(RecurrentConfig(
-        "lstm", num_channels=2, num_labels=3, bidirectional=True, patch_length=3)),
+        cell="lstm", num_channels=2, num_labels=3, bidirectional=True, patch_length=3)),
     "gru": lambda: RecurrentForClassification(RecurrentConfig(
-        "gru", num_channels=2, num_labels=3, attention="additive")),
+        cell="gru", num_channels=2, num_labels=3, attention="additive")),
     "perceptron": lambda: PerceptronForClassification(PerceptronConfig(
         num_channels=2, num_labels=3, series_length=50))}
 OF_ANY_LENGTH = ("linear-bert", "linear-gpt", "convolution", "layers", "independent", "perceptron")

@@ -46,6 +46,9 @@ def test_a_gpt_is_continued_up_to_its_positions_without_an_option(saved):
 
 
 def test_a_long_text_is_cut_to_the_positions(saved):
+    for name in ("bert", "gpt"):  # transformers 4 knows the class by this name alone
+        config = json.loads((saved / name / "tokenizer_config.json").read_text(encoding="utf-8"))
+        assert config["tokenizer_class"] == "PreTrainedTokenizerFast"
     assert {name: transformers.AutoTokenizer.from_pretrained(saved / name).model_max_length
             for name in ("bert", "gpt")} == {"bert": 16, "gpt": 16}
     fill = pipeline("fill-mask", model=str(saved / "bert"), tokenizer_kwargs={"truncation": True})
