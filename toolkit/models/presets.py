@@ -106,10 +106,10 @@ def _gpt2_settings(shape: Preset, vocab_size: int, positions: int) -> dict[str, 
     # GPT2Config's default ids belong to GPT-2's own vocabulary and lie outside a smaller one.
     end = _GPT2_END_OF_TEXT if vocab_size == _GPT2_VOCABULARY else None
     # `gelu_pytorch_tanh` is the tanh approximation that the paper's `gelu_new` spells out, in one kernel instead of
-    # six; checkpoints are interchangeable.
+    # six; checkpoints are interchangeable. `n_ctx` is what OpenAI's own hparams, and converters, call the positions.
     return {"n_layer": shape.layers, "n_head": shape.heads, "n_embd": shape.width, "vocab_size": vocab_size,
-            "n_positions": positions, "activation_function": "gelu_pytorch_tanh", "bos_token_id": end,
-            "eos_token_id": end}
+            "n_positions": positions, "n_ctx": positions, "activation_function": "gelu_pytorch_tanh",
+            "bos_token_id": end, "eos_token_id": end}
 
 
 _FAMILIES = {"bert": (FAMILIES["bert"], _bert_settings), "gpt": (FAMILIES["gpt2"], _gpt2_settings)}

@@ -45,7 +45,7 @@ def usage(facts: Facts, model: str) -> str:
             "bert": ("fill-mask", f'for answer in ask("There is a {mask} here."):\n'
                                   '    print(answer["token_str"], round(answer["score"], 3))'),
             "gpt": ("text-generation",
-                    f'print(ask("The", max_new_tokens={tokens}, do_sample=True)[0]["generated_text"])'),
+                    f'print(ask("The", max_length={tokens}, do_sample=True)[0]["generated_text"])'),
             "text": ("text-classification", 'print(ask({"text": "A text.", "text_pair": "Another."}, truncation=True))'
                      if reading.get("pairs") else 'print(ask("A text to classify.", truncation=True))')}[what]
         return f'{known}from transformers import pipeline\n\nask = pipeline("{call[0]}", model="{model}")\n{call[1]}'

@@ -36,7 +36,8 @@ def scaled_differences(values: torch.Tensor, observed: torch.Tensor | None = Non
 
 def cut(values: torch.Tensor, length: int, stride: int) -> torch.Tensor:
     """(B, C, L) → (B, N, C, length), N = ⌈(L − length) / stride⌉ + 1; zeros fill what the last patch lacks."""
-    count = max(0, -(-(values.shape[-1] - length) // stride)) + 1
+    # No division of a negative number: ONNX rounds it towards zero, Python down.
+    count = (max(0, values.shape[-1] - length) + stride - 1) // stride + 1
     padding = (count - 1) * stride + length - values.shape[-1]
     return F.pad(values, (0, padding)).unfold(-1, length, stride).transpose(1, 2)
 
