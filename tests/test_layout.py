@@ -52,7 +52,7 @@ MAY_IMPORT = {
 
 LARGEST_FOLDER, LONGEST_MODULE = 13, 400
 SAME_IDEA = {"text", "series", "classification", "forecasting", "attention", "results", "batches", "masked_patches",
-             "forecasts", "generation", "base", "registry", "load"}
+             "forecasts", "covariates", "generation", "base", "registry", "load"}
 """Names that occur in several folders: the same idea on several levels."""
 
 

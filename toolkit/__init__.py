@@ -49,6 +49,8 @@ _WHERE = {
     # Models asked
     "toolkit.inference.generation": ("open_model", "generate", "continue_text", "fill_masks", "fill_mask"),
     "toolkit.inference.conversation": ("Conversation",),
+    "toolkit.inference.text_answers": ("answer_texts",),
+    "toolkit.inference.table_forecasts": ("forecast_table",),
     "toolkit.analysis.attention": ("text_attention", "series_attention", "relative_entropy"),
     "toolkit.report.attention_page": ("write_attention_page",),
     "toolkit.analysis.bias": ("probe_bias", "read_pairs"),

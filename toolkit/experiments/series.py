@@ -1,7 +1,7 @@
 """Arms on labelled series: what pretraining, attention and a transformer at all are worth."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -182,7 +182,7 @@ def joined(first: SeriesDataset, second: SeriesDataset) -> SeriesDataset:
         pair = [getattr(part, name) for part in (first, second)]
         return None if pair[0] is None else np.concatenate(pair)
 
-    return SeriesDataset(both("values"), both("labels"), first.label_names, both("observed"), first.sampling_rate)
+    return replace(first, values=both("values"), labels=both("labels"), observed=both("observed"))
 
 
 # --- arms ----------------------------------------------------------------------------------------------------------
@@ -209,6 +209,13 @@ def labels_of(data: SeriesDataset) -> dict:
 
 
 def new_model(arm: str, data: LabelledSet, settings: CompareSeriesConfig, source: Path | None) -> PreTrainedModel:
+    """A classifier whose configuration says how the series are to be read."""
+    model = _new_model(arm, data, settings, source)
+    model.config.update(data.train.learned.as_config())
+    return model
+
+
+def _new_model(arm: str, data: LabelledSet, settings: CompareSeriesConfig, source: Path | None) -> PreTrainedModel:
     names, channels, length = data.train.label_names, data.train.values.shape[1], data.train.values.shape[2]
     labels = labels_of(data.train)
     if arm == "mlp":
@@ -263,7 +270,7 @@ def shuffled_scores(run: Run, data: LabelledSet, settings: CompareSeriesConfig, 
     model, precision = kept_model(run).to(accelerator.device), choose(settings.impl, accelerator.device)
     precision.prepare(model)
     values, observed = shuffle_patches(data.test.values, data.patch_length, seed, data.test.observed)
-    mixed = SeriesDataset(values, data.test.labels, data.test.label_names, observed)
+    mixed = replace(data.test, values=values, observed=observed)
     logits = predict(model, SeriesBatches(mixed, settings.training.batch_size, seed), accelerator, precision)
     return class_scores(logits.argmax(1), data.test.labels)
 

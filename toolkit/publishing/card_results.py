@@ -55,12 +55,14 @@ def _own(facts: Facts) -> str:
         measured = facts.comparison.arms() if facts.comparison else {}
         size = str(facts.model["horizon"])
         naive = {arm: measured[place][0].metrics for arm in _NAIVE if (place := ("", size, arm)) in measured}
+        without = ", ".join(result.get("mase_left_out", ()))
         for name in ("mse", "mae", "mase"):
             if result.get(name) is not None:
-                row(f"{name.upper()} on test", f"{result[name]:.4g}", ", ".join(
+                left_out = f", without {without}" if without and name == "mase" else ""
+                row(f"{name.upper()} on test{left_out}", f"{result[name]:.4g}", ", ".join(
                     f"{entry[name]:.4g} {arm}" for arm, entry in naive.items() if name in entry))
         if "coverage" in result:
-            row(f"inside intervals of nominally {100 * result['nominal_coverage']:.0f} %",
+            row(f"inside intervals of nominally {100 * result['nominal_coverage']:.0f} %, ends included",
                 f"{100 * result['coverage']:.1f} %")
     else:
         for name, value in (result or found).items():

@@ -50,7 +50,12 @@ def usage(facts: Facts, model: str) -> str:
         values = facts.model
         length = next((values[key] for key in ("context_length", "series_length", "length") if values.get(key)), 128)
         shape = f"torch.randn(1, {values.get('num_channels', 1)}, {length})  # (series, channels, samples)"
-        answer = ("print(model(values).prediction)  # (series, channels, steps ahead)" if what == "forecast" else
+        known, more = values.get("num_covariates"), ""
+        if known:
+            shape += (f"\ncovariates = torch.zeros(1, {known}, {length + values['horizon']})"
+                      f"  # known ahead: (series, features, samples and steps ahead)")
+            more = ", covariates=covariates"
+        answer = (f"print(model(values{more}).prediction)  # (series, channels, steps ahead)" if what == "forecast" else
                   "print(model.config.id2label[model(values).logits.argmax(-1).item()])")
         return f"import torch\n{load}\nvalues = {shape}\n{answer}"
     if what == "gpt":

@@ -103,9 +103,7 @@ def read_labelled(source: str, data: TextDataSection, role: str = "train", label
         for column, kept, text in zip(text_columns, texts, row, strict=False):
             text = _checked_text(text, place, column, at)
             if len(text) > limit:  # a cell of 10 MB must cost no more than what the model can read of it
-                long, text = long + 1, text.strip()
-                text = (f"{text[: limit // 2]} {text[-(limit // 2):]}" if data.long_texts == "head+tail"
-                        else text[:limit])
+                long, text = long + 1, shortened(text, data.max_length, data.long_texts)
             kept.append(text)
         labels = row[len(text_columns):]
         cells.append(labels if data.label_columns else labels[0])
@@ -119,6 +117,16 @@ def read_labelled(source: str, data: TextDataSection, role: str = "train", label
              f"{at}max_length is {data.max_length} tokens")
     labels, names = read_labels(data, cells, places, label_names, role, note)
     return LabelledText(texts[0], labels, names, texts[1] if data.text_pair_column else None, data.task)
+
+
+def shortened(text: str, max_length: int, long_texts: LongTexts) -> str:
+    """No more of a text than `max_length` tokens can come from; cut once or again, it is the same."""
+    limit = CHARACTERS * max_length
+    if len(text) > limit:
+        text = text.strip()
+    if len(text) <= limit:
+        return text
+    return f"{text[: limit // 2]} {text[-(limit // 2):]}" if long_texts == "head+tail" else text[:limit]
 
 
 def read_texts(source: str, text_column: str = "text", text_pair_column: str = "", option: str = "file"

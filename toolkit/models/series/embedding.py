@@ -107,6 +107,14 @@ def patches_observed(observed: torch.Tensor, length: int, stride: int) -> torch.
     return cut(observed.to(torch.float32), length, stride).flatten(2).amax(-1).ceil().long()
 
 
+def mean_over(states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """Of patches that are not masked: (B, N, width), (B, N) → (B, width)."""
+    if mask is None:
+        return states.mean(1)
+    weights = mask[..., None].to(states.dtype)
+    return (states * weights).sum(1) / weights.sum(1)
+
+
 def scale_of(module: nn.Linear, std: float) -> float:
     """Deviation of a projection's weights that gives states of deviation `std` to input of unit variance."""
     return std / math.sqrt(module.in_features)

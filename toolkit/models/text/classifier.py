@@ -51,7 +51,7 @@ def _read(backbone: PreTrainedModel, pooling: Pooling, tokens: dict[str, torch.T
     value = next(iter(tokens.values()))
     rows, length = value.shape[:2]
     inside = torch.ones(rows, length, dtype=torch.long, device=value.device) if attention_mask is None \
-        else attention_mask
+        else _never_nothing(attention_mask)
     if token_type_ids is not None and family(backbone.config).has_segments:
         tokens["token_type_ids"] = token_type_ids
     positions = backbone.config.max_position_embeddings
@@ -82,6 +82,13 @@ def _read(backbone: PreTrainedModel, pooling: Pooling, tokens: dict[str, torch.T
         counts = sums.new_zeros(rows).index_add(0, text, counts)
         sums = sums.new_zeros(rows, sums.shape[1]).index_add(0, text, sums)
     return sums / counts[:, None], encoded
+
+
+def _never_nothing(attention_mask: torch.Tensor) -> torch.Tensor:
+    """Of a text without a token its first padding is read, for nothing has no mean."""
+    first = torch.arange(attention_mask.shape[1], device=attention_mask.device) == 0
+    empty = attention_mask.sum(1, keepdim=True) == 0
+    return torch.where(empty & first, torch.ones_like(attention_mask), attention_mask)
 
 
 class TextConfig(PreTrainedConfig):
@@ -139,6 +146,9 @@ class TextForClassification(BackboneModel):
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give either input_ids or inputs_embeds")
+        if input_ids is not None and not input_ids.shape[1]:  # what a tokenizer without [CLS] makes of an empty text
+            input_ids = input_ids.new_full((len(input_ids), 1), self.config.pad_token_id, dtype=torch.long)
+            attention_mask = token_type_ids = None
         tokens = {"input_ids": input_ids} if inputs_embeds is None else {"inputs_embeds": inputs_embeds}
         pooled, encoded = _read(self.backbone, self.config.pooling, tokens, attention_mask, token_type_ids,
                                 output_hidden_states=output_hidden_states, **kwargs)

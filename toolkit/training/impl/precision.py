@@ -104,6 +104,13 @@ def choose(impl: ImplConfig, device: torch.device) -> Precision:
     return Precision(device, dtype, attention, layers, bool(compile), impl.gradient_checkpointing, workers)
 
 
+def exact(device: torch.device) -> Precision:
+    """What final figures and answers are computed in: fp32 by transformers' own layers, so that an answer is the same to
+    the fifth digit whatever stands beside it in a batch.
+    """
+    return choose(ImplConfig(dtype="fp32", layers="transformers", compile=False), device)
+
+
 def _choose_layers(impl: ImplConfig, device: torch.device, dtype: torch.dtype) -> str:
     """`transformers` or `fused`."""
     if impl.layers == "bf16" and (device.type != "cpu" or dtype != torch.bfloat16):
