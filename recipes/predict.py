@@ -26,7 +26,6 @@ from toolkit.errors import UserError
 from toolkit.inference.predict import PredictConfig, predict
 from toolkit.run.files import disk_errors
 
-
 WRITTEN = (".parquet", ".csv", ".tsv", ".jsonl")
 
 

@@ -6,7 +6,7 @@ import small
 import torch
 from scipy.special import expit, log_softmax, rel_entr, softmax
 from sklearn import metrics as reference
-from transformers import BertForSequenceClassification, GPT2ForSequenceClassification
+from transformers import BertForSequenceClassification, GPT2Config, GPT2ForSequenceClassification
 
 from toolkit.data.series.augmentation import AugmentationConfig, AugmentedBatches
 from toolkit.data.series.dataset import SeriesDataset
@@ -98,9 +98,10 @@ def test_numbers(name, expected):
 
 
 @pytest.mark.parametrize(("scale", "offset"), [(1e5, 3e5), (1e-4, 0.0), (1.0, -7.0)])
-@pytest.mark.parametrize("make", [lambda: BertForSequenceClassification(small.bert_config(50)),
-                                  lambda: GPT2ForSequenceClassification(small.gpt_config(50)),
-                                  lambda: TextForClassification(TextConfig(backbone_config=small.gpt_config(50), num_labels=1))])
+@pytest.mark.parametrize("make", [
+    lambda: BertForSequenceClassification(small.bert_config(50)),
+    lambda: GPT2ForSequenceClassification(small.gpt_config(50)),
+    lambda: TextForClassification(TextConfig(backbone_config=small.gpt_config(50), num_labels=1))])
 def test_the_scale_of_numbers_is_folded_into_the_head(make, scale, offset):
     model = make()
     if model.config.num_labels != 1:
@@ -254,3 +255,29 @@ def test_layerwise_rates():
     assert found["bert.encoder.layer.1.output.dense.weight"] == 0.5
     assert found["bert.encoder.layer.0.attention.self.query.bias"] == 0.25
     assert found["bert.embeddings.word_embeddings.weight"] == found["bert.embeddings.LayerNorm.bias"] == 0.125
+
+
+@pytest.mark.parametrize("tuning", ["full", "head", "lora"])
+@pytest.mark.parametrize("make", [lambda: GPT2ForSequenceClassification(GPT2Config(
+    **{**small.gpt_config(50).to_dict(), "num_labels": 1, "pad_token_id": 0})),
+    lambda: TextForClassification(TextConfig(backbone_config=small.bert_config(50), num_labels=1))])
+def test_a_saved_regression_answers_in_the_users_unit(make, tuning, tmp_path):
+    """Whatever is trained; and what goes on learning is left as it was."""
+    class Batches:
+        labels = (NUMBERS * 1e5 + 3e5).astype(np.float32)
+        batch = None
+
+    torch.manual_seed(0)
+    learning = fine_tuning.FineTuning(make(), Batches(), Batches(), fine_tuning.FineTuningConfig(tuning=tuning),
+                                      task="regression")
+    for name, parameter in learning.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    ids, model = torch.randint(5, 50, (6, 9)), learning.model.eval()
+    with torch.inference_mode():
+        learned = model(ids).logits
+        learning.save(model, tmp_path)
+        assert torch.equal(model(ids).logits, learned)
+        saved = type(model).from_pretrained(tmp_path).eval()(ids).logits.numpy()
+    expected = learning.objective.in_units(learned.numpy().astype(float))
+    assert np.allclose(saved, expected, rtol=1e-5, atol=1.0)  # of a deviation of 1e5

@@ -37,16 +37,15 @@ def answers_of_file(model: str, config: PreTrainedConfig, file: str, text_column
                     batch_size: int) -> pd.DataFrame:
     if (saved := getattr(config, "text_input", None)) and saved.get("pairs") and not text_pair_column:
         raise UserError(f"{model}: learned pairs of texts. Name the column of the second ones with --text_pair_column.")
-    rows = list(text_rows(file, text_column, text_pair_column))
-    if not rows:
-        raise UserError(f"{file}: has no rows. Give it texts.")
-    return answers_of_rows(model, config, rows, batch_size)
+    return answers_of_rows(model, config, list(text_rows(file, text_column, text_pair_column)), batch_size)
 
 
 def answers_of_rows(model: str, config: PreTrainedConfig, rows: list[TextRow], batch_size: int) -> pd.DataFrame:
     """Rows all have a second text, or none has."""
     if not is_classifier(config):
         raise UserError(f"{model}: is a {', '.join(config.architectures or ['model'])}, not a classifier of texts.")
+    if not rows:
+        raise UserError(f"{model}: there is no text to ask it about. Give at least one.")
     tokenizer = load_checkpoint_tokenizer(model)
     reading, pairs = TextInput.of(config, tokenizer), rows[0].pair is not None
     if reading.pairs is not None and reading.pairs != pairs:

@@ -63,8 +63,7 @@ class Objective:
                             f"{train_labels.min():g}. Use mse or mae.")
         self.scale = (0.0, 1.0)
         if task == "regression":
-            numbers = train_labels.astype(np.float64)
-            self.scale = float(numbers.mean()), float(numbers.std()) or 1.0
+            self.scale = scale_of(train_labels)
         self.weights = None
         if config.class_weights == "balanced":
             self.weights = torch.from_numpy(self._balanced(train_labels, classes))
@@ -124,6 +123,12 @@ class Objective:
             return (len(labels) / 2 / np.maximum(counts, 1)).astype(np.float32)
         raise UserError(f"training.objective.class_weights is balanced, which is for classes, not for labels of kind "
                         f"{self.task}. Leave it out.")
+
+
+def scale_of(numbers: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation; 1 for the latter where all are equal."""
+    numbers = numbers.astype(np.float64)
+    return float(numbers.mean()), float(numbers.std()) or 1.0
 
 
 def probabilities(task: Task, logits: np.ndarray) -> np.ndarray:

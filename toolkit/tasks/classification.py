@@ -114,8 +114,10 @@ class FineTuning:
         if regression:
             fold_scale(model, *self.objective.scale)
         model.save_pretrained(directory)
-        if self.tokenizer is not None:
+        if self.tokenizer is not None and self.text_input is not None:
             save_tokenizer(self.tokenizer, self.text_input, directory)
+        elif self.tokenizer is not None:  # of batches that are not ours
+            self.tokenizer.save_pretrained(directory)
 
 
 def predict(model: PreTrainedModel, data: LabelledBatches, accelerator: Accelerator, precision: Precision,
@@ -194,8 +196,8 @@ def worse_than_constant(scores: dict[str, float], train_labels: np.ndarray, test
     constant = float(np.mean((test_labels.astype(np.float64) - train_labels.mean(dtype=np.float64)) ** 2))
     if scores["mse"] < constant:
         return ""
-    return (f"on test its squared error is {scores['mse']:.4g}, no better than the {constant:.4g} of answering the mean "
-            f"of training. It has learned nothing that helps; train longer, or give it more examples.")
+    return (f"on test its squared error is {scores['mse']:.4g}, no better than the {constant:.4g} of answering the "
+            f"mean of training. It has learned nothing that helps; train longer, or give it more examples.")
 
 
 def at_threshold(outputs: dict[str, np.ndarray], validation_labels: np.ndarray, test_labels: np.ndarray,

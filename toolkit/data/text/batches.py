@@ -21,8 +21,8 @@ class TextBatches:
     cut into batches, and the batches shuffled. Which examples these are, and that each comes once an epoch, the draw
     decides as it would without; and a batch stays a function of (seed, step).
 
-    `text_input`: how they were tokenised; `by_length` (n,): the examples from the shortest to the longest; `lengths` (n,): their tokens; `cut`: how many texts
-    had more than the limit.
+    `text_input`: how they were tokenised; `by_length` (n,): the examples from the shortest to the longest; `lengths`
+    (n,): their tokens; `cut`: how many texts had more than the limit.
     """
 
     def __init__(self, data: LabelledText, tokenizer: PreTrainedTokenizerBase, max_length: int, batch_size: int,

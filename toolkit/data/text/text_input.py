@@ -63,9 +63,11 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, text_input: TextInput, di
     # A class of its own builds its backend anew when it is loaded, and would forget the joint.
     if text_input.joint is not None and type(tokenizer) is PreTrainedTokenizerFast:
         joint = tokenizer.convert_ids_to_tokens(text_input.joint)
-        join = processors.TemplateProcessing(single="$A", pair=f"$A {joint} $B", special_tokens=[(joint, text_input.joint)])
+        join = processors.TemplateProcessing(single="$A", pair=f"$A {joint} $B",
+                                             special_tokens=[(joint, text_input.joint)])
         backend = tokenizer.backend_tokenizer
-        backend.post_processor = processors.Sequence([backend.post_processor, join] if backend.post_processor else [join])
+        before = [backend.post_processor] if backend.post_processor else []
+        backend.post_processor = processors.Sequence([*before, join])
     tokenizer.save_pretrained(directory)
     path = Path(directory) / "tokenizer_config.json"  # which save_pretrained leaves this out of
     values = json.loads(path.read_text(encoding="utf-8")) | {"split_special_tokens": text_input.split_special_tokens}

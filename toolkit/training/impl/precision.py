@@ -79,6 +79,7 @@ class Precision:
             let_logits_fill(self.device)
             # What autocast leaves in fp32 may use TF32, unless fp32 was asked for.
             torch.set_float32_matmul_precision("highest" if self.dtype == torch.float32 else "high")
+            torch.backends.cudnn.allow_tf32 = self.dtype != torch.float32  # convolutions have a switch of their own
 
     def describe(self) -> str:
         parts = [self.device.type, str(self.dtype).removeprefix("torch."), f"{self.attention} attention"]
@@ -105,8 +106,8 @@ def choose(impl: ImplConfig, device: torch.device) -> Precision:
 
 
 def exact(device: torch.device) -> Precision:
-    """What final figures and answers are computed in: fp32 by transformers' own layers, so that an answer is the same to
-    the fifth digit whatever stands beside it in a batch.
+    """What final figures and answers are computed in: fp32 by transformers' own layers, so that an answer is the same
+    to the fifth digit whatever stands beside it in a batch.
     """
     return choose(ImplConfig(dtype="fp32", layers="transformers", compile=False), device)
 
