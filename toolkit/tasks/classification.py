@@ -114,7 +114,7 @@ class FineTuning:
             model = merge_lora(model)
         if regression:
             fold_scale(model, *self.objective.scale)
-        if self.text_input is None:
+        if self.text_input is None or self.tokenizer is None:
             save_checkpoint(model, self.tokenizer, directory)
             return
         save_checkpoint(model, None, directory)
