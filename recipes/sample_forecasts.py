@@ -211,7 +211,7 @@ def main(argv: list[str]) -> None:
     settings = config.parse(SampleForecastsConfig, argv, __doc__)
     for source, found in sample_forecasts(settings).items():
         print(f"\n{source}: {found['windows']} test windows; errors in units of the context's mean absolute value; "
-              f"coverage of intervals of nominally {100 * found['nominal_coverage']:.0f} %, ends included")
+              f"coverage of intervals of nominally {100 * (QUANTILES[-1] - QUANTILES[0]):.0f} %, ends included")
         print(table([{"forecast": name, **row} for name, row in found["arms"].items()]))
         for name, gain in found["mae_saved"].items():
             judgement = "better" if gain["low"] > 0 else "worse" if gain["high"] < 0 else "not distinguishable"
