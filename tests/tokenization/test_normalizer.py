@@ -4,11 +4,13 @@ import itertools
 import json
 import random
 
+import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
 from toolkit.data.stores.prepare import prepare
 from toolkit.data.text.corpus import CorpusConfig
+from toolkit.data.text.examples import LabelledText, spread
 from toolkit.errors import UserError
 from toolkit.tokenization.load import load_tokenizer, save_tokenizer
 from toolkit.tokenization.measure import check_unknown, unknown_characters
@@ -171,3 +173,11 @@ def test_the_defaults_of_what_earlier_specs_lack_are_what_they_were():
     assert (spec.strip_accents, spec.max_merged_words) == (None, 0.02)
     assert Normalizer("bert", True, True).built().__getstate__() == b'{"type":"BertNormalizer","clean_text":true,' \
         b'"handle_chinese_chars":true,"strip_accents":null,"lowercase":true}'
+
+
+def test_labelled_texts_are_looked_at_from_everywhere_in_the_file():
+    data = LabelledText([f"text {number}" for number in range(10)], np.zeros(10, int), ("a",),
+                        [f"second {number}" for number in range(10)])
+    assert spread(data, 5) == [*[f"text {number}" for number in (0, 2, 4, 6, 8)],
+                               *[f"second {number}" for number in (0, 2, 4, 6, 8)]]
+    assert len(spread(data, 2000)) == 20
