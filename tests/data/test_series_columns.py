@@ -86,7 +86,7 @@ def test_a_channel_more_than_was_learned_is_refused_unless_it_is_an_index(split)
 def test_an_only_channel_may_have_another_name(split):
     train, test = (long_table(seed).drop(columns="breath") for seed in (0, 1))
     plain, _ = split(train, test, **LONG)
-    renamed, told = split(train, test.rename(columns={"heart": "pulse"}), **LONG)
+    renamed, told = split(train, test.rename(columns={"heart": "pulse"}), index=True, **LONG)
     assert same(renamed[2], plain[2])
     assert "test.csv: its only channel, pulse, is taken for the only one that was learned, heart" in told
 
@@ -119,11 +119,11 @@ def test_columns_that_count_rows_are_left_out_unless_they_are_named(tmp_path):
 
 
 def test_rows_that_are_numbered_within_each_series(tmp_path):
-    long_table().assign(step=np.tile(np.arange(12), 6)).to_csv(tmp_path / "x.csv")
+    long_table().assign(time=np.tile(np.arange(12), 6)).to_csv(tmp_path / "x.csv")
     told = []
-    read = read_series(tmp_path / "x.csv", table=SeriesTable(**LONG), note=told.append)
+    read = read_series(tmp_path / "x.csv", table=SeriesTable(series_column="id"), note=told.append)
     assert read.learned.channel_names == ("heart", "breath") and read.values.shape[1] == 2
-    assert any("column 'step' counts the rows of each series" in line for line in told)
+    assert any("column 'time' counts the rows of each series" in line for line in told)
 
 
 def test_both_files_with_an_index_are_read_as_without(split):

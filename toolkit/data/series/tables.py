@@ -61,10 +61,12 @@ def read_table(path: Path, table: SeriesTable, learned: Learned | None, labelled
         raise UserError(f"data.time_column is '{table.time_column}', but data.series_column is empty. Name the "
                         f"column that says which series a row belongs to.")
     names = _learned_names(path, table, columns, learned) if learned else None
+    named_at_all, told = signals({name: () for name in columns if name not in (names or ())}, "data.value_columns")
     if names:
+        columns = [name for name in columns if name in names or name in named_at_all]
         columns = (as_channels if table.series_column else as_times)(path, columns, names, note)
     elif not table.value_columns:
-        columns, told = signals({name: () for name in columns}, "data.value_columns")
+        columns = named_at_all
         for line in told:
             note(f"{path}: {line}")
     twice = [name for name in (*named, *columns) if header.count(name) > 1 or (name in named and name in columns)]
@@ -199,7 +201,8 @@ class _Rows:
             for line in check_times(table.time_column, times, places, rows):
                 self.note(f"{self.path}: {line}")
         members = list(rows.values())
-        values, columns = self.chosen(values, others, members)
+        # Where a column of times is named, another that counts so is a ramp; where none is, it is the times.
+        values, columns = self.chosen(values, others, [] if table.time_column else members)
         labels = [labels[own[0]] for own in members]
         return FileSeries([values[own].T for own in members], labels,
                           [f"{places[own[0]]}, column '{table.label_column}'" for own in members],
