@@ -62,11 +62,11 @@ def _beside_the_config(error: str, argv: list[str]) -> str:
     """Where the path that an error begins with is missing here and lies beside the config that may have named it."""
     found = re.match(r"(.+?): ", error)
     missing = Path(found[1]) if found else Path("/")
-    if not missing.is_absolute() and not missing.exists():
+    if not missing.is_absolute() and not os.path.exists(missing):
         for word, following in zip(argv, [*argv[1:], ""], strict=True):
             config = following if word == "--config" else word.removeprefix("--config=")
             there = Path(config).expanduser().parent / missing
-            if word.startswith("--config") and there.exists():
+            if word.partition("=")[0] == "--config" and os.path.exists(there):
                 return f" There is {there}: paths in a config are relative to the working directory, not to the config."
     return ""
 

@@ -15,6 +15,7 @@ import yaml
 from toolkit import cli, config, errors
 from toolkit.errors import Interrupted, UserError, did_you_mean
 from toolkit.run import directory as run
+from toolkit.run import places
 from toolkit.run.directory import Run, read_metrics
 from toolkit.run.files import building, read_json, write_atomic, write_directory, write_json
 
@@ -143,6 +144,21 @@ def test_other_content_at_another_place_is_another_run(tmp_path, monkeypatch, ch
     assert "delete" not in str(no.value)
     with pytest.raises(UserError, match="column = 'text', now it is 'words' .*delete"):
         Run("run").open(replace(now, column="words"))
+
+
+def test_only_what_is_looked_into_is_known_to_be_the_same(tmp_path, monkeypatch):
+    """One letter in the middle of a file is seen; the whole disk, and what is no file, are not looked at."""
+    text = bytearray(b"a" * 400_000)
+    (tmp_path / "one").write_bytes(text)
+    text[200_000] += 1
+    (tmp_path / "two").write_bytes(text)
+    os.mkfifo(tmp_path / "pipe")
+    one, two = places.contents([str(tmp_path / "one"), str(tmp_path / "two")])
+    assert one.startswith("1 file, 400,000 bytes") and one != two
+    assert places.contents({"a": "/", "b": str(tmp_path / "pipe"), "c": "no such file"}) == dict.fromkeys("abc")
+    monkeypatch.setattr(places, "_MOST_FILES", 1)
+    assert places.contents(str(tmp_path)) is None
+    assert not places.same("/", "//x\0") and not places.same("a", "b")
 
 
 def test_a_run_that_knows_nothing_of_its_files_is_not_taken_for_moved(tmp_path, monkeypatch):

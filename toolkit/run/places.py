@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+_WHOLE = 256 * 2**20
+"""Bytes that are read at most of files as a whole; of those after them, in a fixed order, name, size and both ends."""
 _ENDS = 2**16
-"""Bytes that are read at the beginning and at the end of a file: enough to tell two apart, whatever their size."""
-_SAMPLED = 1000
-"""Files of a folder that are looked into; of the others name and size count."""
+_MOST_FILES = 10_000
+"""Of a larger folder nothing is known: it takes too long to look."""
 
 
 def same(earlier: Any, now: Any) -> bool:
@@ -79,22 +80,28 @@ def _expanded(path: str) -> Path:
 def _resolved(path: str) -> Path:
     try:
         return _expanded(path).resolve()
-    except (OSError, RuntimeError):  # a circle of links
+    except (OSError, RuntimeError, ValueError):  # a circle of links; no path at all
         return _expanded(path).absolute()
 
 
 def _described(path: Path) -> str | None:
     digest, count, total = hashlib.sha256(), 0, 0
+    if path.resolve() == Path(path.anchor or "/"):  # a separator in a configuration, rather than the whole disk
+        return None
     try:
         for name, file in _files(path):
             size = file.stat().st_size
             digest.update(f"{name}\0{size}\0".encode(errors="surrogateescape"))
-            if count < _SAMPLED:
-                with open(file, "rb") as opened:
+            count, total = count + 1, total + size
+            if count > _MOST_FILES:
+                return None
+            with open(file, "rb") as opened:
+                if total <= _WHOLE:
+                    digest.update(hashlib.file_digest(opened, "sha256").digest())
+                else:
                     digest.update(opened.read(_ENDS))
                     opened.seek(max(0, size - _ENDS))
                     digest.update(opened.read(_ENDS))
-            count, total = count + 1, total + size
     except OSError:  # what cannot be read now is named where it is to be read
         return None
     return f"{count:,} file{'s' * (count != 1)}, {total:,} bytes, {digest.hexdigest()[:16]}" if count else None
