@@ -43,7 +43,7 @@ _WHERE = {
     "toolkit.tasks.forecasting": ("ForecastConfig", "fit_forecaster"),
     "toolkit.publishing.card": ("LiveCard",),
     # The same as scikit-learn's estimators
-    "toolkit.estimators": ("TextClassifier", "SeriesClassifier"),
+    "toolkit.estimators": ("TextClassifier", "SeriesClassifier", "SeriesForecaster"),
     # What came out: intervals, differences, verdicts
     "toolkit.metrics.intervals": ("mean_interval", "paired_difference", "proportion_interval", "verdict"),
     "toolkit.metrics.tabulate": ("table",),

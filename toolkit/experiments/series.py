@@ -33,7 +33,7 @@ from toolkit.run.directory import Run
 from toolkit.run.model_card import CardConfig
 from toolkit.tasks.classification import FineTuningConfig, class_scores, predict
 from toolkit.tasks.masked_patches import MaskedPatchesConfig, pretrain_on_series
-from toolkit.training.impl.precision import ImplConfig, choose
+from toolkit.training.impl.precision import ImplConfig, exact
 
 TRANSFORMERS = {"random": "random start", "random-frozen": "random start, all but norms and positions frozen",
                 "text": "pretrained on text", "text-frozen": "pretrained on text, all but norms and positions frozen",
@@ -272,7 +272,7 @@ def kept_model(run: Run) -> SeriesForClassification:
 def shuffled_scores(run: Run, data: LabelledSet, settings: CompareSeriesConfig, accelerator: Accelerator, seed: int
                     ) -> dict:
     """The test scores when each series' patches come in another order: what the order was worth to the model."""
-    model, precision = kept_model(run).to(accelerator.device), choose(settings.impl, accelerator.device)
+    model, precision = kept_model(run).to(accelerator.device), exact(accelerator.device)
     precision.prepare(model)
     values, observed = shuffle_patches(data.test.values, data.patch_length, seed, data.test.observed)
     mixed = replace(data.test, values=values, observed=observed)
