@@ -12,6 +12,7 @@ import transformers
 from checkpoints import checkpoints  # noqa: F401 - a fixture
 
 from toolkit import answer_texts
+from toolkit.data.series.tables import SeriesTable
 from toolkit.data.text.text_input import TextInput, save_with_input
 from toolkit.errors import UserError
 from toolkit.inference.predict import PredictConfig, predict
@@ -64,6 +65,18 @@ def test_every_column_is_kept_and_none_is_overwritten(model, tmp_path, capsys):
     assert list(table["input_label"]) == ["y", "z"]
     assert "the input's column 'label' is called 'input_input_label' here" in capsys.readouterr().err
     assert [NAMES[i] for i in numbers(table).argmax(1)] == list(table["label"])
+
+
+def test_a_table_written_elsewhere_is_answered_alike_and_kept_as_it_stands(model, tmp_path, capsys):
+    (tmp_path / "a.csv").write_text('id,text,price\n1,"the river, or a café","1,5"\n2,a garden,2\n', encoding="utf-8")
+    (tmp_path / "b.csv").write_text("id;text;price\n1;the river, or a café;1,5\n2;a garden;2\n", encoding="latin-1")
+    with pytest.raises(UserError, match=r"b\.csv: not valid UTF-8 .* \(data\.encoding, for instance latin-1\)"):
+        predict(PredictConfig(model("bert"), str(tmp_path / "b.csv")))
+    found = [predict(PredictConfig(model("bert"), str(tmp_path / name), data=SeriesTable(encoding=encoding)))
+             for name, encoding in (("a.csv", ""), ("b.csv", "latin-1"))]
+    pd.testing.assert_frame_equal(*found)
+    assert found[1].price.tolist() == ["1,5", "2"]
+    assert "b.csv: cells are parted by semicolons" in capsys.readouterr().err
 
 
 def test_sets_of_labels_are_written_as_they_are_read(model, tmp_path):

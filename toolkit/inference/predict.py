@@ -1,5 +1,6 @@
 """What a fine-tuned model answers to a file, of texts or of series."""
 
+import sys
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -20,7 +21,7 @@ class PredictConfig:
     text_column: str = "text"
     text_pair_column: str = ""
     data: SeriesTable = field(default_factory=SeriesTable)
-    """Of a table of series: which columns hold what."""
+    """Of a table of series: which columns hold what. Of any .csv or .tsv: its encoding."""
     sampling_rate: float | None = None
     """Of series: values a second (Hz), as you know it; refused where the model learned others."""
     batch_size: int = 32
@@ -39,6 +40,6 @@ def predict(settings: PredictConfig) -> pd.DataFrame:
                         f"Fine-tune it first: make finetune-text, make finetune-series.")
     if model_class(shape).main_input_name != "values":
         return answers_of_file(settings.model, shape, settings.file, settings.text_column, settings.text_pair_column,
-                               settings.batch_size)
+                               settings.data.reading(lambda line: print(line, file=sys.stderr)), settings.batch_size)
     return answers_of_series(settings.model, shape, settings.file, settings.data, settings.sampling_rate,
                              settings.batch_size)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from transformers import AutoModelForSequenceClassification, PreTrainedConfig
 
+from toolkit.data.tables.sources import Reading
 from toolkit.data.text.batches import TextBatches
 from toolkit.data.text.examples import LabelledText
 from toolkit.data.text.labelled import TextRow, text_rows
@@ -34,10 +35,11 @@ def answer_texts(model: str | Path, texts: Sequence[str], pairs: Sequence[str] |
 
 
 def answers_of_file(model: str, config: PreTrainedConfig, file: str, text_column: str, text_pair_column: str,
-                    batch_size: int) -> pd.DataFrame:
+                    reading: Reading, batch_size: int) -> pd.DataFrame:
     if (saved := getattr(config, "text_input", None)) and saved.get("pairs") and not text_pair_column:
         raise UserError(f"{model}: learned pairs of texts. Name the column of the second ones with --text_pair_column.")
-    return answers_of_rows(model, config, list(text_rows(file, text_column, text_pair_column)), batch_size)
+    return answers_of_rows(model, config, list(text_rows(file, text_column, text_pair_column, reading=reading)),
+                           batch_size)
 
 
 def answers_of_rows(model: str, config: PreTrainedConfig, rows: list[TextRow], batch_size: int) -> pd.DataFrame:

@@ -31,7 +31,7 @@ class SeriesTable:
     """Values in order of time or, of a table with a row a time, one column a channel. Empty: all other columns, but
     for such as have no name of their own or count the rows; of a test or new file, those that were learned."""
     encoding: str = ""
-    """Of .csv files that are not UTF-8 and have no byte-order mark: latin-1, cp1252, shift_jis, …"""
+    """Of .csv and .tsv files that are not UTF-8 and have no byte-order mark: latin-1, cp1252, shift_jis, …"""
     decimal: Literal["", ",", "."] = ""
     """Decimal comma or point of numbers in them; empty: found, and refused where it could be either."""
 
