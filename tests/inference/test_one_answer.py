@@ -6,6 +6,7 @@ that every two values meet; all of them are marked slow.
 
 import itertools
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from toolkit.inference.predict import PredictConfig, predict
 from toolkit.models.load import load_checkpoint_tokenizer
 from toolkit.models.text.bert import BertForPreTraining
 from toolkit.models.text.gpt import GPT2LMHeadModel
+from toolkit.publishing.card_text import usage
 from toolkit.run.directory import Run
 from toolkit.run.files import read_json
 from toolkit.tasks.classification import FineTuningConfig, fine_tune
@@ -151,3 +153,17 @@ def test_what_was_scored_is_what_is_predicted(place, task, backbone, pooling, lo
                          [way for way in WAYS if way not in CHOSEN], ids=str)
 def test_and_so_for_all_of_them(place, task, backbone, pooling, long_texts, pairs):
     same(place, task, backbone, pooling, long_texts, pairs)
+
+
+@pytest.mark.parametrize(("reading", "tokenizer_class", "shown"), [
+    ({"long_texts": "head", "pairs": False}, "TokenizersBackend", 'print(ask("A text to classify.", truncation=True))'),
+    ({"long_texts": "head", "pairs": True, "joint": 0}, "TokenizersBackend", '"text_pair": "Another."}'),
+    ({"long_texts": "head", "pairs": True, "joint": 0}, "GPT2Tokenizer", '["A text to classify."], ['),
+    ({"long_texts": "head+tail", "pairs": False}, "TokenizersBackend", 'answer_texts("m", ["A text to classify."])')])
+def test_the_card_shows_the_lines_that_answer_as_was_scored(reading, tokenizer_class, shown):
+    facts = SimpleNamespace(model={"text_input": reading, "model_type": "toolkit-text"}, shape={}, config={},
+                            tokenizer={"tokenizer_class": tokenizer_class}, module="toolkit.models.text",
+                            architecture="TextForClassification", is_fit=True)
+    lines = usage(facts, "m")
+    assert shown in lines and ("pipeline(" in lines) == ("answer_texts" not in lines)
+    compile(lines, "card", "exec")
