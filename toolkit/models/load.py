@@ -157,14 +157,14 @@ def save_checkpoint(model: PreTrainedModel, tokenizer: Any, directory: str | Pat
     pooled classifier reads windows and has no such limit.) tokenizer: None for a model that reads no tokens.
     """
     positions = getattr(model.config, "max_position_embeddings", None)
-    if positions and model.can_generate():
-        model.generation_config.max_length = positions
-    model.save_pretrained(directory)
-    if tokenizer is None:
-        return
     if positions and isinstance(tokenizer, PreTrainedTokenizerBase):
         tokenizer = copy.copy(tokenizer)
         tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
+        if model.can_generate():
+            model.generation_config.max_length = positions
+    model.save_pretrained(directory)
+    if tokenizer is None:
+        return
     tokenizer.save_pretrained(directory)
     config = Path(directory) / "tokenizer_config.json"
     if config.is_file() and (values := read_json(config)).get("tokenizer_class") == "TokenizersBackend":
