@@ -17,7 +17,7 @@ from toolkit import cli, config
 from toolkit.analysis.probes import new_text_classifier
 from toolkit.baselines.classical import constant_outputs, tfidf_outputs
 from toolkit.data.text.batches import TextBatches
-from toolkit.data.text.examples import LabelledText, few_shot
+from toolkit.data.text.examples import LabelledText, few_shot, spread
 from toolkit.data.text.labelled import load_data
 from toolkit.errors import UserError
 from toolkit.experiments.fine_tuning import Arm, arms_table, dry_run_arms, fine_tune_arms
@@ -29,6 +29,7 @@ from toolkit.run.directory import Run
 from toolkit.run.files import read_json
 from toolkit.tasks.classification import MAIN_SCORE, score
 from toolkit.tokenization import load as tokenization
+from toolkit.tokenization.measure import check_unknown
 from toolkit.training.impl.distributed import make_accelerator
 
 
@@ -46,8 +47,10 @@ def finetune_text(settings: FinetuneTextConfig, accelerator) -> dict | None:
     whole = settings.pooling == "cls" and data.long_texts == "windows"  # transformers' own classes read no windows
     tokenizers = {name: load_checkpoint_tokenizer(path, data.max_length if whole else None)
                   for name, path in settings.models.items()}
-    for tokenizer in tokenizers.values():
+    for name, tokenizer in tokenizers.items():
         tokenizer.model_max_length = data.max_length  # what pipelines cut to, too
+        check_unknown(tokenizer, spread(train, 2000), f"models.{name}, on texts of data.train", data.max_unknown,
+                      "data.max_unknown", accelerator.print)
     positions = {name: pretrained_config(path).max_position_embeddings for name, path in settings.models.items()}
     parts = {"train": train, "validation": validation, "test": test}
     run.write_manifest(examples={split: len(part) for split, part in parts.items()},

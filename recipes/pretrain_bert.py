@@ -20,7 +20,7 @@ from toolkit.models.presets import model_config, preset
 from toolkit.models.text.bert import BertForPreTraining
 from toolkit.publishing.card import LiveCard
 from toolkit.run.directory import Run
-from toolkit.tasks.masked_lm import BertPretraining, PretrainBertConfig
+from toolkit.tasks.masked_lm import BertPretraining, PretrainBertConfig, drawn_in_pairs_alone
 from toolkit.tasks.pretraining import with_defaults
 from toolkit.training.dry_run import dry_run
 from toolkit.training.feed import seed_everything
@@ -64,13 +64,18 @@ def pretrain_bert(settings: PretrainBertConfig, accelerator) -> dict:
         for module in (model.bert.pooler, model.cls.seq_relationship):
             module.requires_grad_(False)
     entropy = unigram_entropy(data.validation, vocab_size, data.train)
-    run.write_manifest(data.files(), data=data.facts(), parameters=model.num_parameters())
+    facts, pairs_alone = data.facts(), False
+    if not settings.masking.next_sentence_prediction and not (pairs_alone := drawn_in_pairs_alone(run)):
+        facts["single_sentences"] = "drawn"
+    run.write_manifest(data.files(), data=facts, parameters=model.num_parameters())
     accelerator.print(f"{settings.model.preset}: {model.num_parameters():,} parameters with a vocabulary of "
                       f"{vocab_size:,}; {data.train.num_tokens:,} training tokens; unigram entropy {entropy:.2f} nats")
 
     # Train.
     task = BertPretraining(model, data, settings.masking, settings.training.batch_size, settings.seed,
-                           settings.eval_rows, Probes(settings.probes, data.tokenizer))
+                           settings.eval_rows, Probes(settings.probes, data.tokenizer), pairs_alone)
+    if left_out := task.batches.left_out():
+        accelerator.print(f"note: {left_out}.")
     if settings.dry_run:
         return dry_run(task, settings.training, settings.impl, run, accelerator, data.train.num_tokens)
     metrics = train(task, settings.training, settings.impl, run, accelerator, settings.seed, "BERT")

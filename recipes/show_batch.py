@@ -71,10 +71,10 @@ def show_bert(settings: PretrainBertConfig, data: PreparedData, step: int, rows:
         for place, token in hidden.items():
             shown_as = {data.tokenizer.mask_token: "", token: "="}.get(words[place], f"{words[place]}←")
             words[place] = f"[{shown_as}{token}]"
-        cut = int(np.flatnonzero(batch["token_type_ids"][row])[0])
-        label = "random B" if batch["next_sentence_label"][row] else "B follows A"
+        cut = int(np.argmax(batch["token_type_ids"][row])) or length  # a row may have no B
+        label = "random B" if batch["next_sentence_label"][row] else "B follows A" if cut < length else "A alone"
         shown.append(f"row {number}: {label}; {length} of {len(tokens)} tokens, {len(hidden)} predicted\n"
-                     f"  A  {' '.join(words[:cut])}\n  B  {' '.join(words[cut:])}")
+                     f"  A  {' '.join(words[:cut])}" + f"\n  B  {' '.join(words[cut:])}" * (cut < length))
     return "\n\n".join(shown)
 
 

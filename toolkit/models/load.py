@@ -1,6 +1,5 @@
-"""Checkpoints from a directory, a run or the hub: their configuration, tokenizer and weights; and saved for others."""
+"""Checkpoints from a directory, a run or the hub: their configuration, their tokenizer, their weights."""
 
-import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from toolkit.errors import UserError
 from toolkit.hub import checkpoint_directory
 from toolkit.models.families import FAMILIES
 from toolkit.models.registry import register
-from toolkit.run.files import read_json, write_json
 from toolkit.tokenization.load import load_tokenizer
 
 
@@ -148,25 +146,3 @@ def load_backbone(path: str | Path, model_type: str, pooler: bool = False) -> Pr
         raise UserError(f"{path}: the checkpoint lacks {len(absent)} of the backbone's weights, such as {absent[0]}. "
                         f"Give a directory written by save_pretrained.")
     return model
-
-
-def save_checkpoint(model: PreTrainedModel, tokenizer: Any, directory: str | Path) -> None:
-    """Model and tokenizer in one directory; pipelines of transformers ask it without an option.
-
-    What the tokenizer cuts to, and where a text that is generated ends, is no more than the model has positions. (A
-    pooled classifier reads windows and has no such limit.) tokenizer: None for a model that reads no tokens.
-    """
-    positions = getattr(model.config, "max_position_embeddings", None)
-    if positions and isinstance(tokenizer, PreTrainedTokenizerBase):
-        tokenizer = copy.copy(tokenizer)
-        tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
-        if model.can_generate():
-            model.generation_config.max_length = positions
-    model.save_pretrained(directory)
-    if tokenizer is None:
-        return
-    tokenizer.save_pretrained(directory)
-    config = Path(directory) / "tokenizer_config.json"
-    if config.is_file() and (values := read_json(config)).get("tokenizer_class") == "TokenizersBackend":
-        # Its name since transformers 5, which knows the one before as well; 4 knows only that.
-        write_json(config, values | {"tokenizer_class": "PreTrainedTokenizerFast"})

@@ -15,7 +15,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from toolkit import metrics
 from toolkit.data.batches import LabelledBatches
 from toolkit.errors import UserError
-from toolkit.models.load import save_checkpoint
 from toolkit.models.lora import add_lora, merge_lora
 from toolkit.models.losses import Objective, ObjectiveConfig, Task
 from toolkit.models.registry import reads_text
@@ -23,6 +22,7 @@ from toolkit.run.directory import Run
 from toolkit.run.files import write_atomic
 from toolkit.tasks.base import Description, fit, for_all, write_arrays
 from toolkit.tasks.threshold import ThresholdConfig, choose_threshold, positive_class
+from toolkit.tokenization.load import save_tokenizer
 from toolkit.training.impl.precision import ImplConfig, Precision
 from toolkit.training.task import TrainingConfig
 
@@ -99,7 +99,9 @@ class FineTuning:
     def save(self, model: PreTrainedModel, directory: Path) -> None:
         if self.config.tuning == "lora":
             model = merge_lora(copy.deepcopy(model))
-        save_checkpoint(model, self.tokenizer, directory)
+        model.save_pretrained(directory)
+        if self.tokenizer is not None:
+            save_tokenizer(self.tokenizer, directory)
 
 
 def predict(model: PreTrainedModel, data: LabelledBatches, accelerator: Accelerator, precision: Precision,

@@ -15,10 +15,12 @@ from toolkit.data.stores.bert_batches import BertBatches, MaskingConfig
 from toolkit.data.stores.prepare import PreparedData
 from toolkit.data.text.corpus import CorpusConfig
 from toolkit.models.initialisation import InitialValues
-from toolkit.models.load import save_checkpoint
+from toolkit.run.directory import Run
+from toolkit.run.files import read_json
 from toolkit.run.model_card import CardConfig
 from toolkit.tasks.base import Description, Evaluation
 from toolkit.tasks.pretraining import EVALUATION_SEED, PretrainingConfig, ProbeConfig, add_to
+from toolkit.tokenization.load import save_tokenizer
 from toolkit.training.feed import as_tensors, to_device
 from toolkit.training.impl.distributed import reduce_sums, share
 from toolkit.training.impl.precision import ImplConfig
@@ -69,17 +71,28 @@ class PretrainBertConfig:
     """Check every input, prepare the data, tell what would be trained, how long and in how much memory, and end."""
 
 
+def drawn_in_pairs_alone(run: Run) -> bool:
+    """Whether the checkpoints of a run without next-sentence prediction are an earlier version's, which saw other rows:
+    it goes on with those. `write_manifest` notes "single_sentences" of all others.
+    """
+    path = run.directory / "manifest.json"
+    data = read_json(path).get("data") or {} if path.exists() else {}
+    return any(run.checkpoint_dir.glob("step-*")) and "single_sentences" not in data
+
+
 class BertPretraining:
     """Devlin et al. (2018): both losses are means over what they predict, and are added."""
 
     best_metric = "loss"
 
     def __init__(self, model: PreTrainedModel, data: PreparedData, masking: MaskingConfig, batch_size: int, seed: int,
-                 eval_rows: int, probes: Evaluation | None = None):
+                 eval_rows: int, probes: Evaluation | None = None, pairs_alone: bool = False):
         self.model, self.data, self.masking, self.probes = model, data, masking, probes
-        self.batches = BertBatches(data.train, data.tokenizer, masking, batch_size, seed, data.weights)
+        self.batches = BertBatches(data.train, data.tokenizer, masking, batch_size, seed, data.weights,
+                                   pairs_alone)
         asked = dataclasses.replace(masking, mlm_probability=_EVALUATION_MLM_PROBABILITY)
-        self.evaluation = BertBatches(data.validation, data.tokenizer, asked, eval_rows, EVALUATION_SEED)
+        self.evaluation = BertBatches(data.validation, data.tokenizer, asked, eval_rows, EVALUATION_SEED,
+                                      pairs_alone=pairs_alone)
         self.eval_rows, self.eval_batch = eval_rows, batch_size
         self.batch = self.batches.batch
 
@@ -113,4 +126,5 @@ class BertPretraining:
         return result | (self.probes(model, accelerator, precision) if self.probes else {})
 
     def save(self, model: PreTrainedModel, directory: Path) -> None:
-        save_checkpoint(model, self.data.tokenizer, directory)
+        model.save_pretrained(directory)
+        save_tokenizer(self.data.tokenizer, directory, model.config.max_position_embeddings)
