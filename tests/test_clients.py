@@ -9,6 +9,7 @@ import math
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +20,6 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from toolkit.data.text.corpus import read_documents
 from toolkit.models.families import family
-from toolkit.models.load import save_checkpoint
 from toolkit.models.presets import model_config
 from toolkit.models.series.patches import SeriesForClassification
 from toolkit.models.small.keras_forda import KerasForda, KerasFordaConfig
@@ -30,6 +30,8 @@ from toolkit.models.text.classifier import text_classifier
 from toolkit.models.text.gpt import GPT2LMHeadModel
 from toolkit.models.word_vectors import WordVectors, save_word2vec, train_word_vectors
 from toolkit.tasks.causal_lm import GptPretraining
+from toolkit.tasks.masked_lm import BertPretraining
+from toolkit.tokenization.load import save_tokenizer
 from toolkit.training.impl.distributed import make_accelerator
 from toolkit.training.impl.precision import ImplConfig, choose
 
@@ -38,6 +40,11 @@ LABELS = ["river", "garden", "sea"]
 TEXTS = ["the old captain went back to the river in winter", "a garden", "who would [MASK] the sea " * 20]
 POSITIONS = 16
 POOLINGS = ("layers", "mean", "max", "cls")
+
+
+def holding(tokenizer) -> SimpleNamespace:
+    """What a pretraining task needs to save a model."""
+    return SimpleNamespace(data=SimpleNamespace(tokenizer=tokenizer))
 
 
 @pytest.fixture(scope="module")
@@ -50,14 +57,15 @@ def saved(wordpiece, byte_level_bpe, tmp_path_factory):
                         initializer_range=0.2)
     gpt = model_config("gpt-tiny", len(byte_level_bpe), POSITIONS, bos_token_id=end, eos_token_id=end,
                        initializer_range=0.2)
-    save_checkpoint(BertForPreTraining(bert), wordpiece, folder / "bert")
-    save_checkpoint(GPT2LMHeadModel(gpt), byte_level_bpe, folder / "gpt")
+    BertPretraining.save(holding(wordpiece), BertForPreTraining(bert), folder / "bert")
+    GptPretraining.save(holding(byte_level_bpe), GPT2LMHeadModel(gpt), folder / "gpt")
     for kind in ("bert", "gpt"):
         tokenizer = AutoTokenizer.from_pretrained(folder / kind)
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
         for pooling in POOLINGS:
             model = text_classifier(str(folder / kind), LABELS, tokenizer, pretrained=True, pooling=pooling)
-            save_checkpoint(model, tokenizer, folder / f"{kind}-{pooling}")
+            model.save_pretrained(folder / f"{kind}-{pooling}")
+            save_tokenizer(tokenizer, folder / f"{kind}-{pooling}", POSITIONS if pooling == "cls" else None)
     return folder
 
 

@@ -2,17 +2,20 @@
 
 import copy
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 import transformers
 from transformers import pipeline
 
-from toolkit.models.load import save_checkpoint
 from toolkit.models.presets import model_config
 from toolkit.models.text.bert import BertForPreTraining
 from toolkit.models.text.classifier import text_classifier
 from toolkit.models.text.gpt import GPT2LMHeadModel
+from toolkit.tasks.causal_lm import GptPretraining
+from toolkit.tasks.masked_lm import BertPretraining
+from toolkit.tokenization.load import save_tokenizer
 
 LABELS = ["river, old", "garden"]
 LONG = "the old captain went back to the river " * 20
@@ -30,7 +33,8 @@ def saved(wordpiece, byte_level_bpe, tmp_path_factory):
     models = {"bert": BertForPreTraining(shapes["bert"]), "gpt": GPT2LMHeadModel(shapes["gpt"])}
     for name, tokenizer in tokenizers.items():
         tokenizer.model_max_length = 512
-        save_checkpoint(models[name], tokenizer, folder / name)
+        task = BertPretraining if name == "bert" else GptPretraining
+        task.save(SimpleNamespace(data=SimpleNamespace(tokenizer=tokenizer)), models[name], folder / name)
         assert tokenizer.model_max_length == 512, "of the one in use nothing changes"
     return folder
 
@@ -62,7 +66,8 @@ def test_a_long_text_is_classified_with_the_names_of_the_labels(saved, tmp_path,
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     tokenizer.model_max_length = 60
     model = text_classifier(str(saved / kind), LABELS, tokenizer, pretrained=True, pooling=pooling)
-    save_checkpoint(model, tokenizer, tmp_path)
+    model.save_pretrained(tmp_path)
+    save_tokenizer(tokenizer, tmp_path, 16 if pooling == "cls" else None)
     ask = pipeline("text-classification", model=str(tmp_path))
     assert ask.tokenizer.model_max_length == (16 if pooling == "cls" else 60), "others read windows"
     ids = ask.tokenizer([LONG], truncation=True, return_tensors="pt")

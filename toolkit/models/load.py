@@ -1,4 +1,4 @@
-"""Checkpoints from a directory, a run or the hub: their configuration, tokenizer and weights; and saved for others."""
+"""Checkpoints from a directory, a run or the hub: their configuration, their tokenizer, their weights."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from toolkit.errors import UserError
 from toolkit.hub import checkpoint_directory
 from toolkit.models.families import FAMILIES
 from toolkit.models.registry import register
-from toolkit.tokenization.load import load_tokenizer, save_tokenizer
+from toolkit.tokenization.load import load_tokenizer
 
 
 def model_directory(name: str | Path) -> str:
@@ -149,19 +149,3 @@ def load_backbone(path: str | Path, model_type: str, pooler: bool = False) -> Pr
         raise UserError(f"{path}: the checkpoint lacks {len(absent)} of the backbone's weights, such as {absent[0]}. "
                         f"Give a directory written by save_pretrained.")
     return model
-
-
-def save_checkpoint(model: PreTrainedModel, tokenizer: Any, directory: str | Path) -> None:
-    """Model and tokenizer in one directory; pipelines of transformers ask it without an option.
-
-    What the tokenizer cuts to, and where a text that is generated ends, is no more than the model has positions. (A
-    pooled classifier reads windows and has no such limit.) tokenizer: None for a model that reads no tokens.
-    """
-    positions = getattr(model.config, "max_position_embeddings", None)
-    if positions and model.can_generate():
-        model.generation_config.max_length = positions
-    model.save_pretrained(directory)
-    if isinstance(tokenizer, PreTrainedTokenizerBase):
-        save_tokenizer(tokenizer, directory, positions)
-    elif tokenizer is not None:  # of series
-        tokenizer.save_pretrained(directory)

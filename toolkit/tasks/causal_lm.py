@@ -16,10 +16,10 @@ from toolkit.data.stores.series import SeriesCorpusConfig, prepare_series
 from toolkit.data.text.corpus import CorpusConfig
 from toolkit.errors import UserError
 from toolkit.models.initialisation import InitialValues
-from toolkit.models.load import save_checkpoint
 from toolkit.run.model_card import CardConfig
 from toolkit.tasks.base import Description, Evaluation
 from toolkit.tasks.pretraining import PretrainingConfig, ProbeConfig, add_to
+from toolkit.tokenization.load import save_tokenizer
 from toolkit.training.feed import as_tensors, to_device
 from toolkit.training.impl.distributed import reduce_sums, share
 from toolkit.training.impl.precision import ImplConfig
@@ -132,7 +132,10 @@ class GptPretraining(CausalLanguageModelling):
                 **metrics.load("bits_per_byte").compute(negative_log_likelihood=[nats], bytes=[text_bytes])}
 
     def save(self, model: PreTrainedModel, directory: Path) -> None:
-        save_checkpoint(model, self.data.tokenizer, directory)
+        # A text ends where the positions do, when nobody says how long it shall be.
+        model.generation_config.max_length = model.config.max_position_embeddings
+        model.save_pretrained(directory)
+        save_tokenizer(self.data.tokenizer, directory, model.config.max_position_embeddings)
 
 
 class SeriesPretraining(GptPretraining):

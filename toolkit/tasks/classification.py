@@ -16,7 +16,6 @@ from toolkit import metrics
 from toolkit.data.batches import LabelledBatches
 from toolkit.data.text.text_input import save_with_input
 from toolkit.errors import UserError
-from toolkit.models.load import save_checkpoint
 from toolkit.models.lora import add_lora, merge_lora
 from toolkit.models.losses import Objective, ObjectiveConfig, Task, fold_scale, probabilities
 from toolkit.models.registry import reads_text
@@ -24,6 +23,7 @@ from toolkit.run.directory import Run
 from toolkit.run.files import write_atomic
 from toolkit.tasks.base import Description, fit, for_all, write_arrays
 from toolkit.tasks.threshold import ThresholdConfig, choose_threshold, positive_class
+from toolkit.tokenization.load import save_tokenizer
 from toolkit.training.impl.precision import ImplConfig, Precision
 from toolkit.training.task import TrainingConfig
 
@@ -114,11 +114,11 @@ class FineTuning:
             model = merge_lora(model)
         if regression:
             fold_scale(model, *self.objective.scale)
-        if self.text_input is None or self.tokenizer is None:
-            save_checkpoint(model, self.tokenizer, directory)
-            return
-        save_checkpoint(model, None, directory)
-        save_with_input(self.tokenizer, self.text_input, directory)
+        model.save_pretrained(directory)
+        if self.tokenizer is not None and self.text_input is not None:
+            save_with_input(self.tokenizer, self.text_input, directory)
+        elif self.tokenizer is not None:  # of batches that are not ours
+            save_tokenizer(self.tokenizer, directory)
 
 
 def predict(model: PreTrainedModel, data: LabelledBatches, accelerator: Accelerator, precision: Precision,

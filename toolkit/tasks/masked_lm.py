@@ -15,12 +15,12 @@ from toolkit.data.stores.bert_batches import BertBatches, MaskingConfig
 from toolkit.data.stores.prepare import PreparedData
 from toolkit.data.text.corpus import CorpusConfig
 from toolkit.models.initialisation import InitialValues
-from toolkit.models.load import save_checkpoint
 from toolkit.run.directory import Run
 from toolkit.run.files import read_json
 from toolkit.run.model_card import CardConfig
 from toolkit.tasks.base import Description, Evaluation
 from toolkit.tasks.pretraining import EVALUATION_SEED, PretrainingConfig, ProbeConfig, add_to
+from toolkit.tokenization.load import save_tokenizer
 from toolkit.training.feed import as_tensors, to_device
 from toolkit.training.impl.distributed import reduce_sums, share
 from toolkit.training.impl.precision import ImplConfig
@@ -130,4 +130,5 @@ class BertPretraining:
         return result | (self.probes(model, accelerator, precision) if self.probes else {})
 
     def save(self, model: PreTrainedModel, directory: Path) -> None:
-        save_checkpoint(model, self.data.tokenizer, directory)
+        model.save_pretrained(directory)
+        save_tokenizer(self.data.tokenizer, directory, model.config.max_position_embeddings)
