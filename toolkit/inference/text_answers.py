@@ -20,6 +20,7 @@ from toolkit.models.load import checkpoint_config, load_checkpoint_tokenizer, lo
 from toolkit.models.losses import probabilities, task_of
 from toolkit.models.registry import is_classifier
 from toolkit.tasks.classification import predict
+from toolkit.tokenization.measure import check_unknown
 from toolkit.training.impl.distributed import make_accelerator
 from toolkit.training.impl.precision import exact
 
@@ -54,6 +55,9 @@ def answers_of_rows(model: str, config: PreTrainedConfig, rows: list[TextRow], b
         learned, given = ("pairs of texts", "one") if reading.pairs else ("single texts", "two")
         raise UserError(f"{rows[0].place}: there {'are two texts' if pairs else 'is one text'}, but {model} learned "
                         f"{learned}. Ask it as it learned, or train it on rows of {given}.")
+    some = rows[::max(1, len(rows) // 2000)]
+    check_unknown(tokenizer, [text for row in some for text in (row.text, row.pair) if text],
+                  f"{model}, on these texts", 1.0, "", _note)
     _tell_of_empty([row for row in rows if not row.text.strip() or (pairs and not row.pair.strip())])
     data = LabelledText([row.text for row in rows], np.zeros(len(rows), np.int64), tuple(config.id2label.values()),
                         [row.pair for row in rows] if pairs else None)
