@@ -1,6 +1,7 @@
 # `make` lists the targets. CONFIG= names a YAML file, ARGS= adds --section.key value, NPROC= starts several processes.
+# ARGS and RUNS are words of the shell, with its quotes; the other values arrive letter by letter, whatever is in them.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-faults test-same test-versions lint clean \
+.PHONY: help install demo test test-slow test-faults test-clients test-same test-versions lint clean \
         train-tokenizer evaluate-tokenizers show-batch pretrain-bert pretrain-gpt finetune-text finetune-series forecast \
         compare-text compare-series transfer word-vectors ablation fibonacci nano-gpt shakespeare-char sweep bench bench-gpu \
         bench-text bench-series bench-data forda-lab sample-forecasts card push \
@@ -13,7 +14,18 @@ export GOMP_SPINCOUNT ?= 10000
 CONFIG ?=
 STEP ?= 0
 ARGS ?=
-RECIPE_ARGS = $(if $(CONFIG),--config $(CONFIG)) $(ARGS)
+# A $ in what the user gives is no variable, and nothing in it ends a word, or the command.
+LITERAL := BASE CONFIG DIR FILE FORDA MODEL NANOGPT PAIRS REPO ROW RUN SERIES STEP TEXT
+define newline
+
+
+endef
+$(foreach name,$(LITERAL),$(if $(findstring $(newline),$(value $(name))),$(error \
+  $(name) has a line break in it, which make cannot pass on. Call the recipe itself: $(BIN)/python recipes/...)))
+$(foreach name,$(LITERAL),$(eval override $(name) := $$(value $(name))))
+quoted = '$(subst ','\'',$1)'
+option = $(if $2,$1 $(call quoted,$2))
+RECIPE_ARGS = $(call option,--config,$(CONFIG)) $(ARGS)
 # accelerate's --cpu --num_processes starts one process only; --multi_gpu starts them all, on CPU too.
 ifeq ($(NPROC),1)
 LAUNCH := $(BIN)/python
@@ -45,8 +57,12 @@ test-slow: install  ## the tests that take longer
 test-faults: install  ## kill, cut off and spoil runs in every way: nothing may be lost; writes runs/faults/faults.json
 	$(BIN)/python -m pytest -m faults
 
+test-clients: install  ## others' libraries load our models: onnxruntime, peft, sentence-transformers, lm_eval, gensim
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[clients]'
+	$(BIN)/python -m pytest -m clients
+
 test-same: install  ## does a change compute the same, to the bit? this tree against an earlier one: BASE=<commit>
-	$(BIN)/python tests/same_results.py --base $(or $(BASE),c7ce5e2) $(ARGS)
+	$(BIN)/python tests/same_results.py --base $(call quoted,$(or $(BASE),c7ce5e2)) $(ARGS)
 
 test-versions: install  ## every torch and transformers that setup.cfg admits; ARGS=--suite: all tests, lowest and newest
 	$(BIN)/python tests/versions.py $(ARGS)
@@ -62,7 +78,7 @@ evaluate-tokenizers: install  ## bytes per token, fertility, unknowns, speed: sp
 	@$(BIN)/python recipes/evaluate_tokenizers.py $(RECIPE_ARGS)
 
 show-batch: install  ## the batch a run sees at a step, of text or series: STEP=1000 CONFIG=recipes/configs/…
-	@$(BIN)/python recipes/show_batch.py --step $(STEP) $(if $(CONFIG),--pretraining $(CONFIG)) $(ARGS)
+	@$(BIN)/python recipes/show_batch.py --step $(call quoted,$(STEP)) $(call option,--pretraining,$(CONFIG)) $(ARGS)
 
 pretrain-bert: install  ## BERT from scratch: CONFIG=recipes/configs/bert-5min.yaml
 	@$(LAUNCH) recipes/pretrain_bert.py $(RECIPE_ARGS)
@@ -77,13 +93,13 @@ finetune-text: install  ## text classification beside its baselines: CONFIG=reci
 	@$(LAUNCH) recipes/finetune_text.py $(RECIPE_ARGS)
 
 compare-text: install  ## what pretraining bought on one labelled set: arms, seeds, learning curve, verdicts
-	@$(LAUNCH) recipes/compare_text.py --config $(or $(CONFIG),recipes/configs/compare-docstrings.yaml) $(ARGS)
+	@$(LAUNCH) recipes/compare_text.py --config $(call quoted,$(or $(CONFIG),recipes/configs/compare-docstrings.yaml)) $(ARGS)
 
 transfer: install  ## what a checkpoint is worth with 100, 400, 1,600 and all labels; quick: ARGS="--quick true"
-	@$(LAUNCH) recipes/transfer.py --config $(or $(CONFIG),recipes/configs/transfer.yaml) $(ARGS)
+	@$(LAUNCH) recipes/transfer.py --config $(call quoted,$(or $(CONFIG),recipes/configs/transfer.yaml)) $(ARGS)
 
 word-vectors: install  ## word vectors of a corpus, their neighbours and analogies, for gensim or a model to start from
-	@$(BIN)/python recipes/word_vectors.py --config $(or $(CONFIG),recipes/configs/word-vectors.yaml) $(ARGS)
+	@$(BIN)/python recipes/word_vectors.py --config $(call quoted,$(or $(CONFIG),recipes/configs/word-vectors.yaml)) $(ARGS)
 
 ablation: install  ## what of the BERT recipe matters: each of its parts taken out, losses and probes side by side
 	@$(LAUNCH) recipes/sweep.py --config recipes/configs/sweep-bert-start.yaml $(ARGS)
@@ -92,8 +108,8 @@ finetune-series: install  ## series classification beside its baselines: CONFIG=
 	@$(LAUNCH) recipes/finetune_series.py $(RECIPE_ARGS)
 
 forda-lab: install  ## is the Keras FordA transformer alive? attention taken out, equal sizes; FORDA=folder for your files
-	@$(LAUNCH) recipes/forda_lab.py --config $(or $(CONFIG),recipes/configs/forda-lab.yaml) \
-	  $(if $(FORDA),--forda "$(FORDA)" --output_dir runs/forda-lab/FordA) $(ARGS)
+	@$(LAUNCH) recipes/forda_lab.py --config $(call quoted,$(or $(CONFIG),recipes/configs/forda-lab.yaml)) \
+	  $(if $(FORDA),--forda $(call quoted,$(FORDA)) --output_dir runs/forda-lab/FordA) $(ARGS)
 
 fibonacci: install  ## the lecture's lab: RNNs of 11 and 33 parameters, without and with attention, beside least squares
 	@$(LAUNCH) recipes/fibonacci.py $(RECIPE_ARGS)
@@ -102,19 +118,19 @@ fibonacci: install  ## the lecture's lab: RNNs of 11 and 33 parameters, without 
 # text, from that checkpoint. The commands are shown, so that what is compared is told.
 SERIES_CONFIG = $(or $(CONFIG),$(if $(wildcard ../shared/data/ucr),recipes/configs/ucr.yaml))
 compare-series: install  ## what pretraining, attention and a transformer at all are worth on series: arms, seeds, verdicts
-	$(LAUNCH) recipes/compare_series.py $(if $(SERIES_CONFIG),--config $(SERIES_CONFIG)) \
-	  $(if $(MODEL),--text_model $(MODEL)) $(ARGS)
+	$(LAUNCH) recipes/compare_series.py $(call option,--config,$(SERIES_CONFIG)) \
+	  $(call option,--text_model,$(MODEL)) $(ARGS)
 	$(if $(CONFIG),,$(LAUNCH) recipes/forecast.py --output_dir runs/compare-series \
 	  --config $(if $(wildcard ../shared/data/ett),recipes/configs/etth1.yaml,recipes/configs/forecast-mackey-glass.yaml))
 
 forecast: install  ## forecasts beside linear and naive ones, with intervals: CONFIG=recipes/configs/etth1.yaml
-	@$(LAUNCH) recipes/forecast.py --config $(or $(CONFIG),recipes/configs/forecast-mackey-glass.yaml) $(ARGS)
+	@$(LAUNCH) recipes/forecast.py --config $(call quoted,$(or $(CONFIG),recipes/configs/forecast-mackey-glass.yaml)) $(ARGS)
 
 nano-gpt: install  ## a GPT of exactly 85,584 parameters learns to sort six letters, in about a minute
 	@$(LAUNCH) recipes/nano_gpt.py $(RECIPE_ARGS)
 
 shakespeare-char: install  ## nanoGPT's recipe for a CPU in an eighth of its time; needs ../shared/data or --text
-	@$(LAUNCH) recipes/shakespeare_char.py --config $(or $(CONFIG),recipes/configs/shakespeare-char.yaml) $(ARGS)
+	@$(LAUNCH) recipes/shakespeare_char.py --config $(call quoted,$(or $(CONFIG),recipes/configs/shakespeare-char.yaml)) $(ARGS)
 
 sweep: install  ## settings of the optimiser side by side: CONFIG=recipes/configs/sweep-gpt-tiny.yaml
 	@$(LAUNCH) recipes/sweep.py $(RECIPE_ARGS)
@@ -123,7 +139,7 @@ bench: install  ## our loop against transformers' Trainer, in turn; writes runs/
 	@$(BIN)/python recipes/bench.py $(RECIPE_ARGS)
 
 bench-gpu: install  ## the same on one GPU in under eight minutes, and nanoGPT's own bench: NANOGPT=its checkout
-	@$(BIN)/python recipes/bench_gpu.py $(if $(NANOGPT),--nanogpt "$(NANOGPT)") $(RECIPE_ARGS)
+	@$(BIN)/python recipes/bench_gpu.py $(call option,--nanogpt,$(NANOGPT)) $(RECIPE_ARGS)
 
 bench-text: install  ## our fine-tuning against transformers' Trainer, in turn; writes runs/bench-text/bench.json
 	@$(BIN)/python recipes/bench_text.py $(RECIPE_ARGS)
@@ -135,26 +151,26 @@ bench-data: install  ## how fast corpora become batches, as ratios; writes runs/
 	@$(BIN)/python recipes/bench_data.py $(RECIPE_ARGS)
 
 card: install  ## a run's README.md written anew: RUN=runs/demo/bert ARGS="--card.license apache-2.0"
-	@$(BIN)/python recipes/card.py $(RUN) $(ARGS)
+	@$(BIN)/python recipes/card.py $(call option,,$(RUN)) $(ARGS)
 
 push: install  ## a run onto the hub, private: RUN=runs/demo/bert REPO=you/little-bert; first: ARGS="--dry_run"
-	@$(BIN)/python recipes/push_to_hub.py $(if $(RUN),--run $(RUN)) $(if $(REPO),--repo $(REPO)) $(ARGS)
+	@$(BIN)/python recipes/push_to_hub.py $(call option,--run,$(RUN)) $(call option,--repo,$(REPO)) $(ARGS)
 
 predict: install  ## what a classifier says of texts or series in a file: MODEL=… FILE=new.csv
-	@$(BIN)/python recipes/predict.py $(MODEL) $(FILE) $(ARGS)
+	@$(BIN)/python recipes/predict.py $(call option,,$(MODEL)) $(call option,,$(FILE)) $(ARGS)
 
 chat: install  ## write a text with a GPT, in turn: MODEL=runs/gpt-5min
-	@$(BIN)/python recipes/chat.py $(MODEL) $(ARGS)
+	@$(BIN)/python recipes/chat.py $(call option,,$(MODEL)) $(ARGS)
 
 attention: install  ## a page of every head's map and entropy: MODEL=… TEXT="…", or SERIES=file ROW=3
-	@$(BIN)/python recipes/attention.py $(MODEL) $(if $(TEXT),--text='$(subst ','\'',$(TEXT))') \
-	  $(if $(SERIES),--series $(SERIES)) $(if $(ROW),--row $(ROW)) $(ARGS)
+	@$(BIN)/python recipes/attention.py $(call option,,$(MODEL)) $(if $(TEXT),--text=$(call quoted,$(TEXT))) \
+	  $(call option,--series,$(SERIES)) $(call option,--row,$(ROW)) $(ARGS)
 
 probe-bias: install  ## which of two sentences a model finds likelier: MODEL=runs/bert-5min, your own PAIRS=pairs.csv
-	@$(BIN)/python recipes/probe_bias.py $(MODEL) $(if $(PAIRS),--pairs $(PAIRS)) $(ARGS)
+	@$(BIN)/python recipes/probe_bias.py $(call option,,$(MODEL)) $(call option,--pairs,$(PAIRS)) $(ARGS)
 
 runs: install  ## the runs there are, with state and key figures: DIR=runs
-	@$(BIN)/python recipes/list_runs.py $(DIR) $(ARGS)
+	@$(BIN)/python recipes/list_runs.py $(call option,,$(DIR)) $(ARGS)
 
 compare-runs: install  ## figures, curves and settings of runs side by side, as a page: RUNS="runs/a runs/b"
 	@$(BIN)/python recipes/compare_runs.py $(RUNS) $(ARGS)

@@ -7,7 +7,8 @@ MODEL is a directory, a run's directory or a hub id: a BERT, a GPT-2, or a class
 """
 
 import re
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, replace
 
 from toolkit import cli, config
 from toolkit.errors import UserError
@@ -18,11 +19,12 @@ from toolkit.run.provenance import without_machine_paths
 @dataclass
 class AttentionConfig:
     model: str
-    text: str = ""
-    text_pair: str = ""
+    text: str = config.text()
+    text_pair: str = config.text()
     """A second text, for a BERT that reads pairs."""
     series: str = ""
-    """Instead of a text: a .ts, .tsv, .arff, .csv or .parquet file of series; each is z-normalised."""
+    """Instead of a text: a .ts, .tsv, .arff, .csv, .parquet or .npz file of series, which are scaled as those that the
+    model learned."""
     row: int = 0
     """Which series of the file, counted from 0."""
     channel: int = 0
@@ -36,20 +38,23 @@ def main(argv: list[str]) -> None:
     if bool(settings.text) == bool(settings.series):
         raise UserError("Give either --text TEXT or --series FILE, with --row NUMBER.")
     from toolkit.analysis.attention import series_attention, text_attention  # --help waits for none
-    from toolkit.data.series.dataset import z_normalise
-    from toolkit.data.series.readers import read_series
+    from toolkit.data.series.learned import Learned
+    from toolkit.data.series.readers import read_values
+    from toolkit.models.load import checkpoint_config, model_directory
     from toolkit.report.attention_page import write_attention_page
 
     if settings.text:
         maps = text_attention(settings.model, settings.text, settings.text_pair)
     else:
-        data = read_series(settings.series, missing="mask")
+        learned = Learned.of(checkpoint_config(model_directory(settings.model)), settings.model)
+        data, _ = read_values(settings.series, "mask", note=lambda line: print(line, file=sys.stderr), learned=learned)
+        data = replace(data, learned=learned).normalised()
         if not 0 <= settings.row < len(data):
             raise UserError(f"row is {settings.row}; {settings.series} has {len(data)} series, counted from 0.")
         length = data.lengths[settings.row]
         values = data.values[settings.row, :, :length]
         observed = None if data.observed is None else data.observed[settings.row, :, :length]
-        maps = series_attention(settings.model, z_normalise(values, observed), observed, settings.channel)
+        maps = series_attention(settings.model, values, observed, settings.channel)
     slug = re.sub(r"[^\w.-]+", "-", without_machine_paths(settings.model)).strip("-.")
     output = settings.output or f"runs/attention/{slug}{'-series' if settings.series else ''}.html"
     with disk_errors(output, "output"):

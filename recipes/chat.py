@@ -7,7 +7,7 @@ as many tokens of it as fit. /reset begins anew, /quit or Ctrl-D ends, Ctrl-C br
 """
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from toolkit import cli, config
 
@@ -23,6 +23,12 @@ class ChatConfig:
     """Sample from so many of the likeliest tokens; 0: from all."""
     top_p: float = 0.95
     """Sample from the fewest tokens that together have this probability; 1: from all."""
+    repetition_penalty: float = 1.0
+    """More than 1 makes tokens less likely that were written or are in the text (Keskar et al. 2019); 1: off."""
+    no_repeat_ngram_size: int = 0
+    """So many tokens in a row come only once, the text counted in; 0: as often as they come."""
+    stop_strings: list[str] = field(default_factory=list)
+    """End an answer with the first of these: --stop_strings "." or, as YAML, --stop_strings '["\\n", "The end"]'."""
     seed: int = 0
 
 
@@ -31,7 +37,8 @@ def main(argv: list[str]) -> None:
     from toolkit.inference.conversation import Conversation  # only now: --help waits for no library
 
     talk = Conversation(settings.model, settings.max_new_tokens, settings.temperature, settings.top_k, settings.top_p,
-                        settings.seed)
+                        settings.seed, repetition_penalty=settings.repetition_penalty,
+                        no_repeat_ngram_size=settings.no_repeat_ngram_size, stop_strings=settings.stop_strings)
     asks = sys.stdin.isatty()
     if asks:
         import readline  # noqa: F401 - lines can be edited, and called back

@@ -47,6 +47,8 @@ def compare_text(settings: CompareTextConfig, accelerator) -> dict | None:
     if train.task != "classification":
         raise UserError(f"data.task is {train.task}; comparisons are made for classification.")
     models = {name: Checkpoint.of(path) for name, path in settings.models.items()}
+    for name, model in models.items():
+        model.check(train, settings.data, name, accelerator.print)
     run.write_manifest(examples={"train": len(train), "validation": len(validation), "test": len(test)})
 
     # Fit: labels × seeds × (baselines, then models × arms).

@@ -15,7 +15,7 @@ from toolkit.errors import UserError
 @dataclass
 class FillMaskConfig:
     model: str
-    text: str = ""
+    text: str = config.text()
     """With [MASK], or whatever the model's mask token is, where a word is missing."""
     texts: str = ""
     """A file instead: a text a line (.txt), or a text column (.csv .tsv .jsonl .parquet)."""

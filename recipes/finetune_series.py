@@ -50,8 +50,8 @@ def finetune_series(settings: FinetuneSeriesConfig, accelerator) -> dict | None:
         batches = tuple(SeriesBatches(part, settings.training.batch_size, seed) for part in parts)
         arms = {name: Arm(
             partial(SeriesForClassification.from_backbone, path, train.label_names, patch_length=settings.patch_length,
-                    num_channels=train.values.shape[1], sampling_rate=train.sampling_rate,
-                    normalisation=settings.data.normalisation), batches) for name, path in settings.models.items()}
+                    num_channels=train.values.shape[1], **train.learned.as_config()), batches)
+            for name, path in settings.models.items()}
         for name in settings.baselines if not settings.dry_run else []:
             if name == "minirocket" or parts is not first or seed == 0:  # of the same series the others say the same
                 accuracies[name] = class_scores(BASELINES[name](train, test, seed), test.labels)["accuracy"]

@@ -17,7 +17,7 @@ from toolkit import cli, config
 from toolkit.analysis.probes import new_text_classifier
 from toolkit.baselines.classical import constant_outputs, tfidf_outputs
 from toolkit.data.text.batches import TextBatches
-from toolkit.data.text.examples import LabelledText, few_shot
+from toolkit.data.text.examples import LabelledText, few_shot, spread
 from toolkit.data.text.labelled import load_data
 from toolkit.errors import UserError
 from toolkit.experiments.fine_tuning import Arm, arms_table, dry_run_arms, fine_tune_arms
@@ -29,6 +29,7 @@ from toolkit.run.directory import Run
 from toolkit.run.files import read_json
 from toolkit.tasks.classification import MAIN_SCORE, score
 from toolkit.tokenization import load as tokenization
+from toolkit.tokenization.measure import check_unknown
 from toolkit.training.impl.distributed import make_accelerator
 
 
@@ -46,8 +47,9 @@ def finetune_text(settings: FinetuneTextConfig, accelerator) -> dict | None:
     whole = settings.pooling == "cls" and data.long_texts == "windows"  # transformers' own classes read no windows
     tokenizers = {name: load_checkpoint_tokenizer(path, data.max_length if whole else None)
                   for name, path in settings.models.items()}
-    for tokenizer in tokenizers.values():
-        tokenizer.model_max_length = data.max_length  # what pipelines cut to, too
+    for name, tokenizer in tokenizers.items():
+        check_unknown(tokenizer, spread(train, 2000), f"models.{name}, on texts of data.train", data.max_unknown,
+                      "data.max_unknown", accelerator.print)
     positions = {name: pretrained_config(path).max_position_embeddings for name, path in settings.models.items()}
     parts = {"train": train, "validation": validation, "test": test}
     run.write_manifest(examples={split: len(part) for split, part in parts.items()},
@@ -72,7 +74,7 @@ def finetune_text(settings: FinetuneTextConfig, accelerator) -> dict | None:
     if settings.dry_run:
         return dry_run_arms(on_seed, settings.seeds, settings.training, settings.impl, run, accelerator)
     result = fine_tune_arms(on_seed, settings.seeds, settings.training, settings.impl, run, accelerator, "text")
-    if accelerator.is_main_process and train.task == "classification":
+    if accelerator.is_main_process:
         for name in settings.models:
             describe(run, name, test, arms_table(result, list(settings.models)))
     return run.finish({**result, "label_names": list(test.label_names)})
@@ -87,10 +89,10 @@ def fingerprint(part: LabelledText) -> str:
 
 
 def describe(run: Run, model: str, test: LabelledText, summary: str) -> None:
-    """The kept classifier's answers as a table of predictions, and as a page."""
+    """The kept model's answers as a table of predictions, and as a page."""
     kept = run.directory / f"{model}-pretrained/seed-0"
     found = Classified(test.texts, test.labels, np.load(kept / "outputs.npz")["test"].astype(float), test.label_names,
-                       read_json(kept / "result.json").get("threshold"))
+                       read_json(kept / "result.json").get("threshold"), test.task, test.pairs)
     write_predictions(found, run.directory / f"{model}-predictions.parquet")
     write_page(f"{run.directory.name}: pretrained {model}, fine-tuned", found, kept,
                run.directory / f"{model}-report.html", summary)

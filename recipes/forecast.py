@@ -4,8 +4,10 @@
     make forecast CONFIG=recipes/configs/etth1.yaml
     python recipes/forecast.py --config recipes/configs/etth1.yaml --horizons 96 --seeds 1
 
-Arms × horizons × seeds. Models are chosen on validation; the test windows are counted once each, at the end; intervals
-are from residuals on validation, for every arm alike. Writes <output_dir>/<name>.json: arm → horizon → mse, mae, …,
+The table is one series or several, each cut by time by itself; what is known ahead (data.future_columns) every trained
+arm is told alike. Arms × horizons × seeds. Models are chosen on validation; the test windows are counted once each, at
+the end; intervals are from residuals on validation, for every arm alike. A first seed's model is kept with all that
+predict needs to say what comes after a table's end. Writes <output_dir>/<name>.json: arm → horizon → mse, mae, …,
 and what the dead-branch check found.
 """
 
@@ -17,6 +19,7 @@ import numpy as np
 from toolkit import cli, config
 from toolkit.analysis.dead_branches import report_dead_branches
 from toolkit.data.series.windows import load_forecast_data, window_splits
+from toolkit.data.tables.columns import shown
 from toolkit.experiments import forecasts
 from toolkit.experiments.forecasts import ForecastRecipeConfig
 from toolkit.experiments.grid import Cell, Forecasting, Grid
@@ -40,16 +43,21 @@ def forecast(settings: ForecastRecipeConfig, accelerator) -> dict | None:
     data = load_forecast_data(settings.data, accelerator.print)
     trained = forecasts.arms(settings)
     references = {name: forecasts.reference_of(arm, trained) for name, arm in trained.items()}
-    run.write_manifest(data={"columns": list(data.columns), "rows": [values.shape[1] for values in data.values],
+    run.write_manifest(data={"columns": list(data.columns), "series": list(data.names),
+                             "rows": [values.shape[1] for values in data.values],
                              "borders": [list(ends) for ends in data.borders], "mean": data.mean.tolist(),
                              "deviation": data.deviation.tolist()})
 
-    # Fit: horizons × (naive rules, then seeds × arms).
+    # Fit: horizons × (what needs no loop, then seeds × arms).
     grid = Grid(settings.name, run, accelerator, "mse", "horizon", settings.dry_run)
     fits: dict[str, dict[int, list[dict]]] = {}
     for horizon in settings.horizons:
         windows = window_splits(data, settings.context_length, horizon, settings.training.batch_size, 0)
-        for rule, forecaster in forecasts.naive_rules(horizon, settings.data.season).items():
+        for split, of_split in windows.items():
+            if short := of_split.without_window:
+                accelerator.print(f"horizon {horizon}: {len(short):,} of {len(data.names):,} series are too short for "
+                                  f"a {split} window: {shown(short)}")
+        for rule, forecaster in forecasts.untrained(windows, horizon, settings.data.season).items():
             cell = Cell(rule, run=f"{rule}/{horizon}", size=str(horizon))
             found = grid.measure(cell, partial(score_forecaster, forecaster, windows, settings.training, settings.impl,
                                                run.part(cell.run), accelerator))
@@ -62,7 +70,7 @@ def forecast(settings: ForecastRecipeConfig, accelerator) -> dict | None:
                 if arm.start == "masked-patches" and not settings.dry_run:
                     own = run.part(f"{name}/pretraining/seed-{seed}")
                     source = forecasts.pretrained_on_series(arm, settings, data, own, accelerator, seed)
-                make = partial(forecasts.new_model, arm, source, settings, len(data.columns), horizon)
+                make = partial(forecasts.new_model, arm, source, settings, data, horizon)
                 cell = Cell(name, seed, f"{name}/{horizon}/seed-{seed}", size=str(horizon), model=arm.model,
                             start=arm.start, reference=references[name])
                 found = grid.fit(cell, Forecasting(make, windows, training, settings.impl, keep_model=seed == 0))
@@ -114,11 +122,14 @@ def show(summary: dict, published: dict) -> str:
                for arm, by_horizon in summary.items() for horizon, entry in by_horizon.items()]
     first = next(iter(summary.values()))
     windows = ", ".join(f"{entry['test_windows']:,} at {horizon}" for horizon, entry in first.items())
-    nominal = next(iter(first.values()))["nominal_coverage"]
+    entry = next(iter(first.values()))
+    nominal, left_out = entry["nominal_coverage"], ", ".join(entry["mase_left_out"])
     said = "\n".join(verdict.text for verdict in forecasts.verdicts(summary))
     return "\n\n".join(["test errors on standardised values, mean ± 95 % interval over seeds; windows: " + windows
-                        + "\n" + table(rows), f"MASE: 1 is the seasonal naive error on train; intervals of nominally "
-                        f"{100 * nominal:.0f} %\n" + table(details), *([said] if said else [])])
+                        + "\n" + table(rows), "MASE: 1 is the seasonal naive error on train"
+                        + f", which is 0 or unknown for {left_out}: left out of it" * bool(left_out)
+                        + f"; intervals of nominally {100 * nominal:.0f} %, ends included\n" + table(details),
+                        *([said] if said else [])])
 
 
 def main(argv: list[str]) -> None:

@@ -10,7 +10,7 @@ MODEL is a directory, a run's directory or a hub id.
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from toolkit import cli, config
 from toolkit.errors import UserError
@@ -20,7 +20,7 @@ from toolkit.run.files import disk_errors, write_atomic
 @dataclass
 class GenerateConfig:
     model: str
-    prompt: str = ""
+    prompt: str = config.text()
     prompts: str = ""
     """A file instead: a prompt a line (.txt), or a text column (.csv .tsv .jsonl .parquet)."""
     text_column: str = "text"
@@ -37,6 +37,12 @@ class GenerateConfig:
     """Beams compete by log probability / length ** length_penalty: above 0 favours long texts, below 0 short ones."""
     num_return_sequences: int = 1
     """Continuations of each prompt."""
+    repetition_penalty: float = 1.0
+    """More than 1 makes tokens less likely that were written or are in the prompt (Keskar et al. 2019); 1: off."""
+    no_repeat_ngram_size: int = 0
+    """So many tokens in a row come only once, the prompt counted in; 0: as often as they come."""
+    stop_strings: list[str] = field(default_factory=list)
+    """End a text with the first of these: --stop_strings "." or, as YAML, --stop_strings '["\\n", "The end"]'."""
     seed: int = 0
     batch_size: int = 8
     """Prompts that are continued at once."""
@@ -60,6 +66,8 @@ def main(argv: list[str]) -> None:
     found = generate(opened, prompts, max_new_tokens=settings.max_new_tokens, temperature=settings.temperature,
                      top_k=settings.top_k, top_p=settings.top_p, num_beams=settings.num_beams,
                      length_penalty=settings.length_penalty, num_return_sequences=settings.num_return_sequences,
+                     repetition_penalty=settings.repetition_penalty,
+                     no_repeat_ngram_size=settings.no_repeat_ngram_size, stop_strings=settings.stop_strings,
                      seed=settings.seed, batch_size=settings.batch_size, stream=streams)
     if settings.output:
         lines = [json.dumps({"prompt": each.prompt, "text": each.text, "new_tokens": each.new_tokens,

@@ -12,6 +12,7 @@ Corpus → byte-level BPE tokenizer → token store → blocks → GPT2LMHeadMod
 from toolkit import cli, config
 from toolkit.analysis.probes import Probes
 from toolkit.data.stores.bert_batches import unigram_entropy
+from toolkit.data.stores.prepare import PreparedData
 from toolkit.errors import UserError
 from toolkit.models.initialisation import initialise
 from toolkit.models.presets import model_config, preset
@@ -19,8 +20,9 @@ from toolkit.models.text.gpt import GPT2LMHeadModel
 from toolkit.publishing.card import LiveCard
 from toolkit.run.directory import Run
 from toolkit.tasks.causal_lm import GptPretraining, PretrainGptConfig, SeriesPretraining, pretraining_data
-from toolkit.tasks.pretraining import with_defaults
+from toolkit.tasks.continued import start_of
 from toolkit.training.dry_run import dry_run
+from toolkit.training.extension import extension
 from toolkit.training.feed import seed_everything
 from toolkit.training.impl.distributed import main_process_first, make_accelerator
 from toolkit.training.trainer import train
@@ -30,13 +32,13 @@ def pretrain_gpt(settings: PretrainGptConfig, accelerator) -> dict:
     """Train and evaluate; returns what `result.json` holds."""
     if preset(settings.model.preset).family != "gpt":
         raise UserError(f"model.preset is {settings.model.preset}, a BERT; give one of GPT's sizes, such as gpt-tiny.")
+    settings, start = start_of(settings, "gpt2")
     positions = settings.model.max_position_embeddings or settings.block_size
     if not 1 <= settings.block_size <= positions:
         raise UserError(f"block_size is {settings.block_size}; it must lie between 1 and the model's {positions} "
                         f"positions (model.max_position_embeddings).")
-    settings.training = with_defaults(settings.training, settings.model.preset)
     run = Run(settings.output_dir, accelerator.is_main_process and not settings.dry_run,
-              [LiveCard()]).open(settings)
+              [LiveCard()]).open(settings, extension(settings.training, settings.output_dir))
     if run.result():
         accelerator.print(f"{run.directory} is finished; its result is {run.result_path}")
         return run.result()
@@ -44,21 +46,19 @@ def pretrain_gpt(settings: PretrainGptConfig, accelerator) -> dict:
     # Data: the first process makes it, the others find it made.
     with main_process_first(accelerator):
         data = pretraining_data(settings, accelerator.is_main_process)
-    vocab_size, end_id = len(data.tokenizer), data.tokenizer.eos_token_id
+    vocab_size = len(data.tokenizer)
 
-    # Model: transformers' class, with initial values from which minutes are enough.
+    # Model: a new one, or the one to go on from.
     seed_everything(settings.seed)
-    dropout = settings.model.dropout
-    model = GPT2LMHeadModel(model_config(
-        settings.model.preset, vocab_size=vocab_size, max_position_embeddings=positions,
-        initializer_range=settings.model.initializer_range, resid_pdrop=dropout, embd_pdrop=dropout,
-        attn_pdrop=dropout, bos_token_id=end_id, eos_token_id=end_id))
-    if accelerator.is_main_process:
-        initialise(model, settings.model, data.train, data.tokenizer)  # the others get rank 0's weights
+    if start:
+        model = start.load(GPT2LMHeadModel, settings.model.dropout)
+    else:
+        model = new_model(settings, data, positions, accelerator.is_main_process)
     entropy = unigram_entropy(data.validation, vocab_size, data.train)
     run.write_manifest(data.files(), data=data.facts(), parameters=model.num_parameters())
-    accelerator.print(f"{settings.model.preset}: {model.num_parameters():,} parameters with a vocabulary of "
-                      f"{vocab_size:,}; {data.train.num_tokens:,} training tokens; unigram entropy {entropy:.2f} nats")
+    title = f"{start.name} with its tokenizer" if start else settings.model.preset
+    accelerator.print(f"{title}: {model.num_parameters():,} parameters with a vocabulary of {vocab_size:,}; "
+                      f"{data.train.num_tokens:,} training tokens; unigram entropy {entropy:.2f} nats")
 
     # Train.
     objective = SeriesPretraining if settings.series.sources else GptPretraining
@@ -69,6 +69,18 @@ def pretrain_gpt(settings: PretrainGptConfig, accelerator) -> dict:
         return dry_run(task, settings.training, settings.impl, run, accelerator, data.train.num_tokens)
     metrics = train(task, settings.training, settings.impl, run, accelerator, settings.seed, "GPT")
     return run.finish({**metrics, "unigram_entropy": entropy})
+
+
+def new_model(settings: PretrainGptConfig, data: PreparedData, positions: int, is_main: bool) -> GPT2LMHeadModel:
+    """transformers' class, with initial values from which minutes are enough."""
+    dropout, end_id = settings.model.dropout, data.tokenizer.eos_token_id
+    model = GPT2LMHeadModel(model_config(
+        settings.model.preset, vocab_size=len(data.tokenizer), max_position_embeddings=positions,
+        initializer_range=settings.model.initializer_range, resid_pdrop=dropout, embd_pdrop=dropout,
+        attn_pdrop=dropout, bos_token_id=end_id, eos_token_id=end_id))
+    if is_main:
+        initialise(model, settings.model, data.train, data.tokenizer)  # the others get rank 0's weights
+    return model
 
 
 def main(argv: list[str]) -> None:

@@ -5,7 +5,8 @@
 
 Of each source, windows of its test part (what lies behind train and validation; of a generator, series of their own):
 the context is read, paths are drawn, their quantiles are the forecast. Errors are in units of the context's mean
-absolute value, so that series of any size count alike. `result.json` holds them, `<source>.png` shows some.
+absolute value, so that series of any size count alike. `result.json` holds them, `<source>.png` shows some windows, and
+`<source>.npz` has all: contexts, what came, quantiles, the other forecasts.
 """
 
 import re
@@ -27,6 +28,7 @@ from toolkit.models.small.linear import carried_forward
 from toolkit.publishing.card import LiveCard
 from toolkit.report.plots import COLOURS, INK, SOFT, save_figure
 from toolkit.run.directory import Run
+from toolkit.tasks.base import write_arrays
 from toolkit.tasks.causal_lm import PretrainGptConfig
 from toolkit.tokenization.bins import SeriesBins
 
@@ -107,9 +109,14 @@ def naive_forecasts(context: np.ndarray, horizon: int, season: int | None, weigh
             "linear": (np.pad(values / scale, ((0, 0), (0, 1)), constant_values=1.0) @ weights) * scale}
 
 
-def scores(quantiles: np.ndarray, future: np.ndarray, scale: np.ndarray) -> dict[str, float]:
-    """quantiles (n, horizon, 3), or (n, horizon) of a forecast without intervals; in units of the (n,) scales."""
+def scores(quantiles: np.ndarray, future: np.ndarray, scale: np.ndarray, bins: SeriesBins) -> dict[str, float]:
+    """quantiles (n, horizon, 3), or (n, horizon) of a forecast without intervals; in units of the (n,) scales.
+
+    Coverage is of the bins that the values lie in: to the model all values of a bin are one, and a path holds its
+    centre. Else a series that stands still would lie outside every interval of paths that foretell just that.
+    """
     seen = ~np.isnan(future)
+    written = (bins.decode(bins.encode(future, scale)[0], scale) / scale[:, None])[seen]
     future = (future / scale[:, None])[seen]
     scaled = quantiles / scale.reshape(-1, *[1] * (quantiles.ndim - 1))
     every = scaled[seen] if quantiles.ndim == 3 else np.repeat(scaled[seen][:, None], len(QUANTILES), 1)
@@ -117,7 +124,7 @@ def scores(quantiles: np.ndarray, future: np.ndarray, scale: np.ndarray) -> dict
     result = {name: metrics.load(name).compute(predictions=middle, references=future)[name] for name in ("mse", "mae")}
     result |= metrics.load("quantile_loss").compute(predictions=every, references=future, quantile=QUANTILES)
     if quantiles.ndim == 3:
-        result["coverage"] = float(((every[:, 0] <= future) & (future <= every[:, -1])).mean())
+        result |= metrics.load("coverage").compute(predictions=every, references=written)
     return result
 
 
@@ -169,9 +176,12 @@ def sample_forecasts(settings: SampleForecastsConfig) -> dict:
         print(f"{run.directory} is finished; its result is {run.result_path}")
         return run.result()
     asked = replace(pretraining.series, sources=settings.sources or pretraining.series.sources)
-    result = {}
+    result, drawn = {}, []
     for number, source in enumerate(asked.sources):
         context, future = windows_to_ask(asked, number, bins, settings.windows)
+        if flat := int((np.nanmax(context, 1) == np.nanmin(context, 1)).sum()):
+            print(f"{source}: {flat:,} of {len(context):,} contexts are constant: they have no season, and those of "
+                  f"zeros alone no scale, so that their errors are in the file's own units")
         scale = bins.scale(context)
         paths = sample_paths(model, bins, context, num_samples=settings.num_samples,
                              temperature=settings.temperature, top_k=settings.top_k, seed=settings.seed)
@@ -185,9 +195,13 @@ def sample_forecasts(settings: SampleForecastsConfig) -> dict:
             mean, low, high = paired_bootstrap(errors_by_window(forecast, future, scale), median)
             gains[name] = {"mean": mean, "low": low, "high": high}
         result[source] = {"windows": len(context), "clipped": bins.clipped(future, scale),
-                          "arms": {name: scores(forecast, future, scale) for name, forecast in arms.items()},
-                          "mae_saved": gains}
+                          "arms": {name: scores(forecast, future, scale, bins) for name, forecast in arms.items()},
+                          "nominal_coverage": QUANTILES[-1] - QUANTILES[0], "mae_saved": gains}
         name = re.sub(r"[^\w-]+", "-", Path(source).name.removeprefix("generator:"))
+        name += f"-{number}" * (name in drawn)  # two tables of one name
+        drawn.append(name)
+        write_arrays(run.directory / f"{name}.npz", {"context": context, "future": future, "quantiles": quantiles,
+                                                     **naive})
         plot(run.directory / f"{name}.png", context, future, quantiles, naive["seasonal naive"],
              f"{source}: {bins.horizon} values after {bins.context_length}")
     return run.finish(result)
@@ -196,7 +210,8 @@ def sample_forecasts(settings: SampleForecastsConfig) -> dict:
 def main(argv: list[str]) -> None:
     settings = config.parse(SampleForecastsConfig, argv, __doc__)
     for source, found in sample_forecasts(settings).items():
-        print(f"\n{source}: {found['windows']} test windows; errors in units of the context's mean absolute value")
+        print(f"\n{source}: {found['windows']} test windows; errors in units of the context's mean absolute value; "
+              f"coverage of intervals of nominally {100 * (QUANTILES[-1] - QUANTILES[0]):.0f} %, ends included")
         print(table([{"forecast": name, **row} for name, row in found["arms"].items()]))
         for name, gain in found["mae_saved"].items():
             judgement = "better" if gain["low"] > 0 else "worse" if gain["high"] < 0 else "not distinguishable"

@@ -49,8 +49,8 @@ def main(argv: list[str]) -> None:
         parts = split(Path(settings.text), settings.train_share, Path(settings.data_dir))
     settings.corpus.sources, settings.corpus.validation_sources = parts[:1], parts[1:]
     result = pretrain_gpt(settings, accelerator)
-    accelerator.print(f"validation loss {result['loss']:.3f} nats a character after {result['tokens']:,} tokens in "
-                      f"{result['seconds']:.1f} s of training ({result['tokens_per_second']:,.0f} tokens/s)")
+    accelerator.print(f"validation loss {result['loss']:.3f} nats a character, the best within {result['tokens']:,} "
+                      f"tokens, in {result['seconds']:.1f} s of training ({result['tokens_per_second']:,.0f} tokens/s)")
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from toolkit.experiments.series import FinetuneSeriesConfig, patches_of
 from toolkit.experiments.sweep import read_pretraining
 from toolkit.models.series.embedding import patches_observed
 from toolkit.tasks.causal_lm import PretrainGptConfig, pretraining_data
+from toolkit.tasks.continued import start_of
 from toolkit.tasks.masked_lm import PretrainBertConfig
 from toolkit.tokenization.bins import SeriesBins
 
@@ -71,10 +72,10 @@ def show_bert(settings: PretrainBertConfig, data: PreparedData, step: int, rows:
         for place, token in hidden.items():
             shown_as = {data.tokenizer.mask_token: "", token: "="}.get(words[place], f"{words[place]}←")
             words[place] = f"[{shown_as}{token}]"
-        cut = int(np.flatnonzero(batch["token_type_ids"][row])[0])
-        label = "random B" if batch["next_sentence_label"][row] else "B follows A"
+        cut = int(np.argmax(batch["token_type_ids"][row])) or length  # a row may have no B
+        label = "random B" if batch["next_sentence_label"][row] else "B follows A" if cut < length else "A alone"
         shown.append(f"row {number}: {label}; {length} of {len(tokens)} tokens, {len(hidden)} predicted\n"
-                     f"  A  {' '.join(words[:cut])}\n  B  {' '.join(words[cut:])}")
+                     f"  A  {' '.join(words[:cut])}" + f"\n  B  {' '.join(words[cut:])}" * (cut < length))
     return "\n\n".join(shown)
 
 
@@ -150,6 +151,7 @@ def main(argv: list[str]) -> None:
         run = config.from_dict(FinetuneSeriesConfig, config.read_yaml(settings.pretraining), settings.pretraining)
     else:
         run = read_pretraining(settings.pretraining)
+        run, _ = start_of(run, "gpt2" if isinstance(run, PretrainGptConfig) else "bert")
     rows = range(min(settings.rows, run.training.batch_size))
     if isinstance(run, FinetuneSeriesConfig):
         shown = show_series(run, settings.step, rows)

@@ -51,6 +51,9 @@ def transfer(settings: TransferConfig, accelerator) -> dict | None:
     vectors = load_word2vec(settings.word_vectors) if settings.word_vectors else None
     vector_tokenizer = load_tokenizer(str(Path(settings.word_vectors).parent)) if vectors else None
     data = {name: load_data(section) for name, section in sections.items()}
+    for name, checkpoint in models.items():
+        for key, (train, _, _) in data.items():
+            checkpoint.check(train, sections[key], name, accelerator.print)
     run = Run(settings.output_dir, accelerator.is_main_process and not settings.dry_run, [LiveCard()]).open(settings)
     run.write_manifest(examples={name: {"train": len(train), "validation": len(validation), "test": len(test)}
                                  for name, (train, validation, test) in data.items()})

@@ -22,7 +22,7 @@ from toolkit.metrics.tabulate import table
 from toolkit.models.word_vectors import METHODS, WordVectors, save_word2vec, train_word_vectors
 from toolkit.publishing.card import LiveCard
 from toolkit.run.directory import Run
-from toolkit.tokenization.load import ordinary_ids
+from toolkit.tokenization.load import ordinary_ids, save_tokenizer
 
 
 @dataclass
@@ -79,7 +79,7 @@ def word_vectors(settings: WordVectorsConfig) -> dict:
             "vectors": len(kept), "seconds": round(seconds, 1),
             "neighbours": {word: vectors.nearest(word) for word in settings.words if word in known},
             "analogies": answers, "analogies_right": right, "analogies_asked": len(asked)}
-    data.tokenizer.save_pretrained(run.directory)
+    save_tokenizer(data.tokenizer, run.directory)
     return run.finish(result)
 
 

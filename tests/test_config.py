@@ -220,3 +220,53 @@ def test_help_says_what_may_stand_without_its_name(capsys):
     with pytest.raises(SystemExit):
         asked("--help")
     assert "Without their names may stand: MODEL FILE.\n" in capsys.readouterr().out
+
+
+# --- paths ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Paths:
+    output_dir: str
+    sources: list[str] = field(default_factory=list)
+    models: dict = field(default_factory=dict)
+    separator: str = ","
+    text: str = config.text()
+
+
+def test_a_home_directory_is_meant_by_its_sign_in_files_and_options(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ada")
+    path = tmp_path / "a.yaml"
+    path.write_text("output_dir: ~/runs/x\nsources: [~/a.txt, b~/c, d.txt]\nmodels: {bert: ~/m, gpt: n}\n"
+                    "separator: '~'\ntext: ~/ is my home\n")
+    read = config.parse(Paths, ["--config", str(path)], "Test.")
+    assert read == Paths("/home/ada/runs/x", ["/home/ada/a.txt", "b~/c", "d.txt"], {"bert": "/home/ada/m", "gpt": "n"},
+                         "~", "~/ is my home")
+    given = config.parse(Paths, ["--config", str(path), "--output_dir", "~/y", "--sources", "~/z", "--text", "~/"], "")
+    assert (given.output_dir, given.sources, given.text) == ("/home/ada/y", ["/home/ada/z"], "~/")
+    assert config.parse(Paths, ["~/p"], "Test.", ["output_dir"]).output_dir == "/home/ada/p"
+
+
+def test_the_config_itself_may_lie_at_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "my conf.yaml").write_text("output_dir: a\n")
+    assert config.parse(Paths, ["--config", "~/my conf.yaml"], "Test.").output_dir == "a"
+
+
+def test_what_ships_is_found_from_everywhere_unless_something_else_lies_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert config.read_yaml("tokenizers/wordpiece-8k.yaml")["algorithm"] == "wordpiece"
+    (tmp_path / "tokenizers").mkdir()
+    (tmp_path / "tokenizers/wordpiece-8k.yaml").write_text("algorithm: mine\n")
+    assert config.read_yaml("tokenizers/wordpiece-8k.yaml")["algorithm"] == "mine"
+    with pytest.raises(UserError, match="no such config file"):
+        config.read_yaml("tests/nothing.yaml")
+
+
+@pytest.mark.parametrize(("asked", "meant"), [("bert-5min.yaml", "recipes/configs/bert-5min.yaml"),
+                                              ("configs/bert-5min", "recipes/configs/bert-5min.yaml"),
+                                              ("wordpiece-8k.yaml", "tokenizers/wordpiece-8k.yaml")])
+def test_a_config_that_lies_elsewhere_is_named(tmp_path, monkeypatch, asked, meant):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=rf"{asked}: no such config file\. Did you mean {meant}\?"):
+        config.read_yaml(asked)

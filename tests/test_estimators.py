@@ -7,13 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.model_selection import GridSearchCV, TimeSeriesSplit, cross_val_score
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.utils.estimator_checks import check_estimator, estimator_checks_generator
 
 from toolkit.data.series.generators import LABELLED
-from toolkit.estimators import SeriesClassifier, TextClassifier, texts_of
+from toolkit.estimators import SeriesClassifier, SeriesForecaster, TextClassifier, texts_of
+from toolkit.inference.predict import PredictConfig, predict
 
 OF_NAMES_AND_SHAPES = ("check_estimator_cloneable", "check_no_attributes_set_in_init",
                        "check_get_params_invariance", "check_set_params", "check_estimators_unfitted",
@@ -91,6 +92,50 @@ def test_a_fit_leaves_the_random_state_and_the_answer_depends_on_its_own(series)
     assert (first == same).all() and (first != other).any()
 
 
+def test_what_a_saved_series_classifier_predicts(series, tmp_path):
+    values, labels = series
+    frame = pd.DataFrame(values[:, :60] * 7 + 3, columns=[f"t{number}" for number in range(60)])
+    for normalisation in ("series", "train", "none"):
+        fitted = SeriesClassifier(normalisation=normalisation, max_steps=3).fit(frame.to_numpy(), labels)
+        fitted.save_pretrained(tmp_path / normalisation)
+        frame.to_csv(tmp_path / "new.csv", index=False)
+        found = predict(PredictConfig(str(tmp_path / normalisation), str(tmp_path / "new.csv")))
+        np.testing.assert_allclose(found[[f"p({name})" for name in fitted.classes_]],
+                                   fitted.predict_proba(frame.to_numpy()), atol=1e-5)
+
+
+def test_a_forecaster_forecasts_within_scikit_learns_tools(tmp_path):
+    rows = np.arange(400)
+    table = pd.DataFrame({"load": 50 + 10 * np.sin(rows / 5), "heat": 1e-3 * np.cos(rows / 5)})
+    forecaster = SeriesForecaster(context_length=40, horizon=8, max_steps=150, learning_rate=1e-2)
+    fitted = forecaster.fit(table)
+    ahead = np.arange(400, 408)
+    truth = np.stack([50 + 10 * np.sin(ahead / 5), 1e-3 * np.cos(ahead / 5)], 1)
+    assert np.abs((fitted.predict() - truth) / table.std().to_numpy()).max() < 0.2
+    np.testing.assert_allclose(fitted.predict(table), fitted.predict(), rtol=1e-5)
+    scores = cross_val_score(make_pipeline(StandardScaler(), forecaster), table, cv=TimeSeriesSplit(2))
+    assert (scores < 0).all() and (scores > -0.2).all(), "the mean would have about -1"
+    search = GridSearchCV(forecaster, {"max_steps": [1, 150]}, cv=TimeSeriesSplit(2)).fit(table[["load"]])
+    assert search.best_params_ == {"max_steps": 150}
+    fitted.save_pretrained(tmp_path / "model")
+    table.to_csv(tmp_path / "table.csv", index=False)
+    found = predict(PredictConfig(str(tmp_path / "model"), str(tmp_path / "table.csv")))
+    for place, name in enumerate(table.columns):
+        own = found[found["channel"] == name]
+        np.testing.assert_allclose(own["value"], fitted.predict()[:, place], rtol=1e-4)
+    assert SeriesForecaster(context_length=40, horizon=8, max_steps=2).fit(rows.astype(float)).predict().shape == (8, 1)
+    with pytest.raises(ValueError, match="X has 20 rows; a context of 40 and a horizon of 8 take more"):
+        forecaster.fit(table[:20])
+    with pytest.raises(ValueError, match="X has 20 rows; a forecast is made from 40"):
+        fitted.predict(table[:20])
+
+
+def test_a_forecaster_of_a_checkpoint(checkpoints):
+    table = np.random.default_rng(0).normal(size=(200, 2))
+    fitted = SeriesForecaster(checkpoints["bert"], context_length=48, horizon=4, max_steps=2).fit(table)
+    assert fitted.predict().shape == (4, 2) and np.isfinite(fitted.score(table))
+
+
 def few_texts(words=("good fine great", "bad awful poor")) -> tuple[list[str], list[str]]:
     generator = np.random.default_rng(0)
     texts = [" ".join(generator.choice(words[i % 2].split(), 6)) for i in range(40)]
@@ -108,8 +153,11 @@ def test_a_text_classifier_learns_and_answers_texts_and_pairs(checkpoints, famil
     assert (fitted.predict(pairs) == fitted.predict(list(zip(*pairs.to_dict("list").values(), strict=True)))).all()
     with pytest.raises(ValueError, match="X holds single texts, but the classifier was fitted on pairs"):
         fitted.predict(texts)
-    fitted.save_pretrained(tmp_path)
-    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {path.name for path in tmp_path.iterdir()}
+    fitted.save_pretrained(tmp_path / "model")
+    pairs.to_csv(tmp_path / "pairs.csv", index=False)
+    found = predict(PredictConfig(str(tmp_path / "model"), str(tmp_path / "pairs.csv"), "first", "second"))
+    assert found["label"].tolist() == fitted.predict(pairs).tolist()
+    np.testing.assert_allclose(found[["p(down)", "p(up)"]], fitted.predict_proba(pairs), atol=1e-5)
 
 
 def test_what_is_no_text_is_refused():

@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "tokenization": "errors config hub run",
     "data": "errors",
     "data.tables": "errors data",
-    "data.text": "errors run data data.tables",
+    "data.text": "errors run tokenization data data.tables",
     "data.series": "errors data data.tables",
     "data.stores": "errors run tokenization data data.tables data.text data.series",
     "models": "errors hub run tokenization data data.tables data.text data.series data.stores",
@@ -54,7 +54,7 @@ MAY_IMPORT = {
 
 LARGEST_FOLDER, LONGEST_MODULE = 13, 400
 SAME_IDEA = {"text", "series", "classification", "forecasting", "attention", "results", "batches", "masked_patches",
-             "forecasts", "generation", "base", "registry", "load"}
+             "forecasts", "covariates", "generation", "base", "registry", "load"}
 """Names that occur in several folders: the same idea on several levels."""
 
 

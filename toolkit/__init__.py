@@ -43,7 +43,7 @@ _WHERE = {
     "toolkit.tasks.forecasting": ("ForecastConfig", "fit_forecaster"),
     "toolkit.publishing.card": ("LiveCard",),
     # The same as scikit-learn's estimators
-    "toolkit.estimators": ("TextClassifier", "SeriesClassifier"),
+    "toolkit.estimators": ("TextClassifier", "SeriesClassifier", "SeriesForecaster"),
     # What came out: intervals, differences, verdicts
     "toolkit.metrics.intervals": ("mean_interval", "paired_difference", "proportion_interval", "verdict"),
     "toolkit.metrics.tabulate": ("table",),
@@ -51,6 +51,9 @@ _WHERE = {
     # Models asked
     "toolkit.inference.generation": ("open_model", "generate", "continue_text", "fill_masks", "fill_mask"),
     "toolkit.inference.conversation": ("Conversation",),
+    "toolkit.inference.text_answers": ("answer_texts",),
+    "toolkit.inference.table_forecasts": ("forecast_table",),
+    "toolkit.inference.series_answers": ("answer_series",),
     "toolkit.analysis.attention": ("text_attention", "series_attention", "relative_entropy"),
     "toolkit.report.attention_page": ("write_attention_page",),
     "toolkit.analysis.bias": ("probe_bias", "read_pairs"),

@@ -1,8 +1,10 @@
 """How a recipe starts and ends: mistakes as one line, signals as exit codes, process groups taken down in order."""
 
 import os
+import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from toolkit import openmp
 from toolkit.errors import Diverged, Interrupted, PeerLost, UserError
@@ -27,7 +29,8 @@ def run(main: Callable[[list[str]], object]) -> None:
         print(f"\n{stop}", file=sys.stderr)
         code = stop.exit_code
     except UserError as error:
-        print(f"error: {on_terminal(error)}", file=sys.stderr)
+        hint = _beside_the_config(str(error), sys.argv[1:])
+        print(f"error: {on_terminal(f'{error}{hint}')}", file=sys.stderr)
         code, together = 2, False
     except Diverged as error:
         print(f"error: {on_terminal(error)}", file=sys.stderr)
@@ -55,6 +58,19 @@ def run(main: Callable[[list[str]], object]) -> None:
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
     sys.exit(code)
+
+
+def _beside_the_config(error: str, argv: list[str]) -> str:
+    """Where the path that an error begins with is missing here and lies beside the config that may have named it."""
+    found = re.match(r"(.+?): ", error)
+    missing = Path(found[1]) if found else Path("/")
+    if not missing.is_absolute() and not os.path.exists(missing):
+        for word, following in zip(argv, [*argv[1:], ""], strict=True):
+            config = following if word == "--config" else word.removeprefix("--config=")
+            there = Path(config).expanduser().parent / missing
+            if word.partition("=")[0] == "--config" and os.path.exists(there):
+                return f" There is {there}: paths in a config are relative to the working directory, not to the config."
+    return ""
 
 
 def _out_of_memory() -> tuple:

@@ -9,6 +9,7 @@ import ast
 import dataclasses
 import inspect
 import json
+import os
 import sys
 import textwrap
 import types
@@ -22,6 +23,9 @@ import yaml
 from toolkit.errors import UserError, did_you_mean
 
 Config = TypeVar("Config")
+CHECKOUT = Path(__file__).parents[1]
+SHIPPED = ("recipes", "tokenizers")
+"""Folders of the checkout whose configs and specs are found from every working directory."""
 
 
 def from_dict(cls: type[Config], values: dict, where: str = "config", prefix: str = "",
@@ -40,6 +44,9 @@ def from_dict(cls: type[Config], values: dict, where: str = "config", prefix: st
         if key not in names:
             raise UserError(f"{where}: unknown key '{prefix}{key}'.{did_you_mean(str(key), names)}")
         arguments[key] = _convert(hints[key], value, where, prefix + key, given)
+    for field in dataclasses.fields(cls):
+        if field.name in arguments and not field.metadata.get("text"):
+            arguments[field.name] = with_home(arguments[field.name])
     for field in dataclasses.fields(cls):
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and field.name not in arguments:
@@ -60,6 +67,20 @@ def free(default: Any = dataclasses.MISSING, **options: Any) -> Any:
     """
     return dataclasses.field(metadata={"free": True}, **({} if default is dataclasses.MISSING else
                                                          {"default": default}), **options)
+
+
+def text(default: str = "", **options: Any) -> Any:
+    """A field of words as they were written, in which `~/` is no home directory. As `dataclasses.field`."""
+    return dataclasses.field(default=default, metadata={"text": True}, **options)
+
+
+def with_home(value: Any) -> Any:
+    """A copy of a value in which paths that begin with `~/` or `~name/` begin with that home directory."""
+    if isinstance(value, dict):
+        return {key: with_home(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [with_home(entry) for entry in value]
+    return os.path.expanduser(value) if isinstance(value, str) and "/" in value else value
 
 
 class Free:
@@ -106,11 +127,11 @@ def dump(config: Any) -> str:
 
 
 def read_yaml(path: str | Path) -> dict:
-    """A YAML mapping from a file, with errors that name the file and line."""
+    """A YAML mapping from a file, or from one that ships, with errors that name the file and line."""
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        values = yaml.safe_load(shipped(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path}: no such config file. The configs that ship are in recipes/configs/.") from None
+        raise UserError(f"{path}: no such config file.{_where_else(Path(path))}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as a UTF-8 YAML file ({error}).") from None
     except yaml.YAMLError as error:
@@ -120,6 +141,22 @@ def read_yaml(path: str | Path) -> dict:
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected a mapping of keys to values, found {type(values).__name__}.")
     return values
+
+
+def shipped(path: str | Path) -> Path:
+    """The path itself, or, where there is none, what the checkout has under that name, from wherever it is asked."""
+    path = Path(os.path.expanduser(path))
+    there = CHECKOUT / path
+    return there if path.parts[:1] and path.parts[0] in SHIPPED and not path.exists() and there.exists() else path
+
+
+def _where_else(path: Path) -> str:
+    """What a config or spec that is not there may have meant: one that ships has that name."""
+    found = sorted(file.relative_to(CHECKOUT) for folder in SHIPPED for file in (CHECKOUT / folder).rglob("*.yaml")
+                   if path.name in (file.name, file.stem))
+    if found:
+        return f" Did you mean {' or '.join(map(str, found))}?"
+    return " The configs that ship are in recipes/configs/, the specs of tokenizers in tokenizers/."
 
 
 def parse(cls: type[Config], argv: list[str], description: str, positional: Sequence[str] = ()) -> Config:

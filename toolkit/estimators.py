@@ -2,6 +2,7 @@
 
     TextClassifier("runs/demo/bert/model").fit(texts, labels).predict(["Returns the mean."])
     cross_val_score(SeriesClassifier(), values, labels)
+    SeriesForecaster(horizon=24).fit(table).predict()
 
 A fit is the one that `finetune-text` and `compare-series` make, and an answer is computed as they score it. What a
 training says meanwhile is kept in `log_`. The global random state is left as it was.
@@ -12,12 +13,12 @@ import io
 import random
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d, validate_data
@@ -26,19 +27,26 @@ from transformers import PreTrainedModel
 from toolkit.analysis.probes import new_text_classifier
 from toolkit.data.batches import LabelledBatches
 from toolkit.data.series.augmentation import AugmentedBatches
-from toolkit.data.series.dataset import SeriesBatches, SeriesDataset, z_normalise
+from toolkit.data.series.dataset import SeriesBatches, SeriesDataset
+from toolkit.data.series.learned import Learned
+from toolkit.data.series.windows import ForecastData, WindowBatches, scaled_values, standardised
 from toolkit.data.text.batches import TextBatches
 from toolkit.data.text.examples import LabelledText, split_off
 from toolkit.data.text.labelled import LongTexts
+from toolkit.data.text.text_input import TextInput, save_with_input
+from toolkit.experiments.forecasts import LINEAR, Arm, ForecastRecipeConfig
+from toolkit.experiments.forecasts import new_model as new_forecaster
 from toolkit.experiments.series import CompareSeriesConfig, LabelledSet, new_model, patch_length_of
 from toolkit.models.load import load_checkpoint_tokenizer, pretrained_config
+from toolkit.models.losses import probabilities
 from toolkit.models.text.classifier import Pooling
 from toolkit.run.directory import Run
 from toolkit.tasks.base import fit
 from toolkit.tasks.classification import FineTuning, FineTuningConfig, predict
+from toolkit.tasks.forecasting import ForecastConfig, ForecastingTask, as_forecaster, errors, predicted
 from toolkit.training.impl.distributed import make_accelerator
-from toolkit.training.impl.precision import ImplConfig, choose
-from toolkit.training.task import Task
+from toolkit.training.impl.precision import ImplConfig, exact
+from toolkit.training.task import Task, TrainingConfig
 
 
 class _Classifier(ClassifierMixin, BaseEstimator):
@@ -60,9 +68,8 @@ class _Classifier(ClassifierMixin, BaseEstimator):
         """(n, classes) probabilities, in the order of `classes_`."""
         check_is_fitted(self)
         accelerator = make_accelerator()
-        logits = predict(self.model_.to(accelerator.device), self._batches(X), accelerator,
-                         choose(ImplConfig(), accelerator.device))
-        return softmax(logits.astype(np.float64), axis=1)
+        logits = predict(self.model_.to(accelerator.device), self._batches(X), accelerator, exact(accelerator.device))
+        return probabilities("classification", logits)
 
     def predict(self, X: Any) -> np.ndarray:
         """(n,) the likeliest of `classes_` for each."""
@@ -102,7 +109,9 @@ class TextClassifier(_Classifier):
             raise ValueError("no class has two examples, so none can be held out to choose the model by")
         self.takes_pairs_ = pairs is not None
         self.tokenizer_ = load_checkpoint_tokenizer(self.model)
-        batches = [self._tokenised(part) for part in (train, validation)]
+        positions = pretrained_config(self.model).max_position_embeddings
+        batches = [TextBatches(part, self.tokenizer_, self.max_length, self.batch_size, self.random_state,
+                               self.long_texts, positions) for part in (train, validation)]
         config = FineTuningConfig(max_steps=self.max_steps, batch_size=self.batch_size, tuning=self.tuning,
                                   learning_rate=self.learning_rate, weight_decay=self.weight_decay)
         accelerator = make_accelerator()
@@ -119,18 +128,18 @@ class TextClassifier(_Classifier):
         """Model and tokenizer in Hugging Face's format, as `make predict` takes them."""
         check_is_fitted(self)
         self.model_.save_pretrained(directory)
-        self.tokenizer_.save_pretrained(directory)
+        save_with_input(self.tokenizer_, self._input(), Path(directory))
 
     def _batches(self, X: Any) -> TextBatches:
         texts, pairs = texts_of(X)
         if (pairs is not None) != self.takes_pairs_:
             raise ValueError(f"X holds {'pairs of texts' if pairs else 'single texts'}, but the classifier was fitted "
                              f"on {'pairs' if self.takes_pairs_ else 'single texts'}")
-        return self._tokenised(LabelledText(texts, np.zeros(len(texts), np.int64), (), pairs))
+        return TextBatches(LabelledText(texts, np.zeros(len(texts), np.int64), (), pairs), self.tokenizer_, 0,
+                           self.batch_size, 0, text_input=self._input())
 
-    def _tokenised(self, part: LabelledText) -> TextBatches:
-        return TextBatches(part, self.tokenizer_, self.max_length, self.batch_size, self.random_state, self.long_texts,
-                           pretrained_config(self.model).max_position_embeddings)
+    def _input(self) -> TextInput:
+        return TextInput.of(self.model_.config, self.tokenizer_)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -162,10 +171,12 @@ class SeriesClassifier(_Classifier):
         X = self._checked(X, reset=True)
         labels = self._numbered(y)
         check_consistent_length(X, labels)
-        self.mean_ = X.mean((0, 2), keepdims=True, dtype=np.float64)
-        deviation = X.std((0, 2), keepdims=True, dtype=np.float64)
-        self.deviation_ = np.where(deviation > 0, deviation, 1)
-        data = SeriesDataset(self._normalised(X), labels, tuple(str(name) for name in self.classes_))
+        learned = Learned(normalisation=self.normalisation, series_length=X.shape[2])
+        if self.normalisation == "train":
+            deviation = X.std((0, 2), dtype=np.float64)
+            learned = replace(learned, channel_means=tuple(X.mean((0, 2), dtype=np.float64).tolist()),
+                              channel_deviations=tuple(np.where(deviation > 0, deviation, 1).tolist()))
+        data = SeriesDataset(X, labels, tuple(str(name) for name in self.classes_), learned=learned).normalised()
         settings = CompareSeriesConfig(text_model=self.model, patches=self.patches, head_dropout=self.head_dropout)
         settings.training.max_steps, settings.training.batch_size = self.max_steps, self.batch_size
         settings.training.learning_rate = self.learning_rate
@@ -186,7 +197,9 @@ class SeriesClassifier(_Classifier):
 
     def _batches(self, X: Any) -> SeriesBatches:
         X = self._checked(X, reset=False)
-        return SeriesBatches(SeriesDataset(self._normalised(X), np.zeros(len(X), np.int64), ("",)), self.batch_size, 0)
+        learned = Learned.of(self.model_.config, "the classifier")
+        data = SeriesDataset(X, np.zeros(len(X), np.int64), ("",), learned=learned)
+        return SeriesBatches(data.normalised(), self.batch_size, 0)
 
     def _checked(self, X: Any, reset: bool) -> np.ndarray:
         """float32 (n, channels, length)."""
@@ -195,10 +208,88 @@ class SeriesClassifier(_Classifier):
             raise ValueError(f"X has shape {X.shape}; expected (n, length) or (n, channels, length)")
         return X[:, None] if X.ndim == 2 else X
 
-    def _normalised(self, X: np.ndarray) -> np.ndarray:
-        if self.normalisation == "series":
-            return z_normalise(X)
-        return X if self.normalisation == "none" else ((X - self.mean_) / self.deviation_).astype(np.float32)
+
+class SeriesForecaster(BaseEstimator):
+    """What follows a table over time, forecast as `forecast` does: a linear map, or a transformer over patches.
+
+    X: (times, channels), rows in order of time, evenly spaced. The last `validation_share` of them decides which step's
+    model is kept. Splits must keep the order, as scikit-learn's TimeSeriesSplit does.
+    """
+
+    def __init__(self, model: str = "nlinear", *, context_length: int = 96, horizon: int = 24,
+                 max_steps: int = ForecastConfig.max_steps, batch_size: int = 32,
+                 learning_rate: float = ForecastConfig.learning_rate, validation_share: float = 0.2,
+                 random_state: int = 0, verbose: bool = False):
+        """model: nlinear, dlinear (Zeng et al. 2023), or directory or hub id of a BERT, a GPT or a model pretrained on
+        series. The rest as the fields of forecast's configuration.
+        """
+        self.model, self.context_length, self.horizon = model, context_length, horizon
+        self.max_steps, self.batch_size, self.learning_rate = max_steps, batch_size, learning_rate
+        self.validation_share, self.random_state, self.verbose = validation_share, random_state, verbose
+
+    def fit(self, X: Any, y: Any = None) -> "SeriesForecaster":
+        X = self._checked(X, reset=True)
+        rows = len(X)
+        end = rows - round(self.validation_share * rows)
+        if end < self.context_length + self.horizon or rows - end < self.horizon:
+            raise ValueError(f"X has {rows} rows; a context of {self.context_length} and a horizon of {self.horizon} "
+                             f"take more, with {self.validation_share:g} of them held out to choose the model by")
+        names = [str(name) for name in getattr(self, "feature_names_in_", range(X.shape[1]))]
+        data = standardised([X.T], names, [end, rows - 1, rows], note=lambda line: None)
+        data = replace(data, borders=((end, rows, rows),))
+        train, validation = (WindowBatches(data, split, self.context_length, self.horizon, self.batch_size,
+                                           self.random_state) for split in ("train", "validation"))
+        is_linear = self.model in LINEAR
+        settings = ForecastRecipeConfig(context_length=self.context_length)
+        arm = Arm(self.model) if is_linear else Arm("own", self.model, "text", self.model)
+        config = replace(ForecastConfig(), max_steps=self.max_steps, batch_size=self.batch_size,
+                         learning_rate=self.learning_rate)
+        self.model_, self.log_ = trained(
+            lambda: ForecastingTask(new_forecaster(arm, self.model, settings, data, self.horizon), train, validation),
+            config, self.random_state, "SeriesForecaster", self.verbose)
+        self.history_ = X[-self.context_length:]
+        return self
+
+    def predict(self, X: Any = None) -> np.ndarray:
+        """(horizon, channels) what follows the last row of X, or of what was fitted."""
+        check_is_fitted(self)
+        X = self.history_ if X is None else self._checked(X, reset=False)
+        if len(X) < self.context_length:
+            raise ValueError(f"X has {len(X)} rows; a forecast is made from {self.context_length}")
+        mean, deviation = self._scale()
+        context = scaled_values(X[-self.context_length:].T, None, mean, deviation)
+        found = predicted(as_forecaster(self.model_), {"values": context[None]}, self.model_.device,
+                          exact(self.model_.device))
+        return (found[0] * deviation[:, None] + mean[:, None]).T
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Minus the mean squared error over all windows of X, channels in standard deviations of what was fitted."""
+        check_is_fitted(self)
+        X = self._checked(X, reset=False)
+        mean, deviation = self._scale()
+        rows = len(X)
+        data = ForecastData((scaled_values(X.T, None, mean, deviation),), ((0, 0, rows),), tuple(map(str, range(
+            X.shape[1]))), mean, deviation, 1)
+        windows = WindowBatches(data, "test", self.context_length, self.horizon, self.batch_size, 0)
+        accelerator = make_accelerator()
+        scores = errors(as_forecaster(self.model_.to(accelerator.device)), windows, accelerator,
+                        exact(accelerator.device))
+        return -scores.result()["mse"]
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """The model in Hugging Face's format, as `make predict` takes it."""
+        check_is_fitted(self)
+        self.model_.save_pretrained(directory)
+
+    def _scale(self) -> tuple[np.ndarray, np.ndarray]:
+        config = self.model_.config
+        return np.asarray(config.scale_means), np.asarray(config.scale_deviations)
+
+    def _checked(self, X: Any, reset: bool) -> np.ndarray:
+        """float64 (times, channels)."""
+        if np.ndim(X) == 1:
+            X = np.asarray(X).reshape(-1, 1)
+        return validate_data(self, X, reset=reset, dtype=np.float64)
 
 
 def texts_of(X: Any) -> tuple[list[str], list[str] | None]:
@@ -223,7 +314,7 @@ def texts_of(X: Any) -> tuple[list[str], list[str] | None]:
     return [str(text) for text in columns[0]], [str(text) for text in columns[1]] if len(columns) > 1 else None
 
 
-def trained(make_task: Callable[[], Task], config: FineTuningConfig, seed: int, title: str, verbose: bool
+def trained(make_task: Callable[[], Task], config: TrainingConfig, seed: int, title: str, verbose: bool
             ) -> tuple[PreTrainedModel, list[str]]:
     """The model that a fit keeps, and what was said meanwhile; its folder is gone, and random states are as before."""
     made: list[Task] = []

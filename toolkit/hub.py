@@ -29,7 +29,7 @@ def checkpoint_directory(name: str | Path) -> Path:
     UserError when it is neither, or cannot be fetched. Local paths are looked at first, and cost no network.
     """
     if not is_hub_name(name):
-        return Path(name)
+        return Path(name).expanduser()
     repository, _, revision = str(name).partition("@")
     return _fetched(repository, revision or None)
 

@@ -52,6 +52,11 @@ def in_html(text: object) -> str:
     return html.escape(on_one_line(text))
 
 
+def lines_in_html(text: str) -> str:
+    """The same for a text of several lines, which stay."""
+    return "\n".join(in_html(line) for line in text.split("\n"))
+
+
 def in_script(json_text: str) -> str:
     """JSON as it may stand in a page's <script>: no tag, no comment and no line separator of its own."""
     for character in "<>&\u2028\u2029":

@@ -31,6 +31,7 @@ from toolkit.data.text.corpus import (
     read_documents,
     sentences,
 )
+from toolkit.data.text.languages import check_language
 from toolkit.errors import UserError
 
 PUNCTUATION = st.sampled_from(" \n\n\r\t.!?。\u2028\ufeff\xa0ABab")
@@ -311,6 +312,21 @@ def test_weights_are_checked_and_may_change_without_preparing_again(folder, tmp_
     with pytest.raises(UserError, match=r"corpus\.weights is \[-1, 2\]"):
         prepared(tmp_path / "data", folder, folder, weights=[-1, 2])
     assert (tmp_path / "data/train.jsonl").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(("code", "hint"), [
+    ("german", "Did you mean 'de' (German)?"), ("DE", "Did you mean 'de' (German)?"), ("en_US", "'en' (English)?"),
+    ("eng", "'en' (English)?"), ("xx", ""), ("", "Give one such as en, de or zh."), ("zz9", "")])
+def test_a_language_that_does_not_exist_is_refused_with_the_code_that_was_meant(folder, tmp_path, code, hint):
+    with pytest.raises(UserError, match=r"^corpus\.language is .* no ISO 639-1 code of a language\. ") as caught:
+        prepare_corpus(CorpusConfig([str(folder)], language=code), tmp_path / "corpus", progress=False)
+    assert str(caught.value).endswith(hint)
+    assert not (tmp_path / "corpus").exists()
+
+
+def test_languages_that_the_splitter_knows_are_taken():
+    for code in ("en", "fa", "th", "hi", "zh-hans", "arz", "sh"):
+        check_language(code, "corpus.language")
 
 
 def test_a_directory_without_a_manifest_is_refused_with_a_remedy(folder, tmp_path):

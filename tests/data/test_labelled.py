@@ -103,7 +103,7 @@ def test_a_test_table_is_numbered_as_the_training_table(tmp_path):
     ("name", "content", "message"),
     [("a.tsv", "txt\tlabel\na\tb\n", r"has no column 'text' \(data\.text_column\)\. Did you mean 'txt'"),
      ("a.tsv", "text\tkind\na\tb\n", r"no column 'label' \(data\.label_column\)\. Choose from: kind, text"),
-     ("a.csv", "text;label\na;b\n", r"has no column 'text' .*text;label"),
+     ("a.csv", "text label\na b\n", r"has no column 'text' .*text label"),
      ("a.tsv", "", r"a.tsv: is empty"),
      ("a.tsv", "text\tlabel\n", r"has no rows"),
      ("a.tsv", "text\tlabel\na\tb\n \tc\n", r", line 3: 'text' is empty \(1 such rows\)"),
@@ -234,7 +234,7 @@ def test_pairs_are_read_and_selected_together(tmp_path):
 @pytest.mark.parametrize(("section", "content", "message"), [
     ({"task": "regression"}, "text,label\na,1\nb,\n", r"line 3: 'label' is empty, where a number was expected \(1"),
     ({"task": "regression"}, "text,label\na,1\nb,high\n", r"line 3: 'label' is 'high', where a number was expected"),
-    ({"task": "regression"}, 'text,label\na,1\nb,"2,5"\n', r"line 3: 'label' is '2,5'.*decimals take a point"),
+    ({"task": "regression"}, 'text,label\na,1.5\nb,"2,5"\n', r"line 3: 'label' is '2,5'.*decimals take a point"),
     ({"task": "regression"}, "text,label\na,1\nb,nan\nc,inf\n", r"line 3: 'label' is 'nan'.*\(2 such rows\)"),
     ({"task": "regression"}, "text,label\na,1\nb,1e39\n", r"line 3: 'label' is '1e39'"),
     ({"task": "multi-label", "label_columns": ["x", "y"]}, "text,x,y\na,0,1\nb,0,0.5\n",

@@ -152,11 +152,25 @@ def test_series_without_labels(tmp_path):
     wide, long = write(tmp_path, "w.csv", "a,b\n1,2\n3,\n"), write(tmp_path, "l.csv", "series,v\np,1\np,2\nq,3\n")
     for path, series in ((wide, ""), (long, "series")):
         table = SeriesTable(label_column="", series_column=series)
-        values, observed = read_values(path, "mask", table)
-        assert values.tolist() == [[[1, 2]], [[3, 0]]] and observed[1, 0].tolist() == [True, False]
+        data, beside = read_values(path, "mask", table)
+        assert data.values.tolist() == [[[1, 2]], [[3, 0]]] and data.observed[1, 0].tolist() == [True, False]
+        assert beside == ({"series": ["p", "q"]} if series else {})
         with pytest.raises(UserError, match="the label is missing"):
             read_series(path, missing="mask", table=table)
-    np.testing.assert_array_equal(read_values(write(tmp_path, "x.tsv", "?\t1\t2\n"))[0], [[[1, 2]]])
+    np.testing.assert_array_equal(read_values(write(tmp_path, "x.tsv", "?\t1\t2\n"))[0].values, [[[1, 2]]])
+
+
+def test_ts_without_labels_is_for_predicting(tmp_path):
+    header = TS.format("false", "true")
+    none = write(tmp_path, "none.ts", header.replace("@classLabel true A banana", "@classLabel false")
+                 + "1,2:3,4\n5,6:7,?\n")
+    unknown = write(tmp_path, "unknown.ts", header + "1,2:3,4:?\n5,6:7,?:?\n")
+    known = write(tmp_path, "known.ts", header + "1,2:3,4:A\n5,6:7,?:banana\n")
+    for path, beside in ((none, {}), (unknown, {}), (known, {"label": ["A", "banana"]})):
+        data, found = read_values(path, "mask")
+        assert data.values.tolist() == [[[1, 2], [3, 4]], [[5, 6], [7, 0]]] and found == beside
+    with pytest.raises(UserError, match="none.ts, line 8, column 2: expected a number, found 'x'"):
+        read_values(write(tmp_path, "none.ts", none.read_text().replace("1,2", "1,x")))
 
 
 # ---- every mistake, named
@@ -177,7 +191,7 @@ def fails(tmp_path, name, text, message, **arguments):
     ("1\t2\t3\n1\t2\n", r"line 2, column 3: expected 2 values as in the lines above, found 1"),
     ("1\t2\t3\n1\t2\t3\t4\n", r"line 2, column 4: expected 2 values as in the lines above, found 3"),
     ("1.5\t2\t3\n", r"line 1, column 1: expected a label, an integer or a name, found '1.5'"),
-    ("label\tt0\tt1\n1\t2\t3\n", r"line 1, column 2: expected a number, found 't0'"),
+    ("1\tt0\t1\n1\t2\t3\n", r"line 1, column 2: expected a number, found 't0'"),
     ("1,2,3\n", r"line 1, column 2: expected tabs and values after the label"),
     ("\t2\t3\n", r"line 1, column 1: the label is missing"),
     ("1\t2\t3\n9\t2\t3\n", r"line 2, column 1: label '9' does not occur in the training data, which has 1, 2"),
@@ -256,7 +270,7 @@ def test_errors_of_columns(tmp_path):
           table=SeriesTable(series_column="series", time_column="tme"))
     fails(tmp_path, "x.csv", text, r"column 'label' is there, or named, twice",
           table=SeriesTable(series_column="series", value_columns=["v", "label"]))
-    fails(tmp_path, "x.csv", text.replace("v,", "time,"), "column 'time' is there, or named, twice", table=LONG)
+    fails(tmp_path, "x.csv", text.replace("v,", "time,"), "column 'time' stands there twice", table=LONG)
     fails(tmp_path, "x.csv", "label\nx\n", "x.csv: has no column of values beside label")
     with pytest.raises(UserError, match="data.time_column is 'time', but data.series_column is empty"):
         read_series(write(tmp_path, "x.csv", text), table=SeriesTable(time_column="time"))

@@ -321,13 +321,33 @@ def test_documents_between_blank_lines_are_the_whole_file(tmp_path):
         assert text == above + whole
         assert not above.strip()
         for document in documents if text.strip() else ():
-            kept = [bool(line.strip()) for line in document.text.split("\n")]
+            kept = [bool(line.strip()) for line in re.split("\r\n|\r|\n", document.text)]
             assert kept == sorted(kept, reverse=True), "words first, then blank lines"
             assert kept[0]
             line = int(document.name.rsplit(":", 1)[1])
-            assert text.split("\n")[line - 1] == document.text.split("\n")[0]
+            lines, own = (re.split("\r\n|\r|\n", whole) for whole in (text, document.text))
+            assert lines[line - 1] == own[0]
 
     check()
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_end_as_on_any_system(tmp_path, end):
+    """Old Macs' files, too, have lines: the documents are those of the same file from elsewhere."""
+    lines = ["One. Two.", "", "Three", "# Title", "four"]
+    path = write(tmp_path / "a.txt", end.join(lines).encode())
+
+    def texts(**rule):
+        return [(document.name, normalise(document.text)) for document in documents_of(path, Reading(**rule))]
+
+    assert texts() == [("a.txt", "One. Two.\n\nThree\n# Title\nfour")]
+    assert texts(txt_documents="line") == [
+        ("a.txt:1", "One. Two."), ("a.txt:3", "Three"), ("a.txt:4", "# Title"), ("a.txt:5", "four")]
+    assert texts(txt_documents="blank-line") == [("a.txt:1", "One. Two."), ("a.txt:3", "Three\n# Title\nfour")]
+    rows = write(tmp_path / "a.jsonl", end.join(json.dumps({"text": line}) for line in lines).encode())
+    assert [document.text for document in documents_of(rows)] == lines
+    marked = write(tmp_path / "a.md", end.join(lines).encode())
+    assert [document.name for document in documents_of(marked, Reading(md_documents="heading"))] == ["a.md:1", "a.md:4"]
 
 
 # --- bad input ----------------------------------------------------------------------------------------------------
@@ -356,12 +376,12 @@ REFUSED = {  # file name: content, reading, place and reason, remedy
                       "iconv"),
     "mark.jsonl": (b'\xef\xbb\xbf{"text": "\xff"}', {}, ": not valid UTF-8 at byte 13 (line 1).", "iconv"),
     "cut-character.txt": ("caf\u00e9".encode()[:-1], {}, ": not valid UTF-8 at byte 3 (line 1).", "iconv"),
-    "utf16.txt": (utf16("text"), {}, ": is UTF-16.", "Convert it first: `iconv -f utf-16 -t utf-8`."),
-    "utf16be.csv": (b"\xfe\xff\0t", {"errors": "replace"}, ": is UTF-16.", "`iconv -f utf-16 -t utf-8`."),
+    "utf16.txt": (utf16("text")[:-1], {}, ": not valid utf-16 at or below line 1 (", "set corpus.errors to replace."),
+    "utf16be.csv": (b"\xfe\xff\0t", {"errors": "replace"}, ": has no column 'text'", "Choose from: t."),
     "long.txt": ("short\n" + 1001 * "a", {}, ", line 2: is longer than", "Put line breaks into it, or split it"),
     "long.jsonl.gz": (gz(json.dumps({"text": 1000 * "a"}).encode()), {}, ", line 1: is longer than", "Put line breaks"),
     "document.txt": (b"0123456\n\n" * 200, {}, ", line 1: a document of more than",
-                     "corpus.txt_documents to blank-line"),
+                     "corpus.txt_documents to line or blank-line"),
     "second.txt": (b"ok\n\n" + b"012\n" * 300, {"txt_documents": "blank-line"}, ", line 3: a document of more than",
                    "split the file"),
     "document.md": (b"# A\n" + b"0123456\n\n" * 200, {}, ", line 1: a document of more than",
@@ -496,8 +516,8 @@ def test_memory_stays_bounded_by_the_longest_line_whatever_comes(tmp_path, repos
     *messages, peak = done.stdout.splitlines()
     assert messages == [f"{path}, line 1: is longer than 64 MB. Put line breaks into it, or split it into several "
                         f"documents." for path in paths[:3]] + [
-        f"{paths[3]}, line 1: a document of more than 64 MB. If blank lines part its documents, set "
-        f"corpus.txt_documents to blank-line; otherwise split the file."]
+        f"{paths[3]}, line 1: a document of more than 64 MB. If each line is a document, or blank lines part them, set "
+        f"corpus.txt_documents to line or blank-line; otherwise split the file."]
     assert 64 < float(peak) < 4 * 64
 
 

@@ -72,6 +72,26 @@ def test_marks_of_special_tokens_in_a_text_are_text(wordpiece, byte_level_bpe, m
     assert byte_level_bpe.decode(store.ids) == text
 
 
+@pytest.mark.parametrize("blank", [" ", ""])
+def test_a_sentence_of_any_length_is_one_sentence_and_tokenised_in_pieces(byte_level_bpe, make_store, tmp_path, blank,
+                                                                          monkeypatch):
+    text = blank.join(["the", "man", "and", "his", "house"] * 200)
+    documents = [Document("a", "b", text), Document("c", "b", "A short one. And another.")]
+    whole = make_store(documents, byte_level_bpe, tmp_path / "whole")
+    asked = []
+    monkeypatch.setattr(shards, "GROUP_CHARACTERS", 100)
+    original = shards._groups
+    monkeypatch.setattr(shards, "_groups", lambda *how: (asked.extend(group) or (group, size)
+                                                         for group, size in original(*how)))
+    cut = make_store(documents, byte_level_bpe, tmp_path / "cut")
+    assert max(len(piece) for piece, *_ in asked) <= 100 < len(text)
+    assert "".join(piece for piece, *_ in asked) == text + documents[1].text
+    assert byte_level_bpe.decode(cut.ids) == byte_level_bpe.decode(whole.ids)
+    assert len(cut.sentence_offsets) == len(whole.sentence_offsets) == 1 + 3
+    if blank:
+        assert np.array_equal(cut.ids, whole.ids), "between words, a cut is none"
+
+
 def test_a_store_reopens_as_it_was_without_reading_documents_again(gpt_store, byte_level_bpe):
     again = build_store(Path("must-not-be-read.jsonl"), byte_level_bpe, gpt_store.directory, progress=False,
                         append_id=byte_level_bpe.eos_token_id)

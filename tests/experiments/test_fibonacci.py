@@ -11,6 +11,7 @@ from reading import reads_alike_without_rows
 
 from toolkit.errors import UserError
 from toolkit.experiments import fibonacci as lab
+from toolkit.inference.predict import PredictConfig, predict
 from toolkit.run.directory import Run
 from toolkit.run.results import read_results
 from toolkit.tasks import base
@@ -149,3 +150,13 @@ def test_what_cannot_be_is_refused(tmp_path, accelerator):
         fibonacci.fibonacci(settings(tmp_path, window=30), accelerator)
     with pytest.raises(UserError, match="seeds is 0; give at least 1"):
         fibonacci.fibonacci(settings(tmp_path, seeds=0), accelerator)
+
+
+def test_predict_answers_windows_with_the_numbers_that_were_scored(finished, tmp_path):
+    chosen, _ = finished
+    test = lab.Windows(lab.split_series(chosen)[2], chosen.window, 8, 0)
+    np.savez(tmp_path / "new.npz", values=test.values.astype(np.float32))
+    fit = Run(chosen.output_dir).part("rnn/seed-0")
+    found = predict(PredictConfig(str(fit.model_dir), str(tmp_path / "new.npz"), batch_size=5))
+    with np.load(fit.directory / "outputs.npz") as outputs:
+        np.testing.assert_allclose(found["value"], outputs["test"], atol=1e-5)

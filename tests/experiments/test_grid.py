@@ -145,6 +145,6 @@ def test_what_make_compare_series_does_hangs_on_no_run_and_is_shown(tmp_path):
     before = commands()
     (tmp_path / "runs/demo/bert/model").mkdir(parents=True)
     assert commands() == before and not any("text_model" in line for line in before)
-    assert any("--text_model runs/demo/bert/model" in line for line in commands("MODEL=runs/demo/bert/model"))
+    assert any("--text_model 'runs/demo/bert/model'" in line for line in commands("MODEL=runs/demo/bert/model"))
     rule = (small.ROOT / "Makefile").read_text().partition("\ncompare-series:")[2].partition("\n\n")[0]
     assert "\t@" not in rule, "its commands are shown"

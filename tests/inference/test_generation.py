@@ -20,7 +20,15 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
 from toolkit.errors import UserError
 from toolkit.inference.conversation import Conversation
-from toolkit.inference.generation import LanguageModel, continue_text, fill_mask, fill_masks, generate, open_model
+from toolkit.inference.generation import (
+    LanguageModel,
+    continue_text,
+    decoding_of,
+    fill_mask,
+    fill_masks,
+    generate,
+    open_model,
+)
 
 PROMPTS = ["the sea and", "the old captain went back to the river in winter", "a"]
 
@@ -288,3 +296,64 @@ def test_plain_transformers_gives_the_same_text(runs, gpt):
     output = plain.generate(**batch, max_new_tokens=10, do_sample=False, pad_token_id=0)
     assert gpt.tokenizer.decode(output[0], skip_special_tokens=True) == str(
         generate(gpt, PROMPTS[1], temperature=0, max_new_tokens=10)[0])
+
+
+@pytest.mark.parametrize("options", [
+    {"repetition_penalty": 1.4}, {"repetition_penalty": 0.7, "no_repeat_ngram_size": 2}, {"no_repeat_ngram_size": 1},
+    {"no_repeat_ngram_size": 2, "num_beams": 3}, {"repetition_penalty": 3.0, "temperature": 0.8}], ids=str)
+def test_what_looks_back_is_transformers_own_whatever_a_prompt_is_batched_with(runs, gpt, options):
+    plain = AutoModelForCausalLM.from_pretrained(runs / "gpt/model").eval()
+    settings = {"temperature": 0, "top_p": 1.0, **options}
+    samples = settings["temperature"] > 0
+    how = {key: value for key, value in options.items() if key != "temperature"}
+    how |= {"do_sample": True, "temperature": 0.8, "top_k": 0, "top_p": 1.0} if samples else {"do_sample": False}
+    prompts = PROMPTS[:1] if samples else PROMPTS
+    expected = []
+    for prompt in prompts:
+        torch.manual_seed(4)
+        ids = gpt.tokenizer(prompt, return_tensors="pt")
+        output = plain.generate(**ids, max_new_tokens=20, pad_token_id=0, **how)[0]
+        expected.append(gpt.tokenizer.decode(output, skip_special_tokens=True))
+    found = generate(gpt, prompts, max_new_tokens=20, seed=4, **settings)
+    assert [str(each) for each in found] == expected
+    without = generate(gpt, prompts, max_new_tokens=20, seed=4, temperature=settings["temperature"], top_p=1.0,
+                       num_beams=options.get("num_beams", 1))
+    assert [str(each) for each in without] != expected, "an option without effect would prove nothing"
+
+
+def test_a_stop_string_ends_a_text_and_stays_in_it(runs, gpt):
+    plain = AutoModelForCausalLM.from_pretrained(runs / "gpt/model").eval()
+    whole = generate(gpt, PROMPTS, temperature=0, max_new_tokens=20)
+    written = whole[0].text
+    cut = next(written[at:at + 3] for at in range(4, len(written)) if "\ufffd" not in written[at:at + 3])
+    found = generate(gpt, PROMPTS, temperature=0, max_new_tokens=20, stop_strings=["unheard of", cut])
+    for prompt, one in zip(PROMPTS, found, strict=True):
+        ids = gpt.tokenizer(prompt, return_tensors="pt")
+        output = plain.generate(**ids, max_new_tokens=20, do_sample=False, pad_token_id=0, stop_strings=[cut],
+                                tokenizer=gpt.tokenizer)[0]
+        assert str(one) == gpt.tokenizer.decode(output, skip_special_tokens=True)
+    assert found[0].stopped == "stop string" and found[0].new_tokens < whole[0].new_tokens
+    assert whole[0].text.startswith(found[0].text) and cut in found[0].text
+    # Rows of one length are continued together; what fills the rows that have ended is not theirs.
+    together = generate(gpt, [PROMPTS[0]] * 2 + [PROMPTS[0][:-3] + "but"], temperature=0, max_new_tokens=20,
+                        stop_strings=cut)
+    assert together[0] == together[1] == found[0]
+    beams = generate(gpt, PROMPTS[:1], num_beams=3, num_return_sequences=2, max_new_tokens=20, stop_strings=cut)
+    assert all(cut in each.text for each in beams if each.stopped == "stop string")
+    talk = Conversation(gpt, max_new_tokens=20, temperature=0, stop_strings=cut)
+    assert talk.say(PROMPTS[0]) == found[0].text
+
+
+@pytest.mark.parametrize(("options", "said"), [
+    ({"repetition_penalty": 0}, "repetition_penalty is 0"), ({"no_repeat_ngram_size": -1}, "no_repeat_ngram_size -1"),
+    ({"stop_strings": [""]}, "holds '', which the model never writes")], ids=str)
+def test_settings_of_repetition_that_make_no_sense_are_refused(gpt, options, said):
+    with pytest.raises(UserError, match=said):
+        generate(gpt, "the", **options)
+
+
+def test_a_stop_string_that_the_tokenizer_cannot_write_is_refused(gpt, wordpiece):
+    opened = LanguageModel("a GPT", "causal", gpt.model, wordpiece)
+    for text, read in (("\n", "''"), ("The", "'the'")):  # blanks are none of its tokens, nor are capitals
+        with pytest.raises(UserError, match=f"never writes: its tokenizer reads it as {read}"):
+            decoding_of(opened, 5, 0.8, 0, 0.95, stop_strings=text)

@@ -15,7 +15,8 @@ from toolkit import metrics
 
 NAMES = ["accuracy", "balanced_accuracy", "precision", "recall", "specificity", "f1", "fbeta", "matthews_correlation",
          "confusion_matrix", "roc_auc", "pr_auc", "brier_score", "log_loss", "expected_calibration_error",
-         "masked_accuracy", "perplexity", "bits_per_byte", "mse", "mae", "msle", "smape", "mase", "quantile_loss"]
+         "masked_accuracy", "perplexity", "bits_per_byte", "mse", "mae", "msle", "smape", "mase", "quantile_loss",
+         "coverage"]
 ROWS = 211
 
 
@@ -58,6 +59,7 @@ def inputs_and_options():
     yield "quantile_loss", {"predictions": forecasts, "references": values}, {"quantile": 0.9}, False
     yield ("quantile_loss", {"predictions": forecasts, "references": values[:, 0]},
            {"quantile": [0.1, 0.3, 0.6, 0.9], "multioutput": "raw_values"}, False)
+    yield "coverage", {"predictions": np.sort(forecasts), "references": values[:, 0]}, {}, True
 
 
 CASES = [pytest.param(*case, id=f"{case[0]}-{case[2]}-{len(next(iter(case[1].values())).shape)}")
@@ -93,7 +95,8 @@ results = {}
 for name in json.loads(sys.argv[1]):
     metric = metrics.load(name)
     metric.download_and_prepare()
-    metric.add_batch(**{key: [1, 0] for key in metric.inputs})
+    intervals = {"predictions": [[0, 1], [0, 1]]} if name == "coverage" else {}
+    metric.add_batch(**{key: [1, 0] for key in metric.inputs} | intervals)
     results[name] = metric.compute(training=[1, 2, 3])
 import evaluate
 combined = evaluate.combine([metrics.load("accuracy"), metrics.load("f1")])
@@ -335,7 +338,8 @@ def test_combined_metrics_share_inputs_and_options():
     rng = np.random.default_rng(0)
     truth = rng.choice([0, 3, 7, 9], size=300, p=[0.6, 0.25, 0.1, 0.05])
     guess = np.where(rng.random(300) < 0.6, truth, rng.choice([0, 3, 7, 9], size=300))
-    others = {"roc_auc", "pr_auc", "brier_score", "log_loss", "expected_calibration_error"}  # take probabilities
+    others = {"roc_auc", "pr_auc", "brier_score", "log_loss", "expected_calibration_error",  # take probabilities
+              "coverage"}  # takes intervals
     names = [name for name in NAMES if name not in others]
     combined = evaluate.combine([metrics.load(name) for name in names])
     for part in (slice(0, 100), slice(100, 300)):

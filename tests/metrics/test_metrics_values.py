@@ -166,6 +166,17 @@ def test_quantiles_that_do_not_fit(predictions, options, message):
         compute("quantile_loss", predictions, np.zeros((4, 2)), **options)
 
 
+def test_coverage_holds_both_ends():
+    ends = [[1.0, 2.0, 3.0]] * 4 + [[0.0, 0.0, 0.0]]  # of the last the interval is a single number
+    assert compute("coverage", ends, [1.0, 3.0, 0.999, 3.001, 0.0]) == 3 / 5
+    with pytest.raises(ValueError, match="predictions .5, 3. for references .4,.; expected one more, last, axis"):
+        compute("coverage", ends, [1.0] * 4)
+    with pytest.raises(ValueError, match="expected one more, last, axis"):
+        compute("coverage", [[1.0], [2.0]], [1.0, 2.0])
+    with pytest.raises(ValueError, match="1 of 2 intervals whose first end is above their last"):
+        compute("coverage", [[1.0, 2.0], [2.0, 1.0]], [1.0, 2.0])
+
+
 @pytest.mark.parametrize("name", ["mse", "mae", "msle", "smape", "mase"])
 def test_a_broadcastable_shape_is_not_broadcast(name):
     with pytest.raises(ValueError, match="different shapes"):

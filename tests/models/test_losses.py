@@ -6,13 +6,14 @@ import small
 import torch
 from scipy.special import expit, log_softmax, rel_entr, softmax
 from sklearn import metrics as reference
-from transformers import BertForSequenceClassification, GPT2ForSequenceClassification
+from transformers import BertForSequenceClassification, GPT2Config, GPT2ForSequenceClassification
 
 from toolkit.data.series.augmentation import AugmentationConfig, AugmentedBatches
 from toolkit.data.series.dataset import SeriesDataset
 from toolkit.errors import UserError
 from toolkit.models.lora import add_lora, merge_lora
-from toolkit.models.losses import LOSSES, Objective, ObjectiveConfig
+from toolkit.models.losses import LOSSES, Objective, ObjectiveConfig, fold_scale, probabilities
+from toolkit.models.text.classifier import TextConfig, TextForClassification
 from toolkit.tasks import classification as fine_tuning
 from toolkit.tasks.threshold import ThresholdConfig, choose_threshold, positive_class
 from toolkit.training.optim import OptimConfig, make_optimizers
@@ -90,9 +91,33 @@ def test_soft_labels():
     ("mse", reference.mean_squared_error), ("mae", reference.mean_absolute_error),
     ("msle", reference.mean_squared_log_error)])
 def test_numbers(name, expected):
-    guesses = np.abs(LOGITS[:, :1])
-    assert loss("regression", guesses, NUMBERS, 1, loss=name) == pytest.approx(40 * expected(NUMBERS, guesses[:, 0]),
-                                                                             rel=1e-5)
+    guesses, (mean, deviation) = np.abs(LOGITS[:, :1]), (NUMBERS.mean(), NUMBERS.std())
+    unit = {"mse": deviation**2, "mae": deviation, "msle": 1}[name]  # errors in standard deviations of the labels
+    assert loss("regression", (guesses - mean) / deviation, NUMBERS, 1, loss=name) == pytest.approx(
+        40 * expected(NUMBERS, guesses[:, 0]) / unit, rel=1e-5)
+
+
+@pytest.mark.parametrize(("scale", "offset"), [(1e5, 3e5), (1e-4, 0.0), (1.0, -7.0)])
+@pytest.mark.parametrize("make", [
+    lambda: BertForSequenceClassification(small.bert_config(50)),
+    lambda: GPT2ForSequenceClassification(small.gpt_config(50)),
+    lambda: TextForClassification(TextConfig(backbone_config=small.gpt_config(50), num_labels=1))])
+def test_the_scale_of_numbers_is_folded_into_the_head(make, scale, offset):
+    model = make()
+    if model.config.num_labels != 1:
+        model.config.num_labels, model.config.pad_token_id = 1, 0
+        model = type(model)(model.config)
+    model.eval()
+    ids = torch.randint(5, 50, (6, 9))
+    objective = Objective("regression", ObjectiveConfig(), (NUMBERS * scale + offset).astype(np.float32), 1)
+    with torch.inference_mode():
+        learned = model(ids).logits.numpy()
+        fold_scale(model, *objective.scale)
+        saved = model(ids).logits.numpy()
+    assert np.allclose(saved, objective.in_units(learned.astype(float)), rtol=1e-5, atol=1e-5 * objective.scale[1])
+    labels = (NUMBERS[:6] * scale + offset).astype(np.float32)
+    expected = ((saved[:, 0] - labels) / (NUMBERS.std() * scale)) ** 2
+    assert objective.of_saved(saved, labels) == pytest.approx(expected.mean(), rel=1e-3)
 
 
 def test_msle_has_a_gradient_below_zero():
@@ -120,7 +145,7 @@ def test_probabilities():
                            ("distribution", softmax(LOGITS.astype(float), 1)), ("regression", LOGITS[:, 0])):
         labels = {"classification": LABELS, "multi-label": SEVERAL, "distribution": SOFT, "regression": NUMBERS}[task]
         objective = Objective(task, ObjectiveConfig(), labels, 3)
-        assert np.allclose(objective.probabilities(LOGITS), expected, atol=1e-6)
+        assert np.allclose(probabilities(task, LOGITS), expected, atol=1e-6)
         assert objective.loss_name == LOSSES[task][0]
 
 
@@ -230,3 +255,29 @@ def test_layerwise_rates():
     assert found["bert.encoder.layer.1.output.dense.weight"] == 0.5
     assert found["bert.encoder.layer.0.attention.self.query.bias"] == 0.25
     assert found["bert.embeddings.word_embeddings.weight"] == found["bert.embeddings.LayerNorm.bias"] == 0.125
+
+
+@pytest.mark.parametrize("tuning", ["full", "head", "lora"])
+@pytest.mark.parametrize("make", [lambda: GPT2ForSequenceClassification(GPT2Config(
+    **{**small.gpt_config(50).to_dict(), "num_labels": 1, "pad_token_id": 0})),
+    lambda: TextForClassification(TextConfig(backbone_config=small.bert_config(50), num_labels=1))])
+def test_a_saved_regression_answers_in_the_users_unit(make, tuning, tmp_path):
+    """Whatever is trained; and what goes on learning is left as it was."""
+    class Batches:
+        labels = (NUMBERS * 1e5 + 3e5).astype(np.float32)
+        batch = None
+
+    torch.manual_seed(0)
+    learning = fine_tuning.FineTuning(make(), Batches(), Batches(), fine_tuning.FineTuningConfig(tuning=tuning),
+                                      task="regression")
+    for name, parameter in learning.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    ids, model = torch.randint(5, 50, (6, 9)), learning.model.eval()
+    with torch.inference_mode():
+        learned = model(ids).logits
+        learning.save(model, tmp_path)
+        assert torch.equal(model(ids).logits, learned)
+        saved = type(model).from_pretrained(tmp_path).eval()(ids).logits.numpy()
+    expected = learning.objective.in_units(learned.numpy().astype(float))
+    assert np.allclose(saved, expected, rtol=1e-5, atol=1.0)  # of a deviation of 1e5

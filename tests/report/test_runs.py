@@ -59,7 +59,7 @@ def test_runs_are_found_with_their_state_and_figures(root):
     assert (done.state, stopped.state) == ("finished", "unfinished") and done.steps == stopped.steps == 40
     assert done.kind == "BERT pretraining, bert-tiny"
     assert list(done.figures)[:2] == ["loss", "mlm_accuracy"] and done.figures["loss"] == pytest.approx(2.3)
-    assert stopped.figures == {"loss": pytest.approx(2.3), "mlm_accuracy": pytest.approx(0.14)}
+    assert stopped.figures == {"loss": pytest.approx(2.3), "mlm_accuracy": pytest.approx(0.14), "best_step": 40}
     assert done.size == sum(path.stat().st_size for path in done.directory.rglob("*") if path.is_file())
     row = next(row for row in runs_rows([done], now=done.changed + 7300))
     assert row["changed"] == "2 hours ago" and row["commit"] == "abc1234" and row["parameters"] == "1,503,746"

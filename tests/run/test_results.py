@@ -15,7 +15,9 @@ from toolkit.run.results import (
     Results,
     Row,
     Verdict,
+    kept_evaluation,
     model_and_start,
+    of_kept_model,
     over_sets,
     read_results,
     write_results,
@@ -118,3 +120,26 @@ def test_the_mean_of_all_sets_is_by_seed_and_of_what_all_have():
     ("bertha-random", ("", ""))])
 def test_an_arm_is_split_at_its_models_name(arm, expected):
     assert model_and_start(arm, ["bert", "bert-large"]) == expected
+
+
+@pytest.mark.parametrize(("lines", "kept"), [
+    ([{"step": 1, "loss": 5.0}], {}),
+    ([{"step": 2, "eval_loss": 3.0}, {"step": 4, "eval_loss": 1.0}, {"step": 6, "eval_loss": 1.0}],
+     {"step": 4, "loss": 1.0}),
+    # Once wrong: of fine-tuning the least loss was told, though another model is kept.
+    ([{"step": 2, "eval_loss": 1.0, "eval_criterion": 0.5}, {"step": 4, "eval_loss": 3.0, "eval_criterion": 0.25}],
+     {"step": 4, "loss": 3.0, "criterion": 0.25}),
+    ([{"step": 2, "eval_mse": float("nan")}, {"step": 4, "eval_mse": 2.0, "eval_mae": 1.0}, {"step": 6, "loss": 0.1}],
+     {"step": 4, "mse": 2.0, "mae": 1.0}),
+    ([{"step": 2, "eval_loss": float("nan")}], {})])
+def test_the_kept_models_evaluation_is_the_best_one(lines, kept):
+    assert kept_evaluation(lines) == kept
+
+
+def test_results_of_before_the_kept_model_was_told_are_mended():
+    lines = [{"step": 2, "eval_loss": 1.0, "eval_accuracy": 0.5}, {"step": 4, "eval_loss": 2.0, "eval_accuracy": 0.4}]
+    old = {"loss": 2.0, "accuracy": 0.4, "steps": 4, "tokens_per_second": 9.0}
+    assert of_kept_model(old, lines) == {**old, "loss": 1.0, "accuracy": 0.5, "best_step": 2}
+    assert of_kept_model(old, []) == old
+    for other in ({**old, "best_step": 4}, {"accuracy": 0.9, "predictions": [1]}):  # a new one, and one on test
+        assert of_kept_model(other, lines) == other

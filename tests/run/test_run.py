@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ import yaml
 from toolkit import cli, config, errors
 from toolkit.errors import Interrupted, UserError, did_you_mean
 from toolkit.run import directory as run
+from toolkit.run import places
 from toolkit.run.directory import Run, read_metrics
 from toolkit.run.files import building, read_json, write_atomic, write_directory, write_json
 
@@ -68,6 +70,122 @@ def test_a_run_of_an_earlier_version_goes_on(tmp_path):
     Run(tmp_path).open(Settings())
     with pytest.raises(UserError, match=r"made with training\.note = None, now it is 'more'"):
         Run(tmp_path).open(Settings(training=Training(note="more")))
+
+
+# --- the same files, spelled otherwise or moved ------------------------------------------------------------------
+
+
+@dataclass
+class Reading:
+    output_dir: str
+    data_dir: str = "made"
+    sources: list[str] = field(default_factory=list)
+    models: dict = field(default_factory=dict)
+    column: str = "text"
+
+
+def begun(tmp_path, **values) -> Reading:
+    """A run in tmp_path/run that has read tmp_path/a.txt and the folder tmp_path/model, and computed something."""
+    (tmp_path / "a.txt").write_text("one text")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/weights").write_bytes(bytes(range(256)) * 1000)
+    settings = Reading("run", **{"sources": ["a.txt"], "models": {"small": "model"}, **values})
+    Run(settings.output_dir).open(settings).write_manifest()
+    (tmp_path / "run/metrics.jsonl").write_text('{"step": 1}\n')
+    return settings
+
+
+def test_the_same_directory_spelled_otherwise_goes_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    settings = begun(tmp_path)
+    before = (tmp_path / "run/config.yaml").read_bytes()
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    (tmp_path / "linked.txt").symlink_to(tmp_path / "a.txt")
+    for spelled in ("run/", "./run", str(tmp_path / "run"), "link", "~/run", "run/../run"):
+        Run(spelled).open(replace(settings, output_dir=spelled, data_dir=f"{tmp_path}/made/",
+                                  sources=[str(tmp_path / "a.txt")], models={"small": "./model/"}))
+    Run("run").open(replace(settings, sources=["./linked.txt"]))
+    assert (tmp_path / "run/config.yaml").read_bytes() == before
+    assert not capsys.readouterr().out, "nothing was moved"
+    assert not (tmp_path / "~").exists()
+
+
+def test_a_run_whose_files_were_moved_goes_on_and_says_so(tmp_path, monkeypatch, capsys):
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    monkeypatch.chdir(first)
+    settings = begun(first, sources=[str(first / "a.txt")])
+    monkeypatch.chdir(tmp_path)
+    first.rename(second)
+    there = replace(settings, output_dir=str(second / "run"), data_dir=str(second / "made"),
+                    sources=[str(second / "a.txt")], models={"small": str(second / "model")})
+    Run(there.output_dir).open(there)
+    told = capsys.readouterr().out
+    assert f"note: sources is ['{second}/a.txt'] now, and was ['{first}/a.txt']: it holds the same" in told
+    assert "models.small" in told and "output_dir" not in told
+    assert yaml.safe_load((second / "run/config.yaml").read_text()) == config.to_dict(there)
+    Run(there.output_dir).open(there)
+    assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize("change", ["longer", "one letter", "another name in a folder"])
+def test_other_content_at_another_place_is_another_run(tmp_path, monkeypatch, change):
+    monkeypatch.chdir(tmp_path)
+    settings = begun(tmp_path)
+    now = replace(settings, sources=["./b.txt"])
+    (tmp_path / "b.txt").write_text({"longer": "one text more", "one letter": "one texT"}.get(change, ""))
+    if change == "another name in a folder":
+        (tmp_path / "other").mkdir()
+        (tmp_path / "other/weight").write_bytes((tmp_path / "model/weights").read_bytes())
+        now = replace(settings, models={"small": "./other"})
+    with pytest.raises(UserError, match="this run was made with .* what lies there is not known to be the same") as no:
+        Run("run").open(now)
+    assert "delete" not in str(no.value)
+    with pytest.raises(UserError, match="column = 'text', now it is 'words' .*delete"):
+        Run("run").open(replace(now, column="words"))
+
+
+def test_only_what_is_looked_into_is_known_to_be_the_same(tmp_path, monkeypatch):
+    """One letter in the middle of a file is seen; the whole disk, and what is no file, are not looked at."""
+    text = bytearray(b"a" * 400_000)
+    (tmp_path / "one").write_bytes(text)
+    text[200_000] += 1
+    (tmp_path / "two").write_bytes(text)
+    os.mkfifo(tmp_path / "pipe")
+    one, two = places.contents([str(tmp_path / "one"), str(tmp_path / "two")])
+    assert one.startswith("1 file, 400,000 bytes") and one != two
+    assert places.contents({"a": "/", "b": str(tmp_path / "pipe"), "c": "no such file"}) == dict.fromkeys("abc")
+    monkeypatch.setattr(places, "_MOST_FILES", 1)
+    assert places.contents(str(tmp_path)) is None
+    assert not places.same("/", "//x\0") and not places.same("a", "b")
+
+
+def test_a_run_that_knows_nothing_of_its_files_is_not_taken_for_moved(tmp_path, monkeypatch):
+    """As of versions that kept no record of them."""
+    monkeypatch.chdir(tmp_path)
+    settings = begun(tmp_path)
+    manifest = read_json(tmp_path / "run/manifest.json")
+    assert manifest["inputs"]["sources"][0].startswith("1 file, 8 bytes, ")
+    del manifest["inputs"]
+    write_json(tmp_path / "run/manifest.json", manifest)
+    (tmp_path / "b.txt").write_text("one text")
+    Run("run").open(replace(settings, sources=["./a.txt"]))
+    with pytest.raises(UserError, match="not known to be the same"):
+        Run("run").open(replace(settings, sources=["./b.txt"]))
+
+
+def test_data_at_another_place_are_the_same_data(tmp_path):
+    """What checkpoints saw is compared without the names of sources, and without keys of later versions."""
+    record = Run(tmp_path).open(Settings())
+    facts = {"corpus": {"config": {"sources": ["a.jsonl"], "errors": "strict"}, "sources": [{"source": "a.jsonl",
+             "train": {"bytes": 9}}], "splits": {"train": {"sha256": "1f"}}}, "tokens": {"train": 3}}
+    record.write_manifest(data=facts)
+    (tmp_path / "checkpoints/step-00000001").mkdir(parents=True)
+    elsewhere = json.loads(json.dumps(facts).replace("a.jsonl", "/there/a.jsonl"))
+    record.write_manifest(data={**elsewhere, "corpus": {**elsewhere["corpus"], "inputs": {}}})
+    with pytest.raises(UserError, match=r"differing: corpus\)"):
+        record.write_manifest(data=json.loads(json.dumps(facts).replace("1f", "2e")))
 
 
 def test_other_ranks_write_nothing(tmp_path):
@@ -223,6 +341,23 @@ def test_a_mistake_of_ours_is_not_dressed_up_as_the_users(monkeypatch):
     monkeypatch.setattr("sys.argv", ["recipe.py"])
     with pytest.raises(ZeroDivisionError):
         cli.run(lambda argv: 1 / 0)
+
+
+@pytest.mark.parametrize("option", [["--config", "configs/a.yaml"], ["--seed", "1", "--config=configs/a.yaml"]])
+def test_a_path_that_lies_beside_the_config_is_pointed_at(tmp_path, monkeypatch, capsys, option):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs/data").mkdir(parents=True)
+    (tmp_path / "configs/data/train.csv").write_text("text,label\n")
+    monkeypatch.setattr("sys.argv", ["recipe.py", *option])
+
+    def fail(missing: str, _) -> None:
+        raise UserError(f"{missing}: no such file (data.train).")
+
+    for missing, told in (("data/train.csv", True), ("data/test.csv", False)):
+        with pytest.raises(SystemExit):
+            cli.run(partial(fail, missing))
+        said = capsys.readouterr().err
+        assert ("There is configs/data/train.csv: paths in a config are relative to the working" in said) == told
 
 
 def test_a_full_gpu_is_one_line(capsys):

@@ -93,6 +93,9 @@ def test_errors_are_those_of_the_metrics(masked):
     assert result["quantile_losses"] == pytest.approx(
         expected("quantile_loss", quantiles, quantile=[0.2, 0.7], multioutput="raw_values"), rel=1e-12)
     assert result["quantile_loss"] == pytest.approx(np.mean(result["quantile_losses"]), rel=1e-12)
+    within = (quantiles[..., 0] <= future) & (future <= quantiles[..., -1])
+    assert result["coverage"] == pytest.approx(expected("coverage", quantiles)) == within[seen].mean()
+    assert result["coverage_by_step"][1] == pytest.approx(within[..., 1][seen[..., 1]].mean())
     step = seen[..., 2]
     assert result["mae_by_step"][2] == pytest.approx(np.abs(future - prediction)[..., 2][step].mean(), rel=1e-12)
     assert result["share_below"] == pytest.approx([(future <= quantiles[..., q])[seen].mean() for q in range(2)])
@@ -210,6 +213,44 @@ def test_masked_values_are_neither_learned_nor_scored(tmp_path):
     task = ForecastingTask(nlinear(), windows["train"], windows["validation"])
     batch = task.batch(0, range(16))
     assert task.counts(batch) == {"forecast": int(batch["future_observed"].sum())}
+
+
+def spare_parts(days=1000):
+    """Sold one day in 25, beside a sensor that is dead, one that died before validation, and one that lives."""
+    random, t = np.random.default_rng(0), np.arange(days)
+    return np.stack([np.where(t % 25 == 7, 3.0, 0), np.full(days, 20.5), np.where(t < 200, np.sin(t), 1.25),
+                     random.standard_normal(days)])
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_intervals_hold_what_stands_still(tmp_path, trained):
+    """Once wrong: an interval left out its lower end, and so all values that are equal: 0 % where all are foretold."""
+    data = standardised([spare_parts()], ("parts", "dead", "died", "alive"), [0.5, 0.75, 1.0], 24, note=lambda _: None)
+    windows = window_splits(data, CONTEXT, HORIZON, 16, 0)
+    if trained:
+        result = fit(tmp_path, windows, keep_model=True)
+        forecast = forecasting.as_forecaster(NLinear.from_pretrained(tmp_path / "model"))
+    else:
+        forecast = lambda values, observed: repeat_last(values, HORIZON, observed)  # noqa: E731
+        result = score_forecaster(forecast, windows, TRAINING, IMPL, Run(tmp_path), make_accelerator())
+    parts = {}
+    for split in ("validation", "test"):
+        batch = windows[split].rows(np.arange(len(windows[split])))
+        with torch.no_grad():
+            prediction = forecast(torch.from_numpy(batch["values"]), None).numpy().astype(np.float64)
+        parts[split] = prediction, batch["future"]
+    offsets = residual_quantiles(parts["validation"][1] - parts["validation"][0], QUANTILES)
+    prediction, future = parts["test"]
+    low, high = prediction + offsets[..., 0] - 1e-6, prediction + offsets[..., -1] + 1e-6
+    by_channel = ((low <= future) & (future <= high)).mean((0, 2))
+    assert result["coverage"] == pytest.approx(by_channel.mean())
+    assert by_channel[1] == by_channel[2] == 1.0 and 0.7 < by_channel[3] < 0.9
+    if not trained:
+        assert by_channel[0] == pytest.approx(23 / 25, abs=0.02)  # after a sale, too, the last value is no forecast
+    assert result["mase_left_out"] == ["dead"]
+    alive = [0, 2, 3]
+    scaled = np.abs(future - prediction)[:, alive] / data.naive_error()[0][alive, None]
+    assert result["mase"] == pytest.approx(scaled.mean(), rel=1e-6)
 
 
 def test_a_rule_is_scored_as_a_model_is(tmp_path):

@@ -337,8 +337,24 @@ def test_forecasts_of_the_test_part(trained, tmp_path, capsys):
     assert found["mae_saved"]["repeat-last"]["mean"] == pytest.approx(
         found["arms"]["repeat-last"]["mae"] - found["arms"]["GPT, median of samples"]["mae"])
     assert (tmp_path / "forecasts/noisy-sines-600.png").stat().st_size > 20_000
+    assert "intervals of nominally 80 %, ends included" in printed and "constant" not in printed
     sample_forecasts.main(arguments)
     assert "is finished" in capsys.readouterr().out
+
+
+def test_flat_contexts_are_told(trained, tmp_path, capsys):
+    """And two tables of one name leave a picture each."""
+    rows = [f"{hour},{7 if hour < 185 else hour}" for hour in range(200)]
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "steps.csv").write_text("\n".join(["date,a", *rows]) + "\n")
+    sample_forecasts.sample_forecasts(sample_forecasts.SampleForecastsConfig(
+        output_dir=str(tmp_path / "run"), run=str(trained[0]), windows=9, num_samples=2,
+        sources=[str(tmp_path / folder / "steps.csv") for folder in ("one", "two")]))
+    said = capsys.readouterr().out  # of the 9 windows of the last 40 rows, two have a context of nothing but 7
+    assert all(f"{folder}/steps.csv: 2 of 9 contexts are constant: they" in said for folder in ("one", "two"))
+    assert {path.name for path in (tmp_path / "run").glob("steps*")} == {
+        "steps-csv.png", "steps-csv.npz", "steps-csv-1.png", "steps-csv-1.npz"}
 
 
 def test_a_table_is_asked_behind_what_was_trained_on(trained, tmp_path):
@@ -355,13 +371,32 @@ def test_a_table_is_asked_behind_what_was_trained_on(trained, tmp_path):
 def test_scores_by_hand():
     quantiles = np.asarray([[[1.0, 2, 3], [1, 2, 3]], [[0, 0, 0], [4, 6, 8]]])
     future = np.asarray([[2.0, 4], [np.nan, 6]])
-    row = sample_forecasts.scores(quantiles, future, np.asarray([1.0, 2.0]))
+    bins = bins_of(context_length=2, horizon=2, vocab_size=33)  # a centre at each whole number from -15 to 15
+    assert np.array_equal(bins.centres, np.arange(-15.0, 16))
+    row = sample_forecasts.scores(quantiles, future, np.asarray([1.0, 2.0]), bins)
     assert row["mae"] == pytest.approx(2 / 3) and row["mse"] == pytest.approx(4 / 3)
     assert row["coverage"] == pytest.approx(2 / 3)
     # 0.1·1, 0.1·3, 0.1·1 under the first; 0, 0.5·2, 0 at the second; 0.1·1, 0.9·1, 0.1·1 at the third
     assert row["quantile_loss"] == pytest.approx((0.5 + 1.0 + 1.1) / 9)
-    point = sample_forecasts.scores(quantiles[..., 1], future, np.asarray([1.0, 2.0]))
+    point = sample_forecasts.scores(quantiles[..., 1], future, np.asarray([1.0, 2.0]), bins)
     assert point["quantile_loss"] == pytest.approx(2 * (0.1 + 0.5 + 0.9) / 9) and "coverage" not in point
+
+
+@pytest.mark.parametrize("what", ["constant", "zeros", "spare parts"])
+def test_coverage_of_what_stands_still(what):
+    """Once wrong: every path foretells the truth, and none of it lies within their interval of a single number."""
+    bins = bins_of(context_length=50, horizon=25, vocab_size=4096)
+    values = np.full((8, 75), {"constant": 5.0, "zeros": 0.0, "spare parts": 0.0}[what])
+    if what == "spare parts":  # one day in 25
+        values[:, ::25] = 3.0
+    context, future = values[:, :50], values[:, 50:]
+    ids, scale = bins.encode(np.full_like(future, np.median(context)), bins.scale(context))
+    paths = np.repeat(bins.decode(ids, scale)[:, None], 20, 1)
+    quantiles = np.quantile(paths, sample_forecasts.QUANTILES, axis=1, method="weibull").transpose(1, 2, 0)
+    row = sample_forecasts.scores(quantiles, future, scale, bins)
+    assert row["coverage"] == (24 / 25 if what == "spare parts" else 1.0)
+    below = sample_forecasts.scores(quantiles, future - 2 * bins.bin_width * scale[:, None], scale, bins)
+    assert below["coverage"] == 0.0
 
 
 def test_the_season_of_each_context_is_found():

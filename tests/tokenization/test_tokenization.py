@@ -299,6 +299,11 @@ def test_a_trained_directory_is_kept_and_another_spec_or_corpus_under_it_is_refu
     assert len(prepare_tokenizer(str(tmp_path / "made"), corpus, tmp_path / "unused")) == 300
     assert not (tmp_path / "unused").exists()
     (corpus / "away.jsonl").rename(corpus / "train.jsonl")
+    earlier = read_json(tmp_path / "made/manifest.json")
+    for key in ("strip_accents", "max_merged_words"):  # which an earlier version's lack
+        del earlier["spec"][key]
+    (tmp_path / "made/manifest.json").write_text(json.dumps(earlier))
+    assert len(prepare_tokenizer(str(spec), corpus, tmp_path / "made", progress=False)) == 300
     spec.write_text("algorithm: byte-level-bpe\nvocab_size: 301\n")
     with pytest.raises(UserError, match=r"made: was trained from another spec than .*mine\.yaml is now.*delete it"):
         prepare_tokenizer(str(spec), corpus, tmp_path / "made", progress=False)

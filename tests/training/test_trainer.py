@@ -18,6 +18,7 @@ from toy import Toy
 
 from toolkit.data.batches import IGNORED
 from toolkit.errors import UserError
+from toolkit.run.files import write_json
 from toolkit.training import checkpoint, feed
 from toolkit.training import trainer as loop
 from toolkit.training.feed import as_tensors, to_device
@@ -157,7 +158,8 @@ def test_the_best_model_is_kept(tmp_path):
 
     config = TrainingConfig(max_steps=7, batch_size=4, eval_steps=2, logging_steps=3, save_steps=0)
     result = small.train(Watched([3.0, 1.0, 2.0, 5.0]), tmp_path, config)
-    assert result["loss"] == 5.0, "the result is that of the last step"
+    # Once wrong: the result was that of the last step, whose model is not the one that is saved.
+    assert result["loss"] == 1.0 and (result["best_step"], result["steps"]) == (4, 7)
     records = small.records(tmp_path)
     assert [(record["step"], record["eval_loss"]) for record in records if "eval_loss" in record] == [
         (2, 3.0), (4, 1.0), (6, 2.0), (7, 5.0)]
@@ -245,12 +247,14 @@ def test_resumed_is_unbroken(tmp_path, fail_at, impl):
     """Steps lost between checkpoint and failure are repeated, not skipped; logged once; dropout is on."""
     config = TrainingConfig(max_steps=8, batch_size=7, eval_steps=4, logging_steps=3, save_steps=2, optimizer="muon",
                             ema_decay=0.9)
-    small.train(Toy([3.0, 2.0]), tmp_path / "unbroken", config, **impl)
+    unbroken = small.train(Toy([3.0, 2.0]), tmp_path / "unbroken", config, **impl)
     with pytest.raises(small.Stopped):
         small.train(Toy([3.0, 2.0], fail_at), tmp_path / "resumed", config, **impl)
     # The checkpoint at 4 comes before the evaluation there, which a run that resumes from it makes.
     resumed = Toy([3.0, 2.0])
-    small.train(resumed, tmp_path / "resumed", config, **impl)
+    result = small.train(resumed, tmp_path / "resumed", config, **impl)
+    assert {key: result[key] for key in ("loss", "best_step", "steps")} == {"loss": 2.0, "best_step": 8, "steps": 8}
+    assert {**result, **dict.fromkeys(small.TIMING)} == {**unbroken, **dict.fromkeys(small.TIMING)}
     if "num_workers" not in impl:  # with workers, batches are drawn elsewhere
         assert resumed.drawn[0] == (fail_at // 2 * 2, range(7))
     for file in ("model/model.safetensors", "checkpoints/step-00000008/model.safetensors"):
@@ -268,6 +272,43 @@ def test_stopped_after_the_last_step_but_before_the_result(tmp_path):
     before = small.records(tmp_path)
     assert small.train(Toy([2.0]), tmp_path, config)["loss"] == 2.0
     assert small.records(tmp_path) == before
+
+
+class Asked(Toy):
+    """Its evaluation measures the model that it is given."""
+
+    def evaluate(self, model, accelerator, precision):
+        assert not model.training
+        score = abs(float(model.cls.predictions.bias.detach().double().sum()) - self.values[0])
+        return {"loss": score, "asked": 1.0}
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_a_resumed_run_tells_what_the_kept_model_scored(tmp_path, old):
+    """Also where nothing after the checkpoint is better, and where it is of a version that did not note it."""
+    config = TrainingConfig(max_steps=8, batch_size=7, eval_steps=2, save_steps=3, learning_rate=1e-2)
+    model = Toy().model
+    target = float(model.cls.predictions.bias.detach().double().sum()) + 1e-4  # further off with every step
+    unbroken = small.train(Asked([target]), tmp_path / "unbroken", config)
+    scores = [record["eval_loss"] for record in small.records(tmp_path / "unbroken") if "eval_loss" in record]
+    assert scores[0] == min(scores) == unbroken["loss"] < scores[-1] and unbroken["best_step"] == 2
+    with pytest.raises(small.Stopped):
+        small.train(Asked([target], fail_at=7), tmp_path / "resumed", config)
+    if old:
+        _forget(tmp_path / "resumed/checkpoints/step-00000006", "kept")
+    resumed = small.train(Asked([target]), tmp_path / "resumed", config)
+    assert resumed["loss"] == unbroken["loss"] and resumed["asked"] == 1.0 and resumed["steps"] == 8
+    assert old or resumed["best_step"] == 2
+    assert small.records(tmp_path / "resumed") == small.records(tmp_path / "unbroken")
+
+
+def _forget(path, key):
+    """Take a key out of a checkpoint's state, as if a version without it had written it."""
+    state = small.read_json(path / "state.json")
+    del state[key]
+    write_json(path / "state.json", state)
+    manifest = small.read_json(path / "manifest.json")
+    write_json(path / "manifest.json", manifest | {"state.json": checkpoint._sha256(path / "state.json")})
 
 
 def test_damaged_checkpoints_are_named_and_passed_over(tmp_path, capfd):

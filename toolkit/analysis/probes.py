@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, RidgeCV
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from toolkit.config import from_dict
@@ -21,7 +21,7 @@ from toolkit.data.batches import LabelledBatches
 from toolkit.data.text.batches import TextBatches
 from toolkit.data.text.examples import draw
 from toolkit.data.text.labelled import TextDataSection, load_data
-from toolkit.models.losses import PROBLEM_TYPES, Task
+from toolkit.models.losses import PROBLEM_TYPES, Task, scale_of
 from toolkit.models.text.classifier import Pooling, TextForClassification, pooled_states, text_classifier
 from toolkit.tasks.base import for_all
 from toolkit.tasks.pretraining import ProbeConfig
@@ -67,12 +67,24 @@ def fit_head(states: np.ndarray, labels: np.ndarray, classes: int) -> Head:
     return Head(weight, bias)
 
 
+def fit_number_head(states: np.ndarray, numbers: np.ndarray) -> Head:
+    """Ridge regression on standardised states, its penalty chosen by leaving one out; of numbers in standard deviations
+    from their mean, as heads learn them (`Objective`).
+    """
+    mean, deviation = states.mean(0), states.std(0) + 1e-6
+    centre, unit = scale_of(numbers)
+    fitted = RidgeCV(alphas=np.logspace(0, 5, 11)).fit((states - mean) / deviation, (numbers - centre) / unit)
+    weight = fitted.coef_[None] / deviation
+    return Head(weight, fitted.intercept_ - weight @ mean)
+
+
 def start_from_probe(model: TextForClassification, train: LabelledBatches, accelerator: Accelerator,
-                     precision: Precision) -> None:
-    """Set the classifier's head to logistic regression on the states of its untouched backbone."""
+                     precision: Precision, task: Task = "classification") -> None:
+    """Set the head to logistic regression, or ridge regression of numbers, on the states of its untouched backbone."""
     model.to(accelerator.device)
     states = frozen_states(model.backbone, model.config.pooling, train, accelerator, precision)
-    head = fit_head(states, train.labels, model.config.num_labels)
+    head = (fit_number_head(states, train.labels) if task == "regression" else
+            fit_head(states, train.labels, model.config.num_labels))
     with torch.no_grad():
         model.classifier.weight.copy_(torch.from_numpy(head.weight))
         model.classifier.bias.copy_(torch.from_numpy(head.bias))
@@ -82,10 +94,11 @@ def new_text_classifier(path: str, label_names: Sequence[str], tokenizer: PreTra
                         train: LabelledBatches, accelerator: Accelerator, impl: ImplConfig, pretrained: bool,
                         pooling: Pooling = "layers", dropout: float = 0.3, task: Task = "classification"
                         ) -> PreTrainedModel:
-    """`text_classifier`, its head started from the probe where there is one: for classes, on pooled states."""
+    """`text_classifier`, its head started from the probe where there is one: for classes and numbers, on pooled states.
+    """
     model = text_classifier(path, label_names, tokenizer, pretrained, pooling, dropout, PROBLEM_TYPES[task])
-    if task == "classification" and pooling != "cls":
-        start_from_probe(model, train, accelerator, choose(impl, accelerator.device))
+    if task in ("classification", "regression") and pooling != "cls":
+        start_from_probe(model, train, accelerator, choose(impl, accelerator.device), task)
     return model
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from toolkit.config import free
 from toolkit.data import counter
 from toolkit.data.series.generators import fibonacci as fibonacci_numbers
+from toolkit.data.series.learned import Learned
 from toolkit.errors import UserError
 from toolkit.metrics.intervals import Interval, paired_difference, verdict
 from toolkit.models.small.recurrent import RecurrentConfig, RecurrentForClassification
@@ -63,8 +64,10 @@ def split_series(settings: FibonacciConfig) -> list[np.ndarray]:
 
 def make_model(window: int, attention: str | None) -> RecurrentForClassification:
     """An RNN of 2 units (8 parameters) and a linear head (3); the tutorial's attention layer has 2 + window."""
-    return RecurrentForClassification(RecurrentConfig(
+    model = RecurrentForClassification(RecurrentConfig(
         cell="rnn", hidden_size=2, attention=attention, series_length=window, num_labels=1, problem_type="regression"))
+    model.config.update(Learned(normalisation="none", series_length=window).as_config())
+    return model
 
 
 def least_squares(train: Windows, test: Windows) -> np.ndarray:

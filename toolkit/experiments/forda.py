@@ -14,6 +14,7 @@ from transformers import AutoModelForSequenceClassification, BertConfig, PreTrai
 from toolkit.analysis.dead_branches import report_dead_branches
 from toolkit.config import free
 from toolkit.data.series.dataset import SeriesBatches, SeriesDataset
+from toolkit.data.series.learned import Learned
 from toolkit.data.series.splits import SeriesDataSection, Splits
 from toolkit.errors import UserError
 from toolkit.experiments.grid import Classifying
@@ -119,10 +120,14 @@ def shapes_at_budget(settings: FordaLabConfig, train: SeriesDataset) -> tuple[di
     return shapes, sizes, parameters
 
 
-def new_model(shape: Shape) -> PreTrainedModel:
+def new_model(shape: Shape, learned: Learned | None = None) -> PreTrainedModel:
+    """learned: what its configuration is to say of its series."""
     if isinstance(shape, AblatedSeriesConfig):
-        return AblatedSeriesForClassification.new(shape)
-    return (KerasForda if isinstance(shape, KerasFordaConfig) else PerceptronForClassification)(shape)
+        model = AblatedSeriesForClassification.new(shape)
+    else:
+        model = (KerasForda if isinstance(shape, KerasFordaConfig) else PerceptronForClassification)(shape)
+    model.config.update(learned.as_config() if learned else {})
+    return model
 
 
 def training_of(shape: Shape, splits: Splits, settings: FordaLabConfig, seed: int) -> Classifying:
@@ -130,7 +135,8 @@ def training_of(shape: Shape, splits: Splits, settings: FordaLabConfig, seed: in
     impl = settings.impl
     if isinstance(shape, KerasFordaConfig) and impl.micro_batch_size is None:
         impl = dataclasses.replace(impl, micro_batch_size=4)  # its attention weights then stay in the cache
-    return Classifying(partial(new_model, shape), batches, settings.training, impl, keep_model=seed == 0)
+    make_model = partial(new_model, shape, splits[0].learned)
+    return Classifying(make_model, batches, settings.training, impl, keep_model=seed == 0)
 
 
 def examine(arm: str, run: Run, validation: SeriesDataset, accelerator: Accelerator) -> dict:

@@ -1,6 +1,6 @@
 """Arms on tables over time: models from random and pretrained starts, beside the linear and the naive ones."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -11,10 +11,12 @@ from accelerate import Accelerator
 from transformers import BertConfig, PreTrainedModel
 
 from toolkit import config as configuration
+from toolkit.baselines.local_linear import LocalLinear
 from toolkit.baselines.naive import repeat_last, seasonal_naive
-from toolkit.data.series.windows import ForecastData, ForecastDataSection, WindowBatches
+from toolkit.data.series.windows import ForecastData, ForecastDataSection, Split, WindowBatches
 from toolkit.errors import UserError, did_you_mean
 from toolkit.metrics.intervals import mean_interval, verdict
+from toolkit.models.covariates import least_squares
 from toolkit.models.series.patches import SeriesForForecasting, SeriesForMaskedPatches
 from toolkit.models.small.linear import DLinear, DLinearConfig, NLinear, NLinearConfig
 from toolkit.run.directory import Run
@@ -127,16 +129,28 @@ def reference_of(arm: Arm, among: dict[str, Arm]) -> str:
     return name if arm.start in REFERENCE and name in among else ""
 
 
-def new_model(arm: Arm, source: BertConfig | str | Path, settings: ForecastRecipeConfig, channels: int, horizon: int
-              ) -> PreTrainedModel:
+def new_model(arm: Arm, source: BertConfig | str | Path, settings: ForecastRecipeConfig, data: ForecastData,
+              horizon: int) -> PreTrainedModel:
     """source: the arm's, or a model pretrained on series."""
+    model = _plain_model(arm, source, settings, data, horizon)
+    if data.covariates is not None:
+        ends = [end for end, _, _ in data.borders]
+        model.effect.start_from(least_squares(*([part[:, :end] for part, end in zip(parts, ends, strict=True)]
+                                                for parts in (data.values, data.covariates))))
+    return model
+
+
+def _plain_model(arm: Arm, source: BertConfig | str | Path, settings: ForecastRecipeConfig, data: ForecastData,
+                 horizon: int) -> PreTrainedModel:
+    channels, known = len(data.columns), 0 if data.covariates is None else len(data.covariates[0])
     if arm.name in LINEAR:
         model, model_config = LINEAR[arm.name]
-        return model(model_config(context_length=settings.context_length, horizon=horizon))
+        return model(model_config(context_length=settings.context_length, horizon=horizon, num_covariates=known,
+                                  num_channels=channels))
     random = arm.start.startswith("random") or source == arm.source and arm.start == "masked-patches"
     model = SeriesForForecasting.from_backbone(
         source, pretrained=not random, num_channels=channels, context_length=settings.context_length, horizon=horizon,
-        **configuration.to_dict(settings.series))
+        num_covariates=known, **configuration.to_dict(settings.series))
     if arm.start.endswith("-frozen"):
         model.freeze_all_but_norms_and_positions()
     return model
@@ -165,9 +179,12 @@ def pretrained_on_series(arm: Arm, settings: ForecastRecipeConfig, data: Forecas
     return run.model_dir
 
 
-def naive_rules(horizon: int, season: int) -> dict[str, Forecaster]:
-    return {"repeat-last": lambda values, observed: repeat_last(values, horizon, observed),
-            "seasonal-naive": lambda values, observed: seasonal_naive(values, horizon, season, observed)}
+def untrained(windows: Mapping[Split, WindowBatches], horizon: int, season: int) -> dict[str, Forecaster]:
+    """The naive rules and, for several series, a linear map for each by itself."""
+    local = {"local-linear": LocalLinear(windows)} if len(windows["train"].data.names) > 1 else {}
+    return {"repeat-last": lambda values, observed, **known: repeat_last(values, horizon, observed),
+            "seasonal-naive": lambda values, observed, **known: seasonal_naive(values, horizon, season, observed),
+            **local}
 
 
 # --- what forecast reports -----------------------------------------------------------------------------------------
@@ -187,6 +204,7 @@ def summarise(fits: dict[str, dict[int, list[dict]]], references: dict[str, str]
                     entry |= {key: interval["mean"], f"{key}_ci95": interval["ci95"], f"{key}_values": values}
             entry["validation_mse"] = mean_interval([fit["validation"]["mse"] for fit in of_seed]).mean
             entry["nominal_coverage"] = of_seed[0]["nominal_coverage"]
+            entry["mase_left_out"] = of_seed[0].get("mase_left_out", [])  # of earlier versions: not known
             for key in ("mse_by_step", "mae_by_step", "quantile_loss_by_step", "coverage_by_step"):
                 entry[key] = np.mean([fit[key] for fit in of_seed], 0).tolist()
             if "dead_branches" in of_seed[0]:
@@ -216,10 +234,13 @@ def example_windows(directory: Path, fits: dict[str, dict[int, list[dict]]], tra
     for arm in [*best[:2], "seasonal-naive"]:
         place = directory / arm / str(horizon)
         with np.load((place if arm == "seasonal-naive" else place / "seed-0") / "forecasts.npz") as saved:
-            parts = {key: saved[key][:, channel] * data.deviation[channel] + data.mean[channel]
-                     for key in ("values", "future", "prediction", "quantiles")}
             index = saved["index"]
-        rows[arm] = [{"title": f"test window {number + 1:,}", "context": parts["values"][row][-2 * horizon:],
+            of = saved["series"] if "series" in saved else np.zeros_like(index)
+            mean, deviation = (np.stack(parts)[:, channel] for parts in zip(*map(data.scale_of, of), strict=True))
+            parts = {key: (saved[key][:, channel].T * deviation + mean).T
+                     for key in ("values", "future", "prediction", "quantiles")}
+        rows[arm] = [{"title": f"{data.names[of[row]]} test window {number + 1:,}".strip(),
+                      "context": parts["values"][row][-2 * horizon:],
                       "truth": parts["future"][row], "prediction": parts["prediction"][row],
                       "low": parts["quantiles"][row][:, 0], "high": parts["quantiles"][row][:, -1]}
                      for row, number in enumerate(index)]

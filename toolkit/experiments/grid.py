@@ -28,8 +28,8 @@ from toolkit.tasks.threshold import ThresholdConfig
 from toolkit.training.dry_run import dry_run
 from toolkit.training.impl.precision import ImplConfig
 
-_NOT_METRICS = ("parameters", "trained_parameters", "seconds", "steps", "test_windows", "validation_windows",
-                "test_examples")
+_NOT_METRICS = ("parameters", "trained_parameters", "seconds", "steps", "best_step", "test_windows",
+                "validation_windows", "test_examples")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Arms on labelled series: what pretraining, attention and a transformer at all are worth."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -33,7 +33,7 @@ from toolkit.run.directory import Run
 from toolkit.run.model_card import CardConfig
 from toolkit.tasks.classification import FineTuningConfig, class_scores, predict
 from toolkit.tasks.masked_patches import MaskedPatchesConfig, pretrain_on_series
-from toolkit.training.impl.precision import ImplConfig, choose
+from toolkit.training.impl.precision import ImplConfig, exact
 
 TRANSFORMERS = {"random": "random start", "random-frozen": "random start, all but norms and positions frozen",
                 "text": "pretrained on text", "text-frozen": "pretrained on text, all but norms and positions frozen",
@@ -187,7 +187,7 @@ def joined(first: SeriesDataset, second: SeriesDataset) -> SeriesDataset:
         pair = [getattr(part, name) for part in (first, second)]
         return None if pair[0] is None else np.concatenate(pair)
 
-    return SeriesDataset(both("values"), both("labels"), first.label_names, both("observed"), first.sampling_rate)
+    return replace(first, values=both("values"), labels=both("labels"), observed=both("observed"))
 
 
 # --- arms ----------------------------------------------------------------------------------------------------------
@@ -214,6 +214,13 @@ def labels_of(data: SeriesDataset) -> dict:
 
 
 def new_model(arm: str, data: LabelledSet, settings: CompareSeriesConfig, source: Path | None) -> PreTrainedModel:
+    """A classifier whose configuration says how the series are to be read."""
+    model = _new_model(arm, data, settings, source)
+    model.config.update(data.train.learned.as_config())
+    return model
+
+
+def _new_model(arm: str, data: LabelledSet, settings: CompareSeriesConfig, source: Path | None) -> PreTrainedModel:
     names, channels, length = data.train.label_names, data.train.values.shape[1], data.train.values.shape[2]
     labels = labels_of(data.train)
     if arm == "mlp":
@@ -265,10 +272,10 @@ def kept_model(run: Run) -> SeriesForClassification:
 def shuffled_scores(run: Run, data: LabelledSet, settings: CompareSeriesConfig, accelerator: Accelerator, seed: int
                     ) -> dict:
     """The test scores when each series' patches come in another order: what the order was worth to the model."""
-    model, precision = kept_model(run).to(accelerator.device), choose(settings.impl, accelerator.device)
+    model, precision = kept_model(run).to(accelerator.device), exact(accelerator.device)
     precision.prepare(model)
     values, observed = shuffle_patches(data.test.values, data.patch_length, seed, data.test.observed)
-    mixed = SeriesDataset(values, data.test.labels, data.test.label_names, observed)
+    mixed = replace(data.test, values=values, observed=observed)
     logits = predict(model, SeriesBatches(mixed, settings.training.batch_size, seed), accelerator, precision)
     return class_scores(logits.argmax(1), data.test.labels)
 

@@ -3,14 +3,19 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
+
+from accelerate import Accelerator
 
 from toolkit import config as configuration
 from toolkit.errors import UserError
 from toolkit.experiments.grid import Cell, Pretraining
 from toolkit.experiments.results import by, summary, values
 from toolkit.metrics.intervals import mean_interval
-from toolkit.run.results import Row
+from toolkit.run.directory import read_metrics
+from toolkit.run.results import Row, of_kept_model
 from toolkit.tasks.causal_lm import PretrainGptConfig
 from toolkit.tasks.masked_lm import PretrainBertConfig
 
@@ -46,8 +51,16 @@ def cells(settings: SweepConfig, pretraining: Any, pretrain: Callable) -> list[t
                                           f"{settings.pretraining} with {name}")
         for seed in range(settings.seeds):
             folder = re.sub(r"[^\w.+-]+", "-", name)
-            found.append((Cell(name, seed, f"{folder}/seed-{seed}"), Pretraining(pretrain, changed)))
+            found.append((Cell(name, seed, f"{folder}/seed-{seed}"), Pretraining(partial(_scored, pretrain), changed)))
     return found
+
+
+def _scored(pretrain: Callable, settings: Any, accelerator: Accelerator) -> dict:
+    """What it reports, of the model that is kept whichever version made it."""
+    result = pretrain(settings, accelerator)
+    if settings.dry_run:
+        return result
+    return of_kept_model(result, read_metrics(Path(settings.output_dir) / "metrics.jsonl"))
 
 
 def summarise(rows: list[Row], metric: str, settings: SweepConfig) -> list[dict]:

@@ -11,8 +11,9 @@ from transformers import PreTrainedTokenizerBase
 
 from toolkit import config as configuration
 from toolkit.analysis.probes import fit_head, frozen_states, new_text_classifier
+from toolkit.data.tables.labels import Note
 from toolkit.data.text.batches import TextBatches
-from toolkit.data.text.examples import LabelledText
+from toolkit.data.text.examples import LabelledText, spread
 from toolkit.data.text.labelled import TextDataSection
 from toolkit.experiments.grid import Classifying
 from toolkit.experiments.results import by, gain, mcnemar_p, over_test_examples, summary, values
@@ -23,6 +24,7 @@ from toolkit.run.model_card import CardConfig
 from toolkit.run.results import Row, Verdict, over_sets
 from toolkit.tasks.classification import FineTuningConfig
 from toolkit.tasks.threshold import ThresholdConfig
+from toolkit.tokenization.measure import check_unknown
 from toolkit.training.feed import seed_everything
 from toolkit.training.impl.precision import ImplConfig, choose
 
@@ -108,6 +110,11 @@ class Checkpoint:
     @classmethod
     def of(cls, path: str) -> "Checkpoint":
         return cls(path, load_checkpoint_tokenizer(path), pretrained_config(path).max_position_embeddings)
+
+    def check(self, train: LabelledText, data: TextDataSection, name: str, note: Note) -> None:
+        """Tell, or refuse above data.max_unknown, what of the training texts its tokenizer does not know."""
+        check_unknown(self.tokenizer, spread(train, 2000), f"models.{name}, on texts of {data.train or 'training'}",
+                      data.max_unknown, f"{data.section}max_unknown", note)
 
     def batches(self, part: LabelledText, data: TextDataSection, batch_size: int, seed: int = 0) -> TextBatches:
         return TextBatches(part, self.tokenizer, data.max_length, batch_size, seed, data.long_texts,

@@ -1,5 +1,6 @@
 """A text written in turn with a language model."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -13,9 +14,12 @@ class Conversation:
     """A text that a person and a GPT write in turn. The model reads its last tokens, as many as leave room to go on."""
 
     def __init__(self, model: str | Path | LanguageModel, max_new_tokens: int = 60, temperature: float = 0.8,
-                 top_k: int = 0, top_p: float = 0.95, seed: int = 0):
+                 top_k: int = 0, top_p: float = 0.95, seed: int = 0, *, repetition_penalty: float = 1.0,
+                 no_repeat_ngram_size: int = 0, stop_strings: str | Sequence[str] = ()):
         self.model = model if isinstance(model, LanguageModel) else open_model(model, "causal")
-        self.decoding = decoding_of(self.model, max_new_tokens, temperature, top_k, top_p)
+        self.decoding = decoding_of(
+            self.model, max_new_tokens, temperature, top_k, top_p, repetition_penalty=repetition_penalty,
+            no_repeat_ngram_size=no_repeat_ngram_size, stop_strings=stop_strings)
         self.room = self.model.positions - max_new_tokens
         if self.room < 1:
             raise UserError(f"max_new_tokens is {max_new_tokens}, but the model has {self.model.positions} positions, "

@@ -11,7 +11,7 @@ from typing import Literal
 
 import torch
 import transformers
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, TextStreamer
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, StopStringCriteria, TextStreamer
 
 from toolkit.errors import UserError
 from toolkit.models.load import checkpoint_config, load_checkpoint_tokenizer, load_weights, model_directory
@@ -48,8 +48,9 @@ class Continuation:
     prompt: str
     text: str
     new_tokens: int
-    stopped: Literal["end of text", "length", "positions"]
-    """Why it ended: by its own end token, at max_new_tokens, or because its positions were used up before that."""
+    stopped: Literal["end of text", "stop string", "length", "positions"]
+    """Why it ended: by its own end token, with one of stop_strings, at max_new_tokens, or because its positions were
+    used up before that."""
 
     def __str__(self) -> str:
         return self.prompt + self.text
@@ -77,6 +78,8 @@ def open_model(name: str | Path, kind: Kind | None = None) -> LanguageModel:
     tokenizer = load_checkpoint_tokenizer(directory)
     loader = transformers.AutoModelForMaskedLM if kind == "masked" else transformers.AutoModelForCausalLM
     model = load_weights(loader, directory, name)
+    if kind == "causal":
+        model.generation_config.max_length = None  # for those who give no length; here every call gives one
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return LanguageModel(without_machine_paths(str(name)), kind, model.to(device).eval(), tokenizer)
 
@@ -86,14 +89,19 @@ def open_model(name: str | Path, kind: Kind | None = None) -> LanguageModel:
 
 def generate(model: str | Path | LanguageModel, prompts: str | Sequence[str], *, max_new_tokens: int = 60,
              temperature: float = 0.8, top_k: int = 0, top_p: float = 0.95, num_beams: int = 1,
-             length_penalty: float = 1.0, num_return_sequences: int = 1, seed: int = 0, batch_size: int = 8,
-             stream: bool = False) -> list[Continuation]:
+             length_penalty: float = 1.0, num_return_sequences: int = 1, repetition_penalty: float = 1.0,
+             no_repeat_ngram_size: int = 0, stop_strings: str | Sequence[str] = (), seed: int = 0,
+             batch_size: int = 8, stream: bool = False) -> list[Continuation]:
     """Continue each of the prompts, `num_return_sequences` times; in the order of the prompts.
 
     temperature: 0 takes the likeliest token each time (greedy); top_k, top_p: sample from the likeliest k tokens, or
         from the fewest that together have this probability (Holtzman et al. 2020); 0 and 1 leave none out.
     num_beams: more than 1 searches for a likely text and samples nothing; its candidates compete by their log
         probability / length ** length_penalty, so that more than 0 favours long ones and less than 0 short ones.
+    repetition_penalty: more than 1 makes tokens that were written less likely, less than 1 likelier (Keskar et al.
+        2019, section 4.1); no_repeat_ngram_size: so many tokens in a row are written only once, 0: as often as they
+        come. Both count the prompt in.
+    stop_strings: a text ends with the first token that completes one of them, and keeps it.
     seed: the same prompts, batch_size and seed give the same text.
     batch_size: prompts continued at once. What is not sampled does not depend on it.
     stream: write the one prompt and its continuation to the screen as they come.
@@ -103,7 +111,7 @@ def generate(model: str | Path | LanguageModel, prompts: str | Sequence[str], *,
     opened = model if isinstance(model, LanguageModel) else open_model(model, "causal")
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     decoding = decoding_of(opened, max_new_tokens, temperature, top_k, top_p, num_beams, length_penalty,
-                         num_return_sequences)
+                           num_return_sequences, repetition_penalty, no_repeat_ngram_size, stop_strings)
     if stream and (len(prompts) != 1 or num_beams != 1 or num_return_sequences != 1):
         raise UserError("Only one continuation of one prompt, without beams, can be shown as it comes.")
     if batch_size < 1:
@@ -112,17 +120,20 @@ def generate(model: str | Path | LanguageModel, prompts: str | Sequence[str], *,
     streamer = TextStreamer(opened.tokenizer, skip_special_tokens=True) if stream else None
     # Together are continued only rows that may become longer by as many tokens: then no row is cut for another's sake.
     left = [min(max_new_tokens, opened.positions - len(row)) for row in rows]
+    # What looks at the tokens before would see what pads a row, too: then only rows of one length are together.
+    looks_back = repetition_penalty != 1 or no_repeat_ngram_size or decoding.stop_strings
+    alike = [(left[index], len(row) if looks_back else 0) for index, row in enumerate(rows)]
     order = sorted(range(len(rows)), key=lambda index: (left[index], len(rows[index])))
     answers: list[list[Continuation]] = [[] for _ in rows]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         while order:
-            batch = [index for index in order[:batch_size] if left[index] == left[order[0]]]
+            batch = [index for index in order[:batch_size] if alike[index] == alike[order[0]]]
             order = order[len(batch):]
             decoding.max_new_tokens = left[batch[0]]
             new = continue_rows(opened, [rows[index] for index in batch], decoding, streamer)
             for index, ids in zip((each for each in batch for _ in range(num_return_sequences)), new, strict=True):
-                answers[index].append(_continuation(opened, prompts[index], rows[index], ids,
+                answers[index].append(_continuation(opened, prompts[index], rows[index], ids, decoding,
                                                     left[index] < max_new_tokens))
     return [answer for each in answers for answer in each]
 
@@ -135,7 +146,10 @@ def continue_text(model: str | Path | LanguageModel, prompt: str, max_new_tokens
 
 
 def decoding_of(opened: LanguageModel, max_new_tokens: int, temperature: float, top_k: int, top_p: float,
-              num_beams: int = 1, length_penalty: float = 1.0, num_return_sequences: int = 1) -> GenerationConfig:
+                num_beams: int = 1, length_penalty: float = 1.0, num_return_sequences: int = 1,
+                repetition_penalty: float = 1.0, no_repeat_ngram_size: int = 0, stop_strings: str | Sequence[str] = ()
+                ) -> GenerationConfig:
+    """What transformers' `generate` is told; UserError for settings that make no sense."""
     for name, value in (("max_new_tokens", max_new_tokens), ("num_beams", num_beams),
                         ("num_return_sequences", num_return_sequences)):
         if value < 1:
@@ -143,6 +157,9 @@ def decoding_of(opened: LanguageModel, max_new_tokens: int, temperature: float, 
     if temperature < 0 or top_k < 0 or not 0 < top_p <= 1:
         raise UserError(f"temperature is {temperature}, top_k {top_k}, top_p {top_p}; expected at least 0, at least 0, "
                         f"and more than 0 up to 1.")
+    if repetition_penalty <= 0 or no_repeat_ngram_size < 0:
+        raise UserError(f"repetition_penalty is {repetition_penalty}, no_repeat_ngram_size {no_repeat_ngram_size}; "
+                        f"expected more than 0 (1: no penalty), and at least 0 (0: any may come again).")
     if length_penalty != 1 and num_beams == 1:
         raise UserError(f"length_penalty is {length_penalty}, which only beam search uses: set num_beams, to 4 say.")
     samples = temperature > 0 and num_beams == 1
@@ -154,8 +171,26 @@ def decoding_of(opened: LanguageModel, max_new_tokens: int, temperature: float, 
     own = opened.model.generation_config
     how = {"temperature": float(temperature), "top_k": top_k, "top_p": float(top_p)} if samples else {}
     how |= {"num_beams": num_beams, "length_penalty": float(length_penalty)} if num_beams > 1 else {}
+    how |= {"repetition_penalty": float(repetition_penalty)} if repetition_penalty != 1 else {}
+    how |= {"no_repeat_ngram_size": no_repeat_ngram_size} if no_repeat_ngram_size else {}
+    if stop_strings:
+        how["stop_strings"] = _writable(opened, [stop_strings] if isinstance(stop_strings, str) else stop_strings)
     return GenerationConfig(do_sample=samples, max_new_tokens=max_new_tokens, eos_token_id=own.eos_token_id,
                             pad_token_id=_pad_id(opened), num_return_sequences=num_return_sequences, **how)
+
+
+def _writable(opened: LanguageModel, stop_strings: Sequence[str]) -> list[str]:
+    """stop_strings; UserError for one that the tokenizer has no tokens for, and that would never stop anything."""
+    for text in stop_strings:
+        ids = opened.tokenizer(text, add_special_tokens=False)["input_ids"]
+        try:
+            is_seen = bool(ids) and bool(StopStringCriteria(opened.tokenizer, [text])(torch.tensor([ids]), None))
+        except ValueError:  # no token ends as this string does
+            is_seen = False
+        if not is_seen:
+            raise UserError(f"stop_strings holds {text!r}, which the model never writes: its tokenizer reads it as "
+                            f"{opened.tokenizer.decode(ids)!r}. Give a string as the model writes it.")
+    return list(stop_strings)
 
 
 def _pad_id(opened: LanguageModel) -> int:
@@ -182,28 +217,52 @@ def _prompt_ids(opened: LanguageModel, prompt: str, which: str) -> list[int]:
 
 def continue_rows(opened: LanguageModel, rows: Sequence[list[int]], decoding: GenerationConfig,
               streamer: TextStreamer | None = None) -> list[list[int]]:
-    """Rows of ids → the ids that follow each, `num_return_sequences` times, up to the end token."""
+    """Rows of ids → the ids that follow each, `num_return_sequences` times, up to the end token or a stop string."""
     longest = max(map(len, rows))
     # Padded on the left: what comes next must stand next to the prompt.
     ids = torch.tensor([[_pad_id(opened)] * (longest - len(row)) + row for row in rows])
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
     device = opened.model.device
-    output = opened.model.generate(input_ids=ids.to(device), attention_mask=mask.to(device),
-                                   generation_config=decoding, streamer=streamer)[:, longest:].tolist()
+    output = opened.model.generate(input_ids=ids.to(device), attention_mask=mask.to(device), streamer=streamer,
+                                   generation_config=decoding,
+                                   **({"tokenizer": opened.tokenizer} if decoding.stop_strings else {}))
+    prompts = [row for row in rows for _ in range(decoding.num_return_sequences)]
+    return [_own(opened, prompt, new, decoding)
+            for prompt, new in zip(prompts, output[:, longest:].tolist(), strict=True)]
+
+
+def _own(opened: LanguageModel, prompt: list[int], new: list[int], decoding: GenerationConfig) -> list[int]:
+    """The new tokens without what fills their row after the text's end."""
     ends = decoding.eos_token_id
-    ends = set(ends if isinstance(ends, list) else [] if ends is None else [ends])
-    return [row[:next((place + 1 for place, token in enumerate(row) if token in ends), None)] for row in output]
+    ends = ends if isinstance(ends, list) else [ends]
+    new = new[:next((place + 1 for place, token in enumerate(new) if token in ends), None)]
+    if not decoding.stop_strings:
+        return new
+    return new[:next((count for count in range(1, len(new)) if _is_stopped(opened, prompt + new[:count], decoding)),
+                     None)]
 
 
-def _continuation(opened: LanguageModel, prompt: str, row: list[int], new: list[int], is_cut: bool) -> Continuation:
+def _is_stopped(opened: LanguageModel, ids: list[int], decoding: GenerationConfig) -> bool:
+    """Whether the last of these tokens completes a stop string."""
+    return bool(decoding.stop_strings) and bool(
+        StopStringCriteria(opened.tokenizer, decoding.stop_strings)(torch.tensor([ids]), None))
+
+
+def _continuation(opened: LanguageModel, prompt: str, row: list[int], new: list[int], decoding: GenerationConfig,
+                  is_cut: bool) -> Continuation:
     def decode(ids: list[int]) -> str:
         return opened.tokenizer.decode(ids, skip_special_tokens=True)
 
     ends = opened.model.generation_config.eos_token_id
-    ended = new and new[-1] in (ends if isinstance(ends, list) else [ends])
+    if new and new[-1] in (ends if isinstance(ends, list) else [ends]):
+        stopped = "end of text"
+    elif _is_stopped(opened, row + new, decoding):
+        stopped = "stop string"
+    else:
+        stopped = "positions" if is_cut else "length"
     # Not decode(new): some tokenizers drop the blank before a text's first word.
     text = decode(row + new).removeprefix(decode(row))
-    return Continuation(prompt, text, len(new), "end of text" if ended else "positions" if is_cut else "length")
+    return Continuation(prompt, text, len(new), stopped)
 
 
 # Blanks

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         Recall,
         Specificity,
     )
-    from toolkit.metrics.forecasting import MAE, MASE, MSE, MSLE, SMAPE, QuantileLoss, seasonal_naive_error
+    from toolkit.metrics.forecasting import MAE, MASE, MSE, MSLE, SMAPE, Coverage, QuantileLoss, seasonal_naive_error
     from toolkit.metrics.language_modelling import BitsPerByte, MaskedAccuracy, Perplexity
     from toolkit.metrics.probability import BrierScore, ExpectedCalibrationError, LogLoss
     from toolkit.metrics.ranking import PrAuc, RocAuc
@@ -62,14 +62,15 @@ _METRICS = {
     "smape": ("forecasting", "SMAPE"),
     "mase": ("forecasting", "MASE"),
     "quantile_loss": ("forecasting", "QuantileLoss"),
+    "coverage": ("forecasting", "Coverage"),
 }
 _MODULES = {"OfflineMetric": "base", "seasonal_naive_error": "forecasting"} | {
     cls: module for module, cls in _METRICS.values()}
 
 __all__ = ["F1", "MAE", "MASE", "MSE", "MSLE", "SMAPE", "Accuracy", "BalancedAccuracy", "BitsPerByte", "BrierScore",
-           "ConfusionMatrix", "ExpectedCalibrationError", "Fbeta", "LogLoss", "MaskedAccuracy", "MatthewsCorrelation",
-           "OfflineMetric", "Perplexity", "PrAuc", "Precision", "QuantileLoss", "Recall", "RocAuc", "Specificity",
-           "load", "seasonal_naive_error"]
+           "ConfusionMatrix", "Coverage", "ExpectedCalibrationError", "Fbeta", "LogLoss", "MaskedAccuracy",
+           "MatthewsCorrelation", "OfflineMetric", "Perplexity", "PrAuc", "Precision", "QuantileLoss", "Recall",
+           "RocAuc", "Specificity", "load", "seasonal_naive_error"]
 
 
 def load(name: str, **settings: Any) -> "OfflineMetric":

@@ -10,6 +10,10 @@ _RESIDUALS = 2**25
 """Residuals kept for intervals, over all processes: 134 MB. Windows beyond are passed over evenly; neighbouring ones
 are nearly the same."""
 
+_ROUNDING = 1e-6
+"""Standardised values that differ by less are one. The forecast of a channel that stands still is the same number but
+for its last bits, which must not decide on which side of it the truth lies."""
+
 
 class ForecastScores:
     """Squared, absolute and scaled errors and, given quantiles, pinball losses and coverage.
@@ -20,7 +24,8 @@ class ForecastScores:
 
     def __init__(self, channels: int, horizon: int, quantiles: Sequence[float] = ()):
         self.quantiles, shape = np.asarray(quantiles, np.float64), (channels, horizon)
-        self.sums = {name: np.zeros(shape) for name in ("count", "squared", "absolute", "scaled", "scaled_count")}
+        self.sums = {name: np.zeros(shape) for name in ("count", "squared", "absolute", "scaled", "scaled_count",
+                                                        "inside")}
         self.sums |= {name: np.zeros((*shape, len(self.quantiles))) for name in ("pinball", "below")}
 
     def add(self, prediction: np.ndarray, future: np.ndarray, observed: np.ndarray | None = None,
@@ -43,7 +48,9 @@ class ForecastScores:
         for place, quantile in enumerate(self.quantiles):
             above = residual - offsets[..., place]  # of the true value over the quantile
             self.sums["pinball"][..., place] += np.maximum(quantile * above, (quantile - 1) * above).sum(0, where=seen)
-            self.sums["below"][..., place] += (seen & (above <= 0)).sum(0)
+            self.sums["below"][..., place] += (seen & (above <= _ROUNDING)).sum(0)
+        if len(self.quantiles):
+            self.sums["inside"] += (seen & inside(offsets[..., 0], offsets[..., -1], residual, _ROUNDING)).sum(0)
 
     def state(self) -> dict[str, np.ndarray]:
         return dict(self.sums)
@@ -60,8 +67,9 @@ class ForecastScores:
         return np.divide(total, count, out=np.full(np.shape(total), np.nan), where=count > 0)
 
     def result(self) -> dict:
-        """Overall mse, mae, mase, and by step; given quantiles also their loss, overall, by quantile and by step, and
-        the share of true values at or below each. None: undefined.
+        """Overall mse, mae, mase, and by step; given quantiles also their loss, overall, by quantile and by step, the
+        share of true values at or below each, and coverage: the share from the first quantile to the last, both
+        included. None: undefined.
         """
         scores = {"mse": self.mean("squared"), "mae": self.mean("absolute"), "mase": self.mean("scaled"),
                   "mse_by_step": self.mean("squared", 0), "mae_by_step": self.mean("absolute", 0)}
@@ -69,8 +77,19 @@ class ForecastScores:
             loss = self.mean("pinball")
             scores |= {"quantiles": self.quantiles, "quantile_loss": loss.mean(), "quantile_losses": loss,
                        "quantile_loss_by_step": self.mean("pinball", 0).mean(-1),
-                       "share_below": self.mean("below"), "share_below_by_step": self.mean("below", 0).T}
+                       "share_below": self.mean("below"), "share_below_by_step": self.mean("below", 0).T,
+                       "coverage": self.mean("inside"), "coverage_by_step": self.mean("inside", 0)}
         return {name: plain(value) for name, value in scores.items()}
+
+
+def inside(low: np.ndarray, high: np.ndarray, references: np.ndarray, rounding: float = 0.0) -> np.ndarray:
+    """bool: whether each reference lies in [low, high], both ends included; by `rounding` more, where all three are
+    known no better.
+
+    The one definition of coverage here. Where many values are equal, such as the zeros of what is seldom sold, an
+    interval may be a single number, and whoever leaves out an end leaves out all of them.
+    """
+    return (low - rounding <= references) & (references <= high + rounding)
 
 
 def plain(value):

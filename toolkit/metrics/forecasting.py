@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from toolkit.metrics.base import OfflineMetric, State, ratio
+from toolkit.metrics.forecast_sums import inside
 
 
 class _MeanError(OfflineMetric):
@@ -185,6 +186,32 @@ class QuantileLoss(OfflineMetric):
                              "'raw_values'. Choose one.")
         losses = (quantiles * state["under"] + (1 - quantiles) * state["over"]) / state["examples"]
         return {self.name: losses.tolist() if multioutput == "raw_values" else float(losses.mean())}
+
+
+class Coverage(OfflineMetric):
+    """Share of the references inside their predicted intervals, both ends included.
+
+    Inputs: references: finite numbers of any shape; predictions: of the same shape with one more, last, axis of two or
+    more quantiles in rising order, of which the first and the last are the ends. Result: {"coverage": float}.
+    """
+
+    inputs: ClassVar = {"predictions": float, "references": float}
+    keeps = ("inside",)
+
+    def _check_shapes(self, predictions, references) -> None:
+        if references.shape != predictions.shape[:-1] or predictions.shape[-1] < 2:
+            raise ValueError(f"{self.name} was given predictions {predictions.shape} for references "
+                             f"{references.shape}; expected one more, last, axis: the ends of an interval. Stack them: "
+                             "np.stack([low, high], -1).")
+        if crossed := int((predictions[..., 0] > predictions[..., -1]).sum()):
+            raise ValueError(f"{self.name} was given {crossed} of {references.size} intervals whose first end is above "
+                             "their last; expected quantiles in rising order. Sort them.")
+
+    def _statistics(self, predictions, references) -> State:
+        return {"inside": int(inside(predictions[..., 0], predictions[..., -1], references).sum())}
+
+    def _result(self, state: State, **_) -> dict[str, float | None]:
+        return {self.name: ratio(state["inside"], state["examples"])}
 
 
 def seasonal_naive_error(training: Sequence, season: int = 1) -> float | np.ndarray:

@@ -99,8 +99,11 @@ def load_checkpoint_tokenizer(path: str, longest: int | None = None) -> PreTrain
     return tokenizer
 
 
-def load_weights(loader, directory: str, name: str | Path, **options) -> PreTrainedModel:
-    """`loader.from_pretrained` in fp32, with UserErrors for weights that are missing, damaged or not finite."""
+def load_weights(loader, directory: str, name: str | Path, may_lack: tuple[str, ...] = (),
+                 **options) -> PreTrainedModel:
+    """`loader.from_pretrained` in fp32, with UserErrors for weights that are missing, damaged or not finite. may_lack:
+    how the names of those begin that are fresh where they are missing.
+    """
     verbosity, shows_bars = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
     transformers.logging.set_verbosity_error()  # a head left behind is no news, and what is missing is raised below
     transformers.logging.disable_progress_bar()
@@ -113,7 +116,7 @@ def load_weights(loader, directory: str, name: str | Path, **options) -> PreTrai
         transformers.logging.set_verbosity(verbosity)
         if shows_bars:
             transformers.logging.enable_progress_bar()
-    if absent := sorted(report["missing_keys"]):
+    if absent := sorted(key for key in report["missing_keys"] if not key.startswith(may_lack)):
         raise UserError(f"{name}: lacks {len(absent)} weights of a {type(model).__name__}, such as {absent[0]}. Save "
                         f"or fetch the model again.")
     for key, weight in model.named_parameters():

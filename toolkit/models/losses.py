@@ -5,7 +5,9 @@ from typing import Literal
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional as F
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from toolkit.data.tables.labels import Task
 from toolkit.errors import UserError
@@ -28,7 +30,8 @@ class ObjectiveConfig:
     loss: Loss = "auto"
     """auto: cross-entropy for classes, binary cross-entropy for several labels at once, the KL divergence for soft
     labels, MSE for numbers. focal (Lin et al. 2017) gives examples that are answered already less to say; mae counts
-    errors as they are, msle those of log(1 + y)."""
+    errors as they are, msle those of log(1 + y). mse and mae count in standard deviations of the training labels: an
+    mse of 1 is that of answering their mean."""
     class_weights: Literal["none", "balanced"] = "none"
     """balanced: every class (multi-label: present and absent) weighs the same in all, however rare."""
     label_smoothing_factor: float = 0.0
@@ -37,10 +40,11 @@ class ObjectiveConfig:
 
 
 class Objective:
-    """`loss(logits, labels)` → sum over examples, and `probabilities(logits)`, for one kind of labels.
+    """`loss(logits, labels)` → sum over examples, for one kind of labels.
 
     Labels: (n,) class ids, or (n, classes) their shares, as mixup makes them; (n, classes) of 0 and 1, or of
-    probabilities; (n,) numbers. Logits: (n, classes) or (n, 1).
+    probabilities; (n,) numbers. Logits: (n, classes) or (n, 1). For numbers of whatever unit the head learns how many
+    standard deviations they lie from the mean of training, `scale` (mean, deviation); `in_units` gives the numbers.
     """
 
     def __init__(self, task: Task, config: ObjectiveConfig, train_labels: np.ndarray, classes: int):
@@ -57,6 +61,9 @@ class Objective:
         if self.loss_name == "msle" and train_labels.min() < 0:
             raise UserError(f"training.objective.loss is msle, which takes numbers of 0 or more; labels go down to "
                             f"{train_labels.min():g}. Use mse or mae.")
+        self.scale = (0.0, 1.0)
+        if task == "regression":
+            self.scale = scale_of(train_labels)
         self.weights = None
         if config.class_weights == "balanced":
             self.weights = torch.from_numpy(self._balanced(train_labels, classes))
@@ -85,18 +92,26 @@ class Objective:
             losses = losses.mean(1)
         elif self.task == "distribution":
             losses = F.kl_div(logits.log_softmax(-1), labels.float(), reduction="none").sum(1)
+        elif self.loss_name == "msle":
+            mean, deviation = self.scale
+            losses = (_log1p(logits[:, 0] * deviation + mean) - labels.float().log1p()) ** 2
         else:
-            found, labels = logits[:, 0], labels.float()
-            losses = {"mse": lambda: (found - labels) ** 2, "mae": lambda: (found - labels).abs(),
-                      "msle": lambda: (_log1p(found) - labels.log1p()) ** 2}[self.loss_name]()
+            mean, deviation = self.scale
+            errors = logits[:, 0] - (labels.float() - mean) / deviation
+            losses = errors**2 if self.loss_name == "mse" else errors.abs()
         return losses.sum()
 
-    def probabilities(self, logits: np.ndarray) -> np.ndarray:
-        """(n, classes) logits → probabilities; of each label by itself for multi-label; numbers as they are."""
-        tensor = torch.from_numpy(logits).double()
+    def in_units(self, logits: np.ndarray) -> np.ndarray:
+        """What the head gives while it learns → what the saved model gives: of numbers those in the labels' unit."""
+        mean, deviation = self.scale
+        return logits * deviation + mean if self.task == "regression" else logits
+
+    def of_saved(self, logits: np.ndarray, labels: np.ndarray) -> float:
+        """The mean loss of what the saved model gives."""
+        mean, deviation = self.scale
         if self.task == "regression":
-            return tensor[:, 0].numpy()
-        return (tensor.sigmoid() if self.task == "multi-label" else tensor.softmax(-1)).numpy()
+            logits = (logits.astype(np.float64) - mean) / deviation
+        return float(self(torch.from_numpy(logits), torch.from_numpy(labels))) / len(labels)
 
     def _balanced(self, labels: np.ndarray, classes: int) -> np.ndarray:
         if self.task == "classification":
@@ -108,6 +123,46 @@ class Objective:
             return (len(labels) / 2 / np.maximum(counts, 1)).astype(np.float32)
         raise UserError(f"training.objective.class_weights is balanced, which is for classes, not for labels of kind "
                         f"{self.task}. Leave it out.")
+
+
+def scale_of(numbers: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation; 1 for the latter where all are equal."""
+    numbers = numbers.astype(np.float64)
+    return float(numbers.mean()), float(numbers.std()) or 1.0
+
+
+def probabilities(task: Task, logits: np.ndarray) -> np.ndarray:
+    """(n, classes) logits of a saved model → probabilities; of each label by itself for multi-label; (n,) numbers."""
+    tensor = torch.from_numpy(logits).double()
+    if task == "regression":
+        return tensor[:, 0].numpy()
+    return (tensor.sigmoid() if task == "multi-label" else tensor.softmax(-1)).numpy()
+
+
+def task_of(config: PreTrainedConfig) -> Task:
+    """The kind of label that a saved classifier gives, by transformers' rule; soft labels are classes."""
+    if config.problem_type == "regression":
+        return "regression"
+    if config.problem_type == "multi_label_classification" or config.num_labels == 1:
+        return "multi-label"
+    return "classification"
+
+
+@torch.no_grad()
+def fold_scale(model: PreTrainedModel, mean: float, deviation: float) -> None:
+    """Let a model of one output y give deviation · y + mean, in place, by the weights of its head.
+
+    GPT-2's head in transformers' own class has no bias; there the offset goes into that of the norm below it, in the
+    direction of the head's weights.
+    """
+    head = [part for part in model.modules() if isinstance(part, nn.Linear) and part.out_features == 1][-1]
+    head.weight.mul_(deviation)
+    if head.bias is not None:
+        head.bias.mul_(deviation).add_(mean)
+        return
+    norm = [part for part in model.base_model.modules() if isinstance(part, nn.LayerNorm)][-1]
+    weight = head.weight[0].cpu().double()
+    norm.bias.add_((mean * weight / weight.square().sum()).to(norm.bias))
 
 
 def _log1p(values: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from transformers import BertConfig, GPT2Config
+from transformers import BertConfig, GPT2Config, PreTrainedConfig
 
 from toolkit.errors import UserError, did_you_mean
 from toolkit.models.families import FAMILIES, family
@@ -106,10 +106,10 @@ def _gpt2_settings(shape: Preset, vocab_size: int, positions: int) -> dict[str, 
     # GPT2Config's default ids belong to GPT-2's own vocabulary and lie outside a smaller one.
     end = _GPT2_END_OF_TEXT if vocab_size == _GPT2_VOCABULARY else None
     # `gelu_pytorch_tanh` is the tanh approximation that the paper's `gelu_new` spells out, in one kernel instead of
-    # six; checkpoints are interchangeable.
+    # six; checkpoints are interchangeable. `n_ctx` is what OpenAI's own hparams, and converters, call the positions.
     return {"n_layer": shape.layers, "n_head": shape.heads, "n_embd": shape.width, "vocab_size": vocab_size,
-            "n_positions": positions, "activation_function": "gelu_pytorch_tanh", "bos_token_id": end,
-            "eos_token_id": end}
+            "n_positions": positions, "n_ctx": positions, "activation_function": "gelu_pytorch_tanh",
+            "bos_token_id": end, "eos_token_id": end}
 
 
 _FAMILIES = {"bert": (FAMILIES["bert"], _bert_settings), "gpt": (FAMILIES["gpt2"], _gpt2_settings)}
@@ -121,6 +121,16 @@ def preset(name: str) -> Preset:
     if name not in PRESETS:
         raise UserError(f"unknown architecture '{name}'.{did_you_mean(name, PRESETS)}")
     return PRESETS[name]
+
+
+def preset_of(config: PreTrainedConfig, likely: str = "") -> str | None:
+    """The preset whose shape a configuration has; of several `likely`, or else one with its vocabulary, or the first.
+    None where there is no such preset.
+    """
+    shape = config.num_hidden_layers, config.num_attention_heads, config.hidden_size
+    fitting = [name for name, known in PRESETS.items() if _FAMILIES[known.family][0] is family(config)
+               and (known.layers, known.heads, known.width) == shape]
+    return min(fitting, key=lambda name: (name != likely, PRESETS[name].vocab_size != config.vocab_size), default=None)
 
 
 def model_config(name: str, vocab_size: int | None = None, max_position_embeddings: int | None = None,

@@ -144,7 +144,9 @@ def _evaluations(facts: Facts, task: str) -> list:
 
 def _needs(facts: Facts) -> str:
     if facts.module is None:
-        return "It needs transformers, and nothing of what made it."
+        # Saved so before, tokenizers have a name that only transformers 5 knows (`save_tokenizer`).
+        versions = "5" if (facts.tokenizer or {}).get("tokenizer_class") == "TokenizersBackend" else "4.57 or 5"
+        return f"It needs transformers, of version {versions}, and nothing of what made it."
     return "It needs the package that made it, pretraining-toolkit."
 
 

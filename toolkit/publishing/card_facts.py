@@ -18,7 +18,15 @@ from toolkit.models.registry import module_of
 from toolkit.run.directory import home, name_of, read_metrics
 from toolkit.run.files import read_json
 from toolkit.run.provenance import without_machine_paths
-from toolkit.run.results import Results, model_and_start, models_of, read_results, result_file
+from toolkit.run.results import (
+    Results,
+    kept_evaluation,
+    model_and_start,
+    models_of,
+    of_kept_model,
+    read_results,
+    result_file,
+)
 
 
 @dataclass(frozen=True)
@@ -58,7 +66,8 @@ class Facts:
     @cached_property
     def result(self) -> dict | None:
         """What the run reported at its end."""
-        return _json(self.directory / "result.json") if self.is_fit else _reported(self.home)
+        found = _json(self.directory / "result.json") if self.is_fit else _reported(self.home)
+        return of_kept_model(found, self.records) if isinstance(found, dict) else found
 
     @cached_property
     def comparison(self) -> Results | None:
@@ -72,11 +81,7 @@ class Facts:
     @cached_property
     def evaluation(self) -> dict[str, Any]:
         """On held-out data, of the model that is kept: the best evaluation; with its `step`."""
-        records = [record for record in self.records if "eval_loss" in record]
-        key = "eval_criterion" if any("eval_criterion" in record for record in records) else "eval_loss"
-        records = [record for record in records if math.isfinite(record[key])]
-        best = min(records, key=lambda record: record[key], default={})
-        return {name.removeprefix("eval_"): value for name, value in best.items()}
+        return kept_evaluation(self.records)
 
     @cached_property
     def model(self) -> dict | None:
@@ -138,9 +143,11 @@ class Facts:
 
     @property
     def base(self) -> str:
-        """The checkpoint that a fit started from, or whose shape it has; "" where there is none."""
+        """The checkpoint that a fit, or a pretraining, started from, or whose shape it has; "" where there is none."""
+        if not self.is_fit:
+            return self.config.get("init_from") or ""
         models = {**(self.config.get("models") or {}), "text": self.config.get("text_model")}
-        source = models.get(self.model_name) if self.is_fit else None
+        source = models.get(self.model_name)
         return source if isinstance(source, str) else ""  # a shape alone is no checkpoint
 
     @property

@@ -46,8 +46,10 @@ def _own(facts: Facts) -> str:
                 for name, value in facts.beside.items() if name.endswith("_bits_per_byte")))
         row("next token right", share(found["accuracy"], found["count"], "tokens"))
     elif what in ("text", "series") and "accuracy" in result and "predictions" in result:
-        row("accuracy on test", share(result["accuracy"], len(result["predictions"]), "examples"))
-        row("F1 on test", f"{result['f1']:.3f}")
+        several = (facts.model or {}).get("problem_type") == "multi_label_classification"
+        row("accuracy on test" + ", all labels of an example right" * several,
+            share(result["accuracy"], len(result["predictions"]), "examples"))
+        row(f"F1 on test, {'of all labels' if several else 'mean of the classes'}", f"{result['f1']:.3f}")
         if threshold := result.get("threshold"):
             row(f"{as_code(threshold['label'])}, from {threshold['probability']:.3f} on",
                 ", ".join(f"{name} {threshold['test'][name]:.3f}" for name in ("precision", "recall", "specificity")),
@@ -56,12 +58,14 @@ def _own(facts: Facts) -> str:
         measured = facts.comparison.arms() if facts.comparison else {}
         size = str(facts.model["horizon"])
         naive = {arm: measured[place][0].metrics for arm in _NAIVE if (place := ("", size, arm)) in measured}
+        without = ", ".join(result.get("mase_left_out", ()))
         for name in ("mse", "mae", "mase"):
             if result.get(name) is not None:
-                row(f"{name.upper()} on test", f"{result[name]:.4g}", ", ".join(
+                left_out = f", without {without}" if without and name == "mase" else ""
+                row(f"{name.upper()} on test{left_out}", f"{result[name]:.4g}", ", ".join(
                     f"{entry[name]:.4g} {arm}" for arm, entry in naive.items() if name in entry))
         if "coverage" in result:
-            row(f"inside intervals of nominally {100 * result['nominal_coverage']:.0f} %",
+            row(f"inside intervals of nominally {100 * result['nominal_coverage']:.0f} %, ends included",
                 f"{100 * result['coverage']:.1f} %")
     else:
         for name, value in (result or found).items():
@@ -102,12 +106,12 @@ def _arms(results: Results | None, only: str | None = None) -> str:
 
 def _scores(results: Results) -> str:
     arms = results.arms()
-    table_rows = [{"arm": in_markdown(arm), _name(results) if _is_error(results) else "score %": _cell(rows, results),
+    table_rows = [{"arm": in_markdown(arm), _name(results) + " %" * (not _is_error(results)): _cell(rows, results),
                    "seeds": str(len(rows))} for (_, _, arm), rows in arms.items()]
     shown = {arm for _, _, arm in arms}
     counts = {row.test_examples for row in results.rows if row.test_examples}
     examples = f", {counts.pop():,} test examples" if len(counts) == 1 else ""
-    what = f"Test {_name(results)} (less is better)" if _is_error(results) else "Test score in percent"
+    what = f"Test {_name(results)} (less is better)" if _is_error(results) else f"Test {_name(results)} in percent"
     return "\n".join([f"{what}, mean over seeds with its 95 % interval{examples}:", "",
                       table(table_rows, markdown=True), "",
                       *(f"* {in_markdown(verdict.text)}" for verdict in results.verdicts
@@ -115,7 +119,7 @@ def _scores(results: Results) -> str:
 
 
 def _name(results: Results) -> str:
-    return "MSE" if results.metric == "mse" else results.metric.replace("_", " ")
+    return {"mse": "MSE", "f1": "F1", "r2": "R²"}.get(results.metric, results.metric.replace("_", " "))
 
 
 def _is_error(results: Results) -> bool:

@@ -35,6 +35,11 @@ def usage(facts: Facts, model: str) -> str:
     """Code that loads the model and asks it something."""
     mask = (facts.tokenizer or {}).get("mask_token", "[MASK]")
     what = kind(facts)
+    reading = (facts.model or {}).get("text_input") or {}
+    if what == "text" and (reason := _no_pipeline(reading, facts)):
+        texts = '["A text to classify."]' + ', ["A second text."]' * bool(reading["pairs"])
+        return (f"# Not by transformers' pipeline, {reason}\nfrom toolkit import answer_texts\n\n"
+                f'print(answer_texts("{model}", {texts}))')
     if what in ("bert", "gpt", "text") and facts.tokenizer:
         tokens = min(40, facts.shape.get("n_positions", 80) // 2)
         known = "" if facts.module is None else f"import {facts.module}  # makes the model's class known\n"
@@ -42,8 +47,9 @@ def usage(facts: Facts, model: str) -> str:
             "bert": ("fill-mask", f'for answer in ask({json.dumps(f"There is a {mask} here.", ensure_ascii=False)}):\n'
                                   '    print(answer["token_str"], round(answer["score"], 3))'),
             "gpt": ("text-generation",
-                    f'print(ask("The", max_new_tokens={tokens}, do_sample=True)[0]["generated_text"])'),
-            "text": ("text-classification", 'print(ask("A text to classify.", truncation=True))')}[what]
+                    f'print(ask("The", max_length={tokens}, do_sample=True)[0]["generated_text"])'),
+            "text": ("text-classification", 'print(ask({"text": "A text.", "text_pair": "Another."}, truncation=True))'
+                     if reading.get("pairs") else 'print(ask("A text to classify.", truncation=True))')}[what]
         return f'{known}from transformers import pipeline\n\nask = pipeline("{call[0]}", model="{model}")\n{call[1]}'
     module = facts.module or "transformers"
     name = facts.architecture
@@ -51,13 +57,30 @@ def usage(facts: Facts, model: str) -> str:
     if what in ("series", "forecast"):
         values = facts.model
         length = next((values[key] for key in ("context_length", "series_length", "length") if values.get(key)), 128)
-        shape = f"torch.randn(1, {values.get('num_channels', 1)}, {length})  # (series, channels, samples)"
-        answer = ("print(model(values).prediction)  # (series, channels, steps ahead)" if what == "forecast" else
-                  "print(model.config.id2label[model(values).logits.argmax(-1).item()])")
-        return f"import torch\n{load}\nvalues = {shape}\n{answer}"
+        shape = f"randn(1, {values.get('num_channels', 1)}, {length})  # (series, channels, samples)"
+        if what == "series":  # the model's own class reads values that are scaled already
+            return (f"import numpy as np\nfrom toolkit import answer_series\n\nvalues = np.random.{shape}, in the "
+                    f'units of its training file\nprint(answer_series("{model}", values))')
+        given = ""
+        if known := values.get("num_covariates"):
+            given = ", covariates=covariates"
+            shape += (f"\ncovariates = torch.zeros(1, {known}, {length + values['horizon']})  # known ahead: (series, "
+                      f"features, samples and steps ahead)")
+        return (f"import torch\n{load}\nvalues = torch.{shape}\nprint(model(values{given}).prediction)  # (series, "
+                f"channels, steps ahead)")
     if what == "gpt":
         return f"import torch\n{load}\nprint(model(torch.zeros(1, 1, dtype=torch.long)).logits.shape)"
     return f"{load}\nprint(model)"
+
+
+def _no_pipeline(reading: dict, facts: Facts) -> str:
+    """Why transformers' pipeline would answer otherwise than was scored; nothing where it would not."""
+    if reading.get("long_texts") == "head+tail":
+        return "which cannot cut a long text to its head and tail"
+    own_class = (facts.tokenizer or {}).get("tokenizer_class") not in ("TokenizersBackend", "PreTrainedTokenizerFast")
+    if reading.get("pairs") and reading.get("joint") is not None and own_class:
+        return "which puts nothing between two texts"
+    return ""
 
 
 def heading(facts: Facts) -> str:

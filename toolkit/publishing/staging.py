@@ -31,7 +31,7 @@ The code of its class lies beside the weights, and transformers alone runs it wh
 """
 _OF_A_MODEL = re.compile(
     r"(config|generation_config|preprocessor_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)"
-    r"\.json|model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json|forecast\.safetensors|vocab\.txt"
+    r"\.json|model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json|intervals\.json|vocab\.txt"
     r"|merges\.txt|[\w.-]*\.model|chat_template\.(jinja|json)")
 """What of `model/` goes to the hub, by name: what transformers writes and reads. Nothing else does."""
 _SHOWN = re.compile(r"!\[[^\]]*\]\(([^)\s]+)\)")

@@ -144,6 +144,16 @@ def plot_calibration(probabilities: np.ndarray, references: np.ndarray, path: st
     save_figure(figure, path)
 
 
+def plot_numbers(references: np.ndarray, predictions: np.ndarray, path: str | Path) -> None:
+    """Predicted beside true numbers; on the line they are equal."""
+    figure, axes = new_axes("Numbers of the test set", (5.2, 5.2))
+    ends = [min(references.min(), predictions.min()), max(references.max(), predictions.max())]
+    axes.plot(ends, ends, color=SOFT, linestyle="--", linewidth=1)
+    axes.plot(references, predictions, "o", color=COLOURS[0], markersize=4, alpha=0.6)
+    axes.set(xlabel="true", ylabel="predicted")
+    save_figure(figure, path)
+
+
 def plot_arms(panels: dict[str, dict[str, dict]], path: str | Path, title: str) -> None:
     """One panel a task: arm → {mean, ci95, values}, as bars with intervals and one dot a seed."""
     figure, all_axes = plt.subplots(1, len(panels), figsize=(5.2 * len(panels), 4), layout="constrained")

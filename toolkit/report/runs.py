@@ -21,7 +21,7 @@ from toolkit.errors import UserError
 from toolkit.report.html_page import write_sections
 from toolkit.run.directory import read_metrics
 from toolkit.run.files import LOCK_FILE, read_json
-from toolkit.run.results import Results, read_results, result_file
+from toolkit.run.results import Results, kept_evaluation, of_kept_model, read_results, result_file
 from toolkit.shown import in_html, in_picture
 
 STATES = ("finished", "running", "unfinished", "damaged")
@@ -109,7 +109,7 @@ def read_run(directory: str | Path, name: str = "") -> RunFacts:
     metrics = read_metrics(directory / "metrics.jsonl")
     problems += [problem for problem in (_damage_of_metrics(directory / "metrics.jsonl", len(metrics)),
                                          _damage_of_weights(directory / "model/model.safetensors")) if problem]
-    figures = (_means(measured) if measured else {}) | _figures(result) or _best_evaluation(metrics)
+    figures = (_means(measured) if measured else {}) | _figures(of_kept_model(result, metrics)) or _so_far(metrics)
     if not all(math.isfinite(value) for value in figures.values()):
         problems.append("its figures are no finite numbers")
     files = [path.stat() for path in directory.rglob("*") if path.is_file()]
@@ -231,14 +231,10 @@ def _figures(result: dict) -> dict[str, float]:
     return {name: numbers[name] for name in _FIGURES if name in numbers} | numbers
 
 
-def _best_evaluation(metrics: Sequence[dict]) -> dict[str, float]:
-    """The evaluation with the least loss; before the first one, the last training loss."""
-    evaluations = [{name.removeprefix("eval_"): value for name, value in record.items()
-                    if name.startswith("eval_") and isinstance(value, (int, float))} for record in metrics]
-    evaluations = [each for each in evaluations if "loss" in each]
-    if evaluations:
-        best = min(evaluations, key=lambda each: each["loss"])
-        return {name: best[name] for name in _FIGURES if name in best} | best
+def _so_far(metrics: Sequence[dict]) -> dict[str, float]:
+    """What the kept model's evaluation gave; before the first one, the last training loss."""
+    if kept := kept_evaluation(metrics):
+        return _figures({("best_step" if name == "step" else name): value for name, value in kept.items()})
     losses = [record["loss"] for record in metrics if isinstance(record.get("loss"), (int, float))]
     return {"training loss": losses[-1]} if losses else {}
 

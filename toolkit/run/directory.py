@@ -3,7 +3,7 @@
     config.yaml      the resolved configuration            metrics.jsonl   one line per logged step
     manifest.json    versions, commit, machine, data       checkpoints/    step-00000100/ …
     model/           the best model and its tokenizer      result.json     what the finished run reported
-    README.md        the model's card, with curves.png
+    README.md        the model's card, with curves.png     earlier-result.json   while a finished run is extended
 
 Whatever is written appears whole or not at all (temporary name, fsync, rename).
 """
@@ -22,6 +22,7 @@ import yaml
 
 from toolkit import config as configuration
 from toolkit.errors import UserError
+from toolkit.run import places
 from toolkit.run.files import LOCK_FILE, disk_errors, read_json, write_atomic, write_json
 from toolkit.run.provenance import command_line, environment
 
@@ -56,6 +57,12 @@ def _state(file: Path) -> tuple | None:
 
 Observer = Callable[[Path, bool], None]
 """Told of a run directory in which there is something new, and whether what was done there is finished."""
+Extend = Callable[[dict[str, tuple]], str]
+"""Asked of what differs, key → (earlier, now): how the run goes on with that, "" where it does not. UserError where it
+is the budget alone, and cannot be changed."""
+
+_DERIVED = ("output_dir", "data_dir")
+"""Where results lie, and what is made of the data: no part of what is learned."""
 
 
 class Run:
@@ -63,13 +70,15 @@ class Run:
 
     def __init__(self, directory: str | Path, is_main: bool = True, observers: Sequence[Observer] = ()):
         """observers: told, on rank 0, when there is something new in the directory."""
-        self.directory = Path(directory)
+        self.directory = Path(directory).expanduser()
         self.is_main, self.observers = is_main, observers
         self.model_dir = self.directory / "model"
         self.checkpoint_dir = self.directory / "checkpoints"
         self.metrics_path = self.directory / "metrics.jsonl"
         self.result_path = self.directory / "result.json"
         self.inputs: dict[Path, tuple] = {}
+        self.contents: dict[str, Any] = {}
+        self.is_extended = False
 
     def part(self, name: str) -> "Run":
         """The run of a fit within this one, in the folder `name`."""
@@ -81,11 +90,12 @@ class Run:
             for observer in self.observers:
                 observer(self.directory, finished)
 
-    def open(self, config: Any) -> "Run":
+    def open(self, config: Any, extend: Extend | None = None) -> "Run":
         """Claim the directory for `config`: a new one is made; one that holds results of another is refused.
 
-        Fields that are `config.free` may differ. Until this process ends no other may claim the directory; the kernel
-        sees to that, so that one that died leaves nothing behind.
+        Fields that are `config.free` may differ, and so may paths to the same files, moved or spelled otherwise, and
+        what `extend` agrees to. Until this process ends no other may claim the directory; the kernel sees to that, so
+        that one that died leaves nothing behind.
         """
         path = self.directory / "config.yaml"
         if hasattr(config, "card"):
@@ -96,31 +106,63 @@ class Run:
             with disk_errors(self.directory, "output_dir"):
                 self.directory.mkdir(parents=True, exist_ok=True)
                 _claim(self.directory)
-        differing = []
-        if path.exists():
-            earlier, now = (configuration.flat(values) for values in (configuration.read_yaml(path),
-                                                                     configuration.to_dict(config)))
-            # A key that a later version brought is at its default in the runs of earlier ones.
-            earlier = {key: value for key, value in configuration.default_values(type(config)).items()
-                       if key in now and key not in earlier} | earlier
-            free = set(configuration.all_keys(type(config))) - set(configuration.binding_keys(type(config)))
-            differing = [key for key in now | earlier if now.get(key) != earlier.get(key)
-                         and not any(key == name or key.startswith(name + ".") for name in free)]
-            # Until something is computed, a mistake in the configuration may simply be corrected.
-            computed = {part.name for part in self.directory.iterdir()} - {"config.yaml", "manifest.json", LOCK_FILE}
-            if differing and computed:
-                key = differing[0]
-                more = f" (and {len(differing) - 1} more keys)" if len(differing) > 1 else ""
-                raise UserError(f"{path}: this run was made with {key} = {earlier.get(key)!r}, now it is "
-                                f"{now.get(key)!r}{more}. Choose another --output_dir, or delete {self.directory} to "
-                                f"start over.")
+        differing, elsewhere = self._differences(config) if path.exists() else ({}, {})
+        notes = [f"{key} is {now!r} now, and was {earlier!r}: it holds the same, the run goes on"
+                 for key, (earlier, now) in elsewhere.items() if key not in _DERIVED]
+        # Until something is computed, a mistake in the configuration may simply be corrected.
+        if differing and {part.name for part in self.directory.iterdir()} - {"config.yaml", "manifest.json", LOCK_FILE}:
+            how = extend(differing) if extend is not None else ""
+            if not how:
+                raise UserError(self._refusal(differing))
+            self.is_extended = True
+            notes.append(how)
         if self.is_main:
+            self.contents = {key: places.contents(value) for key, value in _compared(config).items()
+                             if places.is_path(value)}
             with disk_errors(self.directory, "output_dir"):
-                if differing or not path.exists():
+                if self.is_extended and self.result_path.exists():  # before the configuration, should we die here
+                    os.replace(self.result_path, self.directory / "earlier-result.json")
+                if differing or elsewhere or not path.exists():
                     write_atomic(path, configuration.dump(config))
                 elif "card" in (values := configuration.to_dict(config)) and restate(self.directory, values["card"]):
                     self.tell(finished=True)
+            for note in notes:
+                print(f"note: {note}")
         return self
+
+    def _differences(self, config: Any) -> tuple[dict[str, tuple], dict[str, tuple]]:
+        """Key → (earlier, now): of values that differ from those of config.yaml, and of places that do while what lies
+        there is the same.
+        """
+        written = configuration.flat(configuration.read_yaml(self.directory / "config.yaml"))
+        now = _compared(config)
+        # A key that a later version brought is at its default in the runs of earlier ones.
+        defaults = configuration.default_values(type(config))
+        earlier = {key: value for key, value in defaults.items() if key in now and key not in written} | {
+            key: value for key, value in written.items() if key not in _free(config)}
+        manifest = self.directory / "manifest.json"
+        recorded = read_json(manifest).get("inputs", {}) if manifest.exists() else {}
+        differing, elsewhere = {}, {}
+        for key in now | earlier:
+            values = earlier.get(key), now.get(key)
+            if places.same(*values):
+                continue
+            is_elsewhere = key in _DERIVED or places.moved(*values, recorded.get(key))
+            (elsewhere if is_elsewhere else differing)[key] = values
+        return differing, elsewhere
+
+    def _refusal(self, differing: dict[str, tuple]) -> str:
+        """The first difference that is not of a path, or of a path where only these differ."""
+        lies_elsewhere = {key for key, values in differing.items() if any(map(places.is_path, values))}
+        key = next((key for key in differing if key not in lies_elsewhere), next(iter(differing)))
+        earlier, now = differing[key]
+        more = f" (and {len(differing) - 1} more keys)" if len(differing) > 1 else ""
+        path = self.directory / "config.yaml"
+        if key in lies_elsewhere:
+            return (f"{path}: this run was made with {key} = {earlier!r}, now it is {now!r}{more}, and what lies there "
+                    f"is not known to be the same. Give what it was made with, or choose another --output_dir.")
+        return (f"{path}: this run was made with {key} = {earlier!r}, now it is {now!r}{more}. Choose another "
+                f"--output_dir, or delete {self.directory} to start over.")
 
     def write_manifest(self, inputs: Sequence[Path] = (), **facts: Any) -> None:
         """Versions, commit and machine, with whatever else the recipe knows (data fingerprints, parameters).
@@ -132,14 +174,15 @@ class Run:
         manifest = read_json(path) if path.exists() else {}
         earlier = manifest.get("data") if any(self.checkpoint_dir.glob("step-*")) else None
         now = json.loads(json.dumps(facts.get("data")))  # as it would be read again
-        if earlier is not None and now is not None and earlier != now:
-            changed = [key for key in now if earlier.get(key) != now[key]]
+        if earlier is not None and now is not None and not places.agree(earlier, now):
+            changed = [key for key in now if key in earlier and not places.agree(earlier[key], now[key])]
             raise UserError(f"{path}: the checkpoints of this run saw other data than there is now (differing: "
                             f"{', '.join(changed)}). Restore the data, or choose another --output_dir.")
         self.inputs = {Path(file): _state(file) for file in inputs}
         if self.is_main:
             started = manifest.get("started") or datetime.now(UTC).isoformat(timespec="seconds")
-            write_json(path, {"started": started, "command": command_line(), **environment(), **facts})
+            inputs = self.contents and {"inputs": self.contents}
+            write_json(path, {"started": started, "command": command_line(), **environment(), **inputs, **facts})
 
     def check_inputs(self) -> None:
         """UserError when a file that this run reads was changed or removed under it."""
@@ -151,16 +194,33 @@ class Run:
 
     def result(self) -> dict | None:
         """What the finished run reported, or None while it is unfinished."""
-        return read_json(self.result_path) if self.result_path.exists() else None
+        finished = self.result_path.exists() and not self.is_extended
+        return read_json(self.result_path) if finished else None
 
     def finish(self, result: dict, keep_model: bool = True) -> dict:
         """Write the result, whose presence marks the run as complete; then remove a model that is not to be kept."""
         if self.is_main:
             write_json(self.result_path, result)
+            (self.directory / "earlier-result.json").unlink(missing_ok=True)
+            self.is_extended = False
             if not keep_model:
                 shutil.rmtree(self.model_dir)
         self.tell(finished=True)
         return result
+
+
+def _free(config: Any) -> set[str]:
+    """Dotted keys, those of whole mappings included, that may differ."""
+    cls = type(config)
+    free = set(configuration.all_keys(cls)) - set(configuration.binding_keys(cls))
+    values = configuration.flat(configuration.to_dict(config))
+    return free | {key for key in values if any(key.startswith(f"{name}.") for name in free)}
+
+
+def _compared(config: Any) -> dict[str, Any]:
+    """Dotted keys and values that decide what is learned."""
+    free = _free(config)
+    return {key: value for key, value in configuration.flat(configuration.to_dict(config)).items() if key not in free}
 
 
 def read_metrics(path: str | Path) -> list[dict]:

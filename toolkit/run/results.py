@@ -8,6 +8,7 @@ Experiments that ended before there was such a file are read from what they left
 """
 
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -145,6 +146,30 @@ def read_results(directory: str | Path) -> Results | None:
     except (KeyError, TypeError) as error:
         raise UserError(f"{path}: cannot be read as the rows of an experiment ({error}). Delete it and run the recipe "
                         f"again; finished fits are not repeated.") from None
+
+
+def kept_evaluation(records: Sequence[dict]) -> dict[str, Any]:
+    """Of the lines of a metrics.jsonl, the evaluation of the model that is kept: its figures and its `step`; {} before
+    there is one. What the best is chosen by: the criterion of fine-tuning, else the loss, of forecasts the MSE.
+    """
+    for key in ("eval_criterion", "eval_loss", "eval_mse"):
+        found = [record for record in records if isinstance(record.get(key), (int, float))]
+        if found:
+            best = min((record for record in found if math.isfinite(record[key])), key=lambda record: record[key],
+                       default={})
+            return {name.removeprefix("eval_"): value for name, value in best.items()}
+    return {}
+
+
+def of_kept_model(result: dict, records: Sequence[dict]) -> dict:
+    """A result.json as it is; of a pretraining by an earlier version, which told the last evaluation, with the kept
+    model's figures from its metrics.jsonl in their place.
+    """
+    if "tokens_per_second" not in result or "best_step" in result:
+        return result
+    kept = kept_evaluation(records)
+    return result | {name: value for name, value in kept.items() if name in result} | (
+        {"best_step": kept["step"]} if kept else {})
 
 
 def result_file(directory: str | Path) -> Path | None:

@@ -15,7 +15,7 @@ from toolkit.data.batches import LabelledBatches
 from toolkit.run.directory import Run
 from toolkit.run.files import write_atomic
 from toolkit.training.feed import as_tensors, seed_everything, to_device
-from toolkit.training.impl.precision import ImplConfig, Precision, choose
+from toolkit.training.impl.precision import ImplConfig, Precision, exact
 from toolkit.training.task import Task, TrainingConfig
 from toolkit.training.trainer import train
 
@@ -47,7 +47,7 @@ class Description:
 
 def fit(make_task: Callable[[], Task], config: TrainingConfig, impl: ImplConfig, run: Run, accelerator: Accelerator,
         seed: int, name: str, test: Test | None = None, keep_model: bool = True) -> dict:
-    """One model on one seed: seed, build, train, take what was best on validation, test once, finish.
+    """One model on one seed: seed, build, train, take what was best on validation, test once, in fp32, finish.
 
     Returns, and leaves in the run's result.json, what `test` gives, or what training gave where there is none. A
     finished run is not repeated. Killed at any moment, the same call goes on: the result is written before a model that
@@ -61,7 +61,7 @@ def fit(make_task: Callable[[], Task], config: TrainingConfig, impl: ImplConfig,
     accelerator.wait_for_everyone()
     if test is not None:
         best = type(task.model).from_pretrained(run.model_dir).to(accelerator.device)
-        precision = choose(impl, accelerator.device)
+        precision = exact(accelerator.device)
         precision.prepare(best)
         result = test(task, best, result, precision)
         accelerator.wait_for_everyone()

@@ -19,14 +19,16 @@ from toolkit.models.initialisation import InitialValues
 from toolkit.run.model_card import CardConfig
 from toolkit.tasks.base import Description, Evaluation
 from toolkit.tasks.pretraining import PretrainingConfig, ProbeConfig, add_to
+from toolkit.tokenization.load import save_tokenizer
 from toolkit.training.feed import as_tensors, to_device
 from toolkit.training.impl.distributed import reduce_sums, share
 from toolkit.training.impl.precision import ImplConfig
 
 DESCRIPTIONS = (Description(
     "gpt", lambda name, module, values: module is None and name.endswith("LMHeadModel"), "text-generation",
-    lambda inside, size, start, figures: f"A {inside} of {size}, trained from scratch to continue its input, token by "
-    f"token.", "the next token (Radford et al. 2019)", is_pretraining=True),)
+    lambda inside, size, start, figures: f"A {inside} of {size}, trained "
+    + (f"further from {start}" if start else "from scratch") + " to continue its input, token by token.",
+    "the next token (Radford et al. 2019)", is_pretraining=True),)
 
 
 @dataclass
@@ -50,6 +52,9 @@ class PretrainGptConfig:
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     series: SeriesCorpusConfig = field(default_factory=SeriesCorpusConfig)
     """Given series.sources, series are what is learned, and corpus is not read."""
+    init_from: str = ""
+    """A model to go on from: a run, a model's directory or a hub id. Its size, tokenizer and weights are taken; `model`
+    then says no more than the dropout. Empty: from scratch."""
     tokenizer: str = "tokenizers/byte-level-bpe-4k.yaml"
     """A spec to train on the train split, or a trained tokenizer's directory or hub id; for series
     tokenizers/series-bins.yaml, or one like it."""
@@ -127,8 +132,10 @@ class GptPretraining(CausalLanguageModelling):
                 **metrics.load("bits_per_byte").compute(negative_log_likelihood=[nats], bytes=[text_bytes])}
 
     def save(self, model: PreTrainedModel, directory: Path) -> None:
+        # A text ends where the positions do, when nobody says how long it shall be.
+        model.generation_config.max_length = model.config.max_position_embeddings
         model.save_pretrained(directory)
-        self.data.tokenizer.save_pretrained(directory)
+        save_tokenizer(self.data.tokenizer, directory, model.config.max_position_embeddings)
 
 
 class SeriesPretraining(GptPretraining):
@@ -137,5 +144,9 @@ class SeriesPretraining(GptPretraining):
     def evaluate(self, model, accelerator, precision) -> dict[str, float]:
         result = super().evaluate(model, accelerator, precision)
         return {key: value for key, value in result.items() if key not in ("bytes", "bits_per_byte")}
+
+    def save(self, model: PreTrainedModel, directory: Path) -> None:
+        model.save_pretrained(directory)
+        self.data.tokenizer.save_pretrained(directory)
 
 

@@ -3,7 +3,7 @@
 import copy
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -14,14 +14,16 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from toolkit import metrics
 from toolkit.data.batches import LabelledBatches
+from toolkit.data.text.text_input import save_with_input
 from toolkit.errors import UserError
 from toolkit.models.lora import add_lora, merge_lora
-from toolkit.models.losses import Objective, ObjectiveConfig, Task
+from toolkit.models.losses import Objective, ObjectiveConfig, Task, fold_scale, probabilities
 from toolkit.models.registry import reads_text
 from toolkit.run.directory import Run
 from toolkit.run.files import write_atomic
 from toolkit.tasks.base import Description, fit, for_all, write_arrays
 from toolkit.tasks.threshold import ThresholdConfig, choose_threshold, positive_class
+from toolkit.tokenization.load import save_tokenizer
 from toolkit.training.impl.precision import ImplConfig, Precision
 from toolkit.training.task import TrainingConfig
 
@@ -76,6 +78,9 @@ class FineTuning:
         elif self.criterion != "loss" and task == "regression":
             raise UserError(f"training.metric_for_best_model is {self.criterion}, which numbers do not have. Use loss.")
         self.batch = train.batch
+        self.text_input = getattr(train, "text_input", None)  # of series there is none
+        if self.text_input is not None:
+            model.config.text_input = asdict(self.text_input)
         if config.tuning == "lora":
             add_lora(model, config.lora_rank)
         elif config.tuning == "head":
@@ -90,17 +95,30 @@ class FineTuning:
 
     def evaluate(self, model: PreTrainedModel, accelerator: Accelerator, precision: Precision) -> dict[str, float]:
         logits = predict(model, self.validation, accelerator, precision)
-        labels = self.validation.labels
-        loss = float(self.objective(torch.from_numpy(logits), torch.from_numpy(labels))) / len(labels)
-        scores = {"loss": loss, **score(self.objective.task, self.objective.probabilities(logits), labels)}
+        return self.figures(self.objective.in_units(logits.astype(np.float64)))
+
+    def figures(self, logits: np.ndarray) -> dict[str, float]:
+        """Of what a saved model gives for validation: its loss, its scores and the criterion by which it is kept."""
+        labels, task = self.validation.labels, self.objective.task
+        loss = self.objective.of_saved(logits, labels)
+        scores = {"loss": loss, **score(task, probabilities(task, logits), labels)}
         return {**scores, "criterion": loss if self.criterion == "loss" else 1 - scores[self.criterion]}
 
     def save(self, model: PreTrainedModel, directory: Path) -> None:
+        """With all that its answers take: LoRA merged, the scale of numbers in its head, how texts are read beside it.
+        """
+        regression = self.objective.task == "regression"
+        if regression or self.config.tuning == "lora":
+            model = copy.deepcopy(model)
         if self.config.tuning == "lora":
-            model = merge_lora(copy.deepcopy(model))
+            model = merge_lora(model)
+        if regression:
+            fold_scale(model, *self.objective.scale)
         model.save_pretrained(directory)
-        if self.tokenizer is not None:
-            self.tokenizer.save_pretrained(directory)
+        if self.tokenizer is not None and self.text_input is not None:
+            save_with_input(self.tokenizer, self.text_input, directory)
+        elif self.tokenizer is not None:  # of batches that are not ours
+            save_tokenizer(self.tokenizer, directory)
 
 
 def predict(model: PreTrainedModel, data: LabelledBatches, accelerator: Accelerator, precision: Precision,
@@ -128,7 +146,7 @@ def score(task: Task, outputs: np.ndarray, references: np.ndarray) -> dict[str, 
                 **metrics.load("f1").compute(predictions=predictions, references=references, average="micro")}
     errors = {name: metrics.load(name).compute(predictions=predictions, references=references)[name]
               for name in ("mse", "mae")}
-    variance = float(np.var(references))
+    variance = float(np.var(references.astype(np.float64)))
     return {**errors, "r2": 1 - errors["mse"] / variance if variance else None}
 
 
@@ -149,8 +167,9 @@ def fine_tune(make_model: Callable[[], PreTrainedModel], train_data: LabelledBat
     """
     def tested(learning: FineTuning, best: PreTrainedModel, on_validation: dict[str, float], precision: Precision
                ) -> dict:
-        outputs = {split: learning.objective.probabilities(predict(best, data, accelerator, precision))
-                   for split, data in (("validation", validation), ("test", test))}
+        logits = {split: predict(best, data, accelerator, precision)
+                  for split, data in (("validation", validation), ("test", test))}
+        outputs = {split: probabilities(task, values) for split, values in logits.items()}
         chosen = None
         if threshold is not None:
             chosen = at_threshold(outputs, validation.labels, test.labels, threshold, task, best.config.id2label)
@@ -161,12 +180,25 @@ def fine_tune(make_model: Callable[[], PreTrainedModel], train_data: LabelledBat
                 write_atomic(run.model_dir / "config.json", best.config.to_json_string())
             write_arrays(run.directory / "outputs.npz", {split: values.astype(np.float32)
                                                          for split, values in outputs.items()})
-        return {**score(task, outputs["test"], test.labels),
-                "predictions": decisions(task, outputs["test"]).tolist(), "validation": on_validation,
+        scores = score(task, outputs["test"], test.labels)
+        if task == "regression" and (told := worse_than_constant(scores, train_data.labels, test.labels)):
+            accelerator.print(f"{name}: {told}")
+        # What training gave last is of the last weights; these figures are those of the model that is kept.
+        return {**scores, "predictions": decisions(task, outputs["test"]).tolist(),
+                "validation": {**on_validation, **learning.figures(logits["validation"])},
                 **({"threshold": chosen} if chosen else {})}
 
     return fit(lambda: FineTuning(make_model(), train_data, validation, config, tokenizer, task), config, impl, run,
                accelerator, seed, name, tested, keep_model)
+
+
+def worse_than_constant(scores: dict[str, float], train_labels: np.ndarray, test_labels: np.ndarray) -> str:
+    """A line to tell where answering the mean of training would have been no worse; else nothing."""
+    constant = float(np.mean((test_labels.astype(np.float64) - train_labels.mean(dtype=np.float64)) ** 2))
+    if scores["mse"] < constant:
+        return ""
+    return (f"on test its squared error is {scores['mse']:.4g}, no better than the {constant:.4g} of answering the "
+            f"mean of training. It has learned nothing that helps; train longer, or give it more examples.")
 
 
 def at_threshold(outputs: dict[str, np.ndarray], validation_labels: np.ndarray, test_labels: np.ndarray,

@@ -1,5 +1,6 @@
 """Forecasting as a task of the loop; test errors and intervals of whatever forecasts, trained or not."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,18 +11,25 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from transformers import PreTrainedModel
 
-from toolkit.data.series.windows import Split, WindowBatches
+from toolkit.data.series.windows import ForecastData, Split, WindowBatches
 from toolkit.errors import UserError
 from toolkit.metrics.forecast_sums import ForecastScores, calibration_stride, residual_quantiles
 from toolkit.run.directory import Run
+from toolkit.run.files import write_atomic
 from toolkit.tasks.base import Description, fit, write_arrays
 from toolkit.training.feed import as_tensors, to_device
 from toolkit.training.impl.precision import ImplConfig, Precision, choose
 from toolkit.training.task import TrainingConfig
 
-Forecaster = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
-"""values and observed (b, channels, context) → prediction (b, channels, horizon)."""
+Forecaster = Callable[..., torch.Tensor]
+"""values and observed (b, channels, context) and, by name, covariates (b, features, context + horizon) where something
+is known ahead → prediction (b, channels, horizon). One with `inputs` names what of a batch it takes, `series` (b,), the
+number of each window's series, among it."""
+INTERVALS = "intervals.json"
+"""Beside a model: what to add to its forecasts for their quantiles."""
 
+INPUTS = ("values", "observed", "covariates")
+"""Of a batch: what a forecaster sees."""
 EXAMPLES = 4
 """Test windows, evenly spread from the first to the last, of which whole forecasts are kept for plots."""
 
@@ -54,13 +62,15 @@ class ForecastingTask:
 
     def __init__(self, model: PreTrainedModel, train: WindowBatches, validation: WindowBatches):
         self.model, self.validation, self.batch = model, validation, train.batch
+        model.config.update(train.data.model_input())
 
     def counts(self, batch: dict[str, np.ndarray]) -> dict[str, int]:
         observed = batch.get("future_observed")
         return {"forecast": int(batch["future"].size if observed is None else observed.sum())}
 
     def losses(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        prediction = model(values=batch["values"], observed=batch.get("observed")).prediction
+        inputs = {name: batch[name] for name in INPUTS if name in batch}
+        prediction = model(**inputs).prediction
         errors = torch.square(prediction.float() - batch["future"])
         if "future_observed" in batch:
             errors = errors * batch["future_observed"]
@@ -75,18 +85,25 @@ class ForecastingTask:
 
 
 def as_forecaster(model: PreTrainedModel) -> Forecaster:
-    return lambda values, observed: model(values=values, observed=observed).prediction
+    return lambda values, observed, **known: model(values=values, observed=observed, **known).prediction
+
+
+def predicted(forecast: Forecaster, batch: dict[str, np.ndarray], device: torch.device, precision: Precision
+              ) -> np.ndarray:
+    """float32 (b, channels, horizon): what is scored, and what is predicted after a table's end."""
+    wanted = getattr(forecast, "inputs", INPUTS)
+    inputs = to_device(as_tensors({name: batch[name] for name in wanted if name in batch}), device)
+    with torch.inference_mode(), precision.autocast(), precision.uncompiled():
+        prediction = forecast(inputs.pop("values"), inputs.pop("observed", None), **inputs)
+    return prediction.float().cpu().numpy()
 
 
 def forecasts(forecast: Forecaster, windows: WindowBatches, accelerator: Accelerator, precision: Precision,
               batch_size: int = 256) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]]:
     """(index, batch, prediction) of this rank's share of all windows; over all ranks each is there once."""
     for index, batch in windows.in_order(batch_size, accelerator.process_index, accelerator.num_processes):
-        inputs = to_device(as_tensors({name: batch[name] for name in ("values", "observed") if name in batch}),
-                           accelerator.device)
-        with torch.inference_mode(), precision.autocast(), precision.uncompiled():
-            prediction = forecast(inputs["values"], inputs.get("observed"))
-        yield index, batch, prediction.float().cpu().numpy()
+        batch = {**batch, "series": windows.series_of(index)}
+        yield index, batch, predicted(forecast, batch, accelerator.device, precision)
 
 
 def errors(forecast: Forecaster, windows: WindowBatches, accelerator: Accelerator, precision: Precision,
@@ -119,9 +136,9 @@ def interval_offsets(forecast: Forecaster, validation: WindowBatches, quantiles:
 
 
 def held_out(forecast: Forecaster, windows: Mapping[Split, WindowBatches], config: ForecastConfig,
-             accelerator: Accelerator, precision: Precision) -> tuple[dict, dict[str, np.ndarray]]:
+             accelerator: Accelerator, precision: Precision) -> tuple[dict, dict[str, np.ndarray], np.ndarray]:
     """What a run's result.json holds of a forecaster that is chosen and will not change: intervals from validation,
-    errors on every test window; and a few whole forecasts.
+    errors on every test window; a few whole forecasts; and the intervals' offsets (channels, horizon, quantiles).
     """
     quantiles = config.quantiles
     if not quantiles or any(b <= a for a, b in zip([0, *quantiles], [*quantiles, 1], strict=True)):
@@ -130,20 +147,28 @@ def held_out(forecast: Forecaster, windows: Mapping[Split, WindowBatches], confi
     on_validation = errors(forecast, windows["validation"], accelerator, precision).result()
     test = windows["test"]
     scores = errors(forecast, test, accelerator, precision, quantiles, offsets).result()
-    coverage = scores["share_below"][-1] - scores["share_below"][0]
-    result = {**scores, "coverage": coverage, "nominal_coverage": quantiles[-1] - quantiles[0],
-              "coverage_by_step": [high - low for low, high in zip(scores["share_below_by_step"][0],
-                                                                   scores["share_below_by_step"][-1], strict=True)],
+    result = {**scores, "nominal_coverage": quantiles[-1] - quantiles[0],
+              "mase_left_out": _without_unit(test.data),
               "test_windows": len(test), "validation_windows": len(windows["validation"]),
               "validation": {name: on_validation[name] for name in ("mse", "mae")}}
     index = np.unique(np.linspace(0, len(test) - 1, EXAMPLES).round().astype(int))
-    batch = test.rows(index)
-    inputs = to_device(as_tensors({name: batch[name] for name in ("values", "observed") if name in batch}),
-                       accelerator.device)
-    with torch.inference_mode(), precision.autocast(), precision.uncompiled():
-        prediction = forecast(inputs["values"], inputs.get("observed")).float().cpu().numpy()
+    batch = {**test.rows(index), "series": test.series_of(index)}
+    prediction = predicted(forecast, batch, accelerator.device, precision)
     return result, {"index": index, **batch, "prediction": prediction,
-                    "quantiles": (prediction[..., None] + offsets).astype(np.float32)}
+                    "quantiles": with_offsets(prediction, offsets)}, offsets
+
+
+def with_offsets(prediction: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """(b, channels, horizon), (channels, horizon, quantiles) → float32 (b, channels, horizon, quantiles)."""
+    return (prediction[..., None] + offsets).astype(np.float32)
+
+
+def _without_unit(data: ForecastData) -> list[str]:
+    """The columns that MASE leaves out, since the seasonal naive error on train is 0 or not known."""
+    units = data.naive_error()
+    counts = len(units) - (units > 0).sum(0)
+    return [name + f" (of {count:,} of {len(units):,} series)" * (len(units) > 1)
+            for name, count in zip(data.columns, counts, strict=True) if count]
 
 
 def score_forecaster(forecast: Forecaster, windows: Mapping[Split, WindowBatches], config: ForecastConfig,
@@ -151,7 +176,7 @@ def score_forecaster(forecast: Forecaster, windows: Mapping[Split, WindowBatches
     """As `fit_forecaster`, of what needs no training. A finished run is not repeated."""
     if run.result():
         return run.result()
-    result, examples = held_out(forecast, windows, config, accelerator, choose(impl, accelerator.device))
+    result, examples, _ = held_out(forecast, windows, config, accelerator, choose(impl, accelerator.device))
     _save_examples(run, examples)
     return run.finish({**result, "parameters": 0, "trained_parameters": 0})
 
@@ -167,8 +192,11 @@ def fit_forecaster(make_model: Callable[[], PreTrainedModel], windows: Mapping[S
     """
     def tested(learning: ForecastingTask, best: PreTrainedModel, spent: dict[str, float], precision: Precision) -> dict:
         parameters = list(learning.model.parameters())
-        result, examples = held_out(as_forecaster(best.eval()), windows, config, accelerator, precision)
+        result, examples, offsets = held_out(as_forecaster(best.eval()), windows, config, accelerator, precision)
         _save_examples(run, examples)
+        if run.is_main:
+            write_atomic(run.model_dir / INTERVALS, json.dumps({"quantiles": config.quantiles,
+                                                                "offsets": offsets.tolist()}))
         return {**result, "parameters": sum(p.numel() for p in parameters),
                 "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
                 **{name: spent[name] for name in ("steps", "seconds")}}

@@ -15,9 +15,12 @@ from toolkit.data.stores.bert_batches import BertBatches, MaskingConfig
 from toolkit.data.stores.prepare import PreparedData
 from toolkit.data.text.corpus import CorpusConfig
 from toolkit.models.initialisation import InitialValues
+from toolkit.run.directory import Run
+from toolkit.run.files import read_json
 from toolkit.run.model_card import CardConfig
 from toolkit.tasks.base import Description, Evaluation
 from toolkit.tasks.pretraining import EVALUATION_SEED, PretrainingConfig, ProbeConfig, add_to
+from toolkit.tokenization.load import save_tokenizer
 from toolkit.training.feed import as_tensors, to_device
 from toolkit.training.impl.distributed import reduce_sums, share
 from toolkit.training.impl.precision import ImplConfig
@@ -27,7 +30,8 @@ _EVALUATION_MLM_PROBABILITY = 0.15  # Devlin et al. 2018, whatever is masked in 
 
 DESCRIPTIONS = (Description(
     "bert", lambda name, module, values: module is None and bool(re.search("ForPreTraining|ForMaskedLM", name)),
-    "fill-mask", lambda inside, size, start, figures: f"A {inside} of {size}, pretrained from scratch: masked words"
+    "fill-mask", lambda inside, size, start, figures: f"A {inside} of {size}, pretrained "
+    + (f"further from {start}" if start else "from scratch") + ": masked words"
     + " and next sentences" * ("nsp_loss" in figures) + ".", "masked words (Devlin et al. 2018)",
     is_pretraining=True),)
 
@@ -52,6 +56,9 @@ class PretrainBertConfig:
     data_dir: str
     """Where corpus, tokenizer and token store are made once; runs may share it."""
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
+    init_from: str = ""
+    """A model to go on from: a run, a model's directory or a hub id. Its size, tokenizer and weights are taken; `model`
+    then says no more than the dropout. Empty: from scratch."""
     tokenizer: str = "tokenizers/wordpiece-8k.yaml"
     """A spec to train on the train split, or a trained tokenizer's directory or hub id."""
     model: BertModelSection = field(default_factory=BertModelSection)
@@ -68,17 +75,28 @@ class PretrainBertConfig:
     """Check every input, prepare the data, tell what would be trained, how long and in how much memory, and end."""
 
 
+def drawn_in_pairs_alone(run: Run) -> bool:
+    """Whether the checkpoints of a run without next-sentence prediction are an earlier version's, which saw other rows:
+    it goes on with those. `write_manifest` notes "single_sentences" of all others.
+    """
+    path = run.directory / "manifest.json"
+    data = read_json(path).get("data") or {} if path.exists() else {}
+    return any(run.checkpoint_dir.glob("step-*")) and "single_sentences" not in data
+
+
 class BertPretraining:
     """Devlin et al. (2018): both losses are means over what they predict, and are added."""
 
     best_metric = "loss"
 
     def __init__(self, model: PreTrainedModel, data: PreparedData, masking: MaskingConfig, batch_size: int, seed: int,
-                 eval_rows: int, probes: Evaluation | None = None):
+                 eval_rows: int, probes: Evaluation | None = None, pairs_alone: bool = False):
         self.model, self.data, self.masking, self.probes = model, data, masking, probes
-        self.batches = BertBatches(data.train, data.tokenizer, masking, batch_size, seed, data.weights)
+        self.batches = BertBatches(data.train, data.tokenizer, masking, batch_size, seed, data.weights,
+                                   pairs_alone)
         asked = dataclasses.replace(masking, mlm_probability=_EVALUATION_MLM_PROBABILITY)
-        self.evaluation = BertBatches(data.validation, data.tokenizer, asked, eval_rows, EVALUATION_SEED)
+        self.evaluation = BertBatches(data.validation, data.tokenizer, asked, eval_rows, EVALUATION_SEED,
+                                      pairs_alone=pairs_alone)
         self.eval_rows, self.eval_batch = eval_rows, batch_size
         self.batch = self.batches.batch
 
@@ -113,4 +131,4 @@ class BertPretraining:
 
     def save(self, model: PreTrainedModel, directory: Path) -> None:
         model.save_pretrained(directory)
-        self.data.tokenizer.save_pretrained(directory)
+        save_tokenizer(self.data.tokenizer, directory, model.config.max_position_embeddings)

@@ -43,13 +43,13 @@ class ProbeConfig:
     """Draws of them that are averaged."""
 
 
-def with_defaults(training: PretrainingConfig, preset_name: str) -> PretrainingConfig:
-    """Optimiser and rates that are left open, as they go with the preset.
+def with_defaults(training: PretrainingConfig, preset_name: str | None, width: int = 0) -> PretrainingConfig:
+    """Optimiser and rates that are left open, as they go with the preset; None: with a model of this width.
 
     Small models: what transferred best at width 128 (docs/results/transfer.md); wider ones in proportion to 1 / width
     (Yang et al. 2022), measured at 256. Large models: what their authors published.
     """
-    narrow = 128 / max(128, preset(preset_name).width)
+    narrow = 128 / max(128, preset(preset_name).width if preset_name else width)
     published = _PUBLISHED_RATES.get(preset_name)
     optimizer = training.optimizer or ("adamw" if published else "muon")
     defaults = {"optimizer": optimizer, "learning_rate": published or 2e-3 * narrow,

@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -11,6 +12,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from toolkit.errors import UserError
 from toolkit.hub import checkpoint_directory
+from toolkit.run.files import read_json, write_json
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
@@ -29,6 +31,28 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     if not tokenizer.is_fast:
         raise UserError(f"{name}: only fast tokenizers (with a tokenizer.json) are supported.")
     return tokenizer
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, directory: str | Path, positions: int | None = None) -> None:
+    """Into a directory, beside a model of so many positions perhaps: whoever loads it cuts texts to no more than these.
+
+    What transformers 5 calls its class, earlier versions do not know; under the older name both find it.
+    """
+    longest = tokenizer.model_max_length
+    try:
+        tokenizer.model_max_length = min(longest, positions or longest)
+        tokenizer.save_pretrained(directory)
+    finally:
+        tokenizer.model_max_length = longest
+    path = Path(directory) / "tokenizer_config.json"
+    config = read_json(path)
+    if config.get("tokenizer_class") == "TokenizersBackend":
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
+        for name in ("backend", "is_local", "local_files_only"):  # of the way it was loaded
+            config.pop(name, None)
+        if extra := config.pop("extra_special_tokens", None):
+            config["additional_special_tokens"] = extra
+        write_json(path, config)
 
 
 def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -4,13 +4,16 @@ Fertility and the share of words kept whole follow Ács (2019) and Rust et al. (
 with words as runs of letters and digits.
 """
 
+import itertools
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from toolkit.errors import UserError
 from toolkit.tokenization.load import one_thread, plain_backend
 
 WORD = re.compile(r"[^\W_]+")
@@ -23,12 +26,76 @@ def sample_paragraphs(texts: Iterable[str], characters: int) -> list[str]:
     return [paragraph for text in texts for paragraph in text[:share].split("\n\n") if paragraph.strip()]
 
 
+@dataclass(frozen=True)
+class Unknown:
+    """What a tokenizer does not know of some texts."""
+
+    characters: int
+    """All that are no blanks."""
+    lost: int
+    """Those that an unknown token stands for, be they a word of which one character is not known."""
+    examples: tuple[str, ...]
+    """A few of the pieces of text that it stands for."""
+
+    @property
+    def share(self) -> float:
+        return self.lost / max(1, self.characters)
+
+
+def unknown_characters(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], at_once: int = 256) -> Unknown:
+    """Count, in characters: one unknown token may stand for a whole sentence where no blanks part its words."""
+    backend, unknown = plain_backend(tokenizer), tokenizer.unk_token_id
+    backend.encode_special_tokens = True
+    texts, characters, lost, examples = iter(texts), 0, 0, {}
+    while part := list(itertools.islice(texts, at_once)):
+        characters += sum(len("".join(text.split())) for text in part)
+        if unknown is None:
+            continue
+        for text, encoding in zip(part, backend.encode_batch(part, add_special_tokens=False), strict=True):
+            if unknown in encoding.ids:
+                for start, stop in {span for token, span in zip(encoding.ids, encoding.offsets, strict=True)
+                                    if token == unknown}:
+                    piece = "".join(text[start:stop].split())
+                    lost += len(piece)
+                    if piece and len(examples) < 3:
+                        examples[piece] = None
+    return Unknown(characters, lost, tuple(examples))
+
+
+def check_unknown(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], where: str, limit: float, option: str,
+                  note: Callable[[str], None] = print) -> Unknown:
+    """Tell how much of `texts` the tokenizer does not know; UserError where it is more than the share `limit`.
+
+    where: what a message begins with; option: what the caller names the limit by, empty where it cannot be set.
+    """
+    found = unknown_characters(tokenizer, texts)
+    if not found.lost:
+        return found
+    pieces = ", ".join(repr(piece if len(piece) <= 30 else f"{piece[:30]}…") for piece in found.examples)
+    line = (f"{where}: {found.share:.2%} of the characters ({found.lost:,} of {found.characters:,}) are unknown to the "
+            f"tokenizer, alone or as a part of a word ({pieces})")
+    if found.share > limit:
+        raise UserError(f"{line}, more than {limit:.1%}. {_remedy(tokenizer)}"
+                        + (f", or set {option} higher if they may be lost." if option else "."))
+    note(line)
+    return found
+
+
+def _remedy(tokenizer: PreTrainedTokenizerBase) -> str:
+    if type(tokenizer.backend_tokenizer.model).__name__ == "WordPiece":
+        return ("WordPiece needs blanks between words, words of up to 100 characters, and every character in its "
+                "vocabulary: use a tokenizer with algorithm unigram or byte-level-bpe, which do not, or a larger "
+                "vocab_size")
+    return "Use a tokenizer with algorithm byte-level-bpe, which knows every text, or one with a larger vocab_size"
+
+
 def evaluate_tokenizer(tokenizer: PreTrainedTokenizerBase, paragraphs: Sequence[str]) -> dict[str, float]:
     """Measures over `paragraphs`:
 
     bytes_per_token of UTF-8; tokens_per_word (fertility: tokens that touch a word, by words); unknown_rate, of
-    tokens; whole_words, the share of words that are one token; round_trip, the share of paragraphs that decode to
-    what they were; vocabulary_used, of the ordinary entries; megabytes_per_second, on one thread.
+    tokens; unknown_characters, the share of characters that these stand for; whole_words, the share of words that are
+    one token; round_trip, the share of paragraphs that decode to what they were; vocabulary_used, of the ordinary
+    entries; megabytes_per_second, on one thread.
     """
     backend = plain_backend(tokenizer)
     backend.encode_special_tokens = True
@@ -53,7 +120,8 @@ def evaluate_tokenizer(tokenizer: PreTrainedTokenizerBase, paragraphs: Sequence[
         whole += int((past - first == 1).sum())
     used[tokenizer.all_special_ids] = False
     return {"bytes_per_token": size / max(1, tokens), "tokens_per_word": touching / max(1, words),
-            "unknown_rate": unknown / max(1, tokens), "whole_words": whole / max(1, words),
+            "unknown_rate": unknown / max(1, tokens),
+            "unknown_characters": unknown_characters(tokenizer, paragraphs).share, "whole_words": whole / max(1, words),
             "round_trip": exact / max(1, len(paragraphs)),
             "vocabulary_used": float(used.sum()) / max(1, len(tokenizer) - len(set(tokenizer.all_special_ids))),
             "megabytes_per_second": size / 1e6 / _fastest(backend, paragraphs)}

@@ -7,12 +7,13 @@ library's trainers depend on the order of a hash table, theirs is fixed (WordPie
 
 import hashlib
 import io
+import itertools
 import re
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +22,13 @@ from transformers import PreTrainedTokenizerFast
 
 from toolkit import config as configuration
 from toolkit.errors import UserError
+from toolkit.tokenization.normalizer import (
+    Normalizer,
+    count_words,
+    fallen_together,
+    has_joiners,
+    share_with_vowel_marks,
+)
 
 END_OF_TEXT = "<|endoftext|>"
 UNKNOWN = "<unk>"
@@ -48,7 +56,13 @@ class TokenizerSpec:
     """What is done to the text first: BERT's cleaning (blanks, control and Chinese characters), Unicode forms, nothing.
     Default: bert for wordpiece, none for the others, which then give back every text they know exactly."""
     lowercase: bool = False
-    """Lower-case first; with the normalizer bert also strip accents (BERT's "uncased")."""
+    """Lower-case first."""
+    strip_accents: bool | None = None
+    """Drop all combining marks: é becomes e, and Hindi and Thai lose vowels. Default: where the normalizer is bert and
+    lowercase is set, as in BERT's "uncased", unless the corpus needs them: they are vowels there, or more than
+    max_merged_words of its words would become equal."""
+    max_merged_words: float = 0.02
+    """The share of the corpus' words that normalising may make equal to another word, beyond upper and lower case."""
     pre_tokenizer: Literal["bert", "whitespace", "metaspace-punctuation", "metaspace", "byte-level",
                            "characters"] | None = None
     """Where words end, which no token crosses. bert: blanks and each punctuation mark; whitespace: blanks and runs of
@@ -133,15 +147,21 @@ class TrainingSample:
                 break
 
 
-def train_tokenizer(spec: TokenizerSpec, texts: Iterable[str], where: str = "spec",
-                    progress: bool = True) -> PreTrainedTokenizerFast:
-    """Train on texts, which are passed over more than once; `where` names the spec in errors."""
+def train_tokenizer(spec: TokenizerSpec, texts: Iterable[str], where: str = "spec", progress: bool = True,
+                    sample: Iterable[str] | None = None, note: Callable[[str], None] = print
+                    ) -> PreTrainedTokenizerFast:
+    """Train on texts, which are passed over more than once; `where` names the spec in errors.
+
+    On `sample` (default: all texts) is counted which words it makes equal. `note` is told; UserError where these are
+    more than the spec allows.
+    """
     progress = progress and sys.stderr.isatty()  # where there is no terminal, the library's bars become empty lines
+    sample = texts if sample is None else sample
     special = special_tokens(spec)
     unknown = special.get("unk_token")
     specials = list(dict.fromkeys([*special.values(), *spec.additional_special_tokens]))
     tokenizer = Tokenizer(_untrained(spec.algorithm, unknown))
-    if normalizer := _normalizer(spec):
+    if normalizer := _with_blank_of_masks(spec, _normalizer(spec, sample, where, note)):
         tokenizer.normalizer = normalizer
     tokenizer.pre_tokenizer = _pre_tokenizer(spec)
     tokenizer.decoder = {"wordpiece": decoders.WordPiece(), "byte-level-bpe": decoders.ByteLevel(),
@@ -177,12 +197,51 @@ def _untrained(algorithm: str, unknown: str | None) -> models.Model:
     return models.BPE(unk_token=unknown) if unknown else models.BPE()
 
 
-def _normalizer(spec: TokenizerSpec) -> normalizers.Normalizer | None:
-    if spec.normalizer == "bert":
-        return normalizers.BertNormalizer(lowercase=spec.lowercase)
-    steps = {"none": [], "nfc": [normalizers.NFC()], "nfkc": [normalizers.NFKC()]}[spec.normalizer]
-    steps += [normalizers.Lowercase()] if spec.lowercase else []
-    return normalizers.Sequence(steps) if steps else None
+def _normalizer(spec: TokenizerSpec, sample: Iterable[str], where: str, note: Callable[[str], None]
+                ) -> normalizers.Normalizer | None:
+    """As the spec says; what it leaves open, as the words of the corpus want it."""
+    if not (spec.normalizer != "none" or spec.lowercase or spec.strip_accents):
+        return None
+    words = count_words(sample)
+    bert, limit = spec.normalizer == "bert", spec.max_merged_words
+    stripped = Normalizer(spec.normalizer, spec.lowercase, bert and spec.lowercase, bert and has_joiners(words))
+    chosen = replace(stripped, strip_accents=stripped.strip_accents if spec.strip_accents is None
+                     else spec.strip_accents)
+    share, pairs = fallen_together(words, chosen)
+    if spec.strip_accents is None and stripped.strip_accents:
+        marked = share_with_vowel_marks(words)
+        if max(share, marked) > limit:
+            note(f"{where}: accents are kept, though lowercase is set: {marked:.1%} of the words have marks that are "
+                 f"vowels, or would be torn apart; {share:.1%} would become equal to others{_examples(pairs)}. To drop "
+                 f"them, set strip_accents to true and max_merged_words to more than that")
+            chosen = replace(chosen, strip_accents=False)
+            share, pairs = fallen_together(words, chosen)
+    if share > limit:
+        remedy = "strip_accents to false" if chosen.strip_accents else "normalizer to none or nfc"
+        raise UserError(f"{where}: normalising makes {share:.1%} of the corpus' words equal to others"
+                        f"{_examples(pairs)}; max_merged_words is {limit:g}. Set {remedy}, or max_merged_words to more "
+                        f"than {share:.3f} where that is meant.")
+    if pairs:
+        note(f"{where}: normalising makes {round(share * words.total()):,} of {words.total():,} words equal to others"
+             f"{_examples(pairs)}")
+    return chosen.built()
+
+
+def _with_blank_of_masks(spec: TokenizerSpec, normalizer: normalizers.Normalizer | None
+                         ) -> normalizers.Normalizer | None:
+    """Where a word brings the blank before it with it, so does the mask that stands for one, as in RoBERTa.
+
+    A text is cut at its special tokens first, so that the blank before one ends a piece. (RoBERTa's `lstrip` would
+    take all white space, of which line ends have tokens of their own, and name the token " [MASK]".)
+    """
+    if spec.special_tokens != "bert" or spec.algorithm not in ("bpe", "unigram", "byte-level-bpe"):
+        return normalizer
+    blank = normalizers.Replace(Regex(r" \z"), "")
+    return normalizers.Sequence([normalizer, blank]) if normalizer else blank
+
+
+def _examples(pairs: list[tuple[str, str]]) -> str:
+    return " (" + ", ".join(f"{rarer!r} and {common!r}" for rarer, common in pairs) + ")" if pairs else ""
 
 
 def _pre_tokenizer(spec: TokenizerSpec) -> pre_tokenizers.PreTokenizer:
@@ -233,17 +292,39 @@ def _fit_wordpiece(tokenizer: Tokenizer, spec: TokenizerSpec, texts: Iterable[st
     for text in texts:
         counts.update(tokenizer.normalizer.normalize_str(text) if tokenizer.normalizer else text)
     letters = ((-count, character) for character, count in counts.items() if character.strip())
-    alphabet = sorted(character for _, character in sorted(letters)[:_alphabet_size(spec)])
+    alphabet = [character for _, character in sorted(letters)[:_alphabet_size(spec)]]
+    inside, idle = alphabet, []
+    if 2 * len(alphabet) > spec.vocab_size - len(specials):
+        alphabet, inside, idle = _only_needed(tokenizer, texts, alphabet, spec.vocab_size - len(specials))
     scratch = Tokenizer(models.WordPiece(unk_token=unknown))
     if tokenizer.normalizer:
         scratch.normalizer = tokenizer.normalizer
     scratch.pre_tokenizer = tokenizer.pre_tokenizer
     scratch.train_from_iterator(texts, trainers.WordPieceTrainer(
-        vocab_size=spec.vocab_size, min_frequency=spec.min_frequency, show_progress=progress,
-        special_tokens=[*specials, *(f"##{character}" for character in alphabet)], initial_alphabet=alphabet,
-        limit_alphabet=len(alphabet)))
-    tokenizer.model = models.WordPiece(scratch.get_vocab(), unk_token=unknown)
+        vocab_size=spec.vocab_size + len(idle), min_frequency=spec.min_frequency, show_progress=progress,
+        special_tokens=[*specials, *(f"##{character}" for character in sorted(inside))],
+        initial_alphabet=sorted(alphabet), limit_alphabet=len(alphabet)))
+    known = scratch.get_vocab()
+    kept = sorted(known.keys() - set(idle), key=known.get)
+    tokenizer.model = models.WordPiece({token: number for number, token in enumerate(kept)}, unk_token=unknown)
     tokenizer.add_special_tokens(specials)
+
+
+def _only_needed(tokenizer: Tokenizer, texts: Iterable[str], alphabet: list[str], room: int
+                 ) -> tuple[list[str], list[str], list[str]]:
+    """Of an alphabet, the most frequent first, what fits into `room` entries: which characters, which of them as
+    "##x", and which of them never begin a word and so need no entry of their own.
+    """
+    first, later = set(), set()
+    for text in texts:
+        text = tokenizer.normalizer.normalize_str(text) if tokenizer.normalizer else text
+        for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(text):
+            first.add(word[0])
+            later.update(word[1:])
+    sizes = itertools.accumulate((character in first) + (character in later) for character in alphabet)
+    fitting = [character for character, size in zip(alphabet, sizes, strict=True) if size <= room]
+    return (fitting, [character for character in fitting if character in later],
+            [character for character in fitting if character not in first])
 
 
 def _fit_unigram(tokenizer: Tokenizer, spec: TokenizerSpec, texts: Iterable[str], specials: list[str], unknown: str,

@@ -38,6 +38,13 @@ class Moment:
     """Its gradient was zero throughout, and its loss was not: something between the two is broken."""
 
 
+def what_is_bad(moment: Moment, config: GuardConfig) -> str:
+    """For people, without its full stop."""
+    if moment.no_gradient:
+        return f"gradient of step {moment.step:,} is exactly zero though its loss is not"
+    return f"loss or gradient of step {moment.step:,} is no finite number" + " or leaps" * bool(config.loss_spike)
+
+
 class Guard:
     """Judges each step where it is computed, and lets the update be made or not.
 

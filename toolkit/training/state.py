@@ -17,6 +17,9 @@ class State:
     """Of the task's `best_metric` so far."""
     no_better: int = 0
     """Evaluations since then."""
+    kept: dict | None = None
+    """What that evaluation, of the model that is saved, gave, with its `best_step`; None before the first, and in
+    checkpoints of earlier versions."""
     running: dict = field(default_factory=dict)
     """Objective → its loss, this rank's part of the means, summed since the last logged line: a resumed run logs what
     an unbroken one does."""

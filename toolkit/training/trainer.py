@@ -21,7 +21,7 @@ from toolkit.run.files import disk_errors, write_directory
 from toolkit.training import checkpoint
 from toolkit.training.budget import Budget
 from toolkit.training.feed import StepDataset, num_tokens, seed_everything, steps_from, to_device
-from toolkit.training.guard import MOST_IN_A_ROW, Beginning, Guard, Moment
+from toolkit.training.guard import MOST_IN_A_ROW, Beginning, Guard, Moment, what_is_bad
 from toolkit.training.impl.distributed import from_main, reduce_sums
 from toolkit.training.impl.precision import ImplConfig, choose
 from toolkit.training.impl.sharding import Sharded, whole
@@ -38,9 +38,10 @@ from toolkit.training.weight_average import WeightAverage
 
 def train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accelerator: Accelerator, seed: int,
           name: str = "training", observers: Sequence[Observer] = (), **parts) -> dict[str, float]:
-    """Train until the budget is used, resuming from the newest valid checkpoint; returns the final evaluation.
+    """Train until the budget is used, resuming from the newest valid checkpoint; returns the evaluation of the model
+    that is kept, the best by `task.best_metric`, with the `best_step` it was made at, and what all steps took.
 
-    The best model by `task.best_metric` is in `run.model_dir` afterwards. Raises `Interrupted` when a signal asked to
+    The kept model is in `run.model_dir` afterwards. Raises `Interrupted` when a signal asked to
     stop, after saving, and `Diverged` when a step is bad and `config.on_bad_step` says so. observers: told beside those
     of every run, on rank 0; parts: of `Trainer`.
     """
@@ -95,11 +96,10 @@ class Trainer:
         self.precision.prepare(self.plain_model)
 
     def train(self) -> dict[str, float]:
-        metrics: dict[str, float] = {}
         self._begin()
         with Signals() as signals, _frozen(), self._watched():
             if self.state.evaluation_due:
-                metrics = self._evaluate()
+                self._evaluate()
             while not self.finished:
                 step = self._next_step(signals)
                 losses, gradient_norm = self._learn(step)
@@ -115,14 +115,13 @@ class Trainer:
                 if due.stopping:
                     raise Interrupted(signals.number or signal.SIGTERM, self.state.step)
                 if due.evaluating:
-                    metrics = self._evaluate()
+                    self._evaluate()
                     if self.finished and self.config.save_steps and not due.saving:  # it stopped early
                         self._save()
-            if not metrics:  # resumed after the last step, whose evaluation is in metrics.jsonl already
-                metrics = self._evaluate(log=False)
+            kept = self.state.kept or self._evaluate_again()
         self.accelerator.wait_for_everyone()
         state = self.state
-        return {**metrics, "steps": state.step, "tokens": state.tokens, "seconds": round(state.seconds, 1),
+        return {**kept, "steps": state.step, "tokens": state.tokens, "seconds": round(state.seconds, 1),
                 "tokens_per_second": round(state.tokens / max(state.seconds, 1e-9), 1)}
 
     # --- the beginning ----------------------------------------------------------------------------------------------
@@ -290,7 +289,7 @@ class Trainer:
                 f"labels that do not belong to their rows, or a start that knows the task already.")
         state.forget_running()
 
-    def _evaluate(self, log: bool = True) -> dict[str, float]:
+    def _evaluate(self, log: bool = True) -> None:
         """The task's own, with the mean of the weights where there is one; a model that is the best is kept."""
         with self.average.in_place() if self.average else nullcontext():
             self.model.eval()
@@ -302,6 +301,7 @@ class Trainer:
                 self.observers.log({"step": self.state.step,
                                     **{f"eval_{key}": value for key, value in metrics.items()}})
             if self.state.is_better(metrics[self.task.best_metric]):
+                self.state.kept = {**metrics, "best_step": self.state.step}
                 best = self.sharded.whole() if self.sharded else self.plain_model
                 if self.is_main:
                     write_directory(self.run.model_dir, lambda directory: self.task.save(best, directory))
@@ -309,7 +309,16 @@ class Trainer:
         self.finished = self.finished or self._has_stopped_early()
         self.observers.evaluated()
         self.run.tell()
-        return metrics
+
+    def _evaluate_again(self) -> dict[str, float]:
+        """Of a run whose last checkpoint an earlier version wrote, which does not say what the kept model scored."""
+        self._evaluate(log=False)  # the last step's may be better still
+        if self.state.kept is None:
+            model = type(self.plain_model).from_pretrained(self.run.model_dir).to(self.device).eval()
+            self.precision.prepare(model)
+            with torch.inference_mode(), self.precision.autocast(), self.precision.uncompiled():
+                self.state.kept = self.task.evaluate(model, self.accelerator, self.precision)
+        return self.state.kept
 
     def _has_stopped_early(self) -> bool:
         patience = self.config.early_stopping_patience
@@ -338,7 +347,7 @@ class Trainer:
         state, config, name = self.state, self.config, self.name
         state.running_steps -= len(bad_steps)
         for moment in bad_steps:
-            self.accelerator.print(f"{name}: the {_what_is_bad(moment, config)}; its update was not made")
+            self.accelerator.print(f"{name}: the {what_is_bad(moment, config)}; its update was not made")
             self.observers.log({"step": moment.step + 1, "bad_step": moment.step})
         going_back = self.is_main and config.on_bad_step == "back"
         last = from_main(self.accelerator, checkpoint.newest_valid(self.run.checkpoint_dir)[0] if going_back else None)
@@ -354,7 +363,7 @@ class Trainer:
     def _give_up(self, moment: Moment) -> None:
         self.state.back_to(moment)
         self._save()
-        what = _what_is_bad(moment, self.config)
+        what = what_is_bad(moment, self.config)
         if self.guard.in_a_row > 1:
             what += f", as those of the {self.guard.in_a_row - 1} steps before it"
         advice = (f"See its rows (`make show-batch STEP={moment.step} CONFIG=…`); then give the same command with "
@@ -362,12 +371,6 @@ class Trainer:
         if moment.no_gradient:
             advice = "What lies between them is broken: try --impl.compile false or --impl.layers transformers."
         raise Diverged(f"{self.name}: the {what}. The state before it is saved. {advice}")
-
-
-def _what_is_bad(moment: Moment, config: TrainingConfig) -> str:
-    if moment.no_gradient:
-        return f"gradient of step {moment.step:,} is exactly zero though its loss is not"
-    return f"loss or gradient of step {moment.step:,} is no finite number" + " or leaps" * bool(config.loss_spike)
 
 
 def _clip(parameters: list[torch.nn.Parameter], largest: float) -> torch.Tensor:

@@ -5,7 +5,7 @@ aeon says little about what is wrong in a file, so that what it refuses is looke
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -27,25 +27,33 @@ class FileSeries:
     """Where each label stands."""
     place: Callable[[int, int, int], str]
     """(series, channel, time) → where that value stands."""
+    channel_names: tuple[str, ...] | None = None
+    value_columns: tuple[str, ...] | None = None
+    """These as in `Learned`."""
+    beside: dict[str, list] = field(default_factory=dict)
+    """Column → what the file says of each series beside its values: its name, its label, and whatever else."""
 
 
-def numbers(cells: Iterable, place: Callable[[int], str]) -> np.ndarray:
-    """float64; NaN for what is empty, ?, NaN, NA, null or none. UserError names the first cell that is text."""
+def numbers(cells: Iterable, place: Callable[[int], str], otherwise: str = "") -> np.ndarray:
+    """float64; NaN for what is empty, ?, NaN, NA, null or none. UserError names the first cell that is text.
+
+    otherwise: advice beside mending it.
+    """
     cells = list(cells)
     try:
         return np.asarray(list(map(float, cells)))
     except (TypeError, ValueError):
-        return np.asarray([_number(cell, place, index) for index, cell in enumerate(cells)])
+        return np.asarray([_number(cell, place, index, otherwise) for index, cell in enumerate(cells)])
 
 
-def _number(cell: object, place: Callable[[int], str], index: int) -> float:
+def _number(cell: object, place: Callable[[int], str], index: int, otherwise: str) -> float:
     if cell is None or (isinstance(cell, str) and cell.strip().lower() in _MISSING):
         return np.nan
     try:
         return float(cell)
     except (TypeError, ValueError):
         raise UserError(f"{place(index)}: expected a number, found {str(cell)[:60]!r}. Mend it; decimals take a point, "
-                        f"a missing value is written ?.") from None
+                        f"a missing value is written ?.{otherwise}") from None
 
 
 def _lines(path: Path) -> list[str]:
@@ -77,7 +85,21 @@ def read_tsv(path: Path) -> FileSeries:
         labels.append(label)
         lines.append(where)
     return FileSeries(series, labels, [f"{where}, column 1" for where in lines],
-                      lambda i, channel, t: f"{lines[i]}, column {t + 2}")
+                      lambda i, channel, t: f"{lines[i]}, column {t + 2}", beside={"label": labels})
+
+
+def has_header(path: Path) -> bool:
+    """Whether a .tsv begins with names of columns, as a table does; the archive's begins with a series."""
+    cells = next((line for line in _lines(path) if line.strip()), "").split("\t")[1:]
+    return bool(cells) and not any(cell.strip().lower() in _MISSING or _is_number(cell) for cell in cells)
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_fraction(label: str) -> bool:
@@ -87,8 +109,10 @@ def _is_fraction(label: str) -> bool:
         return False
 
 
-def read_through_aeon(path: Path) -> FileSeries:
+def read_through_aeon(path: Path, labelled: bool = True) -> FileSeries:
     """A .ts or .arff file of the UCR and UEA archives, with one or several channels; .ts of unequal length, too.
+
+    labelled: whether there must be labels; else a .ts may have none, and any may be ?.
 
     Labels keep their capitals, which aeon's loader drops. UserError for time stamps in .ts, of which aeon 1.6 loses
     the values' signs.
@@ -102,10 +126,13 @@ def read_through_aeon(path: Path) -> FileSeries:
     start = next((number for number, line in enumerate(lines) if line.strip().lower().startswith("@data")), None)
     if start is None:
         raise UserError(f"{path}: has no line @data, which ends the header of a {kind} file. Is it one?")
-    _check_header(path, lines[:start], kind)
+    without = _without_labels(path, lines[:start], kind, labelled)
     rows = [(number, line.strip()) for number, line in enumerate(lines[start + 1:], start + 2)
             if kind == ".ts" or line.strip()]
-    labels = [_label(path, number, line, kind) for number, line in rows]
+    if without:
+        labels, rows = [None] * len(rows), [(number, f"{line}:") for number, line in rows]
+    else:
+        labels = [_label(path, number, line, kind, labelled) for number, line in rows]
     widths = [line.count(",") for _, line in rows] if kind == ".arff" else []
     if len(set(widths)) > 1:  # aeon repeats a lone value to fill a row
         raise _fault(path, rows, kind, "rows of unequal length")
@@ -121,27 +148,31 @@ def read_through_aeon(path: Path) -> FileSeries:
         return f"{path}, line {rows[i][0]}, column {channel * values[i].shape[1] + t + 1}{what}"
 
     return FileSeries([np.asarray(series, float) for series in values], labels,
-                      [f"{path}, line {number}" for number, _ in rows], place)
+                      [f"{path}, line {number}" for number, _ in rows], place, beside={"label": labels})
 
 
-def _check_header(path: Path, header: list[str], kind: str) -> None:
+def _without_labels(path: Path, header: list[str], kind: str, labelled: bool) -> bool:
+    """Whether the header says that there are no labels; UserError where there must be, and for what is not read."""
     for number, line in enumerate(header, 1):
         name, value = [*line.lower().split()[:2], "", ""][:2]
         where = f"{path}, line {number}"
         if kind == ".ts" and name == "@timestamps" and value == "true":
             raise UserError(f"{where}: series with time stamps are not read from .ts files. Write them as .csv, one "
                             f"row a time, and name data.series_column and data.time_column.")
-        if (name, value) in (("@classlabel", "false"), ("@targetlabel", "true")):
+        if not labelled and (name, value) == ("@classlabel", "false"):
+            return "@targetlabel true" not in " ".join(header).lower()
+        if labelled and (name, value) in (("@classlabel", "false"), ("@targetlabel", "true")):
             raise UserError(f"{where}: the series have no class labels ({line.strip()}), so there is nothing to tell "
                             f"apart. Give a file with @classLabel true.")
+    return False
 
 
-def _label(path: Path, number: int, line: str, kind: str) -> str:
+def _label(path: Path, number: int, line: str, kind: str, labelled: bool) -> str:
     _, separator, label = line.rpartition(":" if kind == ".ts" else ",")
     label = label.strip().strip("'\"").strip()
     if not line:
         raise UserError(f"{path}, line {number}: is empty. Remove it.")
-    if not separator or "," in label or not label or label == "?":
+    if not separator or "," in label or not label or (labelled and label == "?"):
         end = "after a colon" if kind == ".ts" else "after the last comma"
         raise UserError(f"{path}, line {number}: expected a label {end} at the end of the line, found "
                         f"{line[-40:]!r}. Add it, or remove the line.")

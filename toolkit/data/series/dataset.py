@@ -1,10 +1,11 @@
 """Labelled time series in memory: values and what of them was observed, z-normalisation, batches."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from toolkit.data import counter
+from toolkit.data.series.learned import Learned
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,8 @@ class SeriesDataset:
     """bool (n, channels, length): where there is a value; None: everywhere."""
     sampling_rate: float | None = None
     """Values a second (Hz), as the user said: nothing in the values tells it."""
+    learned: Learned = field(default_factory=Learned)
+    """What a model that learns these keeps, so that others mean the same to it."""
 
     def __post_init__(self) -> None:
         if self.values.ndim != 3 or self.values.dtype != np.float32:
@@ -56,8 +59,33 @@ class SeriesDataset:
 
     def select(self, index: np.ndarray) -> "SeriesDataset":
         """The series at `index`, integers or bool (n,)."""
-        return SeriesDataset(self.values[index], self.labels[index], self.label_names,
-                             None if self.observed is None else self.observed[index], self.sampling_rate)
+        return replace(self, values=self.values[index], labels=self.labels[index],
+                       observed=None if self.observed is None else self.observed[index])
+
+    def of_length(self, length: int) -> "SeriesDataset":
+        """Cut on the right to `length`, or padded with what is not observed."""
+        more = length - self.values.shape[2]
+        if more <= 0:
+            return replace(self, values=self.values[..., :length],
+                           observed=None if self.observed is None else self.observed[..., :length])
+        observed = np.ones(self.values.shape, bool) if self.observed is None else self.observed
+        return replace(self, **{name: np.pad(part, ((0, 0), (0, 0), (0, more)))
+                                for name, part in (("values", self.values), ("observed", observed))})
+
+    def normalised(self) -> "SeriesDataset":
+        """Scaled as `learned` says."""
+        return replace(self, values=scaled(self.values, self.observed, self.learned))
+
+
+def scaled(values: np.ndarray, observed: np.ndarray | None, learned: Learned) -> np.ndarray:
+    """float32 (n, channels, length) as a model reads them; 0 where nothing was observed."""
+    if learned.normalisation == "none":
+        return values
+    if learned.normalisation == "series":
+        return z_normalise(values, observed)
+    mean, deviation = (np.asarray(each)[:, None] for each in (learned.channel_means, learned.channel_deviations))
+    values = (values - mean) / np.where(deviation > 0, deviation, 1)
+    return np.where(True if observed is None else observed, values, 0).astype(np.float32)
 
 
 def z_normalise(values: np.ndarray, observed: np.ndarray | None = None) -> np.ndarray:

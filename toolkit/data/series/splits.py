@@ -1,13 +1,13 @@
 """Training, validation and test series for classification, from files or generated; what is odd is refused or told."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
-from toolkit.data.series.dataset import SeriesDataset, z_normalise
+from toolkit.data.series.dataset import SeriesDataset
 from toolkit.data.series.generators import LABELLED
-from toolkit.data.series.readers import read_series
+from toolkit.data.series.readers import described, read_series
 from toolkit.data.series.tables import SeriesTable
 from toolkit.data.tables.labels import Note
 from toolkit.data.tables.time_table import Missing
@@ -20,7 +20,8 @@ ROLES = ("train", "validation", "test")
 @dataclass
 class SeriesDataSection(SeriesTable):
     train: str = ""
-    """A .ts, .tsv, .arff (UCR, UEA), .csv or .parquet file; empty: series generated anew for each seed."""
+    """A .ts, .tsv, .arff (UCR, UEA), .csv, .parquet or .npz (values, labels) file; empty: series generated anew for
+    each seed."""
     validation: str = ""
     """Empty: a fifth of each class of training."""
     test: str = ""
@@ -90,7 +91,9 @@ def _from_files(data: SeriesDataSection, note: Note) -> Splits:
 
 
 def _read(data: SeriesDataSection, path: str, train: SeriesDataset | None, note: Note) -> SeriesDataset:
-    part = read_series(path, train and train.label_names, data.missing, data.sampling_rate, data, note)
+    part = read_series(path, train and train.label_names, data.missing, data.sampling_rate, data, note,
+                       train and train.learned)
+    note(f"{path}: {described(part.lengths, part.values.shape[1], part.learned)}")
     if train is not None and part.values.shape[1] != train.values.shape[1]:
         raise UserError(f"{path}: series of {part.values.shape[1]} channels, but {data.train} has "
                         f"{train.values.shape[1]}. Give files with the same channels, in the same order.")
@@ -137,13 +140,7 @@ def _tell(parts: Splits, note: Note) -> None:
     """What is no mistake, but should be known: constant series, classes without examples, series that come twice."""
     seen: dict[str, set[int]] = {}  # split → its series
     for role, part in zip(ROLES, parts, strict=True):
-        observed = np.ones(part.values.shape, bool) if part.observed is None else part.observed
-        highest = part.values.max(-1, where=observed, initial=-np.inf)
-        constant = int((highest <= part.values.min(-1, where=observed, initial=np.inf)).any(1).sum())
-        if constant:
-            where = " in some channel" if highest.shape[1] > 1 else ""
-            note(f"{role}: {constant:,} of {len(part):,} series are constant{where}; normalised by themselves they are "
-                 f"zeros")
+        tell_constant(role, part.values, part.observed, note)
         absent = np.setdiff1d(np.arange(len(part.label_names)), part.labels)
         if len(absent):
             note(f"{role}: has no example of {len(absent)} classes: "
@@ -159,6 +156,17 @@ def _tell(parts: Splits, note: Note) -> None:
         seen[role] = set(rows)
 
 
+def tell_constant(what: str, values: np.ndarray, observed: np.ndarray | None, note: Note) -> None:
+    """How many series (n, channels, length) are constant."""
+    observed = np.ones(values.shape, bool) if observed is None else observed
+    highest = values.max(-1, where=observed, initial=-np.inf)
+    constant = int((highest <= values.min(-1, where=observed, initial=np.inf)).any(1).sum())
+    if constant:
+        where = " in some channel" if values.shape[1] > 1 else ""
+        note(f"{what}: {constant:,} of {len(values):,} series are constant{where}; normalised by themselves they are "
+             f"zeros")
+
+
 def _of_one_length(parts: Splits, note: Note) -> Splits:
     """All padded on the right to the longest."""
     lengths = [part.values.shape[2] for part in parts]
@@ -166,28 +174,17 @@ def _of_one_length(parts: Splits, note: Note) -> Splits:
         return parts
     described = ", ".join(f"{role} {length:,}" for role, length in zip(ROLES, lengths, strict=True))
     note(f"the longest series differ ({described} values); all are padded on the right to {max(lengths):,}")
-    padded = []
-    for part, length in zip(parts, lengths, strict=True):
-        more = ((0, 0), (0, 0), (0, max(lengths) - length))
-        observed = np.ones(part.values.shape, bool) if part.observed is None else part.observed
-        padded.append(SeriesDataset(np.pad(part.values, more), part.labels, part.label_names, np.pad(observed, more),
-                                    part.sampling_rate))
-    return tuple(padded)
+    return tuple(part.of_length(max(lengths)) for part in parts)
 
 
 def _normalised(parts: Splits, how: str) -> Splits:
-    if how == "none":
-        return parts
+    """Scaled, and with what a model that learns them is to keep."""
     train = parts[0]
-    observed = np.ones(train.values.shape, bool) if train.observed is None else train.observed
-    mean = np.mean(train.values, axis=(0, 2), keepdims=True, where=observed, dtype=np.float64)
-    deviation = np.std(train.values, axis=(0, 2), keepdims=True, where=observed, dtype=np.float64)
-    scaled = []
-    for part in parts:
-        if how == "series":
-            values = z_normalise(part.values, part.observed)
-        else:
-            values = (part.values - mean) / np.where(deviation > 0, deviation, 1)
-            values = np.where(True if part.observed is None else part.observed, values, 0).astype(np.float32)
-        scaled.append(SeriesDataset(values, part.labels, part.label_names, part.observed, part.sampling_rate))
-    return tuple(scaled)
+    learned = replace(train.learned, sampling_rate=train.sampling_rate, normalisation=how,
+                      series_length=train.values.shape[2])
+    if how == "train":
+        observed = np.ones(train.values.shape, bool) if train.observed is None else train.observed
+        mean = np.mean(train.values, axis=(0, 2), where=observed, dtype=np.float64)
+        deviation = np.std(train.values, axis=(0, 2), where=observed, dtype=np.float64)
+        learned = replace(learned, channel_means=tuple(mean.tolist()), channel_deviations=tuple(deviation.tolist()))
+    return tuple(replace(part, learned=learned).normalised() for part in parts)

@@ -47,12 +47,17 @@ class BertBatches:
     One epoch lays windows of `max_seq_length` − 3 tokens over the whole store, shifted by a random phase, and visits
     them in a fresh order, each from the start of a sentence; an A that is too long then loses some of its front.
     Documents of a single sentence have no true continuation: a window that falls into one moves to the next document
-    that has two.
+    that has two. Without next-sentence prediction it stays, and its row is that sentence alone, [CLS] A [SEP]; so it is
+    where sentences longer than a row would keep a pair from it.
     """
 
     def __init__(self, store: TokenStore, tokenizer: PreTrainedTokenizerBase, config: MaskingConfig,
-                 batch_size: int, seed: int, weights: tuple[float, ...] = ()):
+                 batch_size: int, seed: int, weights: tuple[float, ...] = (), pairs_alone: bool = False):
+        """pairs_alone: rows are pairs without next-sentence prediction too, as earlier versions had it, which never
+        drew a document of one sentence.
+        """
         self.store, self.config, self.batch_size, self.seed = store, config, batch_size, seed
+        self.pairs_alone = config.next_sentence_prediction or pairs_alone
         missing = [name for name in ("cls_token_id", "sep_token_id", "mask_token_id", "pad_token_id")
                    if getattr(tokenizer, name) is None]
         if missing:
@@ -67,16 +72,19 @@ class BertBatches:
         self.cls, self.sep = tokenizer.cls_token_id, tokenizer.sep_token_id
         self.mask, self.pad = tokenizer.mask_token_id, tokenizer.pad_token_id
         self.ordinary = ordinary_ids(tokenizer)
-        if store.num_documents < 2:
+        if config.next_sentence_prediction and store.num_documents < 2:
             raise UserError(f"{store.directory}: {store.num_documents} document; next-sentence prediction needs a "
                             f"second one to draw wrong continuations from. Give more files, or split the text.")
         sizes = np.diff(store.document_offsets)
-        if not (sizes > 1).any():
+        if self.pairs_alone and not (sizes > 1).any():
             raise UserError(f"{store.directory}: every document is a single sentence, so there are no continuations "
-                            f"to predict. Check corpus.language and the blank lines of the text.")
+                            f"to predict. Check corpus.language and the blank lines of the text, or set "
+                            f"masking.next_sentence_prediction to false.")
         following = np.where(sizes > 1, np.arange(len(sizes)), len(sizes))
         following = np.minimum.accumulate(following[::-1])[::-1]  # nearest document, this or later, with two sentences
         self.paired_document = np.where(following < len(sizes), following, np.argmax(sizes > 1))
+        if not self.pairs_alone:
+            self.paired_document = np.arange(len(sizes))
         self.window = config.max_seq_length - 3
         # Documents by length, so that those long enough for a random B are the end of a list.
         bounds = store.document_tokens()
@@ -96,17 +104,31 @@ class BertBatches:
         self.runs = np.lib.stride_tricks.sliding_window_view(ids, config.max_seq_length)
         self.joints = word_joints(tokenizer) if config.whole_word_masking else None
 
+    def left_out(self) -> str:
+        """What no row begins with, in words; empty where that is nothing."""
+        sizes = np.diff(self.store.document_offsets)
+        single = int((sizes == 1).sum())
+        if not (self.pairs_alone and single):
+            return ""
+        share = np.diff(self.store.document_tokens())[sizes == 1].sum() / self.store.num_tokens
+        line = (f"{single:,} of {len(sizes):,} documents ({share:.1%} of the tokens) are a single sentence and can be "
+                f"no A of a pair")
+        if self.config.next_sentence_prediction:
+            return (f"{line}: they are drawn as a random B only. Join them, or set masking.next_sentence_prediction to "
+                    f"false, which draws every document")
+        return f"{line}: this run was begun by a version that never draws them, and goes on so. A new one draws them"
+
     def batch(self, step: int, rows: range) -> dict[str, np.ndarray]:
         """Arrays for rows (b of them) of the global batch at `step`, T = max_seq_length, P predictions a row:
 
         input_ids, token_type_ids, attention_mask (b, T); masked_positions, masked_labels (b, P), labels −100 where a
-        row predicts fewer; next_sentence_label (b,), 0 for a true continuation, 1 for a random one. Types and mask are
-        bool, ids int32: less to move; models take them as int64.
+        row predicts fewer; next_sentence_label (b,), 0 for a true continuation, or none, 1 for a random one. Types and
+        mask are bool, ids int32: less to move; models take them as int64.
         """
         index = step * self.batch_size + np.arange(rows.start, rows.stop)
         start_a, length_a, start_b, length_b, label = self._pairs(index)
         second = length_a + 2  # where B starts in a row
-        end = second + length_b  # of the closing [SEP]
+        end = second + length_b - (length_b == 0)  # of the closing [SEP], which without a B is that of A
         column = np.arange(self.config.max_seq_length, dtype=np.int16)
         in_b = column >= second[:, None].astype(np.int16)
         inside = column <= end[:, None].astype(np.int16)
@@ -148,7 +170,7 @@ class BertBatches:
         document = moved
         closing = documents[document + 1]
         opening_token, last_token = starts[documents[document]], starts[closing]
-        first = np.minimum(np.minimum(first, self.latest[document]), closing - 2)
+        first = np.maximum(np.minimum(np.minimum(first, self.latest[document]), closing - 2), documents[document])
         if self.config.short_seq_prob:
             short = draws[:, 4] < self.config.short_seq_prob
             window = np.where(short, 2 + (draws[:, 5] * (window - 1)).astype(np.int64), window)
@@ -168,6 +190,14 @@ class BertBatches:
         length_b = np.minimum(available, window - length_a)
         start_a = start_b - length_a
         if not self.config.next_sentence_prediction:
+            if not self.pairs_alone:  # what no pair holds: single sentences, long ones, and what follows on a long one
+                sentence = _containing(starts, token)
+                opens, closes = starts[sentence], starts[sentence + 1]
+                alone = (closing - documents[document] == 1) | (closes - opens > self.window)
+                alone |= (starts[first + 1] - starts[first] > self.window) & (token >= start_b + length_b)
+                start_a = np.where(alone, np.maximum(np.minimum(token, closes - window), opens), start_a)
+                length_a = np.where(alone, np.minimum(closes - opens, window), length_a)
+                start_b, length_b = np.where(alone, start_a + length_a, start_b), np.where(alone, 0, length_b)
             return start_a, length_a, start_b, length_b, np.zeros(len(index), np.int64)
 
         # True or random, B is no longer than another document can give.

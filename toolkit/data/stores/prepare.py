@@ -17,8 +17,10 @@ from toolkit.data.text.corpus import SPLITS, CorpusConfig, prepare_corpus, read_
 from toolkit.errors import UserError
 from toolkit.run.files import read_json, write_directory, write_json
 from toolkit.tokenization.bins import SeriesBins
-from toolkit.tokenization.load import fingerprint, load_tokenizer
-from toolkit.tokenization.train import TrainingSample, is_spec, read_spec, train_tokenizer
+from toolkit.tokenization.load import fingerprint, load_tokenizer, save_tokenizer
+from toolkit.tokenization.measure import check_unknown
+from toolkit.tokenization.normalizer import MEASURED
+from toolkit.tokenization.train import TokenizerSpec, TrainingSample, is_spec, read_spec, train_tokenizer
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,13 @@ def prepare(corpus: CorpusConfig, tokenizer: str, data_dir: str | Path, end_docu
     directory = Path(data_dir)
     facts = prepare_corpus(corpus, directory / "corpus", progress)
     own = directory / Path(tokenizer).stem
-    fitted = prepare_tokenizer(tokenizer, directory / "corpus", own / "tokenizer", progress=progress)
+    fitted = prepare_tokenizer(tokenizer, directory / "corpus", own / "tokenizer", progress=progress,
+                               max_unknown=corpus.max_unknown)
+    if not is_spec(tokenizer):
+        own = _own_place(own, fingerprint(fitted))
+        if not (own / "store/train/manifest.json").exists():
+            check_unknown(fitted, _sample(directory / "corpus", MEASURED), tokenizer, corpus.max_unknown,
+                          "corpus.max_unknown")
     append_id = None
     if end_documents:
         append_id = fitted.eos_token_id
@@ -70,10 +78,19 @@ def prepare(corpus: CorpusConfig, tokenizer: str, data_dir: str | Path, end_docu
     return PreparedData(fitted, stores["train"], stores["validation"], facts, tuple(weights))
 
 
+def _own_place(directory: Path, tokenizer: str) -> Path:
+    """Of a trained tokenizer, by its fingerprint: many lie in folders of one name, such as the `model` of runs."""
+    manifest = directory / "store" / SPLITS[0] / "manifest.json"
+    is_anothers = manifest.exists() and read_json(manifest)["fingerprints"].get("tokenizer") != tokenizer
+    return directory.with_name(f"{directory.name}-{tokenizer[:8]}") if is_anothers else directory
+
+
 def prepare_tokenizer(source: str, corpus: Path, directory: Path, vocab_size: int | None = None,
-                      progress: bool = True) -> PreTrainedTokenizerBase:
+                      progress: bool = True, max_unknown: float = 1.0) -> PreTrainedTokenizerBase:
     """`source` is a spec (.yaml), trained once into `directory` on a prepared corpus' train split, or an existing
     tokenizer's directory or hub id. `vocab_size` overrides the spec's.
+
+    One that is trained is refused when it does not know more than `max_unknown` of the corpus' characters.
     """
     if not is_spec(source):
         return load_tokenizer(source)
@@ -85,19 +102,31 @@ def prepare_tokenizer(source: str, corpus: Path, directory: Path, vocab_size: in
     if (directory / "manifest.json").exists():
         made_from = read_json(directory / "manifest.json")
         for key, name in (("spec", f"another spec than {source} is now"), ("corpus", "another corpus")):
-            if made_from.get(key) != manifest[key]:
+            earlier = made_from.get(key)
+            if key == "spec" and earlier:  # a key that a later version brought is at its default in earlier ones
+                earlier = {**asdict(TokenizerSpec(spec.algorithm)), **earlier}
+            if earlier != manifest[key]:
                 raise UserError(f"{directory}: was trained from {name}. Choose another data_dir, or delete it.")
         return load_tokenizer(str(directory))
 
     def fill(temporary: Path) -> None:
         texts = TrainingSample(_TrainText(corpus / "train.jsonl"), spec, train["characters"])
-        tokenizer = train_tokenizer(spec, texts, source, progress)
-        tokenizer.save_pretrained(temporary)
+        sample = list(_sample(corpus, MEASURED))
+        tokenizer = train_tokenizer(spec, texts, source, progress, sample)
+        check_unknown(tokenizer, sample, source, max_unknown, "corpus.max_unknown")
+        save_tokenizer(tokenizer, temporary)
         write_json(temporary / "manifest.json",
                    {**manifest, "vocab_size": len(tokenizer), "fingerprint": fingerprint(tokenizer)})
 
     write_directory(directory, fill)
     return load_tokenizer(str(directory))
+
+
+def _sample(corpus: Path, characters: int) -> TrainingSample:
+    """Paragraphs of the train split, from everywhere in it, about `characters` of them."""
+    total = read_json(corpus / "manifest.json")["splits"]["train"]["characters"]
+    bounds = TokenizerSpec("byte", max_characters=characters)
+    return TrainingSample(_TrainText(corpus / "train.jsonl"), bounds, total)
 
 
 @dataclass(frozen=True)

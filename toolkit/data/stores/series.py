@@ -25,6 +25,7 @@ from toolkit.data.stores.prepare import PreparedData
 from toolkit.data.stores.store import STORE_FILES, TokenStore
 from toolkit.data.tables.time_table import Missing, read_time_table
 from toolkit.errors import UserError, did_you_mean
+from toolkit.run import places
 from toolkit.run.files import building, read_json, write_json
 from toolkit.tokenization.bins import SeriesBins, read_series_bins
 
@@ -67,7 +68,8 @@ def prepare_series(config: SeriesCorpusConfig, tokenizer: str, data_dir: str | P
     if path.exists():
         manifest = read_json(path)
         changed = [f"{section}.{key}" for section, values in settings.items() for key, value in values.items()
-                   if manifest.get(section, {}).get(key) != value]
+                   if not places.same(earlier := manifest.get(section, {}).get(key), value)
+                   and not places.moved(earlier, value, manifest.get("inputs") if key == "sources" else None)]
         if changed:
             raise UserError(f"{directory}: was prepared with another {changed[0]}. Choose another data_dir, or delete "
                             f"it.")
@@ -82,7 +84,8 @@ def prepare_series(config: SeriesCorpusConfig, tokenizer: str, data_dir: str | P
                 windows = [split_windows(config, number, split, length, config.stride or length, note)
                            for number in range(len(config.sources))]
                 facts.append(_write_store(partial / "store" / split, windows, bins))
-            manifest = {**settings, "stores": dict(zip(SPLITS, facts, strict=False))}
+            manifest = {**settings, "stores": dict(zip(SPLITS, facts, strict=False)),
+                        "inputs": places.contents(config.sources)}
             write_json(partial / path.name, manifest)
         note(describe(manifest))
     stores = {split: TokenStore.open(directory / "store" / split) for split in SPLITS[:2]}

@@ -38,11 +38,14 @@ def write_shard(directory: Path, plan: dict, tokenizer: Tokenizer, number: int,
     files = {kind: open(path, "wb") for kind, path in partial.items()}
     try:
         held, count = [], 0  # a sentence waits for the next one: the end token goes to the last that has any token
+        begun = []  # of a sentence too long to be tokenised at once
         for group, size in _groups(Path(plan["text"]), start, stop, plan["language"]):
             lists, lengths = [], []
-            encodings = tokenizer.encode_batch_fast([unit for unit, _ in group], add_special_tokens=False)
-            for encoding, (_, last) in zip(encodings, group, strict=True):
-                if ids := encoding.ids:
+            encodings = tokenizer.encode_batch_fast([unit for unit, *_ in group], add_special_tokens=False)
+            for encoding, (_, ends, last) in zip(encodings, group, strict=True):
+                ids = begun + encoding.ids if begun else encoding.ids
+                begun = [] if ends else ids
+                if ids and ends:
                     if held:
                         lists.append(held)
                         count += 1
@@ -57,7 +60,7 @@ def write_shard(directory: Path, plan: dict, tokenizer: Tokenizer, number: int,
             for kind, values in written.items():
                 files[kind].write(values.tobytes())
                 counts["tokens" if kind == "ids" else kind] += len(values)
-            counts["bytes"] += sum(len(unit.encode()) for unit, _ in group)
+            counts["bytes"] += sum(len(unit.encode()) for unit, *_ in group)
             if plan["unknown_id"] is not None:
                 counts["unknown"] += int((written["ids"] == plan["unknown_id"]).sum())
             report(size)
@@ -75,8 +78,10 @@ def write_shard(directory: Path, plan: dict, tokenizer: Tokenizer, number: int,
     write_json(shard_path(directory, "shard", number), counts)
 
 
-def _groups(path: Path, start: int, stop: int, language: str) -> Iterator[tuple[list[tuple[str, bool]], int]]:
-    """Sentences, some at a time, each with whether it ends its document; and the bytes of the file they took."""
+def _groups(path: Path, start: int, stop: int, language: str) -> Iterator[tuple[list[tuple[str, bool, bool]], int]]:
+    """Sentences, some at a time, each with whether it ends here, long ones being cut, and whether it ends its document;
+    and the bytes of the file they took.
+    """
     group, characters, size = [], 0, 0
     with open(path, "rb") as file:
         file.seek(start)
@@ -86,12 +91,24 @@ def _groups(path: Path, start: int, stop: int, language: str) -> Iterator[tuple[
             size += len(line)
             units = sentences(json.loads(line)["text"], language)
             for number, unit in enumerate(units, 1):
-                group.append((unit, number == len(units)))
-                characters += len(unit)
-                if characters >= GROUP_CHARACTERS:
-                    yield group, size
-                    group, characters, size = [], 0, 0
+                for piece, ends in _pieces(unit):
+                    group.append((piece, ends, ends and number == len(units)))
+                    characters += len(piece)
+                    if characters >= GROUP_CHARACTERS:
+                        yield group, size
+                        group, characters, size = [], 0, 0
     yield group, size
+
+
+def _pieces(unit: str) -> Iterator[tuple[str, bool]]:
+    """A sentence whole, or, where it is longer than a group, in pieces cut before blanks; each with whether it ends."""
+    start = 0
+    while len(unit) - start > GROUP_CHARACTERS:
+        cut = unit.rfind(" ", start + GROUP_CHARACTERS // 2, start + GROUP_CHARACTERS)
+        stop = cut if cut > 0 else start + GROUP_CHARACTERS
+        yield unit[start:stop], False
+        start = stop
+    yield unit[start:], True
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """Cells of label columns → arrays: names, numbers, probabilities, one or several. What is odd is refused or counted."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -94,7 +95,8 @@ def read_labels(data: LabelSpec, cells: list, places: list[str], known: tuple[st
 
 def numbered(cells: list, places: list[str], column: str, known: tuple[str, ...] | None, role: str, note: Note,
              if_quantities: str = "") -> tuple[np.ndarray, tuple[str, ...]]:
-    """Labels as indices into their names: without blanks around them and, where all are numbers, in one spelling.
+    """Labels as indices into their names: without blanks around them and, where all are numbers, whole ones in one
+    spelling.
 
     if_quantities: advice where an unknown label is a number.
     """
@@ -115,12 +117,7 @@ def numbered(cells: list, places: list[str], column: str, known: tuple[str, ...]
              f"others")
     numeric = not others
     if numeric:
-        spelled = [_as_number(label) for label in labels]
-        changed = [(old, new) for old, new in zip(labels, spelled, strict=True) if old != new]
-        if changed:
-            note(f"{role}: {len(changed):,} labels were spelled otherwise, for instance '{changed[0][0]}' for "
-                 f"'{changed[0][1]}'")
-        labels = spelled
+        labels = _spelled(labels, known, role, note)
     names = known or tuple(sorted(set(labels), key=(lambda name: (float(name), name)) if numeric else None))
     position = {name: index for index, name in enumerate(names)}
     refuse([label not in position for label in labels], places, lambda i: f"label '{labels[i]}' does not occur in the "
@@ -129,15 +126,35 @@ def numbered(cells: list, places: list[str], column: str, known: tuple[str, ...]
     return np.asarray([position[label] for label in labels], np.int64), names
 
 
-def _as_number(label: str) -> str:
-    """'+1', '1.0' and '01' are 1. A label that is no number stays: it is none of training's, and will be refused."""
+def _spelled(labels: list[str], known: tuple[str, ...] | None, role: str, note: Note) -> list[str]:
+    """Whole numbers in one spelling, training's where it is known; '1.1' and '1.10' are two names all the same.
+
+    Among fractions, '1' and '1.0' of one file are two names as well: they may count sections or versions.
+    """
+    texts = set(known or labels)
+    spelling = {text: _whole(text) for text in {*texts, *labels}}
+    alike = Counter(spelling[text] for text in texts)
+    if known:
+        names = {spelling[name]: name for name in known if alike[spelling[name]] == 1}
+        spelling = {text: text if text in texts else names.get(whole, text) for text, whole in spelling.items()}
+    elif len(alike) < len(texts) and not all(re.fullmatch(r"-?\d+", whole) for whole in spelling.values()):
+        return labels
+    changed = [(label, spelling[label]) for label in labels if label != spelling[label]]
+    if changed:
+        note(f"{role}: {len(changed):,} labels were spelled otherwise, for instance '{changed[0][0]}' for "
+             f"'{changed[0][1]}'")
+    return [spelling[label] for label in labels]
+
+
+def _whole(label: str) -> str:
+    """'+1', '1.0', '01' and '1e0' are 1. What is no whole number stays as it is."""
     if re.fullmatch(r"[+-]?\d+", label):  # of any length, and exact
         digits = label.lstrip("+-").lstrip("0") or "0"
         return f"-{digits}" if label[0] == "-" and digits != "0" else digits
     if not _NUMBER.fullmatch(label):
         return label
     number = float(label)
-    return str(int(number)) if number.is_integer() and abs(number) < 1e15 else str(number)
+    return str(int(number)) if number.is_integer() and abs(number) < 1e15 else label
 
 
 def _distributions(table: np.ndarray, places: list[str], role: str, note: Note) -> np.ndarray:

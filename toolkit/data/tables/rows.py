@@ -3,60 +3,92 @@
 import contextlib
 import functools
 import gc
-import json
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-from toolkit.data.tables.sources import COMPRESSIONS, Reading, file_kind, list_parts, read_lines, read_table_rows
+from toolkit.data.tables.sources import (
+    COMPRESSIONS,
+    Reading,
+    column_names,
+    file_kind,
+    json_object,
+    list_parts,
+    read_lines,
+    read_table_rows,
+    refuse_repeated,
+)
 from toolkit.errors import UserError, did_you_mean
 
 SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 
 
-def read_rows(source: str, role: str, keys: dict[str, str], section: str = "data.") -> Iterator[tuple[str, list]]:
+def read_rows(source: str, role: str, keys: dict[str, str], section: str = "data.", reading: Reading | None = None,
+              numbers: Collection[str] = ()) -> Iterator[tuple[str, list]]:
     """(where it stands, the cells of the columns in `keys`, in their order) of every row.
 
     keys: column → what names it in the caller's configuration; role: what names the source there; section: what both
-    begin with.
+    begin with. reading: the encoding of text, and who is told how tables are written.
+    numbers: columns whose cells in a .csv or .tsv are given as `float` reads them (`read_table_rows`).
     """
+    for place, record in _records(source, role, keys, section, reading, numbers, list(keys)):
+        yield place, [_text_of(record[column], column, place) for column in keys]
+
+
+def whole_rows(source: str, role: str, keys: dict[str, str], section: str = "data.", reading: Reading | None = None
+               ) -> Iterator[tuple[str, dict[str, object]]]:
+    """(where it stands, every column of it as it stands) of every row; those in `keys` are there. A column of a .csv
+    or .tsv that has no name is called as pandas calls it, `Unnamed: 0`, by its number.
+    """
+    for place, record in _records(source, role, keys, section, reading, (), None):
+        yield place, record | {column: _text_of(record[column], column, place) for column in keys}
+
+
+def _records(source: str, role: str, keys: dict[str, str], section: str, reading: Reading | None,
+             numbers: Collection[str], wanted: list[str] | None) -> Iterator[tuple[str, dict[str, object]]]:
+    """wanted: the columns that are read where a kind of file can read some alone; None: all of them."""
     keys, option = {column: section + key if key else "" for column, key in keys.items()}, section + role
+    reading = reading or Reading()
     if source.startswith("hub:"):
-        yield from _hub_rows(source, role, keys, option)
+        yield from _hub_rows(source, role, keys, option, wanted)
         return
-    readers = {".tsv": _table_rows, ".csv": _table_rows, ".jsonl": _json_rows, ".parquet": _parquet_rows}
     for part in list_parts(source, option):
         kind = part.path and file_kind(part.path)
-        if kind not in readers:
+        if kind in (".tsv", ".csv"):
+            yield from _table_rows(part.path, keys, reading, numbers, wanted)
+        elif kind == ".jsonl":
+            yield from _json_rows(part.path, keys, reading)
+        elif kind == ".parquet":
+            yield from _parquet_rows(part.path, keys, wanted)
+        else:
             raise UserError(f"{part.path or source}: texts with labels are read from .tsv, .csv, .jsonl or .parquet "
                             f"files and from data sets on the hub ({option}).")
-        yield from readers[kind](part.path, keys)
 
 
-def _table_rows(path: Path, keys: dict[str, str]) -> Iterator[tuple[str, list]]:
-    rows = read_table_rows(path, Reading())
+def _table_rows(path: Path, keys: dict[str, str], reading: Reading, numbers: Collection[str],
+                wanted: list[str] | None) -> Iterator[tuple[str, dict]]:
+    rows = read_table_rows(path, reading, keys, numbers.__contains__)
     _, header = next(rows)
+    if wanted is None:
+        header = column_names(header)
     _need(keys, header, str(path))
-    columns = [header.index(column) for column in keys]
+    columns = [(name, header.index(name)) for name in wanted or header]
     for line, row in rows:
-        yield f"{path}, line {line}", [row[column] for column in columns]
+        yield f"{path}, line {line}", {name: row[column] for name, column in columns}
 
 
-def _json_rows(path: Path, keys: dict[str, str]) -> Iterator[tuple[str, list]]:
-    for number, line in read_lines(path, Reading()):
+def _json_rows(path: Path, keys: dict[str, str], reading: Reading) -> Iterator[tuple[str, dict]]:
+    for number, line in read_lines(path, reading):
         if line.strip():
             place = f"{path}, line {number}"
-            try:
-                record = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise UserError(f"{place}: not valid JSON ({error}). One object a line was expected.") from None
+            record = json_object(line, place)
             if not isinstance(record, dict):
                 raise UserError(f"{place}: is {type(record).__name__}. One object a line was expected.")
             _need(keys, record, place)
-            yield place, [record[column] for column in keys]
+            yield place, record
 
 
-def _parquet_rows(path: Path, keys: dict[str, str]) -> Iterator[tuple[str, list]]:
+def _parquet_rows(path: Path, keys: dict[str, str], wanted: list[str] | None) -> Iterator[tuple[str, dict]]:
     import pyarrow
     from pyarrow import parquet
 
@@ -65,17 +97,31 @@ def _parquet_rows(path: Path, keys: dict[str, str]) -> Iterator[tuple[str, list]
     number = 0
     try:
         with parquet.ParquetFile(path) as file:
+            refuse_repeated(file.schema_arrow.names, str(path))
             _need(keys, file.schema_arrow.names, str(path))
-            for batch in file.iter_batches(batch_size=64, columns=list(keys)):
-                columns = [batch.column(column) for column in keys]
-                for row in zip(*columns, strict=True):
+            for batch in file.iter_batches(batch_size=64, columns=wanted):
+                for row in zip(*batch.columns, strict=True):
                     number += 1
-                    yield f"{path}, row {number}", [cell.as_py() for cell in row]
+                    yield f"{path}, row {number}", {name: cell.as_py() for name, cell
+                                                    in zip(batch.schema.names, row, strict=True)}
     except UnicodeDecodeError as error:
         raise UserError(f"{path}, row {number}: not valid UTF-8 at byte {error.start}. Convert it.") from None
     except (pyarrow.ArrowException, OSError) as error:
         raise UserError(f"{path}: cannot be read as parquet, perhaps cut short ({str(error).splitlines()[0]}). Fetch "
                         f"it again.") from None
+
+
+def _text_of(cell: object, column: str, place: str) -> object:
+    """Bytes, as columns of type binary hold them, are text in UTF-8; in lists of labels, too."""
+    if isinstance(cell, list):
+        return [_text_of(item, column, place) for item in cell]
+    if not isinstance(cell, bytes):
+        return cell
+    try:
+        return cell.decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{place}: '{column}' is bytes that are not valid UTF-8 (at byte {error.start}). Write text "
+                        f"there.") from None
 
 
 @functools.lru_cache(maxsize=8)
@@ -93,7 +139,8 @@ def hub_splits(name: str) -> dict:
         return dict(builder.as_streaming_dataset())
 
 
-def _hub_rows(source: str, role: str, keys: dict[str, str], option: str) -> Iterator[tuple[str, list]]:
+def _hub_rows(source: str, role: str, keys: dict[str, str], option: str, wanted: list[str] | None
+              ) -> Iterator[tuple[str, dict]]:
     name, _, split = source.partition("#")
     splits = hub_splits(name)
     split = split or next((own for own in SPLITS[role] if own in splits), role)
@@ -107,7 +154,7 @@ def _hub_rows(source: str, role: str, keys: dict[str, str], option: str) -> Iter
             for number, record in enumerate(rows, 1):
                 place = f"{name}#{split}, row {number}"
                 _need(keys, record, place)
-                yield place, [_named(record[column], features.get(column)) for column in keys]
+                yield place, {column: _named(record[column], features.get(column)) for column in wanted or record}
     finally:  # pyarrow's reader, left open, can hang Python at its exit (apache/arrow#45214)
         if rows is not None:
             rows.close()

@@ -1,19 +1,22 @@
 """Sources → parts → lines and rows, each with its place: plain, compressed, in folders, globs and on the hub."""
 
+import codecs
 import csv
 import glob
 import gzip
 import io
 import itertools
+import json
 import os
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
+from toolkit.data.tables.dialect import as_float_reads, find_dialect, without_hint
 from toolkit.errors import UserError, did_you_mean
 
 BUILT_IN = ("python-docs", "python-source")
@@ -21,6 +24,10 @@ BUILT_IN = ("python-docs", "python-source")
 KINDS = (".txt", ".md", ".jsonl", ".csv", ".tsv", ".parquet")
 
 COMPRESSIONS = (".gz", ".zst")
+
+_MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF16_LE: "utf-16",
+          codecs.BOM_UTF16_BE: "utf-16", codecs.BOM_UTF8: ""}
+"""What a file begins with → its encoding, whatever it is said to be. That of UTF-8 is taken off line by line."""
 
 LONGEST = 64 * 2**20
 """Bytes of the longest line, and of the longest document: what bounds the memory of every step."""
@@ -38,13 +45,30 @@ class Reading:
     text_column: str = "text"
     hub_split: str = "train"
     errors: str = "strict"
+    encoding: str = ""
+    """Of text without a byte-order mark; empty: UTF-8."""
+    decimal: str = ""
+    """What decimals of tables begin with, a comma or a point; empty: found where it can be one alone."""
+    options: str = field(default="", compare=False)
+    """What `encoding` and `decimal` begin with in the caller's options, for messages, such as "data."; empty where it
+    has none of these."""
     section: str = field(default="", compare=False)
     """What the caller's options begin with, for messages: "corpus."; empty where it has none of these."""
     counts: Counter = field(default_factory=Counter, compare=False)
+    note: Callable[[str], None] = field(default=lambda line: None, compare=False)
+    """Is told how tables are written, where that is not the usual: once, however many files are written so."""
+    told: set[str] = field(default_factory=set, compare=False)
 
-    def or_replace(self) -> str:
-        """The remedy beside repairing the file, in the caller's words."""
-        return f", or set {self.section}errors to replace" if self.section else ""
+    def tell(self, path: Path, what: str) -> None:
+        if what not in self.told:
+            self.told.add(what)
+            self.note(f"{path}: {what}")
+
+    def or_replace(self, encoding: str = "") -> str:
+        """The remedies beside repairing the file, in the caller's words; encoding: what the file's could be."""
+        named = f", or name its encoding ({self.options}encoding, for instance {encoding})"
+        return (named if self.options and encoding else "") + (
+            f", or set {self.section}errors to replace" if self.section else "")
 
 
 @dataclass(frozen=True)
@@ -119,12 +143,16 @@ def _open(path: Path) -> BinaryIO:
 
 
 def read_lines(path: Path, reading: Reading) -> Iterator[tuple[int, str]]:
-    """Numbered lines with their ends. Bytes are counted in the uncompressed text."""
+    """Numbered lines with their ends. Bytes are counted in the uncompressed text, as it would be in UTF-8."""
     offset = 0
     try:
         with _open(path) as file:
+            mark = file.peek(4)[:4]
+            encoding = next((name for start, name in _MARKS.items() if mark.startswith(start)), reading.encoding)
+            if encoding:
+                file = _text_file(path, file, encoding, reading)
             for number in itertools.count(1):
-                line = file.readline(LONGEST + 1)
+                line = _next_line(path, file, number, encoding, reading)
                 if not line:
                     break
                 if len(line) > LONGEST:
@@ -142,6 +170,28 @@ def read_lines(path: Path, reading: Reading) -> Iterator[tuple[int, str]]:
         raise UserError(f"{path}: is empty. Give it text, or leave it out.")
 
 
+def _text_file(path: Path, file: BinaryIO, encoding: str, reading: Reading) -> io.TextIOWrapper:
+    try:  # newline: as in UTF-8, a line ends with a line feed and with nothing else
+        return io.TextIOWrapper(file, encoding, errors=reading.errors, newline="\n")
+    except LookupError:
+        raise UserError(f"{path}: '{encoding}' is no encoding of text ({reading.options}encoding). Write for instance "
+                        f"latin-1, cp1252, gb18030, shift_jis or utf-16.") from None
+
+
+def _next_line(path: Path, file: BinaryIO | io.TextIOWrapper, number: int, encoding: str, reading: Reading) -> bytes:
+    """In UTF-8, where it is another encoding; at the file's end, none."""
+    try:
+        line = file.readline(LONGEST + 1)
+    except UnicodeError as error:
+        raise UserError(f"{path}: not valid {encoding} at or below line {number} "
+                        f"({getattr(error, 'reason', error)}). Convert it{reading.or_replace('cp1252')}.") from None
+    if isinstance(line, bytes):
+        return line
+    if reading.errors == "replace" and "\ufffd" in line:
+        reading.counts["replaced_characters"] += line.count("\ufffd")
+    return line.encode(errors="surrogatepass")
+
+
 def _damaged(path: Path, offset: int, error: Exception) -> str:
     return (f"{path}: is damaged or cut short after {offset:,} bytes of text ({str(error).rstrip('.')}). Fetch or "
             f"compress it again.")
@@ -149,8 +199,6 @@ def _damaged(path: Path, offset: int, error: Exception) -> str:
 
 def _decode(line: bytes, path: Path, number: int, offset: int, reading: Reading) -> str:
     if number == 1:
-        if line[:2] in (b"\xff\xfe", b"\xfe\xff"):
-            raise UserError(f"{path}: is UTF-16. Convert it first: `iconv -f utf-16 -t utf-8`.")
         if line[:3] == b"\xef\xbb\xbf":
             reading.counts["byte_order_marks"] += 1
             line, offset = line[3:], offset + 3
@@ -159,8 +207,9 @@ def _decode(line: bytes, path: Path, number: int, offset: int, reading: Reading)
     replace = reading.errors == "replace"
     if b"\0" in line:
         if not replace:
+            wide = "utf-16-le" if 3 * line.count(0) > len(line) else ""
             raise UserError(f"{path}: looks binary (a NUL byte at offset {offset + line.index(0)}). Give plain UTF-8 "
-                            f"text{reading.or_replace()}.")
+                            f"text{reading.or_replace(wide)}.")
         reading.counts["replaced_characters"] += line.count(0)
         line = line.replace(b"\0", "\ufffd".encode())
     try:
@@ -168,7 +217,7 @@ def _decode(line: bytes, path: Path, number: int, offset: int, reading: Reading)
     except UnicodeDecodeError as error:
         if not replace:
             raise UserError(f"{path}: not valid UTF-8 at byte {offset + error.start} (line {number}). Convert it, for "
-                            f"instance with `iconv -f latin1 -t utf-8`{reading.or_replace()}.") from None
+                            f"instance with `iconv -f latin1 -t utf-8`{reading.or_replace('latin-1')}.") from None
         return replaced(line, reading)
 
 
@@ -178,32 +227,90 @@ def replaced(data: bytes, reading: Reading) -> str:
     return text
 
 
-def read_table_rows(path: Path, reading: Reading) -> Iterator[tuple[int, list[str]]]:
-    """(line, cells) of a .csv or .tsv, plain or compressed, the header first; every row as long as the header."""
-    tab = file_kind(path) == ".tsv"
+def read_table_rows(path: Path, reading: Reading, names: Collection[str] = (),
+                    is_number: Callable[[str], bool] = lambda name: False) -> Iterator[tuple[int, list[str]]]:
+    """(line, cells) of a .csv or .tsv, plain or compressed, the header first; every row as long as the header.
+
+    names: the columns that the caller will look for, by which the separator is recognised.
+    is_number: whether a column is asked for as numbers. Its cells are then given as `float` reads them, whatever their
+    decimal comma and thousands separators; others stay as they stand.
+    """
     csv.field_size_limit(LONGEST)
-    lines = (line for _, line in read_lines(path, reading))
-    # Tab-separated text is seldom quoted, and a lone quotation mark must not swallow the lines after it.
-    reader = csv.reader(lines, delimiter="\t" if tab else ",", quoting=csv.QUOTE_NONE if tab else csv.QUOTE_MINIMAL,
-                        strict=True)
-    columns, start = None, 1
+    once = replace(reading, counts=Counter())  # what is met is counted when the rows are read
+    try:
+        dialect = find_dialect(lambda: (line for _, line in read_lines(path, once)),
+                               "\t" if file_kind(path) == ".tsv" else ",", names, is_number, reading.decimal)
+    except UserError as error:
+        option = f", or set {reading.options}decimal to ',' or '.'" if reading.options else ""
+        raise UserError(f"{path}, {error}{option}.") from None
+    for told in dialect.notes:
+        reading.tell(path, told)
+    reader = dialect.reader(without_hint(line for _, line in read_lines(path, reading)))
+    header, converted, start = None, [], 1
     while True:
         try:
             row = next(reader)
         except StopIteration:
             break
         except csv.Error as error:
-            raise UserError(f"{path}, line {start}: cannot be read as a table ({str(error).split(' - ')[0]}). Quote "
-                            f"the cell, or take out what does not belong into it.") from None
+            what = str(error).split(" - ")[0]
+            if what.startswith("new-line"):
+                raise UserError(f"{path}, line {start}: lines end with a carriage return alone, or one stands within a "
+                                f"cell that is not quoted. Convert it: `tr '\\r' '\\n'`.") from None
+            raise UserError(f"{path}, line {start}: cannot be read as a table ({what}). Quote the cell, or take out "
+                            f"what does not belong into it.") from None
         if row:
-            columns = columns or len(row)
-            if len(row) != columns:
-                raise UserError(f"{path}, line {start}: {len(row)} columns, the header has {columns}. Quote or remove "
-                                f"extra separators, fill in missing cells.")
+            if header is None:
+                header = row
+                refuse_repeated(header, f"{path}, line {start}")
+                converted = [(number, name, dialect.spellings[name]) for number, name in enumerate(header)
+                             if name in dialect.spellings]
+            elif len(row) != len(header):
+                raise UserError(f"{path}, line {start}: {len(row)} columns, the header has {len(header)}. Quote or "
+                                f"remove extra separators, fill in missing cells.")
+            elif converted:
+                row = as_float_reads(row, converted, f"{path}, line {start}")
             yield start, row
         start = reader.line_num + 1
-    if columns is None:
+    if header is None:
         raise UserError(f"{path}: is empty; a header was expected.")
+
+
+def column_names(header: list[str]) -> list[str]:
+    """A header's names; columns without one are called as pandas calls them, `Unnamed: 0`, by their number."""
+    names = []
+    for number, name in enumerate(header):
+        own = name or f"Unnamed: {number}"
+        while not name and own in header:  # a table that was written with its index twice
+            own += ".1"
+        names.append(own)
+    return names
+
+
+def refuse_repeated(names: Collection[str], place: str) -> None:
+    """UserError where two columns have one name: which of them is meant, nobody can know. Several may have none."""
+    repeated = next((name for name, count in Counter(names).items() if count > 1 and name), None)
+    if repeated is not None:
+        raise UserError(f"{place}: column '{repeated}' stands there twice. Rename or remove one.")
+
+
+def json_object(line: str, place: str) -> object:
+    """What a line of .jsonl says. UserError where it is not valid JSON, or gives one name of the object two values."""
+    repeated = None
+
+    def record(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        nonlocal repeated
+        known = dict(pairs)
+        repeated = None if len(known) == len(pairs) else [name for name, _ in pairs]
+        return known
+
+    try:
+        found = json.loads(line, object_pairs_hook=record)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{place}: not valid JSON ({error}). One object a line was expected.") from None
+    if repeated and isinstance(found, dict):  # the object of the line itself is the last that is met
+        refuse_repeated(repeated, place)
+    return found
 
 
 def _hub_part(source: str, key: str) -> Part:

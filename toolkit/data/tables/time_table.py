@@ -1,28 +1,30 @@
 """Tables of numbers over time, out of .csv, .tsv and .parquet files: one row a time, one column a channel.
 
-What is wrong is refused by file, line and column; what is odd is told.
+Several series in one long table, a panel, have a row a series and time. What is wrong is refused by file, line and
+column; what is odd is told.
 """
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from toolkit.data.tables.sources import COMPRESSIONS, Reading, file_kind, read_table_rows
+from toolkit.data.tables.columns import signals
+from toolkit.data.tables.frequency import Frequency, frequency_of, in_words, next_times, positions
+from toolkit.data.tables.panel import rows_of_series, series_column_of
+from toolkit.data.tables.sources import Reading
+from toolkit.data.tables.table_files import Column, column_numbers, read_columns, refuse_unread
 from toolkit.errors import UserError, did_you_mean
 
 Missing = Literal["refuse", "mask"]
-Column = list[str] | np.ndarray
-"""As the file gives it: cells of text, float64 numbers (NaN: none), or datetime64[ns]."""
-
-_NO_VALUE = ("", "na", "n/a", "nan", "null", "none", "?")
 
 
 @dataclass(frozen=True)
 class TimeTable:
-    """What a file holds, in its own units and in order of time."""
+    """One series, in its own units and in order of time."""
 
     values: np.ndarray
     """float64 (channels, rows); 0 where nothing was observed."""
@@ -31,40 +33,154 @@ class TimeTable:
     """bool (channels, rows); None: everything is."""
     notes: tuple[str, ...] = ()
     """What a user should know: columns left out, values missing, steps that vary."""
+    times: np.ndarray | None = None
+    """datetime64[ns] (UTC, where the file has zones) or float64, of all rows and those after the last value that
+    `future` has; None without a time column."""
+    future: np.ndarray | None = None
+    """float64 (future columns, rows and those after the last value): what is known ahead."""
+    places: tuple[str, ...] = ()
+    """Where each row of `times` stands in the file, such as `line 3`; empty for a row that is absent there."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Several series of the same channels; where there is no series column, one."""
+
+    tables: dict[str, TimeTable]
+    """Name → series, in alphabetical order; "" where the table is one series."""
+    notes: tuple[str, ...]
+    series_column: str = ""
+    """That was named, or found."""
+    frequency: Frequency | None = None
+    """Steps between the times of the longest series; None where they are uneven, or there are no times."""
+    zone: str | None = None
+    """In which the file has its times."""
 
 
 def read_time_table(path: str | Path, time_column: str = "date", target_columns: Sequence[str] = (),
-                    missing: Missing = "refuse") -> TimeTable:
-    """A .csv, .tsv (plain, .gz or .zst) or .parquet file with a header.
+                    missing: Missing = "refuse", reading: Reading | None = None) -> TimeTable:
+    """A .csv, .tsv (plain, .gz or .zst) or .parquet file with a header, which holds one series; as `read_panel`.
 
-    time_column: ISO 8601 dates or numbers, each later than the one before; "" where the rows are evenly spaced.
-    target_columns: the channels, in this order; empty: every column that holds numbers.
-    missing: what becomes of empty cells, NaN and infinity: refused, or 0 and not observed.
+    UserError for a table of several.
+    """
+    panel = read_panel(path, time_column, "", target_columns, missing, (), reading)
+    if len(panel.tables) > 1:
+        raise UserError(f"{path}: holds {len(panel.tables):,} series, told apart by column '{panel.series_column}'; "
+                        f"one is read here. Write each to a file of its own.")
+    return next(iter(panel.tables.values()))
+
+
+def read_panel(path: str | Path, time_column: str = "date", series_column: str = "",
+               target_columns: Sequence[str] = (), missing: Missing = "refuse", future_columns: Sequence[str] = (),
+               reading: Reading | None = None) -> Panel:
+    """The series of a file with a header: .csv, .tsv (plain, .gz or .zst) or .parquet.
+
+    time_column: ISO 8601 dates or numbers, within a series each later than the one before; "" where the rows are evenly
+        spaced.
+    series_column: which series a row belongs to; "": one series, or, where times repeat, the column of text or whole
+        numbers that tells series apart, which is told.
+    target_columns: the channels, in this order; empty: every column that holds numbers and is no index.
+    missing: what becomes of empty cells, NaN and infinity: refused, or 0 and not observed. Masked, rows that are
+        absent from an otherwise even table are put in as not observed; else they are told.
+    future_columns: numbers that are known ahead. Rows at the end that have them, and no value, are the future.
+    reading: encoding and decimal mark of a .csv or .tsv; how it is written is told in the panel's notes.
 
     UserError for text among numbers, for missing values unless masked, for times that are not increasing.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file (data.path).")
-    kind = file_kind(path)
-    if kind not in (".csv", ".tsv", ".parquet") or (kind == ".parquet" and path.suffix in COMPRESSIONS):
-        raise UserError(f"{path}: tables over time are read from .csv, .tsv (or .gz, .zst of them) and .parquet files "
-                        f"(data.path).")
-    columns, places = (_read_parquet if kind == ".parquet" else _read_text)(path)
-    if not len(places):
-        raise UserError(f"{path}: has a header and no rows.")
+    table = read_table_columns(path, time_column, series_column, target_columns, future_columns, reading)
+    return panel_of(table, time_column, series_column, target_columns, missing, future_columns)
+
+
+@dataclass(frozen=True)
+class TableColumns:
+    """A file as it stands, before anything is made of it."""
+
+    path: Path
+    columns: dict[str, Column]
+    places: Sequence[str]
+    """Of each row, such as `line 3`."""
+    notes: tuple[str, ...]
+    """How it is written, where that is odd."""
+
+
+def read_table_columns(path: str | Path, time_column: str = "date", series_column: str = "",
+                       target_columns: Sequence[str] = (), future_columns: Sequence[str] = (),
+                       reading: Reading | None = None) -> TableColumns:
+    """Arguments as of `read_panel`; columns that are not there are no error yet."""
+    notes: list[str] = []
+    reading = replace(reading or Reading(), note=lambda line: notes.append(line.removeprefix(f"{path}: ")))
+    numbers = [*filter(None, [time_column]), *target_columns, *future_columns]
+    columns, places = read_columns(path, [*filter(None, [series_column]), *numbers], numbers if target_columns else (),
+                                   reading)
+    return TableColumns(Path(path), columns, places, tuple(notes))
+
+
+def panel_of(table: TableColumns, time_column: str = "date", series_column: str = "",
+             target_columns: Sequence[str] = (), missing: Missing = "refuse", future_columns: Sequence[str] = ()
+             ) -> Panel:
+    """`read_panel` of what `read_table_columns` gave."""
+    path, columns, places = table.path, table.columns, table.places
     for name, key in [*((name, "target_columns") for name in target_columns),
+                      *((name, "future_columns") for name in future_columns),
+                      *([(series_column, "series_column")] if series_column else []),
                       *([(time_column, "time_column")] if time_column else [])]:
         if name not in columns:
             raise UserError(f"{path}: has no column '{name}' (data.{key}).{did_you_mean(name, columns)}")
-    notes = []
-    if time_column:
-        notes += check_times(time_column, columns[time_column], [f"{path}, {place}" for place in places],
-                             {"": np.arange(len(places))})
-    names = list(target_columns) or [name for name in columns if name != time_column]
-    numbers = {name: _numbers(path, name, columns[name], places) for name in names}
-    if not target_columns:
+    notes, full_places = list(table.notes), [f"{path}, {place}" for place in places]
+    named = {time_column, *target_columns, *future_columns}
+    if time_column and not series_column:
+        series_column = series_column_of(path, columns[time_column], {
+            name: cells for name, cells in columns.items() if name not in named})
+        if series_column:
+            notes.append(f"times repeat: read as several series, told apart by column '{series_column}' "
+                         f"(data.series_column)")
+    rows = {"": np.arange(len(places))}
+    if series_column:
+        rows = rows_of_series(series_column, columns[series_column], full_places)
+    uneven = check_times(time_column, columns[time_column], full_places, rows) if time_column else []
+    ahead = _known_ahead(path, columns, future_columns, places)
+    candidates = {name: cells for name, cells in columns.items()
+                  if name not in (time_column, series_column, *future_columns)}
+    numbers, left_out = _channels(path, candidates, places, target_columns, time_column, rows if series_column else {})
+    notes += left_out
+    values = np.stack(list(numbers.values()))
+    times = _times(columns[time_column]) if time_column else None
+    frequency = None if times is None else frequency_of(times[max(rows.values(), key=len)])
+    if frequency is not None and all(_is_even(times[own], frequency) for own in rows.values()):
+        uneven = []  # months differ in length, and are even all the same
+    fill = missing == "mask" and bool(uneven) and frequency is not None
+    tables, absent = {}, 0
+    for name, own in rows.items():
+        table = _series(values[:, own], list(numbers), None if times is None else times[own],
+                        None if ahead is None else ahead[:, own], tuple(places[row] for row in own))
+        filled = _with_absent_rows(table, frequency) if fill else table
+        absent += filled.values.shape[1] - table.values.shape[1]
+        tables[name] = filled
+    ahead_only = 0 if ahead is None else sum(table.future.shape[1] - table.values.shape[1] for table in tables.values())
+    if ahead_only:
+        notes.append(f"{ahead_only:,} rows at the end hold only what is known ahead: they are what is to come")
+    if absent:
+        uneven = [f"{absent:,} rows are absent from the steps of {in_words(frequency)}: read as missing"]
+    _check_missing(path, tables, missing, notes)
+    notes += uneven
+    if series_column:
+        return Panel(tables, tuple(notes), series_column, frequency, _zone(path, time_column, columns))
+    (table,) = tables.values()
+    return Panel({"": TimeTable(**{**vars(table), "notes": tuple(notes)})}, tuple(notes), "", frequency,
+                 _zone(path, time_column, columns))
+
+
+def _channels(path: Path, columns: dict[str, Column], places: Sequence[str], chosen: Sequence[str], time_column: str,
+              series: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Name → numbers of the chosen columns, or of all that hold some and are no index; what is to be told."""
+    names, notes = list(chosen), []
+    if not chosen:
+        names, notes = signals(columns, "data.target_columns", series.values())
+    numbers = {name: column_numbers(path, name, columns[name], places) for name in names}
+    if not chosen:
         left_out = [name for name, values in numbers.items() if values is None]
+        for name in left_out:
+            refuse_unread(path, name, columns[name], places)
         numbers = {name: values for name, values in numbers.items() if values is not None}
         if left_out:
             notes.append(f"left out, for they hold no numbers: {', '.join(left_out)}")
@@ -75,69 +191,87 @@ def read_time_table(path: str | Path, time_column: str = "date", target_columns:
         if values is None:
             raise UserError(f"{path}, {places[0]}, column '{name}': expected numbers, the column holds none. Take it "
                             f"out of data.target_columns.")
-    values = np.stack(list(numbers.values()))
+    return numbers, notes
+
+
+def _known_ahead(path: Path, columns: dict[str, Column], names: Sequence[str], places: Sequence[str]
+                 ) -> np.ndarray | None:
+    """float64 (names, rows); UserError where a value is missing."""
+    if not names:
+        return None
+    found = []
+    for name in names:
+        values = column_numbers(path, name, columns[name], places)
+        if values is None or not np.isfinite(values).all():
+            row = 0 if values is None else int((~np.isfinite(values)).argmax())
+            raise UserError(f"{path}, {places[row]}, column '{name}': no finite number, but a column of "
+                            f"data.future_columns is known at every time. Fill it in, or take it out.")
+        found.append(values)
+    return np.stack(found)
+
+
+def _series(values: np.ndarray, names: list[str], times: np.ndarray | None, ahead: np.ndarray | None,
+            places: tuple[str, ...]) -> TimeTable:
+    """The rows of one series; at the end those that only what is known ahead has are no values."""
     observed = np.isfinite(values)
-    if observed.all():
-        return TimeTable(values, tuple(numbers), None, tuple(notes))
-    counts = f"{int((~observed).sum()):,} of {values.size:,} values are missing or infinite"
+    count = values.shape[1]
+    if ahead is not None and observed.any():
+        count = int(np.flatnonzero(observed.any(0))[-1]) + 1
+    values, observed = values[:, :count], observed[:, :count]
+    return TimeTable(np.where(observed, values, 0.0), tuple(names), None if observed.all() else observed, (), times,
+                     ahead, places)
+
+
+def _is_even(times: np.ndarray, frequency: Frequency) -> bool:
+    places = positions(times, frequency)
+    return places is not None and places[-1] == len(times) - 1
+
+
+def _with_absent_rows(table: TimeTable, frequency: Frequency) -> TimeTable:
+    """The even table, rows that are absent as not observed; as it is where it fits no even steps, or most are absent,
+    or where what is known ahead would be absent, too.
+    """
+    place = positions(table.times, frequency)
+    if place is None or table.future is not None or place[-1] + 1 > 2 * len(place):
+        return table
+    shape = (len(table.values), int(place[-1]) + 1)
+    values, observed = np.zeros(shape), np.zeros(shape, bool)
+    values[:, place] = table.values
+    observed[:, place] = True if table.observed is None else table.observed
+    times = np.full(shape[1], table.times[0])
+    places = [""] * shape[1]
+    times[1:] = next_times(table.times[0], frequency, shape[1] - 1)
+    for number, where in zip(place, table.places, strict=True):
+        places[number] = where
+    return TimeTable(values, table.columns, None if observed.all() else observed, (), times, None, tuple(places))
+
+
+def _check_missing(path: Path, tables: dict[str, TimeTable], missing: Missing, notes: list[str]) -> None:
+    """UserError for the first missing value unless they are masked, which is noted."""
+    lacking = [table for table in tables.values() if table.observed is not None]
+    if not lacking:
+        return
+    size = sum(table.values.size for table in tables.values())
+    counts = f"{sum(int((~table.observed).sum()) for table in lacking):,} of {size:,} values are missing or infinite"
     if missing == "refuse":
-        row, channel = np.argwhere(~observed.T)[0]
-        raise UserError(f"{path}, {places[row]}, column '{list(numbers)[channel]}': no finite number; {counts}. Fill "
-                        f"them in, or set data.missing to mask.")
-    return TimeTable(np.where(observed, values, 0.0), tuple(numbers), observed, (*notes, f"{counts}: masked"))
+        row, channel = np.argwhere(~lacking[0].observed.T)[0]
+        raise UserError(f"{path}, {lacking[0].places[row]}, column '{lacking[0].columns[channel]}': no finite number; "
+                        f"{counts}. Fill them in, or set data.missing to mask.")
+    notes.append(f"{counts}: masked")
 
 
-def _read_text(path: Path) -> tuple[dict[str, Column], list[str]]:
-    rows = read_table_rows(path, Reading())
-    header = next(rows)[1]
-    if repeated := [name for name in header if header.count(name) > 1]:
-        raise UserError(f"{path}, line 1: column '{repeated[0]}' stands there twice. Rename one.")
-    lines, cells = [], []
-    for line, row in rows:
-        lines.append(f"line {line}")
-        cells.append(row)
-    return {name: [row[number].strip() for row in cells] for number, name in enumerate(header)}, lines
-
-
-def _read_parquet(path: Path) -> tuple[dict[str, Column], Sequence[str]]:
-    import pyarrow
+def _zone(path: Path, time_column: str, columns: dict[str, Column]) -> str | None:
+    """Of the file's times: that of a parquet column, UTC where cells have an offset, None where they have none."""
+    if not time_column:
+        return None
+    cells = columns[time_column]
+    if isinstance(cells, list):
+        return "UTC" if cells and re.search(r"\d[T ]\d.*(Z|[+-]\d\d(:?\d\d)?)$", cells[-1]) else None
+    if cells.dtype.kind != "M":
+        return None
     from pyarrow import parquet
 
-    try:
-        table = parquet.read_table(path)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"{path}: cannot be read as parquet, perhaps cut short ({str(error).splitlines()[0]}). Fetch "
-                        f"it again.") from None
-    columns: dict[str, Column] = {}
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        kinds = pyarrow.types
-        if kinds.is_integer(column.type) or kinds.is_floating(column.type) or kinds.is_decimal(column.type):
-            columns[name] = column.cast(pyarrow.float64(), safe=False).to_numpy()
-        elif kinds.is_timestamp(column.type) or kinds.is_date(column.type):
-            columns[name] = column.cast(pyarrow.timestamp("ns"), safe=False).to_numpy()
-        else:
-            columns[name] = ["" if cell is None else str(cell).strip() for cell in column.to_pylist()]
-    return columns, [f"row {number}" for number in range(1, table.num_rows + 1)]
-
-
-def _numbers(path: Path, name: str, cells: Column, places: Sequence[str]) -> np.ndarray | None:
-    """float64, NaN for no value; None for a column without any number; UserError for text among numbers."""
-    if isinstance(cells, np.ndarray):
-        return cells if cells.dtype == np.float64 and not np.isnan(cells).all() else None
-    try:
-        values = np.asarray(cells, np.float64)
-    except ValueError:
-        values, text = np.full(len(cells), np.nan), None
-        for number, cell in enumerate(cells):
-            if cell.lower() not in _NO_VALUE:
-                try:
-                    values[number] = float(cell)
-                except ValueError:
-                    text = number if text is None else text
-        if text is not None and not np.isnan(values).all():
-            raise UserError(f"{path}, {places[text]}, column '{name}': expected a number, found '{cells[text][:80]}'. "
-                            f"Mend the cell, or leave the column out of data.target_columns.") from None
-    return None if np.isnan(values).all() else values
+    return getattr(parquet.read_schema(path).field(time_column).type, "tz", None)
 
 
 def check_times(column: str, cells: Column | Sequence, places: Sequence[str],

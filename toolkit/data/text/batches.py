@@ -5,7 +5,8 @@ from transformers import PreTrainedTokenizerBase
 
 from toolkit.data import counter
 from toolkit.data.text.examples import LabelledText
-from toolkit.data.text.labelled import LongTexts
+from toolkit.data.text.labelled import LongTexts, shortened
+from toolkit.data.text.text_input import TextInput, pad_id
 from toolkit.errors import UserError
 
 WINDOW = 50
@@ -20,17 +21,21 @@ class TextBatches:
     cut into batches, and the batches shuffled. Which examples these are, and that each comes once an epoch, the draw
     decides as it would without; and a batch stays a function of (seed, step).
 
-    `by_length` (n,): the examples from the shortest to the longest; `lengths` (n,): their tokens; `cut`: how many texts
-    had more than the limit.
+    `text_input`: how they were tokenised; `by_length` (n,): the examples from the shortest to the longest; `lengths`
+    (n,): their tokens; `cut`: how many texts had more than the limit.
     """
 
     def __init__(self, data: LabelledText, tokenizer: PreTrainedTokenizerBase, max_length: int, batch_size: int,
-                 seed: int, long_texts: LongTexts = "windows", positions: int | None = None):
-        """positions: those of the model, to which `head` and `head+tail` cut where they are fewer than max_length."""
+                 seed: int, long_texts: LongTexts = "windows", positions: int | None = None,
+                 text_input: TextInput | None = None):
+        """positions: those of the model, to which `head` and `head+tail` cut where they are fewer than max_length.
+        text_input: as a model learned it, in place of these three.
+        """
         self.labels, self.batch_size, self.seed = data.labels, batch_size, seed
-        self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-        limit = max_length if long_texts == "windows" or positions is None else min(max_length, positions)
-        ids, types, self.cut = _tokenise(data, tokenizer, limit, long_texts == "head+tail", self.pad)
+        self.pad = pad_id(tokenizer)
+        self.text_input = text_input or TextInput.new(tokenizer, max_length, long_texts, positions,
+                                                      data.pairs is not None)
+        ids, types, self.cut = _tokenise(data, tokenizer, self.text_input)
         self.lengths = np.asarray([len(tokens) for tokens in ids], np.int64)
         self._starts = np.cumsum(self.lengths) - self.lengths
         self._ids = np.concatenate(ids)
@@ -74,21 +79,22 @@ class TextBatches:
         return batch
 
 
-def _tokenise(data: LabelledText, tokenizer: PreTrainedTokenizerBase, limit: int, tail: bool, empty: int
+def _tokenise(data: LabelledText, tokenizer: PreTrainedTokenizerBase, reading: TextInput
               ) -> tuple[list[np.ndarray], list[np.ndarray], int]:
-    """ids, token types (none where the tokenizer gives none) and how many texts were cut to `limit` tokens."""
-    pairs = data.pairs is not None
+    """ids, token types (none where the tokenizer gives none) and how many texts were cut."""
+    pairs, limit = data.pairs is not None, reading.max_length
     special = tokenizer.num_special_tokens_to_add(pairs)
-    # GPT's tokenizers put nothing between two texts. The token that ends its documents does (Radford et al. 2018 learn
-    # a delimiter).
-    joint = tokenizer.eos_token_id if pairs and special == tokenizer.num_special_tokens_to_add(False) else None
+    joint = reading.joint if pairs and special == tokenizer.num_special_tokens_to_add(False) else None
     if limit < special + (joint is not None) + 1 + pairs:
         raise UserError(f"data.max_length, or the positions of the model, are {limit}: too few for the {special} "
                         f"special tokens of the tokenizer and any text. Raise data.max_length to 16 or more.")
     ids, types, cut = [], [], 0
     for start in range(0, len(data), _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
-        encoded = tokenizer(data.texts[part], data.pairs[part] if pairs else None, verbose=False)
+        texts, seconds = ([shortened(text, limit, reading.long_texts) for text in side[part]] if side else None
+                          for side in (data.texts, data.pairs))
+        encoded = tokenizer(texts, seconds, verbose=False,
+                            split_special_tokens=reading.split_special_tokens)
         for row, tokens in enumerate(encoded["input_ids"]):
             kinds = encoded["token_type_ids"][row] if "token_type_ids" in encoded else None
             if joint is not None or len(tokens) > limit:
@@ -98,10 +104,9 @@ def _tokenise(data: LabelledText, tokenizer: PreTrainedTokenizerBase, limit: int
                     tokens, of = [*tokens[:seam], joint, *tokens[seam:]], [*of[:seam], None, *of[seam:]]
                     kinds = kinds and [*kinds[:seam], 0, *kinds[seam:]]
                 cut += len(tokens) > limit
-                kept = _kept(of, limit, tail)
+                kept = _kept(of, limit, reading.long_texts == "head+tail")
                 tokens, kinds = [tokens[i] for i in kept], kinds and [kinds[i] for i in kept]
-            # A text of nothing that the tokenizer knows must still be a row that a mean can be taken of.
-            ids.append(np.asarray(tokens or [empty], np.int32))
+            ids.append(np.asarray(tokens or [reading.empty], np.int32))
             if kinds is not None:
                 types.append(np.asarray(kinds or [0], np.int8))
     return ids, types, cut

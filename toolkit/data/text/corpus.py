@@ -21,7 +21,9 @@ from tqdm.auto import tqdm
 
 from toolkit.data.tables.sources import Part, Reading, list_parts
 from toolkit.data.text.documents import Document, read_part
+from toolkit.data.text.languages import check_language
 from toolkit.errors import UserError
+from toolkit.run import places
 from toolkit.run.files import building, read_json, write_json
 
 SPLITS = ("train", "validation")
@@ -41,9 +43,9 @@ class CorpusConfig:
     """Sources for validation; when empty, documents are held out of `sources` by their hash."""
     validation_share: float = 0.05
     """Share of the documents held out; which ones depends on their text alone, so adding others moves none."""
-    txt_documents: Literal["file", "blank-line", "wikitext"] = "file"
-    """What is a document in .txt: the file (blank lines part paragraphs); what lies between blank lines (the format
-    of google-research/bert); or an article under `= Title =`."""
+    txt_documents: Literal["file", "line", "blank-line", "wikitext"] = "file"
+    """What is a document in .txt: the file (blank lines part paragraphs); a line; what lies between blank lines (the
+    format of google-research/bert); or an article under `= Title =`."""
     md_documents: Literal["file", "heading"] = "file"
     """What is a document in .md: the file, its headings opening sections; or what stands under a heading."""
     text_column: str = "text"
@@ -57,11 +59,14 @@ class CorpusConfig:
     deduplicate: bool = True
     """Drop documents whose (cleaned) text was seen before."""
     language: str = "en"
-    """ISO 639-1 code, for the sentence splitter."""
+    """ISO 639-1 code (en, de, zh), for the sentence splitter."""
+    max_unknown: float = 0.05
+    """The share of the corpus' characters that the tokenizer may not know, alone or as part of a word. May be changed
+    without preparing anything again."""
 
     def reading(self) -> Reading:
-        return Reading(**{item.name: getattr(self, item.name) for item in fields(Reading)
-                          if item.name not in ("counts", "section")}, section="corpus.")
+        return Reading(**{item.name: getattr(self, item.name) for item in fields(Reading) if hasattr(self, item.name)},
+                       section="corpus.", note=tqdm.write)
 
 
 def normalise(text: str) -> str:
@@ -118,15 +123,19 @@ def prepare_corpus(config: CorpusConfig, directory: Path, progress: bool = True)
     """
     directory = Path(directory)
     _check(config)
-    settings = {key: value for key, value in asdict(config).items() if key != "weights"}
+    settings = {key: value for key, value in asdict(config).items() if key not in ("weights", "max_unknown")}
     manifest_path = directory / "manifest.json"
     if manifest_path.exists():
         manifest = read_json(manifest_path)
-        changed = [key for key, value in settings.items() if manifest["config"].get(key) != value]
+        earlier, inputs = manifest["config"], manifest.get("inputs", {})
+        changed = [key for key, value in settings.items() if not places.same(earlier.get(key), value)
+                   and not places.moved(earlier.get(key), value, inputs.get(key))]
         if changed:
-            raise UserError(f"{directory}: was prepared with another corpus.{changed[0]} "
-                            f"({manifest['config'].get(changed[0])!r}). Choose another data_dir, or delete it.")
+            remedy = "name what it was made from" if changed[0] in inputs else "delete it"
+            raise UserError(f"{directory}: was prepared with another corpus.{changed[0]} ({earlier.get(changed[0])!r})."
+                            f" Choose another data_dir, or {remedy}.")
         return manifest
+    check_language(config.language, "corpus.language")
     if directory.exists():
         raise UserError(f"{directory}: has no manifest.json, so it is no prepared corpus. Choose another data_dir, or "
                         f"delete it.")
@@ -212,7 +221,9 @@ class _Preparation:
                 summary["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
         revisions = {part.source: part.identity.rsplit(" ", 1)[1] for *_, part in self.parts
                      if part.source.startswith("hub:")}
+        inputs = {key: places.contents(self.settings[key]) for key in ("sources", "validation_sources")}
         return {"config": self.settings, "counts": counts, "splits": splits, "sources": self.state["sources"],
+                "inputs": inputs,
                 **({"revisions": revisions} if revisions else {})}
 
     def _read(self, files: dict[str, BinaryIO], bar: tqdm, progress: bool) -> None:

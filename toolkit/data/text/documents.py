@@ -7,7 +7,6 @@ go on at (part, document) after an interruption.
 
 import gc
 import itertools
-import json
 import os
 import re
 import zlib
@@ -22,8 +21,10 @@ from toolkit.data.tables.sources import (
     Part,
     Reading,
     file_kind,
+    json_object,
     read_lines,
     read_table_rows,
+    refuse_repeated,
     replaced,
 )
 from toolkit.errors import UserError, did_you_mean
@@ -64,10 +65,16 @@ def _built_in(source: str, progress: bool) -> Iterator[Document]:
         yield Document(module.module, module.package, "\n\n".join(module.docstrings))
 
 
-# --- bytes → lines ------------------------------------------------------------------------------------------------
-
-
 # --- lines → documents --------------------------------------------------------------------------------------------
+
+
+def _all_lines(path: Path, reading: Reading) -> Iterator[tuple[int, str]]:
+    """Numbered lines, which also a lone carriage return ends, as in files of old Macs."""
+    number = itertools.count(1)
+    for _, line in read_lines(path, reading):
+        parts = re.findall(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+", line) if "\r" in line else (line,)
+        for part in parts:
+            yield next(number), part
 
 
 def _gather(path: Path, lines: Iterable[tuple[int, str, bool]], remedy: str) -> Iterator[tuple[int, str]]:
@@ -91,16 +98,16 @@ def _text_documents(path: Path, reading: Reading) -> Iterator[tuple[int | None, 
 
     def lines() -> Iterator[tuple[int, str, bool]]:
         blank = False
-        for number, line in read_lines(path, reading):
-            starts = blank and bool(line.strip()) if rule == "blank-line" else False
+        for number, line in _all_lines(path, reading):
+            starts = rule == "line" or rule == "blank-line" and blank and bool(line.strip())
             if rule == "wikitext" and (heading := re.fullmatch(r"\s*((?:= )+)(.*?)((?: =)+)\s*", line)):
                 starts = len(heading[1]) == len(heading[3]) == 2
                 line = f"\n{heading[2]}\n\n"
             blank = not line.strip()
             yield number, line, starts
 
-    documents = _gather(path, lines(), "If blank lines part its documents, set corpus.txt_documents to blank-line; "
-                        "otherwise split the file.")
+    documents = _gather(path, lines(), "If each line is a document, or blank lines part them, set corpus.txt_documents "
+                        "to line or blank-line; otherwise split the file.")
     if rule == "file":
         return ((None, text) for _, text in documents)
     return documents
@@ -111,7 +118,7 @@ def _markdown_documents(path: Path, reading: Reading) -> Iterator[tuple[int | No
 
     def lines() -> Iterator[tuple[int, str, bool]]:
         fence = None
-        for number, line in read_lines(path, reading):
+        for number, line in _all_lines(path, reading):
             mark = re.match(r" {0,3}(`{3,}(?!.*`)|~{3,})(.*)", line) if "```" in line or "~~~" in line else None
             if mark and fence is None:  # inside, "# …" is a comment
                 fence = mark[1]
@@ -125,14 +132,10 @@ def _markdown_documents(path: Path, reading: Reading) -> Iterator[tuple[int | No
 
 
 def _json_documents(path: Path, reading: Reading) -> Iterator[tuple[int, str]]:
-    for number, line in read_lines(path, reading):
+    for number, line in _all_lines(path, reading):
         if not line.strip():
             continue
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{path}, line {number}: not valid JSON ({error}). One object a line was "
-                            f"expected.") from None
+        record = json_object(line, f"{path}, line {number}")
         if not isinstance(record, dict) or reading.text_column not in record:
             known = record if isinstance(record, dict) else ()
             raise UserError(_no_column(f"{path}, line {number}", reading.text_column, known))
@@ -141,7 +144,7 @@ def _json_documents(path: Path, reading: Reading) -> Iterator[tuple[int, str]]:
 
 
 def _table_documents(path: Path, reading: Reading) -> Iterator[tuple[int, str]]:
-    rows = read_table_rows(path, reading)
+    rows = read_table_rows(path, reading, [reading.text_column])
     _, header = next(rows)
     if reading.text_column not in header:
         raise UserError(_no_column(str(path), reading.text_column, header))
@@ -158,6 +161,7 @@ def _parquet_documents(path: Path, reading: Reading) -> Iterator[tuple[int, str]
         raise UserError(f"{path}: parquet compresses by itself and is read from any place in the file; unpack it.")
     try:
         file = parquet.ParquetFile(path)
+        refuse_repeated(file.schema_arrow.names, str(path))
         if reading.text_column not in file.schema_arrow.names:
             raise UserError(_no_column(str(path), reading.text_column, file.schema_arrow.names))
         number = itertools.count(1)

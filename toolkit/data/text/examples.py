@@ -69,6 +69,12 @@ def label_counts(asked: Sequence[int | str], available: int) -> dict[str, int]:
             if count == "all" or count < available}
 
 
+def spread(data: LabelledText, count: int) -> list[str]:
+    """The texts, and second texts, of about `count` examples from everywhere in the file."""
+    step = max(1, len(data) // count)
+    return [*data.texts[::step], *(data.pairs or [])[::step]]
+
+
 def draw(data: LabelledText, count: int, seed: int) -> np.ndarray:
     """Indices of `count` examples whatever their class; a larger count of the same seed holds the smaller one's."""
     return counter.permute(counter.key(seed, -2), np.arange(min(count, len(data))), len(data))

@@ -1,15 +1,15 @@
 """Texts with labels, out of files and hub data sets. What is wrong is refused by line, what is decided is counted."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from toolkit.data.tables.labels import LabelSpec, Note, read_labels, refuse
-from toolkit.data.tables.rows import SPLITS, hub_splits, read_rows
+from toolkit.data.tables.rows import SPLITS, hub_splits, read_rows, whole_rows
 from toolkit.data.tables.sources import Reading, file_kind, read_lines
 from toolkit.data.text.documentation_task import documentation_splits
 from toolkit.data.text.examples import LabelledText, split_off
@@ -32,6 +32,10 @@ class TextDataSection(LabelSpec):
     """Empty: the hub data set's own."""
     validation_share: float = 0.1
     """Share of each class (multi-label, distribution, regression: every so manyth row) that becomes validation."""
+    encoding: str = ""
+    """Of .csv, .tsv and .jsonl files that are not UTF-8 and have no byte-order mark: latin-1, cp1252, shift_jis, …"""
+    decimal: Literal["", ",", "."] = ""
+    """Decimal comma or point of numbers in .csv and .tsv files; empty: found, and refused where it could be either."""
     text_column: str = "text"
     text_pair_column: str = ""
     """A second text, read by the model together with the first: question and answer, premise and hypothesis."""
@@ -44,6 +48,19 @@ class TextDataSection(LabelSpec):
     long_texts: LongTexts = "windows"
     """Of a text longer than the model has positions: windows that are pooled together, the head alone, or half head and
     half tail (Sun et al. 2019)."""
+    max_unknown: float = 0.2
+    """The share of the characters of the training texts that a model's tokenizer may not know, alone or in a word."""
+
+
+class TextRow(NamedTuple):
+    """A row of texts without labels, or whose labels are not read."""
+
+    place: str
+    """Such as `my.csv, line 3`."""
+    text: str
+    pair: str | None
+    columns: dict[str, object]
+    """All of them as they stand, in the file's order."""
 
 
 def load_data(data: TextDataSection, note: Note = lambda line: None) -> tuple[LabelledText, LabelledText, LabelledText]:
@@ -81,14 +98,14 @@ def read_labelled(source: str, data: TextDataSection, role: str = "train", label
     keys |= dict.fromkeys(data.label_columns, "label_columns") or {data.label_column: "label_column"}
     at, limit, long = data.section, CHARACTERS * data.max_length, 0
     places, texts, cells = [], [[] for _ in text_columns], []
-    for place, row in read_rows(source, role, keys, at):
+    numbers = data.label_columns or [data.label_column] * (data.task == "regression")
+    reading = Reading(encoding=data.encoding, decimal=data.decimal, options=at, note=note)
+    for place, row in read_rows(source, role, keys, at, reading, numbers):
         places.append(place)
         for column, kept, text in zip(text_columns, texts, row, strict=False):
             text = _checked_text(text, place, column, at)
             if len(text) > limit:  # a cell of 10 MB must cost no more than what the model can read of it
-                long, text = long + 1, text.strip()
-                text = (f"{text[: limit // 2]} {text[-(limit // 2):]}" if data.long_texts == "head+tail"
-                        else text[:limit])
+                long, text = long + 1, shortened(text, data.max_length, data.long_texts)
             kept.append(text)
         labels = row[len(text_columns):]
         cells.append(labels if data.label_columns else labels[0])
@@ -104,19 +121,41 @@ def read_labelled(source: str, data: TextDataSection, role: str = "train", label
     return LabelledText(texts[0], labels, names, texts[1] if data.text_pair_column else None, data.task)
 
 
+def shortened(text: str, max_length: int, long_texts: LongTexts) -> str:
+    """No more of a text than `max_length` tokens can come from; cut once or again, it is the same."""
+    limit = CHARACTERS * max_length
+    if len(text) > limit:
+        text = text.strip()
+    if len(text) <= limit:
+        return text
+    return f"{text[: limit // 2]} {text[-(limit // 2):]}" if long_texts == "head+tail" else text[:limit]
+
+
 def read_texts(source: str, text_column: str = "text", text_pair_column: str = "", option: str = "file"
                ) -> list[tuple[str, str | None]]:
     """(text, second text or None) of every row of a source, or of every line of a .txt file. option: what the caller
     names the source by.
     """
+    return [(row.text, row.pair) for row in text_rows(source, text_column, text_pair_column, option)]
+
+
+def text_rows(source: str, text_column: str = "text", text_pair_column: str = "", option: str = "file",
+              reading: Reading | None = None) -> Iterator[TextRow]:
+    """Every row of a source, or every line of a .txt file that is not blank, with all that stands in it.
+
+    reading: the encoding, what it is called in the caller's options, and who is told how tables are written.
+    """
     if file_kind(Path(source)) == ".txt":
         if text_pair_column:
             raise UserError(f"{source}: a .txt file has no columns, so no '{text_pair_column}'. Leave it out.")
-        return [(line.strip(), None) for _, line in read_lines(Path(source), Reading()) if line.strip()]
+        for number, line in read_lines(Path(source), reading or Reading()):
+            if text := line.strip():
+                yield TextRow(f"{source}, line {number}", text, None, {"text": text})
+        return
     keys = {text_column: "text_column"} | ({text_pair_column: "text_pair_column"} if text_pair_column else {})
-    return [(texts[0], texts[1] if text_pair_column else None) for texts in (
-        [_checked_text(cell, place, column, "") for cell, column in zip(row, keys, strict=True)]
-        for place, row in read_rows(source, option, keys, ""))]
+    for place, columns in whole_rows(source, option, keys, "", reading):
+        texts = [_checked_text(columns[column], place, column, "") for column in keys]
+        yield TextRow(place, texts[0], texts[1] if text_pair_column else None, columns)
 
 
 # --- what is asked for, and what is told --------------------------------------------------------------------------
@@ -213,12 +252,16 @@ def _own_validation(train: LabelledText, data: TextDataSection, note: Note) -> t
 
 
 def _tell_of_absent_classes(parts: Sequence[LabelledText], note: Note) -> None:
-    if parts[0].task == "classification":
-        for role, part in zip(("train", "validation", "test"), parts, strict=True):
+    for role, part in zip(("train", "validation", "test"), parts, strict=True):
+        if part.task == "classification":
             absent = np.setdiff1d(np.arange(part.classes), part.labels)
-            if len(absent):
-                note(f"{role}: has no example of {len(absent)} classes: "
-                     f"{', '.join(part.label_names[label] for label in absent[:10])}")
+        elif part.task == "multi-label" and role != "train":  # of train, `_check_train` tells
+            absent = np.flatnonzero(~part.labels.any(0))
+        else:
+            continue
+        if len(absent):
+            note(f"{role}: has no example of {len(absent)} classes: "
+                 f"{', '.join(part.label_names[label] for label in absent[:10])}{', …' * (len(absent) > 10)}")
 
 
 def _tell_of_duplicates(parts: Sequence[LabelledText], note: Note) -> None:

@@ -36,7 +36,8 @@ def scaled_differences(values: torch.Tensor, observed: torch.Tensor | None = Non
 
 def cut(values: torch.Tensor, length: int, stride: int) -> torch.Tensor:
     """(B, C, L) → (B, N, C, length), N = ⌈(L − length) / stride⌉ + 1; zeros fill what the last patch lacks."""
-    count = max(0, -(-(values.shape[-1] - length) // stride)) + 1
+    # No division of a negative number: ONNX rounds it towards zero, Python down.
+    count = (max(0, values.shape[-1] - length) + stride - 1) // stride + 1
     padding = (count - 1) * stride + length - values.shape[-1]
     return F.pad(values, (0, padding)).unfold(-1, length, stride).transpose(1, 2)
 
@@ -105,6 +106,14 @@ def _mean_of(states: torch.Tensor, size: int) -> torch.Tensor:
 def patches_observed(observed: torch.Tensor, length: int, stride: int) -> torch.Tensor:
     """(B, C, L) bool → (B, N) int64: 1 where anything of a patch was observed, as an attention mask."""
     return cut(observed.to(torch.float32), length, stride).flatten(2).amax(-1).ceil().long()
+
+
+def mean_over(states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """Of patches that are not masked: (B, N, width), (B, N) → (B, width)."""
+    if mask is None:
+        return states.mean(1)
+    weights = mask[..., None].to(states.dtype)
+    return (states * weights).sum(1) / weights.sum(1)
 
 
 def scale_of(module: nn.Linear, std: float) -> float:

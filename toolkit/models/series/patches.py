@@ -21,6 +21,7 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from toolkit.hub import checkpoint_directory
+from toolkit.models.covariates import effect_of, without_effect
 from toolkit.models.cross_entropy import classification_loss
 from toolkit.models.families import BackboneModel, backbone_config, family, new_backbone
 from toolkit.models.forecast_output import ForecastOutput
@@ -31,6 +32,7 @@ from toolkit.models.series.embedding import (
     LinearPatches,
     cut,
     instance_statistics,
+    mean_over,
     patches_observed,
     scale_of,
 )
@@ -55,14 +57,14 @@ class SeriesConfig(PreTrainedConfig):
         Kim et al. 2022).
     pooling: of a classifier: `mean` over patches of the last layer, or of all `layers`, the patches themselves
         included, side by side; these differ in size, and are normalised over the batch.
-    context_length, horizon: of a forecaster, in samples.
+    context_length, horizon: of a forecaster, in samples. num_covariates: its features that are known ahead.
     dropout: of the backbone; it replaces the backbone's own rates.
     head_dropout: before the head; None: as `dropout`.
     embedding_std: standard deviation of fresh linear patch embeddings, per dimension, for series of unit variance.
         Word embeddings have 0.02 at random and 0.02 – 0.1 trained, and positions are of a size to match:
         0.2 beside positions of 0.02 drowned them and cost 6 points on Cylinder-Bell-Funnel (patches of 8).
-    sampling_rate, normalisation: of the series it learned, for whoever asks it: values a second (Hz) where they were
-        told; as in `toolkit.data.series.splits.SeriesDataSection`.
+    channel_names, value_columns, sampling_rate, normalisation, channel_means, channel_deviations, series_length: of the
+        series it learned, for whoever asks it: `toolkit.data.series.learned.Learned`. Inputs are already scaled so.
     """
 
     model_type = "toolkit-series"
@@ -78,11 +80,17 @@ class SeriesConfig(PreTrainedConfig):
     pooling: Literal["mean", "layers"] = "mean"
     context_length: int | None = None
     horizon: int | None = None
+    num_covariates: int = 0
     dropout: float = 0.0
     head_dropout: float | None = None
     embedding_std: float = 0.02
+    channel_names: list[str] | None = None
+    value_columns: list[str] | None = None
     sampling_rate: float | None = None
     normalisation: Literal["series", "train", "none"] = "series"
+    channel_means: list[float] | None = None
+    channel_deviations: list[float] | None = None
+    series_length: int | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         for name in ("num_channels", "patch_length", "context_length", "horizon"):
@@ -289,21 +297,13 @@ class SeriesForClassification(SeriesModel):
         encoded = self.backbone(inputs_embeds=patches, attention_mask=mask, use_cache=False,
                                 output_hidden_states=layers or asked, **kwargs)
         states = [patches, *encoded.hidden_states[1:]] if layers else [encoded.last_hidden_state]
-        pooled = torch.cat([_mean(state, mask) for state in states], -1)
+        pooled = torch.cat([mean_over(state, mask) for state in states], -1)
         pooled = pooled.view(rows, -1, pooled.shape[-1]).mean(1)  # over independent channels
         pooled = pooled.float().to(self.classifier.weight.dtype)
         logits = self.classifier(self.dropout(self.head_norm(pooled)))
         loss = None if labels is None else classification_loss(self.config, logits, labels)
         return SequenceClassifierOutput(loss=loss, logits=logits, attentions=encoded.attentions,
                                         hidden_states=encoded.hidden_states if asked else None)
-
-
-def _mean(states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """(B, N, width), (B, N) → (B, width)."""
-    if mask is None:
-        return states.mean(1)
-    weights = mask[..., None].to(states.dtype)
-    return (states * weights).sum(1) / weights.sum(1)
 
 
 class SeriesForForecasting(SeriesModel):
@@ -316,17 +316,20 @@ class SeriesForForecasting(SeriesModel):
         channels = config.num_channels if config.channels == "mixed" else 1
         states = config.num_patches(config.context_length) * config.backbone_config.hidden_size
         self.forecast = nn.Linear(states, channels * config.horizon)
+        self.effect = effect_of(config)
         self.post_init()
 
     @can_return_tuple
     def forward(self, values: torch.Tensor, observed: torch.Tensor | None = None, future: torch.Tensor | None = None,
-                **kwargs: Any) -> ForecastOutput:
+                covariates: torch.Tensor | None = None, **kwargs: Any) -> ForecastOutput:
         """values (B, C, context_length), future (B, C, horizon) → prediction (B, C, horizon) in the units of `values`
-        and, given the future, the mean squared error. Errors: as `embed`.
+        and, given the future, the mean squared error. covariates (B, num_covariates, context_length + horizon): of a
+        model that has some. Errors: as `embed`.
         """
         config: SeriesConfig = self.config
         if values.shape[-1] != config.context_length:
             raise ValueError(f"expected {config.context_length} values of context, not {values.shape[-1]}")
+        values, ahead = without_effect(self.effect, values, covariates, config.horizon)
         scaled, mean, deviation = self.scaled(values, observed)
         patches, mask = self.embed(scaled, observed)
         encoded = self.backbone(inputs_embeds=patches, attention_mask=mask, use_cache=False, **kwargs)
@@ -334,7 +337,7 @@ class SeriesForForecasting(SeriesModel):
         if mask is not None:
             states = states * mask[..., None].to(states.dtype)
         prediction = self.forecast(self.dropout(states.flatten(1))).view(values.shape[0], -1, config.horizon)
-        prediction = prediction.to(values.dtype) * deviation + mean
+        prediction = prediction.to(values.dtype) * deviation + mean + ahead
         loss = None if future is None else F.mse_loss(prediction, future)
         return ForecastOutput(loss=loss, prediction=prediction, hidden_states=encoded.hidden_states,
                               attentions=encoded.attentions)

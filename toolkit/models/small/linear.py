@@ -15,16 +15,22 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.models.auto.modeling_auto import AutoModelForTimeSeriesPrediction
 
+from toolkit.models.covariates import effect_of, without_effect
 from toolkit.models.forecast_output import ForecastOutput
 
 
 class NLinearConfig(PreTrainedConfig):
-    """context_length, horizon: rows read and rows forecast."""
+    """context_length, horizon: rows read and rows forecast.
+
+    num_covariates: features that are known ahead; only their effect is a channel's own, and asks for num_channels.
+    """
 
     model_type = "toolkit-nlinear"
 
     context_length: int = 336
     horizon: int = 96
+    num_covariates: int = 0
+    num_channels: int = 1
 
     def __post_init__(self, **kwargs: Any) -> None:
         for name in ("context_length", "horizon"):
@@ -51,6 +57,10 @@ class _LinearForecaster(PreTrainedModel):
 
     main_input_name = "values"
 
+    def __init__(self, config: NLinearConfig):
+        super().__init__(config)
+        self.effect = effect_of(config)
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Linear):  # torch's own, as the paper's code leaves it
@@ -63,9 +73,11 @@ class _LinearForecaster(PreTrainedModel):
         raise NotImplementedError
 
     def forward(self, values: torch.Tensor, observed: torch.Tensor | None = None, future: torch.Tensor | None = None,
-                return_dict: bool | None = None, **kwargs: Any) -> ForecastOutput | tuple:
+                covariates: torch.Tensor | None = None, return_dict: bool | None = None, **kwargs: Any
+                ) -> ForecastOutput | tuple:
         """values (B, C, context_length) float, observed of the same shape → prediction (B, C, horizon) and, given
-        future (B, C, horizon), the loss: its mean squared error.
+        future (B, C, horizon), the loss: its mean squared error. covariates (B, num_covariates, context_length +
+        horizon): of a model that has some.
 
         Values that were not observed are replaced by the last one before that was.
         """
@@ -74,7 +86,8 @@ class _LinearForecaster(PreTrainedModel):
                              f"{tuple(values.shape)}")
         # The work is small; in bf16 the 336 products of a forecast would be rounded to 3 digits.
         with torch.autocast(values.device.type, enabled=False):
-            prediction = self.predict(carried_forward(values.to(self.dtype), observed)).float()
+            values, ahead = without_effect(self.effect, values.to(self.dtype), covariates, self.config.horizon)
+            prediction = (self.predict(carried_forward(values, observed)) + ahead).float()
             loss = None if future is None else F.mse_loss(prediction, future.float())
         output = ForecastOutput(loss=loss, prediction=prediction)
         return output.to_tuple() if return_dict is False else output

@@ -51,37 +51,52 @@ def _read(backbone: PreTrainedModel, pooling: Pooling, tokens: dict[str, torch.T
     value = next(iter(tokens.values()))
     rows, length = value.shape[:2]
     inside = torch.ones(rows, length, dtype=torch.long, device=value.device) if attention_mask is None \
-        else attention_mask
+        else _never_nothing(attention_mask)
     if token_type_ids is not None and family(backbone.config).has_segments:
         tokens["token_type_ids"] = token_type_ids
     positions = backbone.config.max_position_embeddings
-    text = None  # which text each window belongs to; each to its own where none is longer than a window
+    seen = inside
+    text = None  # which text each window belongs to; None where every text has as many
     if length > positions:
-        windows = -(-length // positions)
+        windows = (length + positions - 1) // positions
 
         def windowed(tensor):
             padding = (0, 0) * (tensor.ndim - 2) + (0, windows * positions - length)
             return F.pad(tensor, padding).view(rows * windows, positions, *tensor.shape[2:])
 
-        filled = windowed(inside).any(1)
-        text = torch.arange(rows, device=value.device).repeat_interleave(windows)[filled]
-        inside, tokens = windowed(inside)[filled], {key: windowed(kept)[filled] for key, kept in tokens.items()}
+        inside, tokens = windowed(inside), {key: windowed(kept) for key, kept in tokens.items()}
+        filled = inside.any(1)
+        if torch.compiler.is_exporting() or torch.jit.is_tracing():  # a graph chooses no rows: all windows are read
+            seen = torch.where(filled[:, None], inside, torch.ones_like(inside))
+        else:
+            text = torch.arange(rows, device=value.device).repeat_interleave(windows)[filled]
+            inside, tokens = inside[filled], {key: kept[filled] for key, kept in tokens.items()}
+            seen = inside
     by_layer = pooling == "layers"
     asked["output_hidden_states"] = by_layer or asked.get("output_hidden_states")
-    encoded = backbone(**tokens, attention_mask=inside, **asked)
+    encoded = backbone(**tokens, attention_mask=seen, **asked)
     if pooling == "max":
         largest = encoded.last_hidden_state.float().masked_fill(inside[:, :, None] == 0, -torch.inf).amax(1)
-        if text is not None:
-            largest = largest.new_full((rows, largest.shape[1]), -torch.inf).scatter_reduce(
-                0, text[:, None].expand_as(largest), largest, "amax")
-        return largest, encoded
+        if text is None:
+            return largest.view(rows, -1, largest.shape[1]).amax(1), encoded
+        return largest.new_full((rows, largest.shape[1]), -torch.inf).scatter_reduce(
+            0, text[:, None].expand_as(largest), largest, "amax"), encoded
     states = encoded.hidden_states if by_layer else [encoded.last_hidden_state]
     sums = torch.cat([(state.float() * inside[:, :, None]).sum(1) for state in states], -1)
     counts = inside.sum(1).float()
-    if text is not None:
+    if text is None:
+        counts, sums = counts.view(rows, -1).sum(1), sums.view(rows, -1, sums.shape[1]).sum(1)
+    else:
         counts = sums.new_zeros(rows).index_add(0, text, counts)
         sums = sums.new_zeros(rows, sums.shape[1]).index_add(0, text, sums)
     return sums / counts[:, None], encoded
+
+
+def _never_nothing(attention_mask: torch.Tensor) -> torch.Tensor:
+    """Of a text without a token its first padding is read, for nothing has no mean."""
+    first = torch.arange(attention_mask.shape[1], device=attention_mask.device) == 0
+    empty = attention_mask.sum(1, keepdim=True) == 0
+    return torch.where(empty & first, torch.ones_like(attention_mask), attention_mask)
 
 
 class TextConfig(PreTrainedConfig):
@@ -139,6 +154,9 @@ class TextForClassification(BackboneModel):
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give either input_ids or inputs_embeds")
+        if input_ids is not None and not input_ids.shape[1]:  # what a tokenizer without [CLS] makes of an empty text
+            input_ids = input_ids.new_full((len(input_ids), 1), self.config.pad_token_id, dtype=torch.long)
+            attention_mask = token_type_ids = None
         tokens = {"input_ids": input_ids} if inputs_embeds is None else {"inputs_embeds": inputs_embeds}
         pooled, encoded = _read(self.backbone, self.config.pooling, tokens, attention_mask, token_type_ids,
                                 output_hidden_states=output_hidden_states, **kwargs)

@@ -79,6 +79,7 @@ class Precision:
             let_logits_fill(self.device)
             # What autocast leaves in fp32 may use TF32, unless fp32 was asked for.
             torch.set_float32_matmul_precision("highest" if self.dtype == torch.float32 else "high")
+            torch.backends.cudnn.allow_tf32 = self.dtype != torch.float32  # convolutions have a switch of their own
 
     def describe(self) -> str:
         parts = [self.device.type, str(self.dtype).removeprefix("torch."), f"{self.attention} attention"]
@@ -102,6 +103,13 @@ def choose(impl: ImplConfig, device: torch.device) -> Precision:
                         "triton, or use auto.")
     workers = impl.num_workers if impl.num_workers is not None else (2 if device.type == "cuda" else 0)
     return Precision(device, dtype, attention, layers, bool(compile), impl.gradient_checkpointing, workers)
+
+
+def exact(device: torch.device) -> Precision:
+    """What final figures and answers are computed in: fp32 by transformers' own layers, so that an answer is the same
+    to the fifth digit whatever stands beside it in a batch.
+    """
+    return choose(ImplConfig(dtype="fp32", layers="transformers", compile=False), device)
 
 
 def _choose_layers(impl: ImplConfig, device: torch.device, dtype: torch.dtype) -> str:
