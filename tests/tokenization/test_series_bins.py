@@ -123,8 +123,7 @@ def test_the_specification_is_not_for_text():
 
 @pytest.fixture
 def table(tmp_path):
-    """100 hours; `a` counts them from 2 (from 1 it would be taken for an index), `b` is minus that, with one cell empty.
-    """
+    """100 hours; `a` counts them from 2 (from 1 it would be an index), `b` is minus that; one cell of b is empty."""
     path = tmp_path / "hours.csv"
     rows = [f"2024-01-{1 + hour // 24:02}T{hour % 24:02}:00,{hour + 2},{-hour - 2 if hour != 20 else ''},x"
             for hour in range(100)]
