@@ -156,7 +156,7 @@ card: install  ## a run's README.md written anew: RUN=runs/demo/bert ARGS="--car
 push: install  ## a run onto the hub, private: RUN=runs/demo/bert REPO=you/little-bert; first: ARGS="--dry_run"
 	@$(BIN)/python recipes/push_to_hub.py $(call option,--run,$(RUN)) $(call option,--repo,$(REPO)) $(ARGS)
 
-predict: install  ## what a classifier says of texts or series in a file: MODEL=… FILE=new.csv
+predict: install  ## what a fine-tuned model answers to a file: classes, numbers, what comes after a table: MODEL=… FILE=…
 	@$(BIN)/python recipes/predict.py $(call option,,$(MODEL)) $(call option,,$(FILE)) $(ARGS)
 
 chat: install  ## write a text with a GPT, in turn: MODEL=runs/gpt-5min

@@ -219,6 +219,8 @@ def demo(tmp_path_factory) -> Path:
     """What `make demo` leaves, of a small corpus and few steps: runs/demo/bert and runs/demo/gpt."""
     directory = checkout(tmp_path_factory.mktemp("docs") / "demo")
     small.write_corpus(directory / "corpus")
+    letters = "The quick brown fox jumps over the lazy dog. Pack my box with five dozen liquor jugs. "
+    (directory / "corpus/letters.txt").write_text(20 * letters)  # or the pages' texts would be unknown words
     for kind, spec, extra in (("bert", "wordpiece", ["--eval_rows", "16"]), ("gpt", "bytes", [])):
         corpus = ["--corpus.sources", "corpus", "--corpus.validation_share", "0.2", "--corpus.min_characters", "20"]
         steps = ["--training.max_steps", "3", "--training.save_steps", "0", "--training.emissions", "false"]

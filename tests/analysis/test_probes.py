@@ -10,7 +10,7 @@ from reading import reads_alike_without_rows
 from sklearn.linear_model import LogisticRegression
 from small import run_recipe, write_config
 
-from toolkit.analysis.probes import ProbeConfig, Probes, fit_head, frozen_states, start_from_probe
+from toolkit.analysis.probes import ProbeConfig, Probes, fit_head, fit_number_head, frozen_states, start_from_probe
 from toolkit.data.text.batches import TextBatches
 from toolkit.data.text.examples import LabelledText, draw
 from toolkit.models.text.classifier import TextConfig, TextForClassification
@@ -145,3 +145,23 @@ def test_transfer_measures_every_arm_and_goes_on(labelled, wordpiece, tmp_path):
     empty = run_recipe("transfer", ["--config", str(config), "--models", "{}", "--output_dir", str(tmp_path / "empty")],
                        tmp_path / "out")
     assert empty.code == 2 and "at least one entry under each of models, sets and labels" in empty.err
+
+
+def test_a_head_of_numbers_knows_of_the_dropout_before_it():
+    """States that hardly vary around a large mean, as those of a small BERT do."""
+    # Once wrong: the head had weights of hundreds there, and its first steps a loss of 44 variances.
+    generator, drop = np.random.default_rng(0), 0.3
+    hidden = generator.normal(size=(200, 4))
+    states = 3 + 0.02 * (hidden @ generator.normal(size=(4, 64))) + 1e-4 * generator.normal(size=(200, 64))
+    numbers = 1e5 + 3e4 * (hidden[:, 0] + 0.1 * generator.normal(size=200))
+    truth = (numbers - numbers.mean()) / numbers.std()
+
+    def losses(head) -> tuple[float, float]:
+        kept = generator.random((200, 200, 64)) > drop
+        return tuple(float(np.square(each @ head.weight[0] + head.bias[0] - truth).mean())
+                     for each in (kept * states / (1 - drop), states))
+
+    noisy, plain = losses(fit_number_head(states, numbers, drop))
+    assert noisy < 1.02, "worse than the mean"
+    assert losses(fit_number_head(states, numbers))[0] > 10, "the example is none"
+    assert losses(fit_number_head(states, numbers))[1] < 0.1 and plain <= 1

@@ -64,6 +64,7 @@ def test_a_job_answers_in_json(monkeypatch, capsys):
     assert json.loads(capsys.readouterr().out) == {"asked": "gpt2:ours"}
 
 
+@pytest.mark.slow
 def test_from_gradients_to_ratios(tmp_path, monkeypatch, capsys):
     """What Trainer does in bf16 or compiled, which changes its process for good, is made up."""
     limits = {}

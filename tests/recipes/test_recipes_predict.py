@@ -117,7 +117,7 @@ def test_what_does_not_fit_is_refused(place):
         ask(place, "keras", "long.tsv")
     SeriesForForecasting.from_backbone(SHAPE, pretrained=False, context_length=32, horizon=4, patch_length=8
                                        ).save_pretrained(place / "forecaster")
-    with pytest.raises(UserError, match="is a SeriesForForecasting, not a classifier"):
+    with pytest.raises(UserError, match="does not hold the scale of what it learned.*Train it anew: make forecast"):
         ask(place, "forecaster")
     RecurrentForClassification(RecurrentConfig(num_labels=1, problem_type="regression")
                                ).save_pretrained(place / "regressor")

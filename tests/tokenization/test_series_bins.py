@@ -123,9 +123,9 @@ def test_the_specification_is_not_for_text():
 
 @pytest.fixture
 def table(tmp_path):
-    """100 hours; `a` counts them from 1, `b` is minus that; one cell of b is empty."""
+    """100 hours; `a` counts them from 2 (from 1 it would be an index), `b` is minus that; one cell of b is empty."""
     path = tmp_path / "hours.csv"
-    rows = [f"2024-01-{1 + hour // 24:02}T{hour % 24:02}:00,{hour + 1},{-hour - 1 if hour != 20 else ''},x"
+    rows = [f"2024-01-{1 + hour // 24:02}T{hour % 24:02}:00,{hour + 2},{-hour - 2 if hour != 20 else ''},x"
             for hour in range(100)]
     path.write_text("\n".join(["date,a,b,place", *rows]) + "\n")
     return path
@@ -133,14 +133,14 @@ def table(tmp_path):
 
 def test_windows_never_cross_a_split(table):
     config = SeriesCorpusConfig([str(table)], missing="mask", borders=[0.5, 0.75, 1.0])
-    spans = {"train": (1, 50), "validation": (51, 75), "test": (76, 100)}
+    spans = {"train": (2, 51), "validation": (52, 76), "test": (77, 101)}
     for split, (first, last) in spans.items():
         every = split_windows(config, 0, split, 12, 1)
         assert np.nanmin(np.abs(every)) == first and np.nanmax(np.abs(every)) == last
         assert every.shape == (2 * (last - first + 1 - 11), 12)
         assert set(np.unique(np.diff(every, axis=1)).tolist()) - {1, -1} <= {np.nan} or np.isnan(every).any()
     apart = split_windows(config, 0, "train", 12, 12)
-    assert apart[:4, 0].tolist() == [3, 15, 27, 39] and apart[3, -1] == 50  # the last one ends with its part
+    assert apart[:4, 0].tolist() == [4, 16, 28, 40] and apart[3, -1] == 51  # the last one ends with its part
     assert np.isnan(apart[5]).sum() == 1 and apart[5, 6] is not None and np.isnan(apart[5, 6])
 
 

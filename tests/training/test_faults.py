@@ -112,6 +112,7 @@ def kill_often(root: Path, family: str, kills: int, seed: int) -> list[dict]:
     return log
 
 
+@pytest.mark.faults
 def test_killed_at_random_moments(root):
     log = kill_often(root, "gpt", 3, seed=1)
     assert len(log) >= 3 and all(kill["identical"] for kill in log)

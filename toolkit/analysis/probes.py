@@ -67,14 +67,22 @@ def fit_head(states: np.ndarray, labels: np.ndarray, classes: int) -> Head:
     return Head(weight, bias)
 
 
-def fit_number_head(states: np.ndarray, numbers: np.ndarray) -> Head:
-    """Ridge regression on standardised states, its penalty chosen by leaving one out; of numbers in standard deviations
-    from their mean, as heads learn them (`Objective`).
+def fit_number_head(states: np.ndarray, numbers: np.ndarray, dropout: float = 0.0) -> Head:
+    """Ridge regression on states, its penalty chosen by leaving one out; of numbers in standard deviations from their
+    mean, as heads learn them (`Objective`).
+
+    Dropout before the head costs, on the mean, n · p / (1 − p) · Σ w² E[x²] (Wager et al. 2013, section 3): so much
+    the penalty is at least. A head that knows nothing of it has huge weights where states hardly vary, and its first
+    steps are noise.
     """
     mean, deviation = states.mean(0), states.std(0) + 1e-6
     centre, unit = scale_of(numbers)
-    fitted = RidgeCV(alphas=np.logspace(0, 5, 11)).fit((states - mean) / deviation, (numbers - centre) / unit)
-    weight = fitted.coef_[None] / deviation
+    size, alphas = deviation, np.logspace(0, 5, 11)
+    if dropout:
+        size = np.sqrt(dropout / (1 - dropout) * np.square(states, dtype=np.float64).mean(0)) + 1e-6
+        alphas = len(states) * np.logspace(0, 4, 9)
+    fitted = RidgeCV(alphas=alphas).fit((states - mean) / size, (numbers - centre) / unit)
+    weight = fitted.coef_[None] / size
     return Head(weight, fitted.intercept_ - weight @ mean)
 
 
@@ -83,7 +91,7 @@ def start_from_probe(model: TextForClassification, train: LabelledBatches, accel
     """Set the head to logistic regression, or ridge regression of numbers, on the states of its untouched backbone."""
     model.to(accelerator.device)
     states = frozen_states(model.backbone, model.config.pooling, train, accelerator, precision)
-    head = (fit_number_head(states, train.labels) if task == "regression" else
+    head = (fit_number_head(states, train.labels, model.config.dropout) if task == "regression" else
             fit_head(states, train.labels, model.config.num_labels))
     with torch.no_grad():
         model.classifier.weight.copy_(torch.from_numpy(head.weight))

@@ -46,7 +46,7 @@ def start_of(settings: Any, model_type: str) -> tuple[Any, Start | None]:
         return replace(settings, training=with_defaults(settings.training, settings.model.preset)), None
     directory = model_directory(settings.init_from)
     config = pretrained_config(directory)
-    if config.model_type != model_type:
+    if family(config) is not FAMILIES[model_type]:
         raise UserError(f"{settings.init_from}: is a {family(config).title} (init_from); this recipe trains a "
                         f"{FAMILIES[model_type].title}. Name another model, or use the other recipe.")
     default = type(settings.model)().preset

@@ -292,7 +292,7 @@ def _fit_wordpiece(tokenizer: Tokenizer, spec: TokenizerSpec, texts: Iterable[st
     for text in texts:
         counts.update(tokenizer.normalizer.normalize_str(text) if tokenizer.normalizer else text)
     letters = ((-count, character) for character, count in counts.items() if character.strip())
-    alphabet = [character for _, character in sorted(letters)[:_alphabet_size(spec)]]
+    alphabet = [character for _, character in sorted(letters)[:LARGEST_ALPHABET]]
     inside, idle = alphabet, []
     if 2 * len(alphabet) > spec.vocab_size - len(specials):
         alphabet, inside, idle = _only_needed(tokenizer, texts, alphabet, spec.vocab_size - len(specials))

@@ -48,7 +48,7 @@ class TextDataSection(LabelSpec):
     long_texts: LongTexts = "windows"
     """Of a text longer than the model has positions: windows that are pooled together, the head alone, or half head and
     half tail (Sun et al. 2019)."""
-    max_unknown: float = 0.2
+    max_unknown: float = 0.5
     """The share of the characters of the training texts that a model's tokenizer may not know, alone or in a word."""
 
 
