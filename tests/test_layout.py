@@ -40,8 +40,8 @@ MAY_IMPORT = {
     "baselines": "errors metrics data data.tables data.text data.series models models.small",
     "tasks": "errors config pretrained run metrics tokenization data data.tables data.text data.series data.stores "
              "models models.small models.text models.series training training.impl",
-    "inference": "errors config hub pretrained run tokenization data data.tables data.text data.series data.stores "
-                 "models models.small models.text models.series training training.impl tasks",
+    "inference": "errors shown config hub pretrained run tokenization data data.tables data.text data.series "
+                 "data.stores models models.small models.text models.series training training.impl tasks",
     "analysis": "errors config run metrics tokenization data data.tables data.text data.series data.stores models "
                 "models.small models.text models.series training training.impl tasks inference",
     "experiments": "errors config pretrained run metrics tokenization data data.tables data.text data.series "
