@@ -149,7 +149,7 @@ def main(argv):
     sys.stdout.writelines([text])
     tell(text)
     print(text, file=sys.stderr, end="")
-    for _ in tqdm(range(2), desc="bar", mininterval=0, ncols=60): pass
+    for _ in tqdm(range(2), desc="bar", mininterval=0, ncols=60, nrows=24): pass
 cli.run(main)
 """
 

@@ -4,9 +4,12 @@ import os
 from dataclasses import dataclass, field
 
 import pytest
+import small
 from hypothesis import given
 from hypothesis import strategies as st
 
+from toolkit.data.stores.prepare import prepare
+from toolkit.data.text.corpus import CorpusConfig
 from toolkit.errors import UserError
 from toolkit.publishing.card_facts import Facts
 from toolkit.run.directory import Run
@@ -146,3 +149,16 @@ def test_models_that_a_link_leads_to_are_no_fits_of_a_run(tmp_path):
     (tmp_path / "linked").symlink_to(tmp_path / "run")
     for run in ("run", "linked"):
         assert [path.name for path in Facts.of(tmp_path / run).kept] == ["seed-0"], run
+
+
+@pytest.mark.parametrize("tokenizer", ["..", "../work/.."])
+def test_stores_lie_in_data_dir_whatever_the_tokenizer_is_called(tmp_path, monkeypatch, byte_level_bpe, tokenizer):
+    (tmp_path / "mine/work").mkdir(parents=True)
+    byte_level_bpe.save_pretrained(tmp_path / "mine")
+    monkeypatch.chdir(tmp_path / "mine/work")
+    corpus = CorpusConfig([str(small.write_corpus(tmp_path / "corpus"))], validation_share=0.2, min_characters=20)
+    before = sorted(tmp_path.rglob("*"))
+    prepare(corpus, tokenizer, tmp_path / "data", end_documents=True, progress=False)
+    new = set(tmp_path.rglob("*")) - set(before)
+    assert new and all(path.is_relative_to(tmp_path / "data") for path in new)
+    assert (tmp_path / "data/mine/store/train/ids.bin").exists()

@@ -123,6 +123,8 @@ def stage_checkpoint(run: Path, checkpoint: Path, final: Staged) -> Staged:
 
     step = int(checkpoint.name.removeprefix("step-"))
     weights = checkpoint / "model.safetensors"
+    for place in (checkpoint.parent, checkpoint, weights, checkpoint / "manifest.json"):
+        _refuse_link(place)
     with open(weights, "rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != read_json(checkpoint / "manifest.json").get(weights.name):
             raise UserError(f"{weights}: does not match its checksum. Delete {checkpoint}; the others are pushed then.")
