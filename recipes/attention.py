@@ -7,13 +7,13 @@ MODEL is a directory, a run's directory or a hub id: a BERT, a GPT-2, or a class
 """
 
 import re
-import sys
 from dataclasses import dataclass, replace
 
 from toolkit import cli, config
 from toolkit.errors import UserError
 from toolkit.run.files import disk_errors
 from toolkit.run.provenance import without_machine_paths
+from toolkit.shown import tell
 
 
 @dataclass
@@ -47,7 +47,7 @@ def main(argv: list[str]) -> None:
         maps = text_attention(settings.model, settings.text, settings.text_pair)
     else:
         learned = Learned.of(checkpoint_config(model_directory(settings.model)), settings.model)
-        data, _ = read_values(settings.series, "mask", note=lambda line: print(line, file=sys.stderr), learned=learned)
+        data, _ = read_values(settings.series, "mask", note=tell, learned=learned)
         data = replace(data, learned=learned).normalised()
         if not 0 <= settings.row < len(data):
             raise UserError(f"row is {settings.row}; {settings.series} has {len(data)} series, counted from 0.")

@@ -24,6 +24,7 @@ from toolkit.experiments.results import by, values
 from toolkit.metrics.intervals import mean_interval
 from toolkit.metrics.tabulate import table
 from toolkit.models.small.recurrent import RecurrentForClassification
+from toolkit.pretrained import saved_model
 from toolkit.publishing.card import LiveCard
 from toolkit.report.series_plots import plot_next_values
 from toolkit.run.directory import Run
@@ -65,7 +66,7 @@ def fibonacci(settings: FibonacciConfig, accelerator) -> dict | None:
             if fit:
                 predictions.setdefault(name, fit["predictions"])
         if not settings.dry_run:
-            attending = RecurrentForClassification.from_pretrained(run.part(f"rnn-attention/seed-{seed}").model_dir)
+            attending = saved_model(RecurrentForClassification, run.part(f"rnn-attention/seed-{seed}").model_dir)
             weights.append(for_all(lambda model=attending, **batch: model(**batch).attentions[0],
                                    attending.to(accelerator.device), batches[1], accelerator,
                                    choose(settings.impl, accelerator.device)))

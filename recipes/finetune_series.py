@@ -18,6 +18,7 @@ from toolkit.errors import UserError
 from toolkit.experiments.fine_tuning import Arm, arms_table, dry_run_arms, fine_tune_arms
 from toolkit.experiments.series import FinetuneSeriesConfig, patches_of
 from toolkit.models.series.patches import SeriesForClassification
+from toolkit.pretrained import saved_model
 from toolkit.publishing.card import LiveCard
 from toolkit.run.directory import Run
 from toolkit.tasks.classification import class_scores
@@ -63,7 +64,7 @@ def finetune_series(settings: FinetuneSeriesConfig, accelerator) -> dict | None:
     if settings.check_dead_branches:
         validation = SeriesBatches(first[1], settings.training.batch_size, 0)
         result["dead_branches"] = {name: report_dead_branches(
-            SeriesForClassification.from_pretrained(run.directory / f"{name}-pretrained/seed-0/model"), validation,
+            saved_model(SeriesForClassification, run.directory / f"{name}-pretrained/seed-0/model"), validation,
             accelerator, f"{name}, pretrained") for name in settings.models}
     return run.finish({**result, "label_names": list(first[0].label_names)})
 

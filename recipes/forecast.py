@@ -26,6 +26,7 @@ from toolkit.experiments.grid import Cell, Forecasting, Grid
 from toolkit.experiments.published import published_errors
 from toolkit.metrics.tabulate import table
 from toolkit.models.series.patches import SeriesForForecasting
+from toolkit.pretrained import saved_model
 from toolkit.publishing.card import LiveCard
 from toolkit.report.plots import plot_by_step, plot_forecasts
 from toolkit.run.directory import Run
@@ -75,7 +76,7 @@ def forecast(settings: ForecastRecipeConfig, accelerator) -> dict | None:
                             start=arm.start, reference=references[name])
                 found = grid.fit(cell, Forecasting(make, windows, training, settings.impl, keep_model=seed == 0))
                 if found and seed == 0 and arm.model and settings.check_dead_branches:
-                    best = SeriesForForecasting.from_pretrained(run.part(cell.run).model_dir)
+                    best = saved_model(SeriesForForecasting, run.part(cell.run).model_dir)
                     found = {**found, "dead_branches": report_dead_branches(
                         best, windows["validation"], accelerator, f"{name}, horizon {horizon}, seed {seed}")}
                 fits.setdefault(name, {}).setdefault(horizon, []).append(found)

@@ -15,6 +15,7 @@ from toolkit import cli, config
 from toolkit.data.stores.sorting import LENGTH, LETTERS, SortingBatches, all_inputs, held_out, with_answers
 from toolkit.models.presets import model_config
 from toolkit.models.text.gpt import GPT2LMHeadModel
+from toolkit.pretrained import saved_model
 from toolkit.publishing.card import LiveCard
 from toolkit.run.directory import Run
 from toolkit.tasks.causal_lm import CausalLanguageModelling
@@ -74,7 +75,7 @@ def nano_gpt(settings: NanoGptConfig, accelerator) -> dict:
     metrics = train(task, settings.training, settings.impl, run, accelerator, settings.seed, "nano GPT")
 
     inputs = all_inputs()
-    best = GPT2LMHeadModel.from_pretrained(run.model_dir).eval()
+    best = saved_model(GPT2LMHeadModel, run.model_dir).eval()
     exact = (answers(best, inputs) == np.sort(inputs, 1)).all(1)
     unseen = held_out(inputs)
     return run.finish({**metrics, "parameters": model.num_parameters(), "inputs": len(inputs),
@@ -89,7 +90,7 @@ def main(argv: list[str]) -> None:
     accelerator.print(f"sorted exactly: {result['exact']} of {result['inputs']} inputs, {result['held_out_exact']} of "
                       f"the {result['held_out']} it was never shown")
     if accelerator.is_main_process:
-        model = GPT2LMHeadModel.from_pretrained(f"{settings.output_dir}/model").eval()
+        model = saved_model(GPT2LMHeadModel, f"{settings.output_dir}/model").eval()
         example = all_inputs()[[654]]
         print(f"for instance {spell(example[0])} → {spell(answers(model, example)[0])}")
 

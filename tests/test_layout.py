@@ -21,34 +21,36 @@ MAY_IMPORT = {
     "config": "errors",
     "cli": "errors openmp shown",
     "hub": "errors",
+    "pretrained": "errors",
     "metrics": "errors shown",
     "run": "errors config",
-    "tokenization": "errors config hub run",
+    "tokenization": "errors config hub pretrained run",
     "data": "errors",
     "data.tables": "errors data",
     "data.text": "errors run tokenization data data.tables",
     "data.series": "errors data data.tables",
     "data.stores": "errors run tokenization data data.tables data.text data.series",
-    "models": "errors hub run tokenization data data.tables data.text data.series data.stores",
+    "models": "errors hub pretrained run tokenization data data.tables data.text data.series data.stores",
     "models.small": "errors models",
     "models.text": "errors hub models",
-    "models.series": "errors hub models models.small",
+    "models.series": "errors hub pretrained models models.small",
     "training.observers": "errors config run",
     "training.impl": "errors config models",
-    "training": "errors config run data models training.observers training.impl",
+    "training": "errors config pretrained run data models training.observers training.impl",
     "baselines": "errors metrics data data.tables data.text data.series models models.small",
-    "tasks": "errors config run metrics tokenization data data.tables data.text data.series data.stores models "
-             "models.small models.text models.series training training.impl",
-    "inference": "errors config hub run tokenization data data.tables data.text data.series data.stores models "
-                 "models.small models.text models.series training training.impl tasks",
+    "tasks": "errors config pretrained run metrics tokenization data data.tables data.text data.series data.stores "
+             "models models.small models.text models.series training training.impl",
+    "inference": "errors shown config hub pretrained run tokenization data data.tables data.text data.series "
+                 "data.stores models models.small models.text models.series training training.impl tasks",
     "analysis": "errors config run metrics tokenization data data.tables data.text data.series data.stores models "
                 "models.small models.text models.series training training.impl tasks inference",
-    "experiments": "errors config run metrics tokenization data data.tables data.text data.series data.stores models "
-                   "models.small models.text models.series training training.impl training.observers baselines tasks "
-                   "inference analysis",
-    "estimators": "run data data.text data.series models models.text training training.impl tasks analysis experiments",
+    "experiments": "errors config pretrained run metrics tokenization data data.tables data.text data.series "
+                   "data.stores models models.small models.text models.series training training.impl "
+                   "training.observers baselines tasks inference analysis",
+    "estimators": "pretrained run data data.text data.series models models.text training training.impl tasks analysis "
+                  "experiments",
     "report": "errors shown config run metrics data data.series analysis",
-    "publishing": "errors shown config hub run metrics models report tasks",
+    "publishing": "errors shown config hub pretrained run metrics models report tasks",
 }
 """Folder of the toolkit, or module at its root → the folders that it may import beside its own, from the ground up."""
 

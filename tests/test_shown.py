@@ -1,15 +1,35 @@
 """What people wrote is shown as they wrote it, whatever it is: over all of Unicode."""
 
+import io
 import json
+import os
+import pty
+import re
+import shlex
+import shutil
+import subprocess
+import sys
 import unicodedata
 from html.parser import HTMLParser
 
 import pytest
+import small
+import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
+from transformers import BertForSequenceClassification, GPT2LMHeadModel
 
 from toolkit.metrics.tabulate import table
-from toolkit.shown import as_code, in_html, in_markdown, in_picture, in_script, lines_on_terminal, on_terminal
+from toolkit.shown import (
+    Terminal,
+    as_code,
+    in_html,
+    in_markdown,
+    in_picture,
+    in_script,
+    lines_on_terminal,
+    on_terminal,
+)
 
 ANY = st.text(st.characters(exclude_categories=()), max_size=40)  # lone halves of characters among them
 HARMFUL = ("\x1b[2J", "a\nb", "<!-- a", "</script><script>", "| a |", "$x_$", "_a", "`", "``` a", "## a", "[a](b)",
@@ -113,3 +133,91 @@ def test_a_cell_of_a_table_is_one_cell(markdown, text):
     written = "".join(child.content for child in cells[0].children)
     assert written.strip() == on_terminal(text).strip()
     assert len(table(rows).splitlines()) == 4
+
+
+# --- on a terminal -------------------------------------------------------------------------------------------------
+
+SAYS = "lamp \x1b[31mred\x1b[2J\x1b]0;own\x07\r\x9b1m\u202e\ud800 \tend\n"
+PRINTS = """
+import sys
+from tqdm import tqdm
+from toolkit import cli
+from toolkit.shown import tell
+def main(argv):
+    text = sys.argv[1].encode().decode("unicode_escape")
+    print(text, end="")
+    sys.stdout.writelines([text])
+    tell(text)
+    print(text, file=sys.stderr, end="")
+    for _ in tqdm(range(2), desc="bar", mininterval=0, ncols=60, nrows=24): pass
+cli.run(main)
+"""
+
+
+def said_on_a_terminal(*command: str) -> tuple[int, bytes]:
+    """Exit status, and all that a command writes to the terminal it runs on."""
+    pid, descriptor = pty.fork()
+    if not pid:
+        os.execv(command[0], command)
+    said = b""
+    while True:
+        try:
+            part = os.read(descriptor, 65536)
+        except OSError:  # how Linux says that the other side has ended
+            part = b""
+        if not part:
+            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), said
+        said += part
+
+
+@given(ANY)
+def test_a_terminal_gets_lines_and_tabs_and_nothing_else_that_steers(text):
+    for steered in (False, True):
+        kept = io.StringIO()
+        stream = Terminal(kept, steered)
+        assert stream.write(text) == len(text)
+        kept.getvalue().encode()
+        steering = {character for character in kept.getvalue() if unicodedata.category(character) in ("Cc", "Cs")}
+        assert steering <= ({"\n", "\t", "\r", "\x1b"} if steered else {"\n", "\t"})
+        assert not re.search(r"\x1b(?!\[[\d;]*[AKm])", kept.getvalue())
+        if all(character in "\n\t" or character.isprintable() for character in text):
+            assert kept.getvalue() == text
+
+
+def test_a_whole_process_on_a_terminal_and_in_a_pipe(tmp_path):
+    """A bar still draws; a pipe gets every byte as it is: there it is data."""
+    command = (sys.executable, "-c", PRINTS, SAYS.replace("\ud800", "").encode("unicode_escape").decode())
+    code, said = said_on_a_terminal(*command)
+    assert code == 0 and said.count(b"lamp ") == 4 and b"bar: 100%" in said and b"\rbar" in said
+    assert said.count(b"\\x1b[2J") == 4 and b"\x1b[2J" not in said and b"\x1b]" not in said and b"\x07" not in said
+    assert said.count(b"\x1b[31m") <= 1  # on standard error, where libraries colour
+    piped = subprocess.run(command, capture_output=True, check=True)
+    assert piped.stdout == 2 * SAYS.replace("\ud800", "").encode()
+
+
+@pytest.mark.parametrize("recipe, options", [
+    ("generate", ["--prompt", "the gate", "--max_new_tokens", "8"]), ("chat", []), ("predict", ["texts.csv"])])
+def test_tokens_labels_and_texts_of_a_stranger(recipe, options, checkpoints, tmp_path):
+    """Streamed, in a table, and in turn."""
+    kind = "bert" if recipe == "predict" else "gpt"
+    model = tmp_path / "model"
+    shutil.copytree(checkpoints[kind], model)
+    hostile = "\x1b[2J\x1b]0;own\x07"
+    if kind == "bert":
+        labels = {0: f"a{hostile}", 1: f"b{hostile}"}
+        BertForSequenceClassification.from_pretrained(model, id2label=labels, label2id={
+            label: number for number, label in labels.items()}).save_pretrained(model)
+        (tmp_path / "texts.csv").write_text(f"text\nthe gate {hostile}\n")
+    else:
+        gpt = GPT2LMHeadModel.from_pretrained(model)
+        tokenizer = json.loads((model / "tokenizer.json").read_text())
+        escape = tokenizer["model"]["vocab"]["ě"]  # byte-level BPE's letter for the escape character
+        with torch.no_grad():  # which it says again and again
+            gpt.transformer.ln_f.weight.zero_()
+            gpt.transformer.ln_f.bias.copy_(100 * gpt.transformer.wte.weight[escape])
+        gpt.save_pretrained(model)
+    shell = f"cd {tmp_path} && {'echo hello | ' if recipe == 'chat' else ''}{sys.executable} {small.ROOT}/recipes/" \
+            f"{recipe}.py model {shlex.join(options)}"
+    code, said = said_on_a_terminal("/bin/sh", "-c", shell)
+    assert code == 0 and b"\\x1b" in said, said
+    assert b"\x1b" not in said and b"\x07" not in said

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from toolkit import openmp
 from toolkit.errors import Diverged, Interrupted, PeerLost, UserError
-from toolkit.shown import on_terminal
+from toolkit.shown import guard_terminal, on_terminal
 
 
 def run(main: Callable[[list[str]], object]) -> None:
@@ -18,6 +18,7 @@ def run(main: Callable[[list[str]], object]) -> None:
     n after saving: 129 SIGHUP, 130 Ctrl-C, 138 SIGUSR1, 143 SIGTERM. After 4 and 128 + n the same command continues.
     """
     openmp.start_again_if_busy()
+    guard_terminal()
     code, together = 0, True
     if "transformers" in sys.modules:  # its bars and load reports would bury ours; missing weights are our errors
         logging = sys.modules["transformers"].logging

@@ -40,6 +40,7 @@ from toolkit.experiments.series import CompareSeriesConfig, LabelledSet, new_mod
 from toolkit.models.load import load_checkpoint_tokenizer, pretrained_config
 from toolkit.models.losses import probabilities
 from toolkit.models.text.classifier import Pooling
+from toolkit.pretrained import saved_model
 from toolkit.run.directory import Run
 from toolkit.tasks.base import fit
 from toolkit.tasks.classification import FineTuning, FineTuningConfig, predict
@@ -326,7 +327,7 @@ def trained(make_task: Callable[[], Task], config: TrainingConfig, seed: int, ti
     with tempfile.TemporaryDirectory() as folder, _random_states_kept(), _heard(verbose) as said:
         run = Run(folder)
         fit(make, config, ImplConfig(), run, make_accelerator(), int(seed), title)
-        model = type(made[0].model).from_pretrained(run.model_dir).eval()
+        model = saved_model(type(made[0].model), run.model_dir).eval()
     return model, said.getvalue().splitlines()
 
 

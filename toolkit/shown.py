@@ -6,7 +6,10 @@ draws, formats, moves a cursor or ends a table.
 
 import html
 import re
+import sys
 import unicodedata
+from collections.abc import Iterable
+from typing import Any, TextIO
 
 _KEPT = "\u200c\u200d"  # joiners, which Persian and Indic words and emoji are written with
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>|#~$&{}])")
@@ -33,6 +36,45 @@ def on_terminal(text: object) -> str:
 def lines_on_terminal(text: str) -> str:
     """The same for a text of several lines, which stay."""
     return "\n".join(on_terminal(line) for line in text.split("\n"))
+
+
+def tell(line: object) -> None:
+    """A note, as one line on standard error."""
+    print(on_terminal(line), file=sys.stderr)
+
+
+class Terminal:
+    """A stream to a terminal, through which lines and tabs pass and nothing else that would steer it: whatever is
+    printed, and whoever wrote it. Of bars and of libraries that colour (`steered`) so much is let through as moves
+    within a line or up, and colours.
+    """
+
+    _STEERS = re.compile(r"(\r|\x1b\[[\d;]*[AKm])")
+
+    def __init__(self, stream: TextIO, steered: bool = False):
+        self.stream, self.steered = stream, steered
+
+    def write(self, text: str) -> int:
+        parts = self._STEERS.split(text) if self.steered else [text]
+        parts[::2] = ["".join(character if character in "\n\t" else _visible(character) for character in part)
+                      for part in parts[::2]]
+        self.stream.write("".join(parts))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+def guard_terminal() -> None:
+    """From now on what this process prints reaches a terminal by `Terminal`; files and pipes get it as it is."""
+    if sys.stdout.isatty():
+        sys.stdout = Terminal(sys.stdout)
+    if sys.stderr.isatty():
+        sys.stderr = Terminal(sys.stderr, steered=True)
 
 
 def in_markdown(text: object) -> str:

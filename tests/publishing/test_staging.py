@@ -252,6 +252,14 @@ def test_broken_weights_are_named(run):
     assert "runs/bert/model/config.json: lies beside no weights" in refused()
 
 
+@pytest.mark.parametrize("place", ["checkpoints", "checkpoints/step-00000010",
+                                   "checkpoints/step-00000010/model.safetensors"])
+def test_checkpoints_that_are_links_are_not_pushed(run, place):
+    (run / place).rename(run.parent / "elsewhere")
+    (run / place).symlink_to(run.parent / "elsewhere")
+    assert f"runs/bert/{place}: is a link, and what it leads to is not pushed" in refused(checkpoints=True)
+
+
 def test_broken_checkpoints_are_named(run):
     weights = run / "checkpoints/step-00000010/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])

@@ -25,6 +25,7 @@ from toolkit.models.series.ablations import AblatedSeriesConfig, AblatedSeriesFo
 from toolkit.models.series.patches import SeriesConfig
 from toolkit.models.small.keras_forda import KerasForda, KerasFordaConfig
 from toolkit.models.small.perceptron import PerceptronConfig, PerceptronForClassification
+from toolkit.pretrained import saved_model
 from toolkit.run.directory import Run
 from toolkit.run.results import Row
 from toolkit.tasks.classification import FineTuningConfig
@@ -143,7 +144,7 @@ def examine(arm: str, run: Run, validation: SeriesDataset, accelerator: Accelera
     """The dead-branch check on a fitted model, on validation series; of the Keras example also what is left of its
     answers when its blocks are replaced by one number.
     """
-    model = AutoModelForSequenceClassification.from_pretrained(run.model_dir).to(accelerator.device).eval()
+    model = saved_model(AutoModelForSequenceClassification, run.model_dir).to(accelerator.device).eval()
     found = report_dead_branches(model, SeriesBatches(validation, 64, 0), accelerator, NAMES[arm])
     if isinstance(model, KerasForda):
         with torch.inference_mode():

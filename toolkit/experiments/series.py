@@ -29,6 +29,7 @@ from toolkit.models.series.ablations import AblatedSeriesConfig, AblatedSeriesFo
 from toolkit.models.series.patches import SeriesConfig, SeriesForClassification, SeriesForMaskedPatches
 from toolkit.models.small.perceptron import PerceptronConfig, PerceptronForClassification
 from toolkit.models.small.recurrent import RecurrentConfig, RecurrentForClassification
+from toolkit.pretrained import saved_model
 from toolkit.run.directory import Run
 from toolkit.run.model_card import CardConfig
 from toolkit.tasks.classification import FineTuningConfig, class_scores, predict
@@ -266,7 +267,7 @@ def pretrained_on_series(data: LabelledSet, settings: CompareSeriesConfig, run: 
 
 
 def kept_model(run: Run) -> SeriesForClassification:
-    return AutoModelForSequenceClassification.from_pretrained(run.model_dir)
+    return saved_model(AutoModelForSequenceClassification, run.model_dir)
 
 
 def shuffled_scores(run: Run, data: LabelledSet, settings: CompareSeriesConfig, accelerator: Accelerator, seed: int

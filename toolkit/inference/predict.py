@@ -1,6 +1,5 @@
 """What a fine-tuned model answers to a file, of texts or of series."""
 
-import sys
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -12,6 +11,7 @@ from toolkit.inference.table_forecasts import forecast_table, is_forecaster
 from toolkit.inference.text_answers import answers_of_file
 from toolkit.models.load import checkpoint_config
 from toolkit.models.registry import is_classifier, model_class
+from toolkit.shown import tell
 
 
 @dataclass
@@ -40,6 +40,6 @@ def predict(settings: PredictConfig) -> pd.DataFrame:
                         f"Fine-tune it first: make finetune-text, make finetune-series.")
     if model_class(shape).main_input_name != "values":
         return answers_of_file(settings.model, shape, settings.file, settings.text_column, settings.text_pair_column,
-                               settings.data.reading(lambda line: print(line, file=sys.stderr)), settings.batch_size)
+                               settings.data.reading(tell), settings.batch_size)
     return answers_of_series(settings.model, shape, settings.file, settings.data, settings.sampling_rate,
                              settings.batch_size)

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from toolkit.data import counter
 from toolkit.errors import UserError
+from toolkit.pretrained import saved_model
 from toolkit.tokenization.bins import SeriesBins
 
 _ROWS = 512  # sequences written at a time: what the seed's draws, and memory, go by
@@ -19,7 +20,7 @@ _ROWS = 512  # sequences written at a time: what the seed's draws, and memory, g
 def load_series_gpt(directory: str | Path) -> tuple[PreTrainedModel, SeriesBins]:
     """The model of a directory, or `runs/<name>/model`, in evaluation mode, and its tokenizer."""
     bins = SeriesBins.from_pretrained(directory)
-    model = AutoModelForCausalLM.from_pretrained(directory).eval()
+    model = saved_model(AutoModelForCausalLM, directory).eval()
     if model.config.vocab_size != len(bins):
         raise UserError(f"{directory}: the model knows {model.config.vocab_size} tokens, its tokenizer {len(bins)}. "
                         f"They do not belong together.")

@@ -1,6 +1,5 @@
 """A series classifier's answers, by the code that computed its test scores: `toolkit.tasks.classification.predict`."""
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from toolkit.hub import checkpoint_directory
 from toolkit.inference.answers import answers_table
 from toolkit.models.load import checkpoint_config, load_weights
 from toolkit.models.losses import probabilities, task_of
+from toolkit.shown import tell
 from toolkit.tasks.classification import predict
 from toolkit.training.impl.distributed import make_accelerator
 from toolkit.training.impl.precision import exact
@@ -39,7 +39,7 @@ def answer_series(model: str | Path, values: np.ndarray, observed: np.ndarray | 
     data = SeriesDataset(values, np.zeros(len(values), np.int64), ("",), observed)
     config = checkpoint_config(model)
     return answers_table(_outputs(str(model), config, data, "values", batch_size), config,
-                         {"series": list(range(len(data)))}, _note)
+                         {"series": list(range(len(data)))}, tell)
 
 
 def answers_of_series(model: str, config: PreTrainedConfig, file: str, table: SeriesTable,
@@ -53,12 +53,12 @@ def answers_of_series(model: str, config: PreTrainedConfig, file: str, table: Se
     if sampling_rate and learned.sampling_rate and sampling_rate != learned.sampling_rate:
         raise UserError(f"{file}: sampling_rate is {sampling_rate:g} values a second, but {model} learned series of "
                         f"{learned.sampling_rate:g}. Resample the file to {learned.sampling_rate:g} Hz.")
-    data, beside = read_values(file, "mask", table, _note, learned)
-    _note(f"{file}: {described(data.lengths, data.values.shape[1], data.learned)}")
-    tell_constant(file, data.values, data.observed, _note)
+    data, beside = read_values(file, "mask", table, tell, learned)
+    tell(f"{file}: {described(data.lengths, data.values.shape[1], data.learned)}")
+    tell_constant(file, data.values, data.observed, tell)
     if not table.series_column:
         beside = {"series": list(range(len(data))), **beside}
-    return answers_table(_outputs(model, config, data, file, batch_size), config, beside, _note)
+    return answers_table(_outputs(model, config, data, file, batch_size), config, beside, tell)
 
 
 def _outputs(model: str, config: PreTrainedConfig, data: SeriesDataset, name: str, batch_size: int) -> np.ndarray:
@@ -70,7 +70,7 @@ def _outputs(model: str, config: PreTrainedConfig, data: SeriesDataset, name: st
     data = replace(data, learned=learned).normalised()
     longest = data.values.shape[2]
     if learned.series_length and longest > learned.series_length:
-        _note(f"{name}: the longest series has {longest:,} values, those that were learned {learned.series_length:,}")
+        tell(f"{name}: the longest series has {longest:,} values, those that were learned {learned.series_length:,}")
     accelerator = make_accelerator()
     precision = exact(accelerator.device)
     loaded = load_weights(AutoModelForSequenceClassification, str(checkpoint_directory(model)), model)
@@ -85,7 +85,3 @@ def _outputs(model: str, config: PreTrainedConfig, data: SeriesDataset, name: st
         except ValueError as error:  # other channels or lengths than the model's
             raise UserError(f"{name}: {error}.") from None
     return probabilities(task_of(config), logits)
-
-
-def _note(line: str) -> None:
-    print(line, file=sys.stderr)

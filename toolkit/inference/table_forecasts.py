@@ -1,6 +1,5 @@
 """Forecasts of what comes after a table's end, in its units and by its clock, by the very code that scores a model."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from toolkit.hub import checkpoint_directory
 from toolkit.models.load import checkpoint_config, load_weights
 from toolkit.models.registry import model_class
 from toolkit.run.files import read_json
+from toolkit.shown import tell
 from toolkit.tasks.forecasting import INTERVALS, as_forecaster, predicted, with_offsets
 from toolkit.training.impl.precision import exact
 
@@ -32,7 +32,7 @@ def is_forecaster(shape: PreTrainedConfig) -> bool:
 
 def forecast_table(model: str, file: str, time_column: str = "", series_column: str = "",
                    reading: Reading | None = None,
-                   batch_size: int = 32, note: Note = lambda line: print(line, file=sys.stderr)) -> pd.DataFrame:
+                   batch_size: int = 32, note: Note = tell) -> pd.DataFrame:
     """The `horizon` steps that follow the last row of each series of `file`.
 
     time_column, series_column: where they are not called as they were in training. reading: encoding and decimals.

@@ -1,6 +1,5 @@
 """A text classifier's answers, by the code that computed its test scores: `toolkit.tasks.classification.predict`."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from toolkit.inference.answers import answers_table
 from toolkit.models.load import checkpoint_config, load_checkpoint_tokenizer, load_weights
 from toolkit.models.losses import probabilities, task_of
 from toolkit.models.registry import is_classifier
+from toolkit.shown import tell
 from toolkit.tasks.classification import predict
 from toolkit.tokenization.measure import check_unknown
 from toolkit.training.impl.distributed import make_accelerator
@@ -57,7 +57,7 @@ def answers_of_rows(model: str, config: PreTrainedConfig, rows: list[TextRow], b
                         f"{learned}. Ask it as it learned, or train it on rows of {given}.")
     some = rows[::max(1, len(rows) // 2000)]
     check_unknown(tokenizer, [text for row in some for text in (row.text, row.pair) if text],
-                  f"{model}, on these texts", 1.0, "", _note)
+                  f"{model}, on these texts", 1.0, "", tell)
     _tell_of_empty([row for row in rows if not row.text.strip() or (pairs and not row.pair.strip())])
     data = LabelledText([row.text for row in rows], np.zeros(len(rows), np.int64), tuple(config.id2label.values()),
                         [row.pair for row in rows] if pairs else None)
@@ -68,14 +68,10 @@ def answers_of_rows(model: str, config: PreTrainedConfig, rows: list[TextRow], b
     precision.prepare(loaded.to(accelerator.device))
     outputs = probabilities(task_of(config), predict(loaded, batches, accelerator, precision, batch_size))
     columns = dict.fromkeys(name for row in rows for name in row.columns)
-    return answers_table(outputs, config, {name: [row.columns.get(name) for row in rows] for name in columns}, _note)
+    return answers_table(outputs, config, {name: [row.columns.get(name) for row in rows] for name in columns}, tell)
 
 
 def _tell_of_empty(rows: list[TextRow]) -> None:
     if rows:
         places = ", ".join(row.place for row in rows[:3]) + ", …" * (len(rows) > 3)
-        _note(f"{len(rows):,} texts are empty ({places}); their answer is what the model says to nothing")
-
-
-def _note(line: str) -> None:
-    print(line, file=sys.stderr)
+        tell(f"{len(rows):,} texts are empty ({places}); their answer is what the model says to nothing")

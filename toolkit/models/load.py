@@ -6,12 +6,13 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from toolkit.errors import UserError
 from toolkit.hub import checkpoint_directory
 from toolkit.models.families import FAMILIES
 from toolkit.models.registry import register
+from toolkit.pretrained import saved_config, saved_model
 from toolkit.tokenization.load import load_tokenizer
 
 
@@ -71,7 +72,9 @@ def _read_config(path: str | Path) -> dict[str, Any]:
 def _known_config(path: str | Path) -> PreTrainedConfig:
     """Of a class that transformers knows by now."""
     try:
-        return AutoConfig.from_pretrained(checkpoint_directory(path))
+        return saved_config(checkpoint_directory(path))
+    except UserError:
+        raise
     except (OSError, ValueError) as error:
         raise _unloadable(path, error) from None
 
@@ -101,14 +104,16 @@ def load_checkpoint_tokenizer(path: str, longest: int | None = None) -> PreTrain
 
 def load_weights(loader, directory: str, name: str | Path, may_lack: tuple[str, ...] = (),
                  **options) -> PreTrainedModel:
-    """`loader.from_pretrained` in fp32, with UserErrors for weights that are missing, damaged or not finite. may_lack:
+    """`saved_model` in fp32, with UserErrors for weights that are missing, damaged or not finite. may_lack:
     how the names of those begin that are fresh where they are missing.
     """
     verbosity, shows_bars = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
     transformers.logging.set_verbosity_error()  # a head left behind is no news, and what is missing is raised below
     transformers.logging.disable_progress_bar()
     try:
-        model, report = loader.from_pretrained(directory, dtype=torch.float32, output_loading_info=True, **options)
+        model, report = saved_model(loader, directory, name, dtype=torch.float32, output_loading_info=True, **options)
+    except UserError:
+        raise
     except Exception as error:  # noqa: BLE001 - safetensors, the hub and transformers each have their own
         raise UserError(f"{name}: its weights cannot be loaded ({' '.join(str(error).split())[:200]}). Save or fetch "
                         f"the model again.") from None
@@ -135,14 +140,12 @@ def load_backbone(path: str | Path, model_type: str, pooler: bool = False) -> Pr
     # Heads left behind are no news, and missing weights are raised below.
     transformers.logging.set_verbosity_error()
     try:
-        options = {"dtype": torch.float32, "output_loading_info": True, "use_safetensors": True}
         known = FAMILIES[model_type]
         bare = dict.fromkeys(known.bare, True) if pooler else known.bare
-        model, report = known.model.from_pretrained(directory, **bare, **options)
+        model, report = saved_model(known.model, directory, path, dtype=torch.float32, output_loading_info=True, **bare)
     except OSError as error:
-        raise UserError(f"{path}: no weights could be loaded ({str(error).splitlines()[0]}). They are read as "
-                        f"safetensors only, never out of a pickle (.bin): save them anew with save_pretrained, or on "
-                        f"the hub see huggingface.co/spaces/safetensors/convert.") from None
+        raise UserError(f"{path}: no weights could be loaded ({str(error).splitlines()[0]}). Save or fetch the model "
+                        f"again.") from None
     finally:
         transformers.logging.set_verbosity(verbosity)
     if absent := sorted(key for key in report["missing_keys"] if "pooler." not in key):

@@ -171,7 +171,7 @@ def draw(facts: Facts) -> None:
 
 def refresh(directory: str | Path) -> None:
     """`regenerate` for the run that a directory is or is a part of, if any, and, once that has ended, for the models
-    it kept and those it started from. A failure is said, and stops nothing.
+    it kept. Cards of other runs stay as they are. A failure is said, and stops nothing.
     """
     place = home(directory)
     if place is None:
@@ -180,9 +180,7 @@ def refresh(directory: str | Path) -> None:
         regenerate(place)
         facts = Facts.of(place)
         if facts.result is not None and "models" in facts.config:
-            started_from = [home(path) for path in facts.config["models"].values()
-                            if isinstance(path, str) and Path(path).is_dir()]
-            for run in [*facts.kept, *filter(None, started_from)]:
+            for run in facts.kept:
                 regenerate(run)
     except Exception as error:  # noqa: BLE001 - a card is worth less than what it tells of
         warnings.warn(f"{place}/README.md could not be written: {error}", stacklevel=2)

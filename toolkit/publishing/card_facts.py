@@ -197,9 +197,11 @@ class Facts:
 
     @cached_property
     def kept(self) -> list[Path]:
-        """The fits of an experiment whose models are kept."""
+        """The fits of an experiment whose models are kept; what a link leads to is not its own."""
+        inside = self.directory.resolve()
         return sorted(path.parent.parent for depth in ("*/*", "*/*/*")
-                      for path in self.directory.glob(f"{depth}/model/config.json"))
+                      for path in self.directory.glob(f"{depth}/model/config.json")
+                      if path.parent.resolve() == inside / path.parent.relative_to(self.directory))
 
     def comparisons(self) -> list[tuple[str, Results, str]]:
         """Finished experiments in the same folder that started from this model: (name, results, the model's name)."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from toolkit.errors import UserError
+from toolkit.pretrained import saved_model
 from toolkit.publishing import card
 from toolkit.publishing.card_facts import Facts
 from toolkit.publishing.privacy import is_pickle, refuse_private_text
@@ -122,6 +123,8 @@ def stage_checkpoint(run: Path, checkpoint: Path, final: Staged) -> Staged:
 
     step = int(checkpoint.name.removeprefix("step-"))
     weights = checkpoint / "model.safetensors"
+    for place in (checkpoint.parent, checkpoint, weights, checkpoint / "manifest.json"):
+        _refuse_link(place)
     with open(weights, "rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != read_json(checkpoint / "manifest.json").get(weights.name):
             raise UserError(f"{weights}: does not match its checksum. Delete {checkpoint}; the others are pushed then.")
@@ -257,7 +260,7 @@ def _check_that_it_loads(folder: Path, shown: str) -> None:
         raise UserError(f"{shown}: names the class {config.architectures}, which neither transformers nor this toolkit "
                         f"has.")
     try:
-        report = model.from_pretrained(folder, use_safetensors=True, output_loading_info=True)[1]
+        report = saved_model(model, folder, shown, output_loading_info=True)[1]
     except (OSError, RuntimeError) as error:
         raise UserError(f"{shown}: the model does not load ({str(error).splitlines()[0]}).") from None
     for what, kind in (("lack", "missing_keys"), ("hold besides", "unexpected_keys")):

@@ -12,6 +12,7 @@ from toolkit import metrics
 from toolkit.report.html_page import write_sections
 from toolkit.report.plots import plot_calibration, plot_confusion, plot_loss, plot_numbers, plot_ranking
 from toolkit.run.directory import read_metrics
+from toolkit.run.files import write_atomic
 from toolkit.shown import in_html, lines_in_html
 
 _WORST = 12
@@ -60,8 +61,7 @@ def write_predictions(found: Classified, path: str | Path) -> None:
         columns |= {f"share({name})": found.labels[:, i] for i, name in enumerate(found.label_names)}
     if found.task != "regression":
         columns |= {f"p({name})": found.outputs[:, i] for i, name in enumerate(found.label_names)}
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(columns).to_parquet(path, index=False)
+    write_atomic(path, pd.DataFrame(columns).to_parquet(index=False))
 
 
 def _sets(found: Classified, table: np.ndarray) -> list[list[str]]:

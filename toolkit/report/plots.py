@@ -1,6 +1,7 @@
 """Pictures of a run: loss curves, confusion matrices, arms beside each other, learning curves."""
 
 import csv
+import io
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np  # noqa: E402
 from sklearn.metrics import precision_recall_curve, roc_curve  # noqa: E402
 
 from toolkit.report.lettering import write_literally  # noqa: E402
+from toolkit.run.files import write_atomic  # noqa: E402
 from toolkit.shown import in_picture  # noqa: E402
 
 MOST_CLASSES = 30
@@ -77,11 +79,11 @@ def plot_confusion(references: Sequence[int], predictions: Sequence[int], label_
 
 def write_counts(counts: np.ndarray, label_names: Sequence[str], path: Path) -> None:
     """(true classes, predicted classes) as a .csv table."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["true \\ predicted", *label_names])
-        writer.writerows([name, *row] for name, row in zip(label_names, counts.tolist(), strict=True))
+    file = io.StringIO(newline="")
+    writer = csv.writer(file)
+    writer.writerow(["true \\ predicted", *label_names])
+    writer.writerows([name, *row] for name, row in zip(label_names, counts.tolist(), strict=True))
+    write_atomic(path, file.getvalue())
 
 
 def plot_ranking(probabilities: np.ndarray, references: np.ndarray, label_names: Sequence[str], path: str | Path,
@@ -316,7 +318,8 @@ def new_axes(title: str, size: tuple[float, float]):
 
 def save_figure(figure, path: str | Path) -> None:
     """Write the picture, making its folder, and let go of the figure. Texts are drawn as they are written."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
     write_literally(figure)
-    figure.savefig(path, dpi=130)
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=130, format=Path(path).suffix.removeprefix(".") or "png")
+    write_atomic(path, picture.getvalue())
     plt.close(figure)

@@ -24,6 +24,7 @@ from toolkit import config as configuration
 from toolkit.errors import UserError
 from toolkit.run import places
 from toolkit.run.files import LOCK_FILE, disk_errors, read_json, write_atomic, write_json
+from toolkit.run.names import check_name, check_names, refuse_links
 from toolkit.run.provenance import command_line, environment
 
 _claimed: dict[Path, int] = {}
@@ -34,7 +35,7 @@ def _claim(directory: Path) -> None:
     directory = directory.resolve()
     if directory in _claimed and (directory / LOCK_FILE).exists():
         return
-    lock = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+    lock = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     try:
         fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -81,7 +82,14 @@ class Run:
         self.is_extended = False
 
     def part(self, name: str) -> "Run":
-        """The run of a fit within this one, in the folder `name`."""
+        """The run of a fit within this one, in the folder `name`, which may lie in others. UserError where that is no
+        name of a folder, or a link.
+        """
+        pieces = name.split("/")
+        for piece in pieces:
+            check_name(piece, "the folder of a fit")
+        refuse_links(self.directory, ["/".join(pieces[:count]) for count in range(1, len(pieces) + 1)])
+        refuse_links(self.directory / name)
         return Run(self.directory / name, self.is_main, self.observers)
 
     def tell(self, finished: bool = False) -> None:
@@ -98,6 +106,8 @@ class Run:
         that one that died leaves nothing behind.
         """
         path = self.directory / "config.yaml"
+        check_names(config)
+        refuse_links(self.directory)
         if hasattr(config, "card"):
             config.card.check()
         if self.directory.exists() and not self.directory.is_dir():

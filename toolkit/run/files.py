@@ -47,7 +47,7 @@ def write_directory(path: str | Path, fill: Callable[[Path], Any]) -> None:
             _sync(file)
         os.chmod(temporary, 0o755)
         _sync(temporary)
-        if path.exists():
+        if os.path.lexists(path):  # a link is replaced itself, not what it leads to
             discarded = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
             os.replace(path, discarded / "old")
             try:
@@ -77,10 +77,13 @@ def building(path: str | Path) -> Iterator[Path]:
     partial = path.with_name(path.name + ".building")
     busy = UserError(f"{path}: another process is making it at this moment. Wait for it to finish, or choose another "
                      f"data_dir.")
+    for place in (partial, partial / LOCK_FILE, *([] if path.exists() else [path])):
+        if place.is_symlink():
+            raise UserError(f"{place}: is a link, where a folder is to be made. Remove it, or choose another data_dir.")
     with disk_errors(path):
         partial.mkdir(parents=True, exist_ok=True)
         name = partial / LOCK_FILE
-        lock = os.open(name, os.O_RDWR | os.O_CREAT, 0o644)
+        lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         try:
             try:
                 fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock's: children would inherit it

@@ -12,6 +12,7 @@ from accelerate.utils import gather_object
 from transformers import PreTrainedModel
 
 from toolkit.data.batches import LabelledBatches
+from toolkit.pretrained import saved_model
 from toolkit.run.directory import Run
 from toolkit.run.files import write_atomic
 from toolkit.training.feed import as_tensors, seed_everything, to_device
@@ -60,7 +61,7 @@ def fit(make_task: Callable[[], Task], config: TrainingConfig, impl: ImplConfig,
     result = train(task, config, impl, run, accelerator, seed, name)
     accelerator.wait_for_everyone()
     if test is not None:
-        best = type(task.model).from_pretrained(run.model_dir).to(accelerator.device)
+        best = saved_model(type(task.model), run.model_dir).to(accelerator.device)
         precision = exact(accelerator.device)
         precision.prepare(best)
         result = test(task, best, result, precision)

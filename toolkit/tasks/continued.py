@@ -31,7 +31,7 @@ class Start:
         config = copy.deepcopy(self.config)
         for name in family(config).dropouts:
             setattr(config, name, dropout)
-        model = load_weights(kind, self.directory, self.name, may_lack=may_lack, config=config, use_safetensors=True)
+        model = load_weights(kind, self.directory, self.name, may_lack=may_lack, config=config)
         model.config.name_or_path = ""  # where it lies is no part of what it is; the card says what it was
         return model
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from toolkit.errors import UserError
 from toolkit.hub import checkpoint_directory
+from toolkit.pretrained import saved_tokenizer
 from toolkit.run.files import read_json, write_json
 
 
@@ -24,7 +25,9 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         raise UserError(f"{name}: holds no tokenizer.json. Give a directory written by save_pretrained, or a spec "
                         f"from tokenizers/*.yaml.")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(directory))
+        tokenizer = saved_tokenizer(directory)
+    except UserError:
+        raise
     except (OSError, ValueError) as error:
         raise UserError(f"{name}: no tokenizer could be loaded ({str(error).splitlines()[0]}). Give a directory, a "
                         f"spec from tokenizers/*.yaml, or a hub id while online.") from None

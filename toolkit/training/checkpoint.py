@@ -37,7 +37,8 @@ def save(directory: Path, step: int, saved: Snapshot, state: dict, keep: int) ->
     write_directory(path, fill)
     older = [other for other in _newest_first(directory) if other.name < path.name]
     passed_over = [other for other in _newest_first(directory) if other.name > path.name]  # or this step were done
-    unfinished = directory.glob(".step-*")  # of processes killed while writing; only one run writes here
+    # Of processes killed while writing; only one run writes here.
+    unfinished = [path for path in directory.glob(".step-*") if not path.is_symlink()]
     for other in [*older[keep - 1:], *passed_over, *unfinished]:
         shutil.rmtree(other)
     return path
@@ -103,7 +104,8 @@ def _map(change: Callable, value):
 
 
 def _newest_first(directory: Path) -> list[Path]:
-    return sorted(directory.glob("step-*"), reverse=True) if directory.exists() else []
+    """Links are none of them: what they lead to is another's."""
+    return sorted((path for path in directory.glob("step-*") if not path.is_symlink()), reverse=True)
 
 
 def _problem(path: Path) -> str | None:

@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from toolkit.errors import Diverged, Interrupted
+from toolkit.pretrained import saved_model
 from toolkit.run.directory import Run
 from toolkit.run.files import disk_errors, write_directory
 from toolkit.training import checkpoint
@@ -314,7 +315,7 @@ class Trainer:
         """Of a run whose last checkpoint an earlier version wrote, which does not say what the kept model scored."""
         self._evaluate(log=False)  # the last step's may be better still
         if self.state.kept is None:
-            model = type(self.plain_model).from_pretrained(self.run.model_dir).to(self.device).eval()
+            model = saved_model(type(self.plain_model), self.run.model_dir).to(self.device).eval()
             self.precision.prepare(model)
             with torch.inference_mode(), self.precision.autocast(), self.precision.uncompiled():
                 self.state.kept = self.task.evaluate(model, self.accelerator, self.precision)

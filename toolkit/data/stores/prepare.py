@@ -54,7 +54,8 @@ def prepare(corpus: CorpusConfig, tokenizer: str, data_dir: str | Path, end_docu
         read_spec(tokenizer)  # a mistake in it shows before the corpus is read
     directory = Path(data_dir)
     facts = prepare_corpus(corpus, directory / "corpus", progress)
-    own = directory / Path(tokenizer).stem
+    stem = Path(tokenizer).stem
+    own = directory / (stem if stem not in ("", "..") else Path(tokenizer).resolve().stem)
     fitted = prepare_tokenizer(tokenizer, directory / "corpus", own / "tokenizer", progress=progress,
                                max_unknown=corpus.max_unknown)
     if not is_spec(tokenizer):

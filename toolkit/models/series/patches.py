@@ -36,6 +36,7 @@ from toolkit.models.series.embedding import (
     patches_observed,
     scale_of,
 )
+from toolkit.pretrained import saved_model
 
 # A random start: positions as sinusoids of this amplitude, so that patches find their neighbours, and linear patches of
 # a size to match (0.02 beside these positions cost 4 points on Cylinder-Bell-Funnel).
@@ -197,7 +198,7 @@ class SeriesModel(BackboneModel):
         config = SeriesConfig(**{**settings, **shared})
         if not pretrained:
             return cls._random(config)
-        trained = SeriesForMaskedPatches.from_pretrained(checkpoint_directory(path))
+        trained = saved_model(SeriesForMaskedPatches, checkpoint_directory(path), path)
         model = cls(config)
         model.backbone.load_state_dict(trained.backbone.state_dict())
         model.patch_embedding.load_state_dict(trained.patch_embedding.state_dict())

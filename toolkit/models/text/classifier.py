@@ -180,7 +180,7 @@ def text_classifier(path: str, label_names: Sequence[str], tokenizer: PreTrained
     if pooling == "cls":
         config = backbone_config(shape, dropout)
         config.update({**labels, "pad_token_id": tokenizer.pad_token_id})
-        model = AutoModelForSequenceClassification.from_config(config)
+        model = AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
         if pretrained:
             weights = load_backbone(path, shape.model_type, pooler=True).state_dict()
             getattr(model, model.base_model_prefix).load_state_dict(weights)
