@@ -13,7 +13,8 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,15 @@ def _state(file: Path) -> tuple | None:
     return found.st_size, found.st_mtime_ns, found.st_ino
 
 
+def _place(directory: Path) -> tuple[int, int] | None:
+    """What makes a directory this one, whatever others were or are called so."""
+    try:
+        found = os.stat(directory)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_dev, found.st_ino
+
+
 Observer = Callable[[Path, bool], None]
 """Told of a run directory in which there is something new, and whether what was done there is finished."""
 Extend = Callable[[dict[str, tuple]], str]
@@ -79,10 +89,44 @@ class Run:
         self.inputs: dict[Path, tuple] = {}
         self.contents: dict[str, Any] = {}
         self.is_extended = False
+        self.whole: Run | None = None
+        self.place: tuple[int, int] | None = None
+        self.kept: set[Path] = set()
 
     def part(self, name: str) -> "Run":
         """The run of a fit within this one, in the folder `name`."""
-        return Run(self.directory / name, self.is_main, self.observers)
+        part = Run(self.directory / name, self.is_main, self.observers)
+        part.whole = self
+        return part
+
+    def hold(self, *names: str) -> None:
+        """Make the directory; it, and these files in it, must stay there from now on (`check_place`)."""
+        if self.is_main:
+            if self.place is None:
+                self.directory.mkdir(parents=True, exist_ok=True)
+                self.place = _place(self.directory)
+            self.kept |= {self.directory / name for name in names}
+
+    def check_place(self) -> None:
+        """UserError when the directory, or what this run keeps there, was removed, moved away or replaced under it."""
+        if self.whole is not None:
+            self.whole.check_place()
+        gone = self.place is not None and _place(self.directory) != self.place
+        absent = [self.directory] if gone else sorted(path for path in self.kept if not path.exists())
+        if absent:
+            raise UserError(f"{absent[0]}: was removed or replaced while this run was writing into {self.directory}. "
+                            f"What the run had learned since its last checkpoint is lost. Put the directory back and "
+                            f"give the same command to go on, or give it without the directory to start over.")
+
+    @contextmanager
+    def staying(self) -> Iterator[None]:
+        """Within, the directory must stay: whatever fails because it went is told as that."""
+        self.hold()
+        try:
+            yield
+        except Exception:
+            self.check_place()
+            raise
 
     def tell(self, finished: bool = False) -> None:
         """Let the observers know."""
@@ -126,6 +170,7 @@ class Run:
                     write_atomic(path, configuration.dump(config))
                 elif "card" in (values := configuration.to_dict(config)) and restate(self.directory, values["card"]):
                     self.tell(finished=True)
+            self.hold("config.yaml")
             for note in notes:
                 print(f"note: {note}")
         return self
@@ -182,6 +227,8 @@ class Run:
         if self.is_main:
             started = manifest.get("started") or datetime.now(UTC).isoformat(timespec="seconds")
             inputs = self.contents and {"inputs": self.contents}
+            self.check_place()
+            self.hold(path.name)
             write_json(path, {"started": started, "command": command_line(), **environment(), **inputs, **facts})
 
     def check_inputs(self) -> None:
@@ -200,6 +247,7 @@ class Run:
     def finish(self, result: dict, keep_model: bool = True) -> dict:
         """Write the result, whose presence marks the run as complete; then remove a model that is not to be kept."""
         if self.is_main:
+            self.check_place()
             write_json(self.result_path, result)
             (self.directory / "earlier-result.json").unlink(missing_ok=True)
             self.is_extended = False
