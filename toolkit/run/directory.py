@@ -23,6 +23,7 @@ import yaml
 
 from toolkit import config as configuration
 from toolkit.errors import UserError
+from toolkit.regular import regular
 from toolkit.run import places
 from toolkit.run.files import LOCK_FILE, disk_errors, read_json, write_atomic, write_json
 from toolkit.run.provenance import command_line, environment
@@ -275,7 +276,7 @@ def read_metrics(path: str | Path) -> list[dict]:
     """The lines of a metrics.jsonl; a last line cut short by a crash is left out."""
     records = []
     if Path(path).exists():
-        for line in Path(path).read_text(encoding="utf-8", errors="replace").split("\n"):
+        for line in regular(path).read_text(encoding="utf-8", errors="replace").split("\n"):
             try:
                 records.append(json.loads(line))
             except ValueError:

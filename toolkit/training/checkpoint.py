@@ -114,6 +114,8 @@ def _problem(path: Path) -> str | None:
         for name, checksum in manifest.items():
             if not (path / name).exists():
                 return f"{name} is missing"
+            if not (path / name).is_file():
+                return f"{name} is no file"
             if _sha256(path / name) != checksum:
                 return f"{name} does not match its checksum"
     except (UserError, AttributeError, TypeError):

@@ -18,6 +18,7 @@ from typing import BinaryIO
 
 from toolkit.data.tables.dialect import as_float_reads, find_dialect, without_hint
 from toolkit.errors import UserError, did_you_mean
+from toolkit.regular import regular
 
 BUILT_IN = ("python-docs", "python-source")
 
@@ -99,7 +100,7 @@ def list_parts(source: str, key: str = "corpus.sources") -> list[Part]:
     path = Path(source)
     if not os.path.exists(source):
         raise UserError(f"{source}: no such file or folder ({key}).{_missing_hint(source)}")
-    if path.is_file():
+    if not regular(path).is_dir():
         return [_file_part(source, path.name, path.name, path)]
     files = sorted(file for file in path.rglob("*") if file_kind(file) in KINDS and file.is_file()
                    and not any(part.startswith(".") for part in file.relative_to(path).parts))
@@ -133,6 +134,7 @@ def _missing_hint(source: str) -> str:
 
 
 def _open(path: Path) -> BinaryIO:
+    regular(path)
     if path.suffix == ".gz":
         return gzip.open(path)
     if path.suffix == ".zst":
