@@ -6,6 +6,7 @@ go on at (part, document) after an interruption.
 """
 
 import gc
+import io
 import itertools
 import os
 import re
@@ -72,25 +73,29 @@ def _all_lines(path: Path, reading: Reading) -> Iterator[tuple[int, str]]:
     """Numbered lines, which also a lone carriage return ends, as in files of old Macs."""
     number = itertools.count(1)
     for _, line in read_lines(path, reading):
-        parts = re.findall(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+", line) if "\r" in line else (line,)
-        for part in parts:
-            yield next(number), part
+        if "\r" not in line:
+            yield next(number), line
+            continue
+        for part in re.finditer(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+", line):
+            yield next(number), part[0]
 
 
 def _gather(path: Path, lines: Iterable[tuple[int, str, bool]], remedy: str) -> Iterator[tuple[int, str]]:
     """(line number, text, whether a document starts here) → documents, each with the number of its first line."""
-    first, document, size = 1, [], 0
+    first, document, size, blank = 1, io.StringIO(), 0, True
     for number, text, starts in lines:
         if starts:
-            if any(map(str.strip, document)):  # blank lines above the first document are none
-                yield first, "".join(document)
-            first, document, size = number, [], 0
-        document.append(text)
+            whole, document = document.getvalue(), io.StringIO()
+            if not blank:  # blank lines above the first document are none
+                yield first, whole
+            first, size, blank = number, 0, True
+        document.write(text)  # a list of short lines would take many times what they hold
         size += len(text)
+        blank = blank and not text.strip()
         if size > LONGEST:
             raise UserError(f"{path}, line {first}: a document of more than {LONGEST >> 20} MB. {remedy}")
-    if document:
-        yield first, "".join(document)
+    if size:
+        yield first, document.getvalue()
 
 
 def _text_documents(path: Path, reading: Reading) -> Iterator[tuple[int | None, str]]:
