@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "tokenization": "errors config hub run",
     "data": "errors",
     "data.tables": "errors regular data",
-    "data.text": "errors run tokenization data data.tables",
+    "data.text": "errors regular run tokenization data data.tables",
     "data.series": "errors regular data data.tables",
     "data.stores": "errors run tokenization data data.tables data.text data.series",
     "models": "errors regular hub run tokenization data data.tables data.text data.series data.stores",

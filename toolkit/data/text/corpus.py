@@ -29,7 +29,7 @@ from toolkit.run.files import building, read_json, write_json
 
 SPLITS = ("train", "validation")
 _BEFORE_STOP = re.compile(r"(?<=[A-Z])[\s./]+(?=\.)")
-_AT_ONCE = 2**20  # characters, of which lines and sentences are made at once
+_AT_ONCE = 2**18  # characters, of which lines and sentences are made at once
 _JOURNAL_BYTES = 64 * 2**20  # of text between two notes of how far we are
 
 

@@ -1,8 +1,8 @@
 """What a corpus is read from: built-in documentation, files, folders, globs, data sets on the hub.
 
-Everything is streamed: no more than one document is held at a time (of parquet, 64), and none may be longer than
-LONGEST. A source is a list of parts (files, or one stream), and a part is a stream of documents, so that reading can
-go on at (part, document) after an interruption.
+Everything is streamed: no more than one document is held at a time (of parquet, up to 64 that together are no longer
+than one may be), and none may be longer than LONGEST. A source is a list of parts (files, or one stream), and a part
+is a stream of documents, so that reading can go on at (part, document) after an interruption.
 """
 
 import gc
@@ -29,6 +29,7 @@ from toolkit.data.tables.sources import (
     replaced,
 )
 from toolkit.errors import UserError, did_you_mean
+from toolkit.regular import regular
 
 _HEADING = re.compile(r"#{1,6}[ \t]+(.*?)(?:[ \t]+#+)?[ \t]*\r?\n?$")
 
@@ -162,15 +163,17 @@ def _parquet_documents(path: Path, reading: Reading) -> Iterator[tuple[int, str]
     import pyarrow
     from pyarrow import parquet
 
+    from toolkit.data.tables.parquet_batches import parquet_batches
+
     if path.suffix in COMPRESSIONS:
         raise UserError(f"{path}: parquet compresses by itself and is read from any place in the file; unpack it.")
     try:
-        file = parquet.ParquetFile(path)
-        refuse_repeated(file.schema_arrow.names, str(path))
-        if reading.text_column not in file.schema_arrow.names:
-            raise UserError(_no_column(str(path), reading.text_column, file.schema_arrow.names))
+        names = parquet.read_schema(regular(path)).names
+        refuse_repeated(names, str(path))
+        if reading.text_column not in names:
+            raise UserError(_no_column(str(path), reading.text_column, names))
         number = itertools.count(1)
-        for batch in file.iter_batches(batch_size=64, columns=[reading.text_column]):
+        for batch in parquet_batches(path, [reading.text_column]):
             for value in batch.column(0):
                 row = next(number)
                 try:
