@@ -230,7 +230,8 @@ class Run:
             inputs = self.contents and {"inputs": self.contents}
             self.check_place()
             self.hold(path.name)
-            write_json(path, {"started": started, "command": command_line(), **environment(), **inputs, **facts})
+            with disk_errors(self.directory, "output_dir"):
+                write_json(path, {"started": started, "command": command_line(), **environment(), **inputs, **facts})
 
     def check_inputs(self) -> None:
         """UserError when a file that this run reads was changed or removed under it."""
@@ -249,11 +250,12 @@ class Run:
         """Write the result, whose presence marks the run as complete; then remove a model that is not to be kept."""
         if self.is_main:
             self.check_place()
-            write_json(self.result_path, result)
-            (self.directory / "earlier-result.json").unlink(missing_ok=True)
-            self.is_extended = False
-            if not keep_model:
-                shutil.rmtree(self.model_dir)
+            with disk_errors(self.directory, "output_dir"):
+                write_json(self.result_path, result)
+                (self.directory / "earlier-result.json").unlink(missing_ok=True)
+                self.is_extended = False
+                if not keep_model:
+                    shutil.rmtree(self.model_dir)
         self.tell(finished=True)
         return result
 
