@@ -12,6 +12,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,10 @@ from toolkit.regular import regular
 from toolkit.run import places
 from toolkit.run.files import LOCK_FILE, disk_errors, read_json, write_atomic, write_json
 from toolkit.run.provenance import command_line, environment
+
+_UNFINISHED = re.compile(r"\.(config\.yaml|manifest\.json|metrics\.jsonl|result\.json|README\.md|model)"
+                         r"\.(old\.)?[a-z0-9_]{8}")
+"""The temporary names of what is written whole into a run's directory: `write_atomic`, `write_directory`."""
 
 _claimed: dict[Path, int] = {}
 """Directory → file descriptor of its lock: closing any descriptor of that file would give the lock back."""
@@ -106,7 +111,19 @@ class Run:
             if self.place is None:
                 self.directory.mkdir(parents=True, exist_ok=True)
                 self.place = _place(self.directory)
+                self._clear_away()
             self.kept |= {self.directory / name for name in names}
+
+    def _clear_away(self) -> None:
+        """What a process that was killed had not finished writing; a model that it had put aside goes back."""
+        for left in self.directory.iterdir():
+            if _UNFINISHED.fullmatch(left.name):
+                if (left / "old").exists() and not self.model_dir.exists():
+                    os.replace(left / "old", self.model_dir)
+                if left.is_dir() and not left.is_symlink():
+                    shutil.rmtree(left)
+                else:
+                    left.unlink()
 
     def check_place(self) -> None:
         """UserError when the directory, or what this run keeps there, was removed, moved away or replaced under it."""
