@@ -52,8 +52,9 @@ def trained(directory, act, at: int, config: TrainingConfig = CONFIG, part: bool
 
     run = Run(directory).open(CONFIG)
     run.write_manifest()
-    return fit(lambda: Disturbed([2.0, 1.0]), config, loop.ImplConfig(dtype="fp32"), run.part("seed-0") if part else run,
-               small.make_accelerator(), 7, "toy")
+    own = run.part("seed-0") if part else run
+    return fit(lambda: Disturbed([2.0, 1.0]), config, loop.ImplConfig(dtype="fp32"), own, small.make_accelerator(), 7,
+               "toy")
 
 
 @pytest.mark.parametrize("part", [False, True], ids=["run", "part"])
