@@ -18,19 +18,20 @@ MAY_IMPORT = {
     "errors": "",
     "openmp": "",
     "shown": "",
-    "config": "errors",
+    "regular": "errors",
+    "config": "errors regular",
     "cli": "errors openmp shown",
-    "hub": "errors",
+    "hub": "errors regular",
     "pretrained": "errors",
     "metrics": "errors shown",
-    "run": "errors config",
+    "run": "errors regular config",
     "tokenization": "errors config hub pretrained run",
     "data": "errors",
-    "data.tables": "errors data",
-    "data.text": "errors run tokenization data data.tables",
-    "data.series": "errors data data.tables",
+    "data.tables": "errors regular data",
+    "data.text": "errors regular run tokenization data data.tables",
+    "data.series": "errors regular data data.tables",
     "data.stores": "errors run tokenization data data.tables data.text data.series",
-    "models": "errors hub pretrained run tokenization data data.tables data.text data.series data.stores",
+    "models": "errors regular hub pretrained run tokenization data data.tables data.text data.series data.stores",
     "models.small": "errors models",
     "models.text": "errors hub models",
     "models.series": "errors hub pretrained models models.small",
@@ -40,17 +41,17 @@ MAY_IMPORT = {
     "baselines": "errors metrics data data.tables data.text data.series models models.small",
     "tasks": "errors config pretrained run metrics tokenization data data.tables data.text data.series data.stores "
              "models models.small models.text models.series training training.impl",
-    "inference": "errors shown config hub pretrained run tokenization data data.tables data.text data.series "
+    "inference": "errors shown regular config hub pretrained run tokenization data data.tables data.text data.series "
                  "data.stores models models.small models.text models.series training training.impl tasks",
     "analysis": "errors config run metrics tokenization data data.tables data.text data.series data.stores models "
                 "models.small models.text models.series training training.impl tasks inference",
-    "experiments": "errors config pretrained run metrics tokenization data data.tables data.text data.series "
+    "experiments": "errors regular config pretrained run metrics tokenization data data.tables data.text data.series "
                    "data.stores models models.small models.text models.series training training.impl "
                    "training.observers baselines tasks inference analysis",
     "estimators": "pretrained run data data.text data.series models models.text training training.impl tasks analysis "
                   "experiments",
     "report": "errors shown config run metrics data data.series analysis",
-    "publishing": "errors shown config hub pretrained run metrics models report tasks",
+    "publishing": "errors shown regular config hub pretrained run metrics models report tasks",
 }
 """Folder of the toolkit, or module at its root → the folders that it may import beside its own, from the ground up."""
 

@@ -21,6 +21,7 @@ from typing import Any, Literal, TypeVar, Union
 import yaml
 
 from toolkit.errors import UserError, did_you_mean
+from toolkit.regular import regular
 
 Config = TypeVar("Config")
 CHECKOUT = Path(__file__).parents[1]
@@ -129,7 +130,7 @@ def dump(config: Any) -> str:
 def read_yaml(path: str | Path) -> dict:
     """A YAML mapping from a file, or from one that ships, with errors that name the file and line."""
     try:
-        values = yaml.safe_load(shipped(path).read_text(encoding="utf-8"))
+        values = yaml.safe_load(regular(shipped(path)).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such config file.{_where_else(Path(path))}") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -11,6 +11,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from toolkit.errors import UserError
+from toolkit.regular import regular_folder
 
 NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 WANTED = ["*.json", "*.txt", "*.model", "*.jinja", "model*.safetensors"]
@@ -29,9 +30,9 @@ def checkpoint_directory(name: str | Path) -> Path:
     UserError when it is neither, or cannot be fetched. Local paths are looked at first, and cost no network.
     """
     if not is_hub_name(name):
-        return Path(name).expanduser()
+        return regular_folder(Path(name).expanduser())
     repository, _, revision = str(name).partition("@")
-    return _fetched(repository, revision or None)
+    return regular_folder(_fetched(repository, revision or None))
 
 
 @lru_cache(maxsize=64)

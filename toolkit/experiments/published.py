@@ -3,6 +3,7 @@
 import csv
 
 from toolkit.errors import UserError
+from toolkit.regular import regular
 
 
 def published_accuracies(path: str, sets: list[str]) -> dict[str, dict[str, float]]:
@@ -38,5 +39,5 @@ def published_errors(path: str) -> dict[str, dict[str, dict[str, float]]]:
 
 
 def _read(path: str) -> list[dict[str, str]]:
-    with open(path, encoding="utf-8", newline="") as file:
+    with open(regular(path), encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))

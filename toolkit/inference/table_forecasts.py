@@ -18,6 +18,7 @@ from toolkit.errors import UserError, did_you_mean
 from toolkit.hub import checkpoint_directory
 from toolkit.models.load import checkpoint_config, load_weights
 from toolkit.models.registry import model_class
+from toolkit.regular import regular
 from toolkit.run.files import read_json
 from toolkit.shown import tell
 from toolkit.tasks.forecasting import INTERVALS, as_forecaster, predicted, with_offsets
@@ -69,7 +70,7 @@ def forecast_table(model: str, file: str, time_column: str = "", series_column: 
 
 def _intervals(path: Path, model: str, note: Note) -> tuple[list[float], np.ndarray | None]:
     """Quantiles, and what to add to a forecast for them (channels, horizon, quantiles); none where none were kept."""
-    if not path.is_file():
+    if not regular(path).is_file():
         note(f"{model}: has no {path.name} beside it, so there are no quantiles")
         return [], None
     kept = read_json(path)

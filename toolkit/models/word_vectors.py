@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from toolkit.data.stores.store import TokenStore
 from toolkit.errors import UserError
+from toolkit.regular import regular
 from toolkit.run.files import write_atomic
 
 WINDOW = 5
@@ -133,7 +134,7 @@ def save_word2vec(path: str | Path, vectors: WordVectors) -> None:
 
 def load_word2vec(path: str | Path) -> WordVectors:
     """Read word2vec's text format; UserError that names the line where it is something else."""
-    path = Path(path)
+    path = regular(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file. `make word-vectors` writes one.")
     words, rows, width = [], [], 0

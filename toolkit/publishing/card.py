@@ -15,6 +15,7 @@ from toolkit.config import from_dict
 from toolkit.errors import UserError
 from toolkit.publishing import card_results, card_text
 from toolkit.publishing.card_facts import Facts
+from toolkit.regular import regular
 from toolkit.run.directory import home
 from toolkit.run.files import write_atomic
 from toolkit.run.model_card import CardConfig
@@ -34,7 +35,7 @@ def regenerate(directory: str | Path, repository: str | None = None) -> Path:
     """
     facts = Facts.of(directory)
     path = facts.directory / "README.md"
-    if path.exists() and MARK not in path.read_text(encoding="utf-8"):
+    if path.exists() and MARK not in regular(path).read_text(encoding="utf-8"):
         raise UserError(f"{path}: was not written by this toolkit, and is left alone. Move it away to have the run's "
                         f"card there.")
     draw(facts)

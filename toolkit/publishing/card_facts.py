@@ -15,6 +15,7 @@ from typing import Any
 from toolkit.config import read_yaml
 from toolkit.errors import UserError
 from toolkit.models.registry import module_of
+from toolkit.regular import regular
 from toolkit.run.directory import home, name_of, read_metrics
 from toolkit.run.files import read_json
 from toolkit.run.provenance import without_machine_paths
@@ -102,7 +103,7 @@ class Facts:
         """Counted in the headers of the weights' files, in which tied weights are once."""
         total = 0
         for path in (self.directory / "model").glob("*.safetensors"):
-            with open(path, "rb") as file:
+            with open(regular(path), "rb") as file:
                 header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
             total += sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
         return total or None
@@ -209,7 +210,7 @@ class Facts:
         if self.result is None:
             return found
         for path in sorted((*self.home.parent.glob("*/config.yaml"), *self.home.parent.glob("*/*/config.yaml"))):
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8") if path.is_file() else ""
             if "\nmodels:" in text and self.home.name in text and (result := read_results(path.parent)):
                 models = read_yaml(path).get("models") or {}
                 mine = [name for name, place in models.items() if _same(place, self.directory / "model")]

@@ -12,8 +12,10 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,10 +24,15 @@ import yaml
 
 from toolkit import config as configuration
 from toolkit.errors import UserError
+from toolkit.regular import regular
 from toolkit.run import places
 from toolkit.run.files import LOCK_FILE, disk_errors, read_json, write_atomic, write_json
 from toolkit.run.names import check_name, check_names, refuse_links
 from toolkit.run.provenance import command_line, environment
+
+_UNFINISHED = re.compile(r"\.(config\.yaml|manifest\.json|metrics\.jsonl|result\.json|README\.md|model)"
+                         r"\.(old\.)?[a-z0-9_]{8}")
+"""The temporary names of what is written whole into a run's directory: `write_atomic`, `write_directory`."""
 
 _claimed: dict[Path, int] = {}
 """Directory → file descriptor of its lock: closing any descriptor of that file would give the lock back."""
@@ -56,6 +63,15 @@ def _state(file: Path) -> tuple | None:
     return found.st_size, found.st_mtime_ns, found.st_ino
 
 
+def _place(directory: Path) -> tuple[int, int] | None:
+    """What makes a directory this one, whatever others were or are called so."""
+    try:
+        found = os.stat(directory)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_dev, found.st_ino
+
+
 Observer = Callable[[Path, bool], None]
 """Told of a run directory in which there is something new, and whether what was done there is finished."""
 Extend = Callable[[dict[str, tuple]], str]
@@ -80,6 +96,9 @@ class Run:
         self.inputs: dict[Path, tuple] = {}
         self.contents: dict[str, Any] = {}
         self.is_extended = False
+        self.whole: Run | None = None
+        self.place: tuple[int, int] | None = None
+        self.kept: set[Path] = set()
 
     def part(self, name: str) -> "Run":
         """The run of a fit within this one, in the folder `name`, which may lie in others. UserError where that is no
@@ -90,7 +109,50 @@ class Run:
             check_name(piece, "the folder of a fit")
         refuse_links(self.directory, ["/".join(pieces[:count]) for count in range(1, len(pieces) + 1)])
         refuse_links(self.directory / name)
-        return Run(self.directory / name, self.is_main, self.observers)
+        part = Run(self.directory / name, self.is_main, self.observers)
+        part.whole = self
+        return part
+
+    def hold(self, *names: str) -> None:
+        """Make the directory; it, and these files in it, must stay there from now on (`check_place`)."""
+        if self.is_main:
+            if self.place is None:
+                self.directory.mkdir(parents=True, exist_ok=True)
+                self.place = _place(self.directory)
+                self._clear_away()
+            self.kept |= {self.directory / name for name in names}
+
+    def _clear_away(self) -> None:
+        """What a process that was killed had not finished writing; a model that it had put aside goes back."""
+        for left in self.directory.iterdir():
+            if _UNFINISHED.fullmatch(left.name):
+                if (left / "old").exists() and not self.model_dir.exists():
+                    os.replace(left / "old", self.model_dir)
+                if left.is_dir() and not left.is_symlink():
+                    shutil.rmtree(left)
+                else:
+                    left.unlink()
+
+    def check_place(self) -> None:
+        """UserError when the directory, or what this run keeps there, was removed, moved away or replaced under it."""
+        if self.whole is not None:
+            self.whole.check_place()
+        gone = self.place is not None and _place(self.directory) != self.place
+        absent = [self.directory] if gone else sorted(path for path in self.kept if not path.exists())
+        if absent:
+            raise UserError(f"{absent[0]}: was removed or replaced while this run was writing into {self.directory}. "
+                            f"What the run had learned since its last checkpoint is lost. Put the directory back and "
+                            f"give the same command to go on, or give it without the directory to start over.")
+
+    @contextmanager
+    def staying(self) -> Iterator[None]:
+        """Within, the directory must stay: whatever fails because it went is told as that."""
+        self.hold()
+        try:
+            yield
+        except Exception:
+            self.check_place()
+            raise
 
     def tell(self, finished: bool = False) -> None:
         """Let the observers know."""
@@ -136,6 +198,7 @@ class Run:
                     write_atomic(path, configuration.dump(config))
                 elif "card" in (values := configuration.to_dict(config)) and restate(self.directory, values["card"]):
                     self.tell(finished=True)
+            self.hold("config.yaml")
             for note in notes:
                 print(f"note: {note}")
         return self
@@ -192,7 +255,10 @@ class Run:
         if self.is_main:
             started = manifest.get("started") or datetime.now(UTC).isoformat(timespec="seconds")
             inputs = self.contents and {"inputs": self.contents}
-            write_json(path, {"started": started, "command": command_line(), **environment(), **inputs, **facts})
+            self.check_place()
+            self.hold(path.name)
+            with disk_errors(self.directory, "output_dir"):
+                write_json(path, {"started": started, "command": command_line(), **environment(), **inputs, **facts})
 
     def check_inputs(self) -> None:
         """UserError when a file that this run reads was changed or removed under it."""
@@ -210,11 +276,13 @@ class Run:
     def finish(self, result: dict, keep_model: bool = True) -> dict:
         """Write the result, whose presence marks the run as complete; then remove a model that is not to be kept."""
         if self.is_main:
-            write_json(self.result_path, result)
-            (self.directory / "earlier-result.json").unlink(missing_ok=True)
-            self.is_extended = False
-            if not keep_model:
-                shutil.rmtree(self.model_dir)
+            self.check_place()
+            with disk_errors(self.directory, "output_dir"):
+                write_json(self.result_path, result)
+                (self.directory / "earlier-result.json").unlink(missing_ok=True)
+                self.is_extended = False
+                if not keep_model:
+                    shutil.rmtree(self.model_dir)
         self.tell(finished=True)
         return result
 
@@ -237,7 +305,7 @@ def read_metrics(path: str | Path) -> list[dict]:
     """The lines of a metrics.jsonl; a last line cut short by a crash is left out."""
     records = []
     if Path(path).exists():
-        for line in Path(path).read_text(encoding="utf-8", errors="replace").split("\n"):
+        for line in regular(path).read_text(encoding="utf-8", errors="replace").split("\n"):
             try:
                 records.append(json.loads(line))
             except ValueError:

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import UserError
+from toolkit.regular import regular
 
 LOCK_FILE = ".lock"
 """What `building` keeps in a directory while it is built; not part of what is built."""
@@ -112,8 +114,13 @@ def disk_errors(path: str | Path, option: str = "data_dir") -> Iterator[None]:
     """A disk that is full, read-only or broken as a message that says what to do."""
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    except Exception as raised:  # noqa: BLE001 - what is no disk's error goes on as it is
+        error = None if isinstance(raised, UserError) else _of_the_disk(raised)
+        if error is None:
+            raise
+        if error.errno == errno.EFBIG:
+            problem, remedy = "a file may not become as large as it must", "Raise the limit (`ulimit -f`)"
+        elif error.errno in (errno.ENOSPC, errno.EDQUOT):
             problem, remedy = "the disk is full", "Free some space"
         elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO):
             problem = "the disk is read-only" if error.errno == errno.EROFS else "cannot be written"
@@ -122,6 +129,18 @@ def disk_errors(path: str | Path, option: str = "data_dir") -> Iterator[None]:
             raise
         raise UserError(f"{path}: {problem} ({error.strerror}). {remedy} or choose another {option}; what is finished "
                         f"is kept, the same command continues.") from None
+
+
+def _of_the_disk(error: BaseException) -> OSError | None:
+    """The error itself; or what a library that writes by itself (safetensors, tokenizers, torch) made of one."""
+    seen = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno:
+            return seen
+        if number := re.search(r"\(os error (\d+)\)", str(seen)):  # as Rust ends them
+            return OSError(int(number[1]), os.strerror(int(number[1])))
+        seen = seen.__cause__ or seen.__context__
+    return None
 
 
 def room_for(size: int, directory: Path) -> None:
@@ -146,6 +165,6 @@ def write_json(path: str | Path, value: Any) -> None:
 def read_json(path: str | Path) -> Any:
     """JSON from a file, with an error that names it."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(regular(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as JSON ({error}). Delete it to have it made again.") from None

@@ -29,7 +29,8 @@ def save(directory: Path, step: int, saved: Snapshot, state: dict, keep: int) ->
     def fill(temporary: Path) -> None:
         room_for(3 * sum(tensor.nbytes for tensor in weights.values()), temporary)  # with AdamW's two moments
         save_file(weights, str(temporary / "model.safetensors"))
-        torch.save(optimizer_states, temporary / "optimizer.pt")
+        with open(temporary / "optimizer.pt", "wb") as file:  # by its name, torch would not say why it cannot
+            torch.save(optimizer_states, file)
         write_json(temporary / "state.json", {"step": step, **state})
         write_json(temporary / "manifest.json",
                    {file.name: _sha256(file) for file in sorted(temporary.iterdir())})
@@ -116,6 +117,8 @@ def _problem(path: Path) -> str | None:
         for name, checksum in manifest.items():
             if not (path / name).exists():
                 return f"{name} is missing"
+            if not (path / name).is_file():
+                return f"{name} is no file"
             if _sha256(path / name) != checksum:
                 return f"{name} does not match its checksum"
     except (UserError, AttributeError, TypeError):

@@ -46,7 +46,7 @@ def train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accele
     stop, after saving, and `Diverged` when a step is bad and `config.on_bad_step` says so. observers: told beside those
     of every run, on rank 0; parts: of `Trainer`.
     """
-    with disk_errors(run.directory, "output_dir"):
+    with disk_errors(run.directory, "output_dir"), run.staying():
         return Trainer(task, config, impl, run, accelerator, seed, name, observers, **parts).train()
 
 
@@ -179,7 +179,6 @@ class Trainer:
         """Within, rank 0 has its observers; they are closed however it ends."""
         self.observers = Observers()
         if self.is_main:
-            self.run.directory.mkdir(parents=True, exist_ok=True)
             unit = self.meter.unit if self.used < 1 else "tokens"
             own = of_every_run(self.run.directory, self.name, self.state.step, self.used, self.config.report_to,
                                self.config.emissions, self.config.country, self.state.evaluation_due, unit)
@@ -301,6 +300,8 @@ class Trainer:
             if log:
                 self.observers.log({"step": self.state.step,
                                     **{f"eval_{key}": value for key, value in metrics.items()}})
+            self.run.check_place()
+            self.observers.sync()
             if self.state.is_better(metrics[self.task.best_metric]):
                 self.state.kept = {**metrics, "best_step": self.state.step}
                 best = self.sharded.whole() if self.sharded else self.plain_model
@@ -333,6 +334,7 @@ class Trainer:
         state.guard, state.began = self.guard.state(), self.beginning.state()
         saved = checkpoint.snapshot(self.plain_model, self.stepped)
         if self.is_main:
+            self.run.check_place()
             self.run.check_inputs()
             self.observers.sync()
             checkpoint.save(self.run.checkpoint_dir, state.step, saved,

@@ -16,6 +16,7 @@ from toolkit.errors import UserError
 from toolkit.training.feed import StepDataset, num_tokens, seed_everything, to_device, unit
 from toolkit.training.impl.distributed import reduce_sums
 from toolkit.training.impl.precision import ImplConfig, Precision
+from toolkit.training.impl.signals import can_be_noted
 from toolkit.training.observers.throughput import Meter, duration, matmul_flops, matmul_peak
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 2e-2}
@@ -167,8 +168,11 @@ def compiled_graphs() -> int:
 
 
 def remarks(impl: ImplConfig, precision: Precision) -> Iterator[str]:
-    """Where the hardware lacks something that a user would expect, or has asked for."""
+    """Where the machine or the caller lacks something that a user would expect, or has asked for."""
     device = precision.device
+    if not can_be_noted():
+        yield ("this is not the main thread: signals do not stop the training, and what asks the process to end ends "
+               "it without a checkpoint. Those of every training.save_steps are written as ever")
     if precision.dtype == torch.bfloat16 and precision.optimizer_dtype != torch.bfloat16:
         slower = matmul_peak(device, torch.float32) / matmul_peak(device, torch.bfloat16)
         yield (f"impl.dtype is bf16, which this processor emulates: its products take {slower:.1f} times as long as in "

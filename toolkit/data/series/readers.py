@@ -15,6 +15,7 @@ from toolkit.data.tables.labels import Note, numbered
 from toolkit.data.tables.sources import file_kind
 from toolkit.data.tables.time_table import Missing
 from toolkit.errors import UserError
+from toolkit.regular import regular
 
 
 def read_series(path: str | Path, label_names: Sequence[str] | None = None, missing: Missing = "refuse",
@@ -60,7 +61,7 @@ def read_values(path: str | Path, missing: Missing = "refuse", table: SeriesTabl
 
 def _found(path: Path, table: SeriesTable, learned: Learned | None, labelled: bool, note: Note) -> FileSeries:
     """What the file holds, by its kind."""
-    if not path.is_file():
+    if not regular(path).is_file():
         raise UserError(f"{path}: no such file. Give a .ts, .tsv, .arff, .csv, .parquet or .npz file.")
     kind, suffix = file_kind(path), path.suffix.lower()
     if kind in (".csv", ".parquet") or (kind == ".tsv" and (suffix != kind or has_header(path))):

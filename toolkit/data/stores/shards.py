@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from toolkit.data.text.corpus import sentences
+from toolkit.data.text.corpus import iterate_sentences
 from toolkit.run.files import read_json, write_json
 
 GROUP_CHARACTERS = 250_000  # tokenised at once
@@ -37,25 +37,26 @@ def write_shard(directory: Path, plan: dict, tokenizer: Tokenizer, number: int,
     partial = {kind: path.with_suffix(f".{os.getpid()}") for kind, path in paths.items()}
     files = {kind: open(path, "wb") for kind, path in partial.items()}
     try:
-        held, count = [], 0  # a sentence waits for the next one: the end token goes to the last that has any token
-        begun = []  # of a sentence too long to be tokenised at once
+        held, count = 0, 0  # a sentence waits for the next one: the end token goes to the last that has any token
+        begun = 0  # tokens of a sentence too long to be tokenised at once
         for group, size in _groups(Path(plan["text"]), start, stop, plan["language"]):
-            lists, lengths = [], []
+            lists, tokens, lengths = [], [], []
             encodings = tokenizer.encode_batch_fast([unit for unit, *_ in group], add_special_tokens=False)
             for encoding, (_, ends, last) in zip(encodings, group, strict=True):
-                ids = begun + encoding.ids if begun else encoding.ids
-                begun = [] if ends else ids
-                if ids and ends:
+                lists.append(encoding.ids)
+                begun += len(encoding.ids)
+                if begun and ends:
                     if held:
-                        lists.append(held)
+                        tokens.append(held)
                         count += 1
-                    held = ids
+                    held, begun = begun, 0
                 if last and held:
-                    lists.append(held + end)
+                    lists.append(end)
+                    tokens.append(held + len(end))
                     lengths.append(count + 1)
-                    held, count = [], 0
+                    held, count = 0, 0
             written = {"ids": np.fromiter(itertools.chain.from_iterable(lists), dtype),
-                       "sentences": np.asarray([len(ids) for ids in lists], np.uint32),
+                       "sentences": np.asarray(tokens, np.uint32),
                        "documents": np.asarray(lengths, np.uint32)}
             for kind, values in written.items():
                 files[kind].write(values.tobytes())
@@ -89,15 +90,20 @@ def _groups(path: Path, start: int, stop: int, language: str) -> Iterator[tuple[
             line = file.readline()
             start += len(line)
             size += len(line)
-            units = sentences(json.loads(line)["text"], language)
-            for number, unit in enumerate(units, 1):
+            for unit, is_last in _with_last(iterate_sentences(json.loads(line)["text"], language)):
                 for piece, ends in _pieces(unit):
-                    group.append((piece, ends, ends and number == len(units)))
+                    group.append((piece, ends, ends and is_last))
                     characters += len(piece)
                     if characters >= GROUP_CHARACTERS:
                         yield group, size
                         group, characters, size = [], 0, 0
     yield group, size
+
+
+def _with_last(units: Iterator[str]) -> Iterator[tuple[str, bool]]:
+    """Each with whether it is the last."""
+    for held, following in itertools.pairwise(itertools.chain(units, [None])):
+        yield held, following is None
 
 
 def _pieces(unit: str) -> Iterator[tuple[str, bool]]:

@@ -19,6 +19,7 @@ from toolkit.data.tables.sources import (
     refuse_repeated,
 )
 from toolkit.errors import UserError, did_you_mean
+from toolkit.regular import regular
 
 SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 
@@ -92,18 +93,20 @@ def _parquet_rows(path: Path, keys: dict[str, str], wanted: list[str] | None) ->
     import pyarrow
     from pyarrow import parquet
 
+    from toolkit.data.tables.parquet_batches import parquet_batches
+
     if path.suffix in COMPRESSIONS:
         raise UserError(f"{path}: parquet compresses by itself and is read from any place in the file; unpack it.")
     number = 0
     try:
-        with parquet.ParquetFile(path) as file:
-            refuse_repeated(file.schema_arrow.names, str(path))
-            _need(keys, file.schema_arrow.names, str(path))
-            for batch in file.iter_batches(batch_size=64, columns=wanted):
-                for row in zip(*batch.columns, strict=True):
-                    number += 1
-                    yield f"{path}, row {number}", {name: cell.as_py() for name, cell
-                                                    in zip(batch.schema.names, row, strict=True)}
+        names = parquet.read_schema(regular(path)).names
+        refuse_repeated(names, str(path))
+        _need(keys, names, str(path))
+        for batch in parquet_batches(path, wanted):
+            for row in zip(*batch.columns, strict=True):
+                number += 1
+                yield f"{path}, row {number}", {name: cell.as_py() for name, cell
+                                                in zip(batch.schema.names, row, strict=True)}
     except UnicodeDecodeError as error:
         raise UserError(f"{path}, row {number}: not valid UTF-8 at byte {error.start}. Convert it.") from None
     except (pyarrow.ArrowException, OSError) as error:

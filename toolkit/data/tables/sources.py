@@ -16,8 +16,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from toolkit.data.tables.dialect import as_float_reads, find_dialect, without_hint
+from toolkit.data.tables.dialect import SEPARATORS, as_float_reads, find_dialect, without_hint
 from toolkit.errors import UserError, did_you_mean
+from toolkit.regular import regular
 
 BUILT_IN = ("python-docs", "python-source")
 
@@ -31,6 +32,10 @@ _MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.B
 
 LONGEST = 64 * 2**20
 """Bytes of the longest line, and of the longest document: what bounds the memory of every step."""
+
+MOST_PARTS = 4 * 2**20
+"""Cells of a row, or values in a line of JSON: as Python's objects, small ones take thirty times what they are in text.
+"""
 
 _OFFLINE = ("To work offline, fetch it once where there is a network (`hf download --repo-type dataset {name} "
             "--local-dir DIR`) and name its files as the source, for instance 'DIR/**/*.parquet'.")
@@ -99,7 +104,7 @@ def list_parts(source: str, key: str = "corpus.sources") -> list[Part]:
     path = Path(source)
     if not os.path.exists(source):
         raise UserError(f"{source}: no such file or folder ({key}).{_missing_hint(source)}")
-    if path.is_file():
+    if not regular(path).is_dir():
         return [_file_part(source, path.name, path.name, path)]
     files = sorted(file for file in path.rglob("*") if file_kind(file) in KINDS and file.is_file()
                    and not any(part.startswith(".") for part in file.relative_to(path).parts))
@@ -133,6 +138,7 @@ def _missing_hint(source: str) -> str:
 
 
 def _open(path: Path) -> BinaryIO:
+    regular(path)
     if path.suffix == ".gz":
         return gzip.open(path)
     if path.suffix == ".zst":
@@ -238,14 +244,14 @@ def read_table_rows(path: Path, reading: Reading, names: Collection[str] = (),
     csv.field_size_limit(LONGEST)
     once = replace(reading, counts=Counter())  # what is met is counted when the rows are read
     try:
-        dialect = find_dialect(lambda: (line for _, line in read_lines(path, once)),
+        dialect = find_dialect(lambda: _of_few_cells(path, once),
                                "\t" if file_kind(path) == ".tsv" else ",", names, is_number, reading.decimal)
     except UserError as error:
         option = f", or set {reading.options}decimal to ',' or '.'" if reading.options else ""
         raise UserError(f"{path}, {error}{option}.") from None
     for told in dialect.notes:
         reading.tell(path, told)
-    reader = dialect.reader(without_hint(line for _, line in read_lines(path, reading)))
+    reader = dialect.reader(without_hint(_of_few_cells(path, reading)))
     header, converted, start = None, [], 1
     while True:
         try:
@@ -276,6 +282,14 @@ def read_table_rows(path: Path, reading: Reading, names: Collection[str] = (),
         raise UserError(f"{path}: is empty; a header was expected.")
 
 
+def _of_few_cells(path: Path, reading: Reading) -> Iterator[str]:
+    for number, line in read_lines(path, reading):
+        if len(line) > MOST_PARTS and max(map(line.count, SEPARATORS)) > MOST_PARTS:
+            raise UserError(f"{path}, line {number}: holds more than {MOST_PARTS:,} cells. Split the row into several; "
+                            f"if they are a text, give it as .jsonl.")
+        yield line
+
+
 def column_names(header: list[str]) -> list[str]:
     """A header's names; columns without one are called as pandas calls them, `Unnamed: 0`, by their number."""
     names = []
@@ -296,6 +310,9 @@ def refuse_repeated(names: Collection[str], place: str) -> None:
 
 def json_object(line: str, place: str) -> object:
     """What a line of .jsonl says. UserError where it is not valid JSON, or gives one name of the object two values."""
+    if len(line) > MOST_PARTS and sum(map(line.count, ",[{")) > MOST_PARTS and _count_parts(line) > MOST_PARTS:
+        raise UserError(f"{place}: holds more than {MOST_PARTS:,} values. Leave out what is not the text, or split it "
+                        f"into several lines.")
     repeated = None
 
     def record(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -311,6 +328,11 @@ def json_object(line: str, place: str) -> object:
     if repeated and isinstance(found, dict):  # the object of the line itself is the last that is met
         refuse_repeated(repeated, place)
     return found
+
+
+def _count_parts(line: str) -> int:
+    """Of JSON, what stands within strings left out."""
+    return sum(bool(found[1]) for found in re.finditer(r'"(?:[^"\\]|\\.)*+"|([,[{])', line))
 
 
 def _hub_part(source: str, key: str) -> Part:

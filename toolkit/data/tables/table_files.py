@@ -16,6 +16,7 @@ from toolkit.data.tables.sources import (
     refuse_repeated,
 )
 from toolkit.errors import UserError
+from toolkit.regular import regular
 
 Column = list[str] | np.ndarray
 """As the file gives it: cells of text, float64 numbers (NaN: none), or datetime64[ns]."""
@@ -36,7 +37,7 @@ def read_columns(path: str | Path, names: Collection[str] = (), numbers: Collect
     reading: the encoding of text, the decimal mark, and who is told how the table is written.
     """
     path = Path(path)
-    if not path.is_file():
+    if not regular(path).is_file():
         raise UserError(f"{path}: no such file (data.path).")
     kind = file_kind(path)
     if kind not in (".csv", ".tsv", ".parquet") or (kind == ".parquet" and path.suffix in COMPRESSIONS):

@@ -8,6 +8,7 @@ Paragraphs are parted by a blank line; `sentences` cuts a text without losing a 
 import array
 import copy
 import hashlib
+import io
 import json
 import os
 import re
@@ -28,6 +29,7 @@ from toolkit.run.files import building, read_json, write_json
 
 SPLITS = ("train", "validation")
 _BEFORE_STOP = re.compile(r"(?<=[A-Z])[\s./]+(?=\.)")
+_AT_ONCE = 2**18  # characters, of which lines and sentences are made at once
 _JOURNAL_BYTES = 64 * 2**20  # of text between two notes of how far we are
 
 
@@ -71,9 +73,24 @@ class CorpusConfig:
 
 def normalise(text: str) -> str:
     """Unix line ends, Unicode NFC, no byte-order mark, no trailing blanks, paragraphs parted by one blank line."""
-    text = unicodedata.normalize("NFC", text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n"))
-    text = "\n".join(line.rstrip(" \t\f\v") for line in text.split("\n"))
-    return re.sub(r"\n{3,}", "\n\n", text).strip()
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    cleaned = io.StringIO()  # some lines at a time: a million short ones as strings take twenty times what they hold
+    for block in _blocks(text):
+        block = unicodedata.normalize("NFC", block)  # which joins nothing to a line end
+        cleaned.write("\n".join(line.rstrip(" \t\f\v") for line in block.split("\n")))
+    text = cleaned.getvalue()
+    while "\n\n\n" in text:
+        text = text.replace("\n\n\n", "\n\n")
+    return text.strip()
+
+
+def _blocks(text: str) -> Iterator[str]:
+    """Whole lines, about _AT_ONCE characters of them, whose concatenation is the text."""
+    start = 0
+    while start < len(text):
+        stop = text.find("\n", start + _AT_ONCE) + 1 or len(text)
+        yield text[start:stop]
+        start = stop
 
 
 def sentences(text: str, language: str = "en") -> list[str]:
@@ -81,20 +98,53 @@ def sentences(text: str, language: str = "en") -> list[str]:
 
     The cutting is sentencex's (Wikimedia), which knows the abbreviations and full stops of some 240 languages.
     """
+    return list(iterate_sentences(text, language))
+
+
+def iterate_sentences(text: str, language: str = "en") -> Iterator[str]:
+    """`sentences`, one by one: in a list, many short ones take far more memory than the text."""
+    held, end = "", 0  # each unit runs from the end of the one before, so nothing can be lost
+    for stop in _ends_of_sentences(text, language):
+        if held:
+            yield held
+        held, end = text[end:stop], stop
+    if held:
+        yield held + text[end:]
+
+
+def _ends_of_sentences(text: str, language: str) -> Iterator[int]:
+    """Where each ends, white space after it left out. Paragraphs are seen whole up to _AT_ONCE characters, and longer
+    ones some sentences at a time.
+    """
     import sentencex
 
-    # At "A\xa0. B" and the like it panics (1.0.32), so it is shown a plain blank there, a character for a character.
-    plain = _BEFORE_STOP.sub(lambda found: re.sub(r"[^\S\x00-\x7f]", " ", found[0]), text)
-    units, end = [], 0  # each unit runs from the end of the one before, so nothing can be lost
-    for paragraph in plain.split("\n\n"):
-        for segment in sentencex.segment(language, paragraph):
-            segment = segment.strip()
-            if segment:
-                start, end = end, plain.index(segment, end) + len(segment)
-                units.append(text[start:end])
-    if units:
-        units[-1] += text[end:]
-    return units
+    start = 0
+    while start < len(text):
+        stop = text.find("\n\n", start)
+        stop = len(text) if stop < 0 else stop
+        size = _AT_ONCE
+        while start < stop:
+            seen = min(start + size, stop)
+            found, end = [], start
+            plain = _as_sentencex_takes_it(text[start:seen])
+            for segment in map(str.strip, sentencex.segment(language, plain)):
+                if segment:
+                    end = start + plain.index(segment, end - start) + len(segment)
+                    found.append(end)
+            if seen == stop:
+                yield from found
+                start = stop
+            elif len(found) > 1:  # the last may go on beyond what was seen
+                yield from found[:-1]
+                start, size = found[-2], _AT_ONCE
+            else:
+                size *= 2
+        start = stop + 2
+
+
+def _as_sentencex_takes_it(text: str) -> str:
+    """At "A\xa0. B" and the like it panics (1.0.32): with a plain blank there, a character for a character."""
+    return _BEFORE_STOP.sub(lambda found: re.sub(r"[^\S\x00-\x7f]", " ", found[0]), text)
 
 
 def iterate_documents(sources: list[str], reading: Reading | None = None, progress: bool = False) -> Iterator[Document]:

@@ -1,11 +1,12 @@
 """What a corpus is read from: built-in documentation, files, folders, globs, data sets on the hub.
 
-Everything is streamed: no more than one document is held at a time (of parquet, 64), and none may be longer than
-LONGEST. A source is a list of parts (files, or one stream), and a part is a stream of documents, so that reading can
-go on at (part, document) after an interruption.
+Everything is streamed: no more than one document is held at a time (of parquet, up to 64 that together are no longer
+than one may be), and none may be longer than LONGEST. A source is a list of parts (files, or one stream), and a part
+is a stream of documents, so that reading can go on at (part, document) after an interruption.
 """
 
 import gc
+import io
 import itertools
 import os
 import re
@@ -28,6 +29,7 @@ from toolkit.data.tables.sources import (
     replaced,
 )
 from toolkit.errors import UserError, did_you_mean
+from toolkit.regular import regular
 
 _HEADING = re.compile(r"#{1,6}[ \t]+(.*?)(?:[ \t]+#+)?[ \t]*\r?\n?$")
 
@@ -72,25 +74,29 @@ def _all_lines(path: Path, reading: Reading) -> Iterator[tuple[int, str]]:
     """Numbered lines, which also a lone carriage return ends, as in files of old Macs."""
     number = itertools.count(1)
     for _, line in read_lines(path, reading):
-        parts = re.findall(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+", line) if "\r" in line else (line,)
-        for part in parts:
-            yield next(number), part
+        if "\r" not in line:
+            yield next(number), line
+            continue
+        for part in re.finditer(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+", line):
+            yield next(number), part[0]
 
 
 def _gather(path: Path, lines: Iterable[tuple[int, str, bool]], remedy: str) -> Iterator[tuple[int, str]]:
     """(line number, text, whether a document starts here) → documents, each with the number of its first line."""
-    first, document, size = 1, [], 0
+    first, document, size, blank = 1, io.StringIO(), 0, True
     for number, text, starts in lines:
         if starts:
-            if any(map(str.strip, document)):  # blank lines above the first document are none
-                yield first, "".join(document)
-            first, document, size = number, [], 0
-        document.append(text)
+            whole, document = document.getvalue(), io.StringIO()
+            if not blank:  # blank lines above the first document are none
+                yield first, whole
+            first, size, blank = number, 0, True
+        document.write(text)  # a list of short lines would take many times what they hold
         size += len(text)
+        blank = blank and not text.strip()
         if size > LONGEST:
             raise UserError(f"{path}, line {first}: a document of more than {LONGEST >> 20} MB. {remedy}")
-    if document:
-        yield first, "".join(document)
+    if size:
+        yield first, document.getvalue()
 
 
 def _text_documents(path: Path, reading: Reading) -> Iterator[tuple[int | None, str]]:
@@ -157,15 +163,17 @@ def _parquet_documents(path: Path, reading: Reading) -> Iterator[tuple[int, str]
     import pyarrow
     from pyarrow import parquet
 
+    from toolkit.data.tables.parquet_batches import parquet_batches
+
     if path.suffix in COMPRESSIONS:
         raise UserError(f"{path}: parquet compresses by itself and is read from any place in the file; unpack it.")
     try:
-        file = parquet.ParquetFile(path)
-        refuse_repeated(file.schema_arrow.names, str(path))
-        if reading.text_column not in file.schema_arrow.names:
-            raise UserError(_no_column(str(path), reading.text_column, file.schema_arrow.names))
+        names = parquet.read_schema(regular(path)).names
+        refuse_repeated(names, str(path))
+        if reading.text_column not in names:
+            raise UserError(_no_column(str(path), reading.text_column, names))
         number = itertools.count(1)
-        for batch in file.iter_batches(batch_size=64, columns=[reading.text_column]):
+        for batch in parquet_batches(path, [reading.text_column]):
             for value in batch.column(0):
                 row = next(number)
                 try:

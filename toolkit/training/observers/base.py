@@ -19,7 +19,7 @@ class Observer:
         """An evaluation was made and logged."""
 
     def sync(self) -> None:
-        """A checkpoint is about to claim all that was logged."""
+        """A checkpoint, or a model that is kept, is about to claim all that was logged."""
 
     def close(self) -> None:
         """The training ended, well or not. Once or more."""

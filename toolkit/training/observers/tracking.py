@@ -75,9 +75,12 @@ class Tracker(Observer):
             service.complain(self.path)
 
     def sync(self) -> None:
-        """Make sure everything logged is on disk; called before a checkpoint claims it."""
+        """Make sure everything logged is on disk; called before a checkpoint, or a kept model, claims it."""
         self.file.flush()
         os.fsync(self.file.fileno())
+        if not self.path.exists() or not os.path.samestat(os.fstat(self.file.fileno()), self.path.stat()):
+            raise UserError(f"{self.path}: was removed or replaced while this run was writing into it. Put it back and "
+                            f"give the same command to go on from the last checkpoint.")
 
     def close(self) -> None:
         """Once or more."""

@@ -1,0 +1,142 @@
+"""Preparing data holds few times what its longest document holds, whatever the shape of the input.
+
+Each shape is read by a process of its own, whose peak is looked at: daily with documents of 6 MB, in the hostile tests
+as long as they may be.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from toolkit.data.tables import sources
+from toolkit.data.tables.sources import LONGEST, json_object, list_parts, read_table_rows
+from toolkit.data.text.corpus import iterate_sentences, normalise, sentences
+from toolkit.errors import UserError
+
+SMALL, LARGE = 6 * 2**20, LONGEST - 2**20
+TIMES = 8
+"""What a document may take, beside what the process takes: its bytes, its text, cleaned, written, and their copies."""
+BESIDE = 200e6
+"""At any size: rows of parquet at once, blocks of a text, what is tokenised at once."""
+
+CHILD = """
+import sys
+from pathlib import Path
+from tokenizers import Tokenizer, models, pre_tokenizers
+import pyarrow.parquet
+from toolkit.data.stores.shards import write_shard
+from toolkit.data.text.corpus import CorpusConfig, prepare_corpus
+
+def peak():
+    return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) * 1024
+
+source, folder, rule = sys.argv[1:]
+folder = Path(folder)
+(folder / "validation.txt").write_text("Something to validate with. " * 9)
+config = CorpusConfig([source], validation_sources=[str(folder / "validation.txt")], txt_documents=rule,
+                      min_characters=1)
+before = peak()
+prepare_corpus(config, folder / "corpus", False)
+letters = {letter: number for number, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+tokenizer = Tokenizer(models.BPE(letters, []))
+tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+text = folder / "corpus/train.jsonl"
+(folder / "store").mkdir()
+write_shard(folder / "store", {"shards": [[0, 0, text.stat().st_size]], "dtype": "uint16", "append_id": 0,
+            "text": str(text), "language": "en", "unknown_id": None}, tokenizer, 0)
+print(peak() - before)
+"""
+
+
+def fill(unit: str, size: int) -> str:
+    return unit * (size // len(unit.encode()))
+
+
+def parquet(path: Path, size: int) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    rows = pyarrow.array([fill("ab cd ", size)] * 64)
+    parquet.write_table(pyarrow.table({"text": rows}), path, compression="zstd")
+    assert path.stat().st_size < size / 20
+
+
+SHAPES = {
+    "lines of two characters": (".txt", "file", "ab\n"),
+    "ended as on old Macs": (".txt", "file", "ab\r"),
+    "blanks at their ends": (".txt", "file", "ab \n"),
+    "paragraphs of two characters": (".txt", "file", "ab\n\n"),
+    "empty lines": (".txt", "file", "ab" + 99 * "\n"),
+    "sentences of two characters": (".txt", "file", "A. "),
+    "one line": (".txt", "file", "ab cd ef gh "),
+    "one word": (".txt", "file", "ab"),
+    "documents of four characters": (".txt", "line", "ab c\n"),
+    "few compressed bytes": (".parquet", "file", None),
+}
+DAILY = ("lines of two characters", "sentences of two characters", "one word", "few compressed bytes")
+
+
+def taken(folder: Path, shape: str, size: int) -> int:
+    """Bytes at the peak, beyond those of the process before it."""
+    suffix, rule, unit = SHAPES[shape]
+    path = folder / f"source{suffix}"
+    if unit is None:
+        parquet(path, size)
+    else:
+        path.write_bytes(fill(unit, size).encode())
+    run = subprocess.run([sys.executable, "-c", CHILD, str(path), str(folder), rule], capture_output=True, text=True,
+                         check=False, env={**os.environ, "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"})
+    assert run.returncode == 0, run.stderr[-2000:]
+    return int(run.stdout)
+
+
+@pytest.mark.parametrize("shape", DAILY)
+def test_a_small_one_of_any_shape(tmp_path, shape):
+    assert taken(tmp_path, shape, SMALL) < TIMES * SMALL + BESIDE
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_longest_of_any_shape(tmp_path, shape):
+    assert taken(tmp_path, shape, LARGE) < TIMES * LARGE + BESIDE
+
+
+@pytest.mark.parametrize("text", ["Ab. Cd. ", "One, two. Dr. Who went. \"Yes.\" No. ", "a b c ", "Eh?\n\nOh. ", "A.\n"])
+def test_sentences_taken_some_at_a_time_are_the_same(monkeypatch, text):
+    from toolkit.data.text import corpus
+
+    whole = normalise(text * 400)
+    expected = sentences(whole)
+    monkeypatch.setattr(corpus, "_AT_ONCE", 200)
+    assert list(iterate_sentences(whole)) == expected
+    assert normalise(text * 400) == whole
+
+
+def test_json_of_many_parts_is_refused_and_a_text_with_many_commas_is_not(monkeypatch):
+    monkeypatch.setattr(sources, "MOST_PARTS", 1000)
+    assert json_object('{"text": "' + "a, [b], {c} \\\" , " * 1000 + '"}', "x")["text"].count(",") == 3000
+    for value in ("[" + "[]," * 1000 + "[]]", "[" + "0," * 1000 + "0]", "{" + '"":{},' * 1000 + '"":{}}'):
+        with pytest.raises(UserError, match="^x: holds more than 1,000 values"):
+            json_object(f'{{"text": "a", "x": {value}}}', "x")
+
+
+def test_a_row_of_many_cells_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "MOST_PARTS", 1000)
+    (tmp_path / "a.csv").write_text("text\n" + "," * 1001 + "\n")
+    with pytest.raises(UserError, match="a.csv, line 2: holds more than 1,000 cells"):
+        list(read_table_rows(tmp_path / "a.csv", sources.Reading()))
+
+
+def test_many_files_take_little_each(tmp_path):
+    import tracemalloc
+
+    for number in range(500):
+        (tmp_path / f"{number}.txt").touch()
+    tracemalloc.start()
+    parts = list_parts(str(tmp_path))
+    each = tracemalloc.get_traced_memory()[0] / len(parts)
+    tracemalloc.stop()
+    assert each < 1000, f"a million files would take {each / 1e3:.1f} GB"
