@@ -63,7 +63,7 @@ def assert_same(left, right) -> None:
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_what_is_loaded_is_what_was_saved(tmp_path, kind, optimizer):
     model, optimizers = trained(kind, optimizer=optimizer)
-    state = {"best": 0.1 + 0.2, "running": {"mlm": 1 / 3}, "tokens": 2**40}
+    state = {"best": 0.1 + 0.2, "running": [{"mlm": 1 / 3}], "tokens": 2**40}
     path = save(tmp_path, 12, model, optimizers, state, keep=2)
     assert names(path) == sorted(FILES)
     other, others = trained(kind, steps=1, seed=1, optimizer=optimizer)

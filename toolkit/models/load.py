@@ -1,17 +1,19 @@
 """Checkpoints from a directory, a run or the hub: their configuration, their tokenizer, their weights."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from toolkit.errors import UserError
 from toolkit.hub import checkpoint_directory
 from toolkit.models.families import FAMILIES
 from toolkit.models.registry import register
+from toolkit.run.files import read_json
+from toolkit.run.schema import ModelConfig
 from toolkit.tokenization.load import load_tokenizer
 
 
@@ -62,22 +64,23 @@ def _read_config(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{path}: no checkpoint here (config.json is missing). Give the model/ directory of a run, or "
                         f"a hub id while online.")
     try:
-        values = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        values = read_json(directory / "config.json", ModelConfig)
+    except UserError as error:
         raise _unloadable(path, error) from None
-    return values if isinstance(values, dict) else {}
+    return values
 
 
 def _known_config(path: str | Path) -> PreTrainedConfig:
     """Of a class that transformers knows by now."""
     try:
         return AutoConfig.from_pretrained(checkpoint_directory(path))
-    except (OSError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001 - of wrong types in it each class of transformers says what it likes
         raise _unloadable(path, error) from None
 
 
 def _unloadable(path: str | Path, error: Exception) -> UserError:
-    return UserError(f"{path}: no checkpoint could be loaded ({str(error).splitlines()[0]}). Give the model/ directory "
+    reason = " ".join(str(error).removesuffix(" Delete it to have it made again.").split())[:200].rstrip(".")
+    return UserError(f"{path}: no checkpoint could be loaded ({reason or type(error).__name__}). Give the model/ directory "
                      f"of a run, or a hub id while online.")
 
 
@@ -139,6 +142,9 @@ def load_backbone(path: str | Path, model_type: str, pooler: bool = False) -> Pr
         known = FAMILIES[model_type]
         bare = dict.fromkeys(known.bare, True) if pooler else known.bare
         model, report = known.model.from_pretrained(directory, **bare, **options)
+    except (SafetensorError, RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
+        raise UserError(f"{path}: its weights cannot be loaded ({' '.join(str(error).split())[:200]}). Save or fetch "
+                        f"the model again.") from None
     except OSError as error:
         raise UserError(f"{path}: no weights could be loaded ({str(error).splitlines()[0]}). They are read as "
                         f"safetensors only, never out of a pickle (.bin): save them anew with save_pretrained, or on "

@@ -19,6 +19,7 @@ import numpy as np
 from toolkit.config import read_yaml
 from toolkit.errors import UserError
 from toolkit.run.files import read_json, write_json
+from toolkit.run.schema import SavedResults, checked
 
 FILE = "rows.json"
 SCHEMA = 1
@@ -140,10 +141,13 @@ def read_results(directory: str | Path) -> Results | None:
     if not isinstance(values, dict) or values.get("schema") != SCHEMA:
         raise _is_old(path)
     try:
+        checked(values, SavedResults, "it")
         rows = [Row(experiment=values["experiment"], **row) for row in values["rows"]]
+        if not all(values["metric"] in row.metrics for row in rows):
+            raise UserError(f"'{values['metric'][:40]}' is not among the metrics of every row")
         return Results(values["experiment"], values["metric"], rows,
                        [Verdict(**verdict) for verdict in values["verdicts"]], values["sizes"])
-    except (KeyError, TypeError) as error:
+    except (UserError, TypeError) as error:
         raise UserError(f"{path}: cannot be read as the rows of an experiment ({error}). Delete it and run the recipe "
                         f"again; finished fits are not repeated.") from None
 

@@ -66,7 +66,7 @@ def prepare_series(config: SeriesCorpusConfig, tokenizer: str, data_dir: str | P
     settings = {"series": asdict(config), "tokenizer": asdict(bins)}
     path = directory / "manifest.json"
     if path.exists():
-        manifest = read_json(path)
+        manifest = read_json(path, dict[str, dict])
         changed = [f"{section}.{key}" for section, values in settings.items() for key, value in values.items()
                    if not places.same(earlier := manifest.get(section, {}).get(key), value)
                    and not places.moved(earlier, value, manifest.get("inputs") if key == "sources" else None)]
