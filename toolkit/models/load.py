@@ -74,7 +74,7 @@ def _known_config(path: str | Path) -> PreTrainedConfig:
     """Of a class that transformers knows by now."""
     try:
         return AutoConfig.from_pretrained(checkpoint_directory(path))
-    except Exception as error:  # noqa: BLE001 - of wrong types in it each class of transformers says what it likes
+    except Exception as error:  # noqa: BLE001 - of wrong types in it each class says what it likes
         raise _unloadable(path, error) from None
 
 

@@ -226,8 +226,13 @@ def _means(results: Results) -> dict[str, float]:
         most = {name: size for name, size, _ in arms}  # the last of each set
         arms = {key: rows for key, rows in arms.items() if key[1] == most[key[0]]}
     several = len({name for name, _, _ in arms}) > 1
-    return {" ".join(filter(None, [name if several else "", size if results.sizes == "horizon" else "", arm])):
-            float(np.mean([row.metrics[results.metric] for row in rows])) for (name, size, arm), rows in arms.items()}
+    means = {}
+    for (name, size, arm), rows in arms.items():
+        values = [value for row in rows if (value := row.metrics.get(results.metric)) is not None]
+        if values:
+            label = [name if several else "", size if results.sizes == "horizon" else "", arm]
+            means[" ".join(filter(None, label))] = float(np.mean(values))
+    return means
 
 
 def _figures(result: dict) -> dict[str, float]:

@@ -1,8 +1,6 @@
 """Arrays and weights that a run or a model left, checked when they are read."""
 
 import math
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +18,7 @@ def read_npz(path: str | Path, *names: str) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, LookupError, TypeError, AttributeError, SyntaxError, MemoryError,
-            NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # noqa: BLE001 - numpy, zipfile and Python's tokenizer each have their own
         raise UserError(f"{path}: cannot be read as arrays ({' '.join(str(error).split())[:120]}). Delete it, and "
                         f"result.json beside it, to have them made again.") from None
     if absent := [name for name in names if name not in arrays]:

@@ -110,6 +110,13 @@ class StoreManifest(TypedDict, total=False):
     sources: list[int]
 
 
+class SeriesManifest(TypedDict, total=False):
+    """manifest.json of prepared series."""
+
+    series: Required[dict[str, Any]]
+    tokenizer: Required[dict[str, Any]]
+
+
 class CorpusManifest(TypedDict, total=False):
     """manifest.json of a prepared corpus."""
 
