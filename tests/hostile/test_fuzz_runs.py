@@ -31,10 +31,14 @@ from toolkit.training import checkpoint
 from toolkit.training.optim import OptimConfig, make_optimizers
 from toolkit.training.state import State
 
-DAILY, LONG = 40, 10_000
-LENGTHS = [DAILY, pytest.param(LONG, marks=pytest.mark.hostile)]
-SHORTER = [DAILY, pytest.param(2000, marks=pytest.mark.hostile)]
-"""Of readers that take longer: a model or tokenizer is built at each try."""
+
+def lengths(tries: int) -> list:
+    """Some tries daily, and so many under the marker `hostile`."""
+    return [30, pytest.param(tries, marks=pytest.mark.hostile)]
+
+
+SMALL, WHOLE_RUNS, CHECKPOINTS, MODELS = map(lengths, (10_000, 1500, 4000, 600))
+"""Tries of each; where a run is listed, or a model built, at each of them, there is no time for 10,000."""
 
 
 def encoded(value) -> bytes:
@@ -90,17 +94,18 @@ SMALL_READERS = {
                   lambda path: read_json(path, Emissions)["seconds"] + 1),
     "tracking": (encoded({"id": "ab", "trackers": ["wandb"]}), mutation.json_spoiled,
                  lambda path: sorted({*read_json(path, Tracking)["trackers"], "x"})),
+    "rows": (ROWS, mutation.json_spoiled, lambda path: read_results(path.parent)),
     "metrics": (METRICS, mutation.bytes_spoiled, lambda path: [record["step"] + 1 for record in read_metrics(path)]),
     "weights": (weights(), mutation.bytes_spoiled, tensor_shapes),
     "arrays": (npz(), mutation.bytes_spoiled, lambda path: read_npz(path, "test")),
 }
 
 
-@pytest.mark.parametrize("tries", LENGTHS)
+@pytest.mark.parametrize("tries", SMALL)
 @pytest.mark.parametrize("name", SMALL_READERS)
 def test_small_files(tmp_path, name, tries):
     sample, spoil, read = SMALL_READERS[name]
-    path = tmp_path / f"{name}.yaml"
+    path = tmp_path / ("rows.json" if name == "rows" else f"{name}.yaml")
     assert read(written(path, sample)) is not None
     refused = mutation.try_reader(sample, spoil, lambda data: written(path, data), read, tries)
     assert refused or name == "metrics"
@@ -117,7 +122,7 @@ PARTS = {"config.yaml": (yaml.safe_dump(CONFIG).encode(), yaml_spoiled), "manife
          "model/model.safetensors": (weights(), mutation.bytes_spoiled)}
 
 
-@pytest.mark.parametrize("tries", LENGTHS)
+@pytest.mark.parametrize("tries", WHOLE_RUNS)
 @pytest.mark.parametrize("part", PARTS)
 def test_one_broken_run_does_not_hide_the_others(tmp_path, part, tries):
     """Listed, with the reason, or sound; the good run beside it as ever."""
@@ -158,7 +163,7 @@ STATE = {"tokens": 9, "seconds": 1.5, "best": None, "no_better": 0, "kept": None
          "running_steps": 1, "limit": None, "guard": [0.0, 0.0, 0.0], "began": [2.0, False], "evaluation_due": False}
 
 
-@pytest.mark.parametrize("tries", LENGTHS)
+@pytest.mark.parametrize("tries", CHECKPOINTS)
 @pytest.mark.parametrize("name", ["state.json", "optimizer.pt", "model.safetensors", "manifest.json"])
 def test_checkpoints_of_right_checksums(tmp_path, name, tries):
     model, optimizers = trained()
@@ -185,7 +190,7 @@ def test_checkpoints_of_right_checksums(tmp_path, name, tries):
     mutation.try_reader((path / name).read_bytes(), spoil, write, read, tries)
 
 
-@pytest.mark.parametrize("tries", LENGTHS)
+@pytest.mark.parametrize("tries", CHECKPOINTS)
 def test_optimisers_of_other_types(tmp_path, tries):
     """What a sound file of the library holds, and is of no use."""
     model, optimizers = trained()
@@ -224,7 +229,7 @@ MODEL_READERS = {
     "model.safetensors": lambda path: (load_backbone(path, "bert"), load_weights(AutoModel, str(path), path))}
 
 
-@pytest.mark.parametrize("tries", SHORTER)
+@pytest.mark.parametrize("tries", MODELS)
 @pytest.mark.parametrize("name", MODEL_READERS)
 def test_models_and_tokenizers(tiny, name, tries):
     sample, read = (tiny / name).read_bytes(), MODEL_READERS[name]
@@ -235,7 +240,7 @@ def test_models_and_tokenizers(tiny, name, tries):
         written(tiny / name, sample)
 
 
-@pytest.mark.parametrize("tries", SHORTER)
+@pytest.mark.parametrize("tries", WHOLE_RUNS)
 @pytest.mark.parametrize("part", ["config.yaml", "manifest.json", "result.json", "metrics.jsonl", "model/config.json",
                                   "model/tokenizer.json", "model/tokenizer_config.json", "emissions.json", "bias.json"])
 def test_what_a_card_reads(tmp_path, tiny, part, tries):

@@ -16,8 +16,8 @@ from toolkit.data.text.documents import read_part
 from toolkit.data.text.labelled import TextDataSection, read_labelled, text_rows
 from toolkit.experiments.published import published_accuracies, published_errors
 
-DAILY, LONG = 40, 10_000
-LENGTHS = [DAILY, pytest.param(LONG, marks=pytest.mark.hostile)]
+LENGTHS = [30, pytest.param(10_000, marks=pytest.mark.hostile)]
+"""Tries daily, and under the marker `hostile`."""
 
 TEXTS = pd.DataFrame({"text": ["the cat sat", "a \"quoted\", text", "und noch einer", "vier"],
                       "label": ["a", "b", "a", "b"], "score": [0.5, 1.25, 3.0, -2.0]})

@@ -50,20 +50,20 @@ def value_spoiled(value, draw: random.Random):
     for _ in range(draw.choice((1, 1, 2, 3))):
         places = list(_places(value))
         if not places:
-            return draw.choice(VALUES)
+            return copy.deepcopy(draw.choice(VALUES))
         owner, key = draw.choice(places)
         kind = draw.randrange(5)
         if kind == 0 and isinstance(owner, (dict, list)):
             del owner[key]
         elif kind == 1 and isinstance(owner, dict):
-            owner[draw.choice(("", "x", "step", "\ud800", "__class__", "self"))] = draw.choice(VALUES)
+            owner[draw.choice(("", "x", "step", "\ud800", "__class__", "self"))] = copy.deepcopy(draw.choice(VALUES))
         elif kind == 2 and isinstance(owner, list):
             owner.insert(key, copy.deepcopy(owner[key]))
         elif kind == 3:
-            owner[key] = copy.deepcopy(draw.choice(list(_places(value)))[0])
+            owner[key] = copy.deepcopy(draw.choice(places)[0])
         else:
             owner[key] = copy.deepcopy(draw.choice(VALUES))
-    return draw.choice(VALUES) if draw.random() < 0.02 else value
+    return copy.deepcopy(draw.choice(VALUES)) if draw.random() < 0.02 else value
 
 
 def _places(value):

@@ -26,7 +26,7 @@ from toolkit.run.results import (
     read_results,
     result_file,
 )
-from toolkit.run.schema import Emissions, Manifest
+from toolkit.run.schema import Emissions, Manifest, RunConfig, checked
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,9 @@ class Facts:
             raise UserError(f"{directory}: is no run directory (neither it nor one above it has a config.yaml with the "
                             f"manifest.json of a run).")
         manifest = _json(place / "manifest.json", Manifest) or {}
+        config = checked(read_yaml(place / "config.yaml"), RunConfig, str(place / "config.yaml"))
         return cls(directory, directory if place == Path(os.path.abspath(directory)) else place,
-                   without_machine_paths(read_yaml(place / "config.yaml")), without_machine_paths(manifest))
+                   without_machine_paths(config), without_machine_paths(manifest))
 
     @property
     def name(self) -> str:

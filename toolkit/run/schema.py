@@ -10,6 +10,20 @@ from typing import Any, Literal, NotRequired, Required, TypedDict, Union, get_ar
 from toolkit.errors import UserError
 
 
+class RunConfig(TypedDict, total=False):
+    """config.yaml of a run, as the card reads it; the recipe that made it checks all of it."""
+
+    training: dict[str, Any] | None
+    pretraining: dict[str, Any] | None
+    arm_training: dict[str, dict[str, Any]] | None
+    models: dict[str, Any] | None
+    data: dict[str, Any] | None
+    series: dict[str, Any] | None
+    corpus: dict[str, Any] | None
+    card: dict[str, Any] | None
+    init_from: str | None
+
+
 class Manifest(TypedDict, total=False):
     """manifest.json of a run."""
 

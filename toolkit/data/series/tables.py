@@ -197,6 +197,8 @@ class _Rows:
             labels.append(label)
             others.append(beside)
             values.append(self.values(where, cells))
+        if not places:
+            raise UserError(f"{self.path}: has a header and no rows.")
         if table.time_column:
             for line in check_times(table.time_column, times, places, rows):
                 self.note(f"{self.path}: {line}")
