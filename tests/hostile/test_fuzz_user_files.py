@@ -22,13 +22,14 @@ LENGTHS = [30, pytest.param(10_000, marks=pytest.mark.hostile)]
 TEXTS = pd.DataFrame({"text": ["the cat sat", "a \"quoted\", text", "und noch einer", "vier"],
                       "label": ["a", "b", "a", "b"], "score": [0.5, 1.25, 3.0, -2.0]})
 SERIES = pd.DataFrame({"label": ["a", "b", "a"], "v0": [1.5, 2.0, 3.0], "v1": [0.1, 0.2, 0.3], "v2": [5.0, 6.0, 7.5]})
-LONG_SERIES = pd.DataFrame({"series": [1, 1, 1, 2, 2, 2], "t": [0, 1, 2] * 2, "x": np.arange(6) / 4, "y": np.arange(6.0),
-                            "label": ["a"] * 3 + ["b"] * 3})
+LONG_SERIES = pd.DataFrame({"series": [1, 1, 1, 2, 2, 2], "t": [0, 1, 2] * 2, "x": np.arange(6) / 4,
+                            "y": np.arange(6.0), "label": ["a"] * 3 + ["b"] * 3})
 TIMES = pd.DataFrame({"date": pd.date_range("2024-01-01", periods=40, freq="h").strftime("%Y-%m-%d %H:%M"),
                       "load": np.sin(np.arange(40.0)) + 2, "heat": np.cos(np.arange(40.0)), "place": ["here"] * 40})
 TS = (b"@problemName x\n@timeStamps false\n@univariate false\n@dimensions 2\n@equalLength true\n@seriesLength 3\n"
       b"@classLabel true a b\n@data\n1,2,3:4,5,6:a\n2,?,4:5,6,7.5:b\n1,1,1:0,0,0:a\n")
-ARFF = b"@relation x\n@attribute t1 numeric\n@attribute t2 numeric\n@attribute c {a,b}\n@data\n1,2.5,a\n2,3,b\n-1,1e3,a\n"
+ARFF = (b"@relation x\n@attribute t1 numeric\n@attribute t2 numeric\n@attribute c {a,b}\n"
+        b"@data\n1,2.5,a\n2,3,b\n-1,1e3,a\n")
 UCR = b"1\t0.5\t1.5\t2.5\n2\t1.0\tNaN\t3.0\n1\t0.0\t0.0\t1e3\n"
 
 

@@ -11,12 +11,13 @@ from pathlib import Path
 
 from toolkit.errors import UserError
 
-JUNK = (b"\0", b"\xff", b"\xfe\xff", b"\xef\xbb\xbf", b"\xed\xa0\x80", b'"', b"'", b",", b";", b"\t", b"\n", b"\r", b"\r\n",
-        b":", b"?", b"@", b"|", b"{", b"}", b"[", b"]", b"[" * 300, b"-", b".", b"e", b"nan", b"inf", b"1e999", b"-1",
-        b"9" * 25, b"9" * 5000, b"null", b"true", b"\\ud800", b"&a ", b"*a", b"<<: ", b"!!int x", b"2024-13-45",
+JUNK = (b"\0", b"\xff", b"\xfe\xff", b"\xef\xbb\xbf", b"\xed\xa0\x80", b'"', b"'", b",", b";", b"\t", b"\n", b"\r",
+        b"\r\n", b":", b"?", b"@", b"|", b"{", b"}", b"[", b"]", b"[" * 300, b"-", b".", b"e", b"nan", b"inf",
+        b"1e999", b"-1", b"9" * 25, b"9" * 5000, b"null", b"true",
+        b"\\ud800", b"&a ", b"*a", b"<<: ", b"!!int x", b"2024-13-45",
         "\u202e\u200d\u0000é漢".encode(), b" " * 100, b"%", b"#")
-VALUES = (None, True, -1, 0, 1.5, 10**30, 10**400, float("nan"), float("inf"), "", "x", "30", "\ud800", "a\n\0b", [], {},
-          [[]], [None], {"": {}}, ["x", 1], {"a": [1, {"b": None}]})
+VALUES = (None, True, -1, 0, 1.5, 10**30, 10**400, float("nan"), float("inf"), "", "x", "30", "\ud800", "a\n\0b", [],
+          {}, [[]], [None], {"": {}}, ["x", 1], {"a": [1, {"b": None}]})
 
 
 def bytes_spoiled(data: bytes, draw: random.Random) -> bytes:
@@ -96,8 +97,8 @@ def within(seconds: int):
         signal.signal(signal.SIGALRM, before)
 
 
-def try_reader(sample: bytes, spoil: Callable, write: Callable[[bytes], Path], read: Callable[[Path], object], tries: int,
-               seed: int = 22) -> int:
+def try_reader(sample: bytes, spoil: Callable, write: Callable[[bytes], Path], read: Callable[[Path], object],
+               tries: int, seed: int = 22) -> int:
     """The times that it was refused. Every spoiled file is read, or refused with a UserError, in seconds, and memory
     does not grow with their number.
     """

@@ -80,8 +80,8 @@ def _known_config(path: str | Path) -> PreTrainedConfig:
 
 def _unloadable(path: str | Path, error: Exception) -> UserError:
     reason = " ".join(str(error).removesuffix(" Delete it to have it made again.").split())[:200].rstrip(".")
-    return UserError(f"{path}: no checkpoint could be loaded ({reason or type(error).__name__}). Give the model/ directory "
-                     f"of a run, or a hub id while online.")
+    return UserError(f"{path}: no checkpoint could be loaded ({reason or type(error).__name__}). Give the model/ "
+                     f"directory of a run, or a hub id while online.")
 
 
 def load_checkpoint_tokenizer(path: str, longest: int | None = None) -> PreTrainedTokenizerBase:
