@@ -37,7 +37,7 @@ def lengths(tries: int) -> list:
     return [30, pytest.param(tries, marks=pytest.mark.hostile)]
 
 
-SMALL, WHOLE_RUNS, CHECKPOINTS, MODELS = map(lengths, (10_000, 1500, 4000, 600))
+SMALL, WHOLE_RUNS, CHECKPOINTS, MODELS = map(lengths, (10_000, 600, 3000, 400))
 """Tries of each; where a run is listed, or a model built, at each of them, there is no time for 10,000."""
 
 

@@ -16,8 +16,10 @@ from toolkit.data.text.documents import read_part
 from toolkit.data.text.labelled import TextDataSection, read_labelled, text_rows
 from toolkit.experiments.published import published_accuracies, published_errors
 
-LENGTHS = [30, pytest.param(10_000, marks=pytest.mark.hostile)]
-"""Tries daily, and under the marker `hostile`."""
+DAILY, LONG, LONG_OF_SLOW = 30, 10_000, 4000
+"""Tries daily, and under the marker `hostile`; fewer where a try takes several milliseconds."""
+SLOW = ("series.ts", "series.arff", "series.tsv", "series.parquet", "values.npy", "times.csv", "times.tsv",
+        "times.parquet", "documents.txt", "documents.md")
 
 TEXTS = pd.DataFrame({"text": ["the cat sat", "a \"quoted\", text", "und noch einer", "vier"],
                       "label": ["a", "b", "a", "b"], "score": [0.5, 1.25, 3.0, -2.0]})
@@ -117,8 +119,8 @@ READERS = {
 }
 
 
-@pytest.mark.parametrize("tries", LENGTHS)
-@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize(("name", "tries"), [(name, DAILY) for name in READERS] + [
+    pytest.param(name, LONG_OF_SLOW if name in SLOW else LONG, marks=pytest.mark.hostile) for name in READERS])
 def test_users_files(tmp_path, name, tries):
     sample, spoil, read = READERS[name]
     path = tmp_path / name
