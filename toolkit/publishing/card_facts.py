@@ -26,7 +26,7 @@ from toolkit.run.results import (
     read_results,
     result_file,
 )
-from toolkit.run.schema import Emissions, Manifest, RunConfig, checked
+from toolkit.run.schema import Emissions, Manifest, ModelConfig, RunConfig, TokenizerFile, checked
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Facts:
     @cached_property
     def model(self) -> dict | None:
         """config.json of the model that is kept."""
-        return without_machine_paths(_json(self.directory / "model/config.json"))
+        return without_machine_paths(_json(self.directory / "model/config.json", ModelConfig))
 
     @property
     def architecture(self) -> str:
@@ -113,7 +113,7 @@ class Facts:
         values = _json(folder / "tokenizer_config.json")
         if values is None:
             return None
-        detail = _json(folder / "tokenizer.json") or {}
+        detail = _json(folder / "tokenizer.json", TokenizerFile) or {}
         inside = detail.get("model") or {}
         size = len(inside.get("vocab") or ()) or None
         return {**values, "algorithm": inside.get("type"), "size": size,

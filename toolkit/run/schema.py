@@ -1,7 +1,7 @@
 """What the files of a run look like: JSON is held against the types of these shapes when it is read.
 
-A shape is a type: str, int, float (any number), bool, dict, None, Any, list[…], dict[str, …], Literal, a union, or
-a TypedDict, beside whose keys there may be others.
+A shape is a type: str, int, float (any number), bool, dict, list, None, Any, list[…], dict[str, …], Literal, a union
+or a TypedDict, beside whose keys there may be others.
 """
 
 import types
@@ -107,6 +107,19 @@ class ModelConfig(TypedDict, total=False):
     text_input: dict[str, Any]
 
 
+class TokenizerModel(TypedDict, total=False):
+    """`model` in tokenizer.json."""
+
+    type: str | None
+    vocab: dict | list | None
+
+
+class TokenizerFile(TypedDict, total=False):
+    """tokenizer.json, as the card reads it; the library of tokenizers checks all of it."""
+
+    model: TokenizerModel
+
+
 class WeightIndex(TypedDict):
     """model.safetensors.index.json."""
 
@@ -206,7 +219,7 @@ def _is(value: Any, shape: Any) -> bool:
     """Whether it is of a plain type; True and False are no numbers, and 10**400 is none that can be computed with."""
     if shape in (None, type(None)):
         return value is None
-    if shape not in (str, int, float, bool, dict):
+    if shape not in (str, int, float, bool, dict, list):
         return False
     if isinstance(value, int) and not isinstance(value, bool):
         return shape in (int, float) and abs(value) < 2**63

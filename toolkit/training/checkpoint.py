@@ -186,8 +186,9 @@ def _alike(saved: Any, own: Any) -> bool:
     if isinstance(own, int):
         return type(saved) is int and saved == own
     if isinstance(own, (float, torch.Tensor)):
-        is_number = type(saved) in (int, float) or (torch.is_tensor(saved) and saved.numel() == 1)
-        return is_number and math.isfinite(saved)
+        if torch.is_tensor(saved):
+            return saved.numel() == 1 and not saved.is_complex() and bool(torch.isfinite(saved).all())
+        return type(saved) in (int, float) and abs(saved) < 1e30  # False for NaN
     return isinstance(saved, type(own))
 
 
