@@ -17,11 +17,11 @@ def read_npz(path: str | Path, *names: str) -> dict[str, np.ndarray]:
     """All arrays of an .npz that a run wrote, `names` among them. Nothing is unpickled."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+            arrays = {name: file[name] for name in file.files}  # of a member that is no array, its bytes
     except Exception as error:  # noqa: BLE001 - numpy, zipfile and Python's tokenizer each have their own
         raise UserError(f"{path}: cannot be read as arrays ({' '.join(str(error).split())[:120]}). Delete it, and "
                         f"result.json beside it, to have them made again.") from None
-    if absent := [name for name in names if name not in arrays]:
+    if absent := [name for name in names if not isinstance(arrays.get(name), np.ndarray)]:
         raise UserError(f"{path}: has no array '{absent[0]}'. Delete it, and result.json beside it, to have it made "
                         f"again.")
     return arrays

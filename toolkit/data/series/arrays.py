@@ -51,7 +51,8 @@ def _loaded(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) if path.suffix.lower() == ".npz" else open(path, "rb") as file:
             if path.suffix.lower() == ".npz":
-                return {name: file[name] for name in file.files}
+                arrays = {name: file[name] for name in file.files}  # of a member that is no array, its bytes
+                return {name: array for name, array in arrays.items() if isinstance(array, np.ndarray)}
             return {"values": np.lib.format.read_array(file, allow_pickle=False)}
     except Exception as error:  # noqa: BLE001 - numpy, zipfile and Python's tokenizer each have their own
         if "Object arrays" not in str(error):
