@@ -1,7 +1,7 @@
 # `make` lists the targets. CONFIG= names a YAML file, ARGS= adds --section.key value, NPROC= starts several processes.
 # ARGS and RUNS are words of the shell, with its quotes; the other values arrive letter by letter, whatever is in them.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-faults test-clients test-same test-versions lint clean \
+.PHONY: help install demo test test-slow test-faults test-hostile test-clients test-same test-versions lint clean \
         train-tokenizer evaluate-tokenizers show-batch pretrain-bert pretrain-gpt finetune-text finetune-series forecast \
         compare-text compare-series transfer word-vectors ablation fibonacci nano-gpt shakespeare-char sweep bench bench-gpu \
         bench-text bench-series bench-data forda-lab sample-forecasts card push \
@@ -56,6 +56,9 @@ test-slow: install  ## the tests that take longer
 
 test-faults: install  ## kill, cut off and spoil runs in every way: nothing may be lost; writes runs/faults/faults.json
 	$(BIN)/python -m pytest -m faults
+
+test-hostile: install  ## fuzzers over every reader, and attacks, seeds fixed, in under ten minutes on two cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m hostile -n 2 --no-loadscope-reorder --dist load
 
 test-clients: install  ## others' libraries load our models: onnxruntime, peft, sentence-transformers, lm_eval, gensim
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[clients]'

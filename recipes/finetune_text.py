@@ -11,8 +11,6 @@ is a page about it, and <model>-predictions.parquet has its answers.
 import hashlib
 from functools import partial
 
-import numpy as np
-
 from toolkit import cli, config
 from toolkit.analysis.probes import new_text_classifier
 from toolkit.baselines.classical import constant_outputs, tfidf_outputs
@@ -25,6 +23,7 @@ from toolkit.experiments.text import FinetuneTextConfig
 from toolkit.models.load import load_checkpoint_tokenizer, pretrained_config
 from toolkit.publishing.card import LiveCard
 from toolkit.report.pages import Classified, write_page, write_predictions
+from toolkit.run.binary import read_npz
 from toolkit.run.directory import Run
 from toolkit.run.files import read_json
 from toolkit.tasks.classification import MAIN_SCORE, score
@@ -91,8 +90,9 @@ def fingerprint(part: LabelledText) -> str:
 def describe(run: Run, model: str, test: LabelledText, summary: str) -> None:
     """The kept model's answers as a table of predictions, and as a page."""
     kept = run.directory / f"{model}-pretrained/seed-0"
-    found = Classified(test.texts, test.labels, np.load(kept / "outputs.npz")["test"].astype(float), test.label_names,
-                       read_json(kept / "result.json").get("threshold"), test.task, test.pairs)
+    probabilities = read_npz(kept / "outputs.npz", "test")["test"].astype(float)
+    found = Classified(test.texts, test.labels, probabilities, test.label_names,
+                       read_json(kept / "result.json", dict).get("threshold"), test.task, test.pairs)
     write_predictions(found, run.directory / f"{model}-predictions.parquet")
     write_page(f"{run.directory.name}: pretrained {model}, fine-tuned", found, kept,
                run.directory / f"{model}-report.html", summary)

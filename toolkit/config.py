@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeVar, Union
 
 import yaml
 
+from toolkit import bounded_yaml
 from toolkit.errors import UserError, did_you_mean
 from toolkit.regular import regular
 
@@ -130,13 +131,18 @@ def dump(config: Any) -> str:
 def read_yaml(path: str | Path) -> dict:
     """A YAML mapping from a file, or from one that ships, with errors that name the file and line."""
     try:
-        values = yaml.safe_load(regular(shipped(path)).read_text(encoding="utf-8"))
+        with open(regular(shipped(path)), "rb") as file:
+            data = file.read(bounded_yaml.LARGEST_FILE + 1)
+        if len(data) > bounded_yaml.LARGEST_FILE:
+            raise UserError(f"{path}: is larger than {bounded_yaml.LARGEST_FILE >> 20} MB; no configuration is. Name "
+                            f"the YAML file.")
+        values = bounded_yaml.load(data.decode())
     except FileNotFoundError:
         raise UserError(f"{path}: no such config file.{_where_else(Path(path))}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as a UTF-8 YAML file ({error}).") from None
     except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())[:300]}") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -240,7 +246,7 @@ def _override(cls: type, values: dict, dotted: str, text: str) -> None:
         close = did_you_mean(dotted, all_keys(cls))
         raise UserError(f"command line: unknown option --{dotted}.{close}")
     try:
-        value = yaml.safe_load(text)
+        value = bounded_yaml.load(text)
     except yaml.YAMLError:
         value = text
     hint = hints[last]
@@ -291,15 +297,18 @@ def _convert(hint: Any, value: Any, where: str, key: str, given: frozenset[str] 
     if origin is Literal:
         if value in arguments:
             return value
-        raise UserError(f"{where}: '{key}' is {value!r}.{did_you_mean(str(value), map(str, arguments))}")
+        raise UserError(f"{where}: '{key}' is {_brief(value)}.{did_you_mean(_brief(value), map(str, arguments))}")
     if origin is list:
         items = value if isinstance(value, list) else [value]  # one value is a list of one
         return [_convert(arguments[0], item, where, f"{key}[{index}]") for index, item in enumerate(items)]
     if origin is dict:
         if isinstance(value, dict):
             return value
-    elif hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
+    elif hint is float and isinstance(value, int) and not isinstance(value, bool):
+        if abs(value) < 2**1000:
+            return float(value)
+    elif hint is float and isinstance(value, float):
+        return value
     elif hint is float and isinstance(value, str):
         try:
             return float(value)  # YAML 1.1 reads 1e-3 as a string
@@ -310,7 +319,16 @@ def _convert(hint: Any, value: Any, where: str, key: str, given: frozenset[str] 
     elif hint is bool or not isinstance(value, bool):
         if isinstance(value, hint):
             return value
-    raise UserError(f"{where}: '{key}' should be {_name(hint)}, got {value!r}.")
+    raise UserError(f"{where}: '{key}' should be {_name(hint)}, got {_brief(value)}.")
+
+
+def _brief(value: Any) -> str:
+    """For a message; of a number of thousands of digits, which Python does not write, that it is one."""
+    try:
+        text = repr(value)
+    except ValueError:
+        return "a number beyond all bounds"
+    return text if len(text) <= 200 else f"{text[:197]}…"
 
 
 def _name(hint: Any) -> str:

@@ -4,12 +4,21 @@ import difflib
 import signal
 from collections.abc import Iterable
 
+LONGEST_MESSAGE = 2000
+"""Characters."""
+
 
 class UserError(ValueError):
     """Bad input: one line that names the file, line or key, what was expected and what to do.
 
-    Recipes print it without a traceback and exit with status 2.
+    Recipes print it without a traceback and exit with status 2. What a file holds may be named in it, but cannot make
+    it longer than a person reads.
     """
+
+    def __init__(self, message: object = ""):
+        text = str(message)
+        super().__init__(text if len(text) <= LONGEST_MESSAGE else
+                         f"{text[:LONGEST_MESSAGE - 500]} … {text[-480:]}")
 
 
 class Interrupted(Exception):

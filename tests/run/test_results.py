@@ -40,7 +40,11 @@ def test_rows_come_back_as_they_were(tmp_path):
 
 @pytest.mark.parametrize(("change", "said"), [
     ({"schema": 99}, "is a result of another version.*Run its recipe again"),
-    ({"rows": [{"arm": "x", "weight": 1}]}, "cannot be read as the rows of an experiment .*weight.*Delete it"),
+    ({"rows": [{"arm": "x"}]}, "cannot be read as the rows of an experiment .*metrics.*Delete it"),
+    ({"rows": [{"arm": "x", "seed": "0", "metrics": {}}]}, "cannot be read .*seed' should be a whole number"),
+    ({"rows": [{"arm": "x", "seed": 0, "metrics": {}}]}, "cannot be read .*'accuracy' is not among the metrics"),
+    ({"rows": [{"arm": "x", "seed": 0, "metrics": {"accuracy": 1}, "weight": 1}]},
+     "cannot be read as the rows of an experiment .*weight.*Delete it"),
     ({"rows": None}, "cannot be read as the rows")])
 def test_rows_of_another_kind_are_refused(tmp_path, change, said):
     write_results(tmp_path, Results("e", "accuracy", []))

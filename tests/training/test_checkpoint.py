@@ -1,11 +1,13 @@
 """Checkpoints: bit-identical when loaded, passed over when damaged, whole or absent whatever happens in between."""
 
+import hashlib
 import json
 import shutil
 
 import pytest
 import small
 import torch
+from safetensors.torch import load_file, save_file
 
 from toolkit.errors import UserError
 from toolkit.models.text.bert import BertForPreTraining
@@ -63,7 +65,7 @@ def assert_same(left, right) -> None:
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_what_is_loaded_is_what_was_saved(tmp_path, kind, optimizer):
     model, optimizers = trained(kind, optimizer=optimizer)
-    state = {"best": 0.1 + 0.2, "running": {"mlm": 1 / 3}, "tokens": 2**40}
+    state = {"best": 0.1 + 0.2, "running": [{"mlm": 1 / 3}], "tokens": 2**40}
     path = save(tmp_path, 12, model, optimizers, state, keep=2)
     assert names(path) == sorted(FILES)
     other, others = trained(kind, steps=1, seed=1, optimizer=optimizer)
@@ -202,3 +204,77 @@ def test_what_a_killed_process_left_is_cleared_away(tmp_path):
     shutil.copytree(tmp_path / "step-00000004", tmp_path / ".step-00000008.abcd1234")
     write(tmp_path, [8, 12], keep=2)
     assert names(tmp_path) == ["step-00000008", "step-00000012"]
+
+
+def right_checksums(path, listed=()) -> None:
+    """A manifest for the files as they are now, and for what else is listed."""
+    sums = {name: hashlib.sha256((path / name).read_bytes()).hexdigest() for name in FILES[1:]}
+    (path / "manifest.json").write_text(json.dumps(sums | dict(listed)))
+
+
+def spoil_optimizer(path, change) -> None:
+    states = torch.load(path / "optimizer.pt", weights_only=True)
+    change(states)
+    torch.save(states, path / "optimizer.pt")
+
+
+@pytest.mark.parametrize(("state", "said"), [
+    ("{}", "'step' is missing"), ("", "JSON"), ("[]", "a mapping"), ('{"step": "2"}', "a whole number, found '2'"),
+    ('{"step": 1}', "is of step 1"), ('{"step": 2, "seconds": "abc"}', "'seconds' should be a number"),
+    ('{"step": 2, "seconds": NaN}', "less than zero"), ('{"step": 2, "tokens": -3}', "less than zero"),
+    ('{"step": 2, "running": {"a": 1}}', "a list"), ("[" * 100_000, "too deep"),
+    ('{"step": 2, "tokens": ' + "9" * 5000 + "}", "100 digits")])
+def test_a_state_that_is_none_is_passed_over_though_its_checksum_is_right(tmp_path, state, said):
+    write(tmp_path, (1, 2))
+    (tmp_path / "step-00000002/state.json").write_text(state)
+    right_checksums(tmp_path / "step-00000002")
+    path, passed_over = checkpoint.newest_valid(tmp_path)
+    assert path.name == "step-00000001" and len(passed_over) == 1 and said in passed_over[0]
+    with pytest.raises(UserError, match="Delete this checkpoint"):
+        checkpoint.read_state(tmp_path / "step-00000002")
+
+
+@pytest.mark.parametrize("listed", ["/dev/zero", "../../../x", "sub"])
+def test_a_manifest_names_no_other_files(tmp_path, listed):
+    write(tmp_path, (1, 2))
+    (tmp_path / "step-00000002/sub").mkdir()
+    right_checksums(tmp_path / "step-00000002", {listed: "00"})
+    path, passed_over = checkpoint.newest_valid(tmp_path)
+    assert path.name == "step-00000001" and "no file of a checkpoint" in passed_over[0]
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    (lambda states: states[0].clear(), "no groups"), (lambda states: states[0]["state"].update({0: 3}), "parameter 0"),
+    (lambda states: states[0]["state"].update({999: {}}), "parameter 999"),
+    (lambda states: states[0]["state"][0].pop("exp_avg"), "has step, exp_avg_sq, not"),
+    (lambda states: states[0]["state"][0].update(exp_avg=torch.zeros(2, 1)), "does not have its shape"),
+    (lambda states: states[0]["param_groups"][0].update(lr="fast"), "lr is fast"),
+    (lambda states: states[0]["param_groups"][0].update(betas=(0.9,)), "betas"),
+    (lambda states: states[0]["param_groups"][0].update(eps=float("nan")), "eps is nan"),
+    (lambda states: states[1]["param_groups"][0].update(ns_steps=10**12), "ns_steps"),
+    (lambda states: states[0].update(param_groups=[]), "other parameters")])
+def test_optimisers_that_could_not_go_on_are_refused(tmp_path, change, said):
+    write(tmp_path, (1,))
+    path = tmp_path / "step-00000001"
+    spoil_optimizer(path, change)
+    model, optimizers = trained(seed=1)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(UserError, match=said):
+        checkpoint.load(path, model, optimizers)
+    assert_same(dict(model.state_dict()), before)
+
+
+def test_junk_and_other_shapes_are_refused(tmp_path):
+    write(tmp_path, (1,))
+    path = tmp_path / "step-00000001"
+    (path / "optimizer.pt").write_bytes(b"junk" * 100)
+    with pytest.raises(UserError, match="cannot be read as the state of optimisers.*Delete this checkpoint"):
+        checkpoint.load(path, *trained())
+    saved = load_file(path / "model.safetensors")
+    name = next(iter(saved))
+    save_file(saved | {name: saved[name][:1].contiguous()}, path / "model.safetensors")
+    with pytest.raises(UserError, match=f"another model; {name} is float32"):  # it would have been broadcast
+        checkpoint.load(path, *trained())
+    (path / "model.safetensors").write_bytes(b"junk")
+    with pytest.raises(UserError, match="cannot be read as safetensors"):
+        checkpoint.load(path, *trained())

@@ -19,6 +19,7 @@ from toolkit.metrics.intervals import mean_interval, verdict
 from toolkit.models.covariates import least_squares
 from toolkit.models.series.patches import SeriesForForecasting, SeriesForMaskedPatches
 from toolkit.models.small.linear import DLinear, DLinearConfig, NLinear, NLinearConfig
+from toolkit.run.binary import read_npz
 from toolkit.run.directory import Run
 from toolkit.run.results import Verdict
 from toolkit.tasks.forecasting import ForecastConfig, Forecaster
@@ -233,12 +234,12 @@ def example_windows(directory: Path, fits: dict[str, dict[int, list[dict]]], tra
     rows = {}
     for arm in [*best[:2], "seasonal-naive"]:
         place = directory / arm / str(horizon)
-        with np.load((place if arm == "seasonal-naive" else place / "seed-0") / "forecasts.npz") as saved:
-            index = saved["index"]
-            of = saved["series"] if "series" in saved else np.zeros_like(index)
-            mean, deviation = (np.stack(parts)[:, channel] for parts in zip(*map(data.scale_of, of), strict=True))
-            parts = {key: (saved[key][:, channel].T * deviation + mean).T
-                     for key in ("values", "future", "prediction", "quantiles")}
+        drawn = ("values", "future", "prediction", "quantiles")
+        saved = read_npz((place if arm == "seasonal-naive" else place / "seed-0") / "forecasts.npz", "index", *drawn)
+        index = saved["index"]
+        of = saved["series"] if "series" in saved else np.zeros_like(index)
+        mean, deviation = (np.stack(parts)[:, channel] for parts in zip(*map(data.scale_of, of), strict=True))
+        parts = {key: (saved[key][:, channel].T * deviation + mean).T for key in drawn}
         rows[arm] = [{"title": f"{data.names[of[row]]} test window {number + 1:,}".strip(),
                       "context": parts["values"][row][-2 * horizon:],
                       "truth": parts["future"][row], "prediction": parts["prediction"][row],

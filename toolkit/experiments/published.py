@@ -16,7 +16,7 @@ def published_accuracies(path: str, sets: list[str]) -> dict[str, dict[str, floa
             "dataset", "train", "test", "length", "classes")]
         return {column: {name: float(rows[name][column]) for name in sets} for column in columns
                 if all(rows.get(name, {}).get(column) for name in sets)}
-    except (OSError, KeyError, StopIteration, ValueError) as error:
+    except (OSError, KeyError, StopIteration, ValueError, csv.Error) as error:
         raise UserError(f"{path}: cannot be read as published accuracies ({error}). Expected a csv with dataset and a "
                         f"column a method (key published).") from None
 
@@ -33,11 +33,15 @@ def published_errors(path: str) -> dict[str, dict[str, dict[str, float]]]:
                 if model:
                     found.setdefault(model, {}).setdefault(str(int(row["horizon"])), {})[error] = float(value)
         return found
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, ValueError, csv.Error) as error:
         raise UserError(f"{path}: cannot be read as published errors ({error}). Expected a csv with horizon and "
                         f"columns such as DLinear_mse (key published).") from None
 
 
 def _read(path: str) -> list[dict[str, str]]:
     with open(regular(path), encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+        rows = list(csv.DictReader(file))
+    for number, row in enumerate(rows, 2):
+        if None in row or None in row.values():
+            raise ValueError(f"row {number} has not as many cells as the header")
+    return rows

@@ -30,6 +30,7 @@ from toolkit.models.series.patches import SeriesConfig, SeriesForClassification,
 from toolkit.models.small.perceptron import PerceptronConfig, PerceptronForClassification
 from toolkit.models.small.recurrent import RecurrentConfig, RecurrentForClassification
 from toolkit.pretrained import saved_model
+from toolkit.run.binary import read_npz
 from toolkit.run.directory import Run
 from toolkit.run.model_card import CardConfig
 from toolkit.tasks.classification import FineTuningConfig, class_scores, predict
@@ -288,8 +289,7 @@ def examined(run: Run, data: LabelledSet, settings: CompareSeriesConfig, acceler
 
 def answers(run: Run) -> np.ndarray:
     """(test series, classes) probabilities of a finished fit."""
-    with np.load(run.directory / "outputs.npz") as outputs:
-        return outputs["test"]
+    return read_npz(run.directory / "outputs.npz", "test")["test"]
 
 
 def ranking(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:

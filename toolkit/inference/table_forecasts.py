@@ -20,6 +20,7 @@ from toolkit.models.load import checkpoint_config, load_weights
 from toolkit.models.registry import model_class
 from toolkit.regular import regular
 from toolkit.run.files import read_json
+from toolkit.run.schema import Intervals
 from toolkit.shown import tell
 from toolkit.tasks.forecasting import INTERVALS, as_forecaster, predicted, with_offsets
 from toolkit.training.impl.precision import exact
@@ -57,7 +58,7 @@ def forecast_table(model: str, file: str, time_column: str = "", series_column: 
     note(f"{file}: channels {shown(shape.channel_names, 24)}"
          + (f"; {len(names):,} series {shown(names)}" if panel.series_column else ""))
     inputs = [_context(shape, model, file, panel, name, note) for name in names]
-    quantiles, offsets = _intervals(directory / INTERVALS, model, note)
+    quantiles, offsets = _intervals(directory / INTERVALS, shape, model, note)
     precision, parts = exact(torch.device("cpu")), []
     for start in range(0, len(inputs), batch_size):
         group = inputs[start:start + batch_size]
@@ -68,13 +69,22 @@ def forecast_table(model: str, file: str, time_column: str = "", series_column: 
     return pd.concat(answers, ignore_index=True)
 
 
-def _intervals(path: Path, model: str, note: Note) -> tuple[list[float], np.ndarray | None]:
+def _intervals(path: Path, shape: PreTrainedConfig, model: str, note: Note) -> tuple[list[float], np.ndarray | None]:
     """Quantiles, and what to add to a forecast for them (channels, horizon, quantiles); none where none were kept."""
     if not regular(path).is_file():
         note(f"{model}: has no {path.name} beside it, so there are no quantiles")
         return [], None
-    kept = read_json(path)
-    return kept["quantiles"], np.asarray(kept["offsets"])
+    kept = read_json(path, Intervals)
+    try:
+        offsets = np.asarray(kept["offsets"], np.float64)
+    except ValueError:
+        offsets = np.zeros(())
+    expected = (len(shape.channel_names), shape.horizon, len(kept["quantiles"]))
+    if offsets.shape != expected or not np.isfinite(offsets).all():
+        raise UserError(f"{path}: its offsets should be {' x '.join(map(str, expected))} finite numbers: channels, "
+                        f"steps and quantiles of the model. Fetch the model again, or delete the file to go without "
+                        f"quantiles.")
+    return kept["quantiles"], offsets
 
 
 def _rows(shape: PreTrainedConfig, panel: Panel, name: str, prediction: np.ndarray, quantiles: list[float],

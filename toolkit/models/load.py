@@ -1,11 +1,11 @@
 """Checkpoints from a directory, a run or the hub: their configuration, their tokenizer, their weights."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from toolkit.errors import UserError
@@ -13,6 +13,8 @@ from toolkit.hub import checkpoint_directory
 from toolkit.models.families import FAMILIES
 from toolkit.models.registry import register
 from toolkit.pretrained import saved_config, saved_model
+from toolkit.run.files import read_json
+from toolkit.run.schema import ModelConfig
 from toolkit.tokenization.load import load_tokenizer
 
 
@@ -63,10 +65,10 @@ def _read_config(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{path}: no checkpoint here (config.json is missing). Give the model/ directory of a run, or "
                         f"a hub id while online.")
     try:
-        values = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        values = read_json(directory / "config.json", ModelConfig)
+    except UserError as error:
         raise _unloadable(path, error) from None
-    return values if isinstance(values, dict) else {}
+    return values
 
 
 def _known_config(path: str | Path) -> PreTrainedConfig:
@@ -75,13 +77,14 @@ def _known_config(path: str | Path) -> PreTrainedConfig:
         return saved_config(checkpoint_directory(path))
     except UserError:
         raise
-    except (OSError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001 - of wrong types in it each class says what it likes
         raise _unloadable(path, error) from None
 
 
 def _unloadable(path: str | Path, error: Exception) -> UserError:
-    return UserError(f"{path}: no checkpoint could be loaded ({str(error).splitlines()[0]}). Give the model/ directory "
-                     f"of a run, or a hub id while online.")
+    reason = " ".join(str(error).removesuffix(" Delete it to have it made again.").split())[:200].rstrip(".")
+    return UserError(f"{path}: no checkpoint could be loaded ({reason or type(error).__name__}). Give the model/ "
+                     f"directory of a run, or a hub id while online.")
 
 
 def load_checkpoint_tokenizer(path: str, longest: int | None = None) -> PreTrainedTokenizerBase:
@@ -143,6 +146,11 @@ def load_backbone(path: str | Path, model_type: str, pooler: bool = False) -> Pr
         known = FAMILIES[model_type]
         bare = dict.fromkeys(known.bare, True) if pooler else known.bare
         model, report = saved_model(known.model, directory, path, dtype=torch.float32, output_loading_info=True, **bare)
+    except UserError:
+        raise
+    except (SafetensorError, RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
+        raise UserError(f"{path}: its weights cannot be loaded ({' '.join(str(error).split())[:200]}). Save or fetch "
+                        f"the model again.") from None
     except OSError as error:
         raise UserError(f"{path}: no weights could be loaded ({str(error).splitlines()[0]}). Save or fetch the model "
                         f"again.") from None

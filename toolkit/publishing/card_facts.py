@@ -4,9 +4,7 @@ No text from here holds an absolute path.
 """
 
 import json
-import math
 import os
-import struct
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +14,7 @@ from toolkit.config import read_yaml
 from toolkit.errors import UserError
 from toolkit.models.registry import module_of
 from toolkit.regular import regular
+from toolkit.run.binary import count_weights
 from toolkit.run.directory import home, name_of, read_metrics
 from toolkit.run.files import read_json
 from toolkit.run.provenance import without_machine_paths
@@ -28,6 +27,7 @@ from toolkit.run.results import (
     read_results,
     result_file,
 )
+from toolkit.run.schema import Emissions, Manifest, ModelConfig, RunConfig, TokenizerFile, checked
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,10 @@ class Facts:
         if place is None:
             raise UserError(f"{directory}: is no run directory (neither it nor one above it has a config.yaml with the "
                             f"manifest.json of a run).")
-        manifest = _json(place / "manifest.json") or {}
+        manifest = _json(place / "manifest.json", Manifest) or {}
+        config = checked(read_yaml(place / "config.yaml"), RunConfig, str(place / "config.yaml"))
         return cls(directory, directory if place == Path(os.path.abspath(directory)) else place,
-                   without_machine_paths(read_yaml(place / "config.yaml")), without_machine_paths(manifest))
+                   without_machine_paths(config), without_machine_paths(manifest))
 
     @property
     def name(self) -> str:
@@ -87,7 +88,7 @@ class Facts:
     @cached_property
     def model(self) -> dict | None:
         """config.json of the model that is kept."""
-        return without_machine_paths(_json(self.directory / "model/config.json"))
+        return without_machine_paths(_json(self.directory / "model/config.json", ModelConfig))
 
     @property
     def architecture(self) -> str:
@@ -103,9 +104,7 @@ class Facts:
         """Counted in the headers of the weights' files, in which tied weights are once."""
         total = 0
         for path in (self.directory / "model").glob("*.safetensors"):
-            with open(regular(path), "rb") as file:
-                header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
-            total += sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+            total += count_weights(regular(path))
         return total or None
 
     @cached_property
@@ -115,7 +114,7 @@ class Facts:
         values = _json(folder / "tokenizer_config.json")
         if values is None:
             return None
-        detail = _json(folder / "tokenizer.json") or {}
+        detail = _json(folder / "tokenizer.json", TokenizerFile) or {}
         inside = detail.get("model") or {}
         size = len(inside.get("vocab") or ()) or None
         return {**values, "algorithm": inside.get("type"), "size": size,
@@ -177,7 +176,7 @@ class Facts:
     @cached_property
     def energy(self) -> dict | None:
         """emissions.json; of an experiment the sum over its fits."""
-        found = [_json(path) for path in sorted(self.directory.glob("**/emissions.json"))]
+        found = [_json(path, Emissions) for path in sorted(self.directory.glob("**/emissions.json"))]
         if not found:
             return None
         summed = {key: sum(part[key] for part in found) for key in ("seconds", "energy_kwh", "ram_kwh")}
@@ -225,8 +224,8 @@ def _same(place: Any, directory: Path) -> bool:
 def _reported(run: Path) -> dict | None:
     """What a run, or a comparison, left at its end."""
     path = result_file(run)
-    return None if path is None else read_json(path)
+    return None if path is None else read_json(path, dict)
 
 
-def _json(path: Path) -> Any:
-    return read_json(path) if path.exists() else None
+def _json(path: Path, shape: Any = dict) -> Any:
+    return read_json(path, shape) if path.exists() else None

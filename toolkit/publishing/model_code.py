@@ -106,7 +106,7 @@ def add_model_code(directory: Path) -> list[str]:
         needed.add(found.__module__, found.__name__)
     for name, module in needed.modules.items():
         (directory / module.file).write_text(needed.write(name), encoding="utf-8")
-    values = read_json(directory / "config.json")
+    values = read_json(directory / "config.json", dict)
     values["auto_map"] = {"AutoConfig": _place(type(config)),
                           **{auto: _place(model) for auto in ["AutoModel", *_registered(type(config), model)]}}
     write_json(directory / "config.json", values)

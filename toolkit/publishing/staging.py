@@ -22,6 +22,7 @@ from toolkit.publishing.card_facts import Facts
 from toolkit.publishing.privacy import is_pickle, refuse_private_text
 from toolkit.run.directory import home
 from toolkit.run.files import disk_errors, read_json, room_for, write_directory
+from toolkit.run.schema import WeightIndex
 
 FOLDER = "hub-staging"
 _WITH_CODE = """
@@ -126,7 +127,8 @@ def stage_checkpoint(run: Path, checkpoint: Path, final: Staged) -> Staged:
     for place in (checkpoint.parent, checkpoint, weights, checkpoint / "manifest.json"):
         _refuse_link(place)
     with open(weights, "rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != read_json(checkpoint / "manifest.json").get(weights.name):
+        known = read_json(checkpoint / "manifest.json", dict[str, str]).get(weights.name)
+        if hashlib.file_digest(file, "sha256").hexdigest() != known:
             raise UserError(f"{weights}: does not match its checksum. Delete {checkpoint}; the others are pushed then.")
     folder = run / FOLDER / f"step-{step}"
     wanted = [name for name in final.files() if "/" not in name and name.endswith((".json", ".txt", ".model", ".jinja",
@@ -225,7 +227,7 @@ def check(folder: Path, sources: dict[str, Path]) -> None:
     for path in weights:
         _check_weights(path, str(sources.get(path.name, path.name)))
     for index in folder.glob("*.safetensors.index.json"):
-        if absent := set(read_json(index)["weight_map"].values()) - {path.name for path in weights}:
+        if absent := set(read_json(index, WeightIndex)["weight_map"].values()) - {path.name for path in weights}:
             raise UserError(f"{sources.get(index.name, index.name)}: names {min(absent)}, which is missing.")
     _check_card(folder, str(sources.get("README.md", "README.md")))
     _check_that_it_loads(folder, str(sources.get("config.json", "config.json")))

@@ -5,7 +5,6 @@ process.
 """
 
 import base64
-import json
 import math
 import os
 import time
@@ -19,9 +18,11 @@ import numpy as np
 from toolkit import config as configuration
 from toolkit.errors import UserError
 from toolkit.report.html_page import write_sections
+from toolkit.run.binary import tensor_shapes
 from toolkit.run.directory import read_metrics
 from toolkit.run.files import LOCK_FILE, read_json
 from toolkit.run.results import Results, kept_evaluation, of_kept_model, read_results, result_file
+from toolkit.run.schema import Manifest
 from toolkit.shown import in_html, in_picture
 
 STATES = ("finished", "running", "unfinished", "damaged")
@@ -94,13 +95,13 @@ def read_run(directory: str | Path, name: str = "") -> RunFacts:
             return {}
         try:
             return reader(path)
-        except UserError:
-            problems.append(f"{path.name} cannot be read")
+        except UserError as error:
+            problems.append(f"{path.name} cannot be read: {_reason(error, path)}")
             return {}
 
     values = read(configuration.read_yaml, directory / "config.yaml")
-    manifest = read(read_json, directory / "manifest.json")
-    result = read(read_json, result_file(directory))
+    manifest = read(lambda path: read_json(path, Manifest), directory / "manifest.json")
+    result = read(lambda path: read_json(path, dict), result_file(directory))
     measured = None
     try:
         measured = read_results(directory) if not problems else None
@@ -213,6 +214,11 @@ def write_runs_page(runs: Sequence[RunFacts], path: str | Path) -> None:
     write_sections(f"{len(runs)} runs compared", sections, path, "th { min-width: 7rem }")
 
 
+def _reason(error: UserError, path: Path) -> str:
+    """Of a file that cannot be read, without its path, which stands there already."""
+    return str(error).removeprefix(f"{path}: ").removesuffix(" Delete it to have it made again.")
+
+
 def _means(results: Results) -> dict[str, float]:
     """Of each arm the mean over seeds of what it is compared by; at the most labels only."""
     arms = results.arms()
@@ -220,8 +226,13 @@ def _means(results: Results) -> dict[str, float]:
         most = {name: size for name, size, _ in arms}  # the last of each set
         arms = {key: rows for key, rows in arms.items() if key[1] == most[key[0]]}
     several = len({name for name, _, _ in arms}) > 1
-    return {" ".join(filter(None, [name if several else "", size if results.sizes == "horizon" else "", arm])):
-            float(np.mean([row.metrics[results.metric] for row in rows])) for (name, size, arm), rows in arms.items()}
+    means = {}
+    for (name, size, arm), rows in arms.items():
+        values = [value for row in rows if (value := row.metrics.get(results.metric)) is not None]
+        if values:
+            label = [name if several else "", size if results.sizes == "horizon" else "", arm]
+            means[" ".join(filter(None, label))] = float(np.mean(values))
+    return means
 
 
 def _figures(result: dict) -> dict[str, float]:
@@ -248,18 +259,13 @@ def _damage_of_metrics(path: Path, readable: int) -> str:
 
 
 def _damage_of_weights(path: Path) -> str:
-    """Whether a safetensors file is as long as its header says: 8 bytes for the header's length, header, tensors."""
-    if not path.is_file():
-        return ""
-    size = path.stat().st_size
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = file.read(length) if 0 < length < size else b""
+    """Whether a safetensors file is as long as its header says."""
     try:
-        ends = [entry["data_offsets"][1] for name, entry in json.loads(header).items() if name != "__metadata__"]
-    except ValueError:
-        return "model.safetensors has no header"
-    return "" if 8 + length + max(ends, default=0) == size else "model.safetensors is cut short"
+        if path.is_file():
+            tensor_shapes(path)
+    except UserError as error:
+        return f"{path.name} {_reason(error, path).removesuffix('. Fetch or save it again.')}"
+    return ""
 
 
 def _is_locked(path: Path) -> bool:

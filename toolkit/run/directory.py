@@ -26,9 +26,10 @@ from toolkit import config as configuration
 from toolkit.errors import UserError
 from toolkit.regular import regular
 from toolkit.run import places
-from toolkit.run.files import LOCK_FILE, disk_errors, read_json, write_atomic, write_json
+from toolkit.run.files import LOCK_FILE, disk_errors, parsed_json, read_json, write_atomic, write_json
 from toolkit.run.names import check_name, check_names, refuse_links
 from toolkit.run.provenance import command_line, environment
+from toolkit.run.schema import Manifest, Record, checked
 
 _UNFINISHED = re.compile(r"\.(config\.yaml|manifest\.json|metrics\.jsonl|result\.json|README\.md|model)"
                          r"\.(old\.)?[a-z0-9_]{8}")
@@ -78,6 +79,8 @@ Extend = Callable[[dict[str, tuple]], str]
 """Asked of what differs, key → (earlier, now): how the run goes on with that, "" where it does not. UserError where it
 is the budget alone, and cannot be changed."""
 
+_LONGEST_RECORD = 1 << 20
+"""Bytes of a line of metrics.jsonl."""
 _DERIVED = ("output_dir", "data_dir")
 """Where results lie, and what is made of the data: no part of what is learned."""
 
@@ -214,7 +217,7 @@ class Run:
         earlier = {key: value for key, value in defaults.items() if key in now and key not in written} | {
             key: value for key, value in written.items() if key not in _free(config)}
         manifest = self.directory / "manifest.json"
-        recorded = read_json(manifest).get("inputs", {}) if manifest.exists() else {}
+        recorded = read_json(manifest, Manifest).get("inputs", {}) if manifest.exists() else {}
         differing, elsewhere = {}, {}
         for key in now | earlier:
             values = earlier.get(key), now.get(key)
@@ -244,7 +247,7 @@ class Run:
         must not change from now on (`check_inputs`).
         """
         path = self.directory / "manifest.json"
-        manifest = read_json(path) if path.exists() else {}
+        manifest = read_json(path, Manifest) if path.exists() else {}
         earlier = manifest.get("data") if any(self.checkpoint_dir.glob("step-*")) else None
         now = json.loads(json.dumps(facts.get("data")))  # as it would be read again
         if earlier is not None and now is not None and not places.agree(earlier, now):
@@ -271,7 +274,7 @@ class Run:
     def result(self) -> dict | None:
         """What the finished run reported, or None while it is unfinished."""
         finished = self.result_path.exists() and not self.is_extended
-        return read_json(self.result_path) if finished else None
+        return read_json(self.result_path, dict) if finished else None
 
     def finish(self, result: dict, keep_model: bool = True) -> dict:
         """Write the result, whose presence marks the run as complete; then remove a model that is not to be kept."""
@@ -302,14 +305,15 @@ def _compared(config: Any) -> dict[str, Any]:
 
 
 def read_metrics(path: str | Path) -> list[dict]:
-    """The lines of a metrics.jsonl; a last line cut short by a crash is left out."""
+    """The lines of a metrics.jsonl, up to the first that is none: the last one may be cut short by a crash."""
     records = []
     if Path(path).exists():
-        for line in regular(path).read_text(encoding="utf-8", errors="replace").split("\n"):
-            try:
-                records.append(json.loads(line))
-            except ValueError:
-                break
+        with open(regular(path), "rb") as file:
+            while line := file.readline(_LONGEST_RECORD):
+                try:
+                    records.append(checked(parsed_json(line), Record, str(path)))
+                except ValueError:
+                    break
     return records
 
 

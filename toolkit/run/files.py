@@ -14,7 +14,10 @@ from typing import Any
 
 from toolkit.errors import UserError
 from toolkit.regular import regular
+from toolkit.run.schema import checked
 
+LARGEST_JSON = 256 << 20
+"""Bytes."""
 LOCK_FILE = ".lock"
 """What `building` keeps in a directory while it is built; not part of what is built."""
 
@@ -162,9 +165,33 @@ def write_json(path: str | Path, value: Any) -> None:
     write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_json(path: str | Path) -> Any:
-    """JSON from a file, with an error that names it."""
+def read_json(path: str | Path, shape: Any = Any) -> Any:
+    """JSON from a file, of that shape (`toolkit.run.schema`); UserError that names the file and what is wrong in it."""
+    path = regular(path)
     try:
-        return json.loads(regular(path).read_text(encoding="utf-8"))
+        with open(path, "rb") as file:
+            data = file.read(LARGEST_JSON + 1)
+        if len(data) > LARGEST_JSON:
+            raise ValueError(f"it is larger than {LARGEST_JSON >> 20} MB")
+        return checked(parsed_json(data), shape, str(path))
+    except UserError as error:
+        raise UserError(f"{error} Delete it to have it made again.") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as JSON ({error}). Delete it to have it made again.") from None
+
+
+def parsed_json(data: bytes) -> Any:
+    """What it says; ValueError for what is no JSON, nests too deep, or could not be written again."""
+    try:
+        value = json.loads(data, parse_int=_bounded)
+    except RecursionError:
+        raise ValueError("it nests too deep") from None
+    if b"\\ud" in data.lower():  # half a character, which no file can hold
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
+def _bounded(digits: str) -> int:
+    if len(digits) > 100:
+        raise ValueError("a number in it has more than 100 digits")
+    return int(digits)

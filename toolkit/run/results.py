@@ -19,6 +19,7 @@ import numpy as np
 from toolkit.config import read_yaml
 from toolkit.errors import UserError
 from toolkit.run.files import read_json, write_json
+from toolkit.run.schema import SavedResults, SavedRow, SavedVerdict, checked
 
 FILE = "rows.json"
 SCHEMA = 1
@@ -135,15 +136,18 @@ def read_results(directory: str | Path) -> Results | None:
     directory = Path(directory)
     path = directory / FILE
     if not path.exists():
-        return _read_old(directory)
+        return _checked_old(directory)
     values = read_json(path)
     if not isinstance(values, dict) or values.get("schema") != SCHEMA:
         raise _is_old(path)
     try:
+        checked(values, SavedResults, "it")
         rows = [Row(experiment=values["experiment"], **row) for row in values["rows"]]
+        if not all(values["metric"] in row.metrics for row in rows):
+            raise UserError(f"'{values['metric'][:40]}' is not among the metrics of every row")
         return Results(values["experiment"], values["metric"], rows,
                        [Verdict(**verdict) for verdict in values["verdicts"]], values["sizes"])
-    except (KeyError, TypeError) as error:
+    except (UserError, TypeError) as error:
         raise UserError(f"{path}: cannot be read as the rows of an experiment ({error}). Delete it and run the recipe "
                         f"again; finished fits are not repeated.") from None
 
@@ -186,6 +190,21 @@ def result_file(directory: str | Path) -> Path | None:
 def _is_old(path: Path) -> UserError:
     return UserError(f"{path}: is a result of another version, which this one cannot read. Run its recipe again: it is "
                      f"written anew, and finished fits are not repeated.")
+
+
+def _checked_old(directory: Path) -> Results | None:
+    """Each comparison had a shape of its own, which its reader takes for granted; what comes of it is checked."""
+    try:
+        found = _read_old(directory)
+        for row in found.rows if found else ():
+            checked({key: value for key, value in vars(row).items() if key != "right"}, SavedRow, "its row")
+        for verdict in found.verdicts if found else ():
+            checked(vars(verdict), SavedVerdict, "its verdict")
+    except (UserError, AttributeError, LookupError, TypeError, ValueError) as error:
+        reason = str(error).rstrip(".")[:200] or type(error).__name__
+        raise UserError(f"{result_file(directory) or directory}: cannot be read as the result of an experiment "
+                        f"({reason}). Delete it and run the recipe again; finished fits are not repeated.") from None
+    return found
 
 
 def _read_old(directory: Path) -> Results | None:

@@ -18,6 +18,7 @@ from toolkit.models.initialisation import InitialValues
 from toolkit.run.directory import Run
 from toolkit.run.files import read_json
 from toolkit.run.model_card import CardConfig
+from toolkit.run.schema import Manifest
 from toolkit.tasks.base import Description, Evaluation
 from toolkit.tasks.pretraining import EVALUATION_SEED, PretrainingConfig, ProbeConfig, add_to
 from toolkit.tokenization.load import save_tokenizer
@@ -80,7 +81,7 @@ def drawn_in_pairs_alone(run: Run) -> bool:
     it goes on with those. `write_manifest` notes "single_sentences" of all others.
     """
     path = run.directory / "manifest.json"
-    data = read_json(path).get("data") or {} if path.exists() else {}
+    data = read_json(path, Manifest).get("data") or {} if path.exists() else {}
     return any(run.checkpoint_dir.glob("step-*")) and "single_sentences" not in data
 
 

@@ -125,7 +125,7 @@ class SeriesBins:
         if not path.is_file():
             raise UserError(f"{path}: no such file. A model of series as tokens has one: `make pretrain-gpt "
                             f"CONFIG=recipes/configs/gpt-series.yaml` trains one.")
-        return _checked(read_json(path), str(path))
+        return _checked(read_json(path, dict), str(path))
 
 
 def read_series_bins(source: str) -> SeriesBins:

@@ -26,11 +26,12 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
                         f"from tokenizers/*.yaml.")
     try:
         tokenizer = saved_tokenizer(directory)
-    except UserError:
+    except (UserError, KeyboardInterrupt, SystemExit):
         raise
-    except (OSError, ValueError) as error:
-        raise UserError(f"{name}: no tokenizer could be loaded ({str(error).splitlines()[0]}). Give a directory, a "
-                        f"spec from tokenizers/*.yaml, or a hub id while online.") from None
+    except BaseException as error:  # noqa: BLE001 - the library of tokenizers raises all kinds, also a panic of Rust
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"{name}: no tokenizer could be loaded ({reason}). Give a directory, a spec from "
+                        f"tokenizers/*.yaml, or a hub id while online.") from None
     if not tokenizer.is_fast:
         raise UserError(f"{name}: only fast tokenizers (with a tokenizer.json) are supported.")
     return tokenizer
@@ -48,7 +49,7 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, directory: str | Path, po
     finally:
         tokenizer.model_max_length = longest
     path = Path(directory) / "tokenizer_config.json"
-    config = read_json(path)
+    config = read_json(path, dict)
     if config.get("tokenizer_class") == "TokenizersBackend":
         config["tokenizer_class"] = "PreTrainedTokenizerFast"
         for name in ("backend", "is_local", "local_files_only"):  # of the way it was loaded

@@ -1,8 +1,9 @@
 """Where a training stands: all that is not weights or optimisers, and what a checkpoint's state.json holds."""
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 
+from toolkit.errors import UserError
 from toolkit.training.guard import Moment
 
 
@@ -35,11 +36,17 @@ class State:
     @classmethod
     def read(cls, saved: dict, rank: int, world: int) -> "State":
         """From state.json, of any number of processes and of earlier versions, which lack the newer keys."""
-        parts = saved.get("running", [{}])
+        parts = saved.get("running") or [{}]
         if len(parts) == world:
             running = dict(parts[rank])
         else:  # the sum is what counts
-            running = {key: sum(part[key] for part in parts) if rank == 0 else 0.0 for key in parts[0]}
+            names = dict.fromkeys(key for part in parts for key in part)
+            running = {key: sum(part.get(key, 0.0) for part in parts) if rank == 0 else 0.0 for key in names}
+        known = {field.name for field in fields(cls)}
+        if unknown := sorted(saved.keys() - known):
+            raise UserError(f"checkpoints, state.json: has a key {unknown[0][:40]!r}, which this version does not "
+                            f"know. Go on with the version that wrote it, or delete the run's checkpoints to start "
+                            f"over.")
         return cls(**{**saved, "running": running})
 
     def saved(self, running: list[dict]) -> dict:

@@ -1,6 +1,5 @@
 """Labelled series out of numpy's .npz and .npy: (n, length) or (n, channels, length)."""
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -52,16 +51,15 @@ def _loaded(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) if path.suffix.lower() == ".npz" else open(path, "rb") as file:
             if path.suffix.lower() == ".npz":
-                return {name: file[name] for name in file.files}
+                arrays = {name: file[name] for name in file.files}  # of a member that is no array, its bytes
+                return {name: array for name, array in arrays.items() if isinstance(array, np.ndarray)}
             return {"values": np.lib.format.read_array(file, allow_pickle=False)}
-    except ValueError as error:
+    except Exception as error:  # noqa: BLE001 - numpy, zipfile and Python's tokenizer each have their own
         if "Object arrays" not in str(error):
             raise _unreadable(path, error) from None
         raise UserError(f"{path}: holds Python objects, which are not read, for a file could run anything so. Save "
                         f"plain arrays: values.astype(float), labels.astype(str); series of unequal length filled up "
                         f"with NaN.") from None
-    except (OSError, EOFError, KeyError, zipfile.BadZipFile, TypeError) as error:
-        raise _unreadable(path, error) from None
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:

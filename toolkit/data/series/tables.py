@@ -102,7 +102,7 @@ def _header(path: Path, table: SeriesTable) -> list[str]:
         raise UserError(f"{path}: parquet compresses by itself and is read from any place in the file; unpack it.")
     try:
         return parquet.read_schema(path).names
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as parquet, perhaps cut short ({str(error).splitlines()[0]}). Fetch "
                         f"it again.") from None
 
@@ -197,6 +197,8 @@ class _Rows:
             labels.append(label)
             others.append(beside)
             values.append(self.values(where, cells))
+        if not places:
+            raise UserError(f"{self.path}: has a header and no rows.")
         if table.time_column:
             for line in check_times(table.time_column, times, places, rows):
                 self.note(f"{self.path}: {line}")

@@ -16,6 +16,7 @@ from toolkit.data.stores.store import STORE_FILES, TokenStore, build_store
 from toolkit.data.text.corpus import SPLITS, CorpusConfig, prepare_corpus, read_documents
 from toolkit.errors import UserError
 from toolkit.run.files import read_json, write_directory, write_json
+from toolkit.run.schema import CorpusManifest, StoreManifest
 from toolkit.tokenization.bins import SeriesBins
 from toolkit.tokenization.load import fingerprint, load_tokenizer, save_tokenizer
 from toolkit.tokenization.measure import check_unknown
@@ -82,7 +83,8 @@ def prepare(corpus: CorpusConfig, tokenizer: str, data_dir: str | Path, end_docu
 def _own_place(directory: Path, tokenizer: str) -> Path:
     """Of a trained tokenizer, by its fingerprint: many lie in folders of one name, such as the `model` of runs."""
     manifest = directory / "store" / SPLITS[0] / "manifest.json"
-    is_anothers = manifest.exists() and read_json(manifest)["fingerprints"].get("tokenizer") != tokenizer
+    known = read_json(manifest, StoreManifest).get("fingerprints", {}) if manifest.exists() else {}
+    is_anothers = manifest.exists() and known.get("tokenizer") != tokenizer
     return directory.with_name(f"{directory.name}-{tokenizer[:8]}") if is_anothers else directory
 
 
@@ -97,11 +99,11 @@ def prepare_tokenizer(source: str, corpus: Path, directory: Path, vocab_size: in
         return load_tokenizer(source)
     spec = read_spec(source)
     spec.vocab_size = vocab_size or spec.vocab_size
-    train = read_json(corpus / "manifest.json")["splits"]["train"]
+    train = read_json(corpus / "manifest.json", CorpusManifest)["splits"]["train"]
     manifest = {"spec": asdict(spec), "corpus": train["sha256"],
                 "versions": {name: metadata.version(name) for name in ("tokenizers", "transformers", "sentencepiece")}}
     if (directory / "manifest.json").exists():
-        made_from = read_json(directory / "manifest.json")
+        made_from = read_json(directory / "manifest.json", dict)
         for key, name in (("spec", f"another spec than {source} is now"), ("corpus", "another corpus")):
             earlier = made_from.get(key)
             if key == "spec" and earlier:  # a key that a later version brought is at its default in earlier ones
@@ -125,7 +127,7 @@ def prepare_tokenizer(source: str, corpus: Path, directory: Path, vocab_size: in
 
 def _sample(corpus: Path, characters: int) -> TrainingSample:
     """Paragraphs of the train split, from everywhere in it, about `characters` of them."""
-    total = read_json(corpus / "manifest.json")["splits"]["train"]["characters"]
+    total = read_json(corpus / "manifest.json", CorpusManifest)["splits"]["train"]["characters"]
     bounds = TokenizerSpec("byte", max_characters=characters)
     return TrainingSample(_TrainText(corpus / "train.jsonl"), bounds, total)
 

@@ -27,6 +27,7 @@ from toolkit.data.tables.time_table import Missing, read_time_table
 from toolkit.errors import UserError, did_you_mean
 from toolkit.run import places
 from toolkit.run.files import building, read_json, write_json
+from toolkit.run.schema import SeriesManifest
 from toolkit.tokenization.bins import SeriesBins, read_series_bins
 
 Split = Literal["train", "validation", "test"]
@@ -66,7 +67,7 @@ def prepare_series(config: SeriesCorpusConfig, tokenizer: str, data_dir: str | P
     settings = {"series": asdict(config), "tokenizer": asdict(bins)}
     path = directory / "manifest.json"
     if path.exists():
-        manifest = read_json(path)
+        manifest = read_json(path, SeriesManifest)
         changed = [f"{section}.{key}" for section, values in settings.items() for key, value in values.items()
                    if not places.same(earlier := manifest.get(section, {}).get(key), value)
                    and not places.moved(earlier, value, manifest.get("inputs") if key == "sources" else None)]

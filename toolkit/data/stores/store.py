@@ -29,6 +29,7 @@ from toolkit.data.stores.shards import GROUP_CHARACTERS, shard_path, write_shard
 from toolkit.data.text.corpus import sentences
 from toolkit.errors import UserError
 from toolkit.run.files import LOCK_FILE, building, read_json, write_atomic, write_json
+from toolkit.run.schema import StoreManifest
 from toolkit.tokenization.load import one_thread, plain_backend
 
 STORE_FILES = ("ids.bin", "sentence_offsets.bin", "document_offsets.bin", "manifest.json")
@@ -68,7 +69,7 @@ class TokenStore:
     def open(cls, directory: Path) -> "TokenStore":
         """Map a store that `build_store` made; a file of the wrong size is refused by name."""
         directory = Path(directory)
-        manifest = read_json(directory / "manifest.json")
+        manifest = read_json(directory / "manifest.json", StoreManifest)
         arrays = []
         for name, dtype, count in (("ids", manifest["dtype"], manifest["tokens"]),
                                    ("sentence_offsets", "int64", manifest["sentences"] + 1),
@@ -97,7 +98,7 @@ def build_store(text: Path, tokenizer, directory: Path, language: str = "en", ap
     if (directory / "manifest.json").exists():
         store = TokenStore.open(directory)
         for name, value in fingerprints.items():
-            if store.manifest["fingerprints"].get(name) != value:
+            if store.manifest.get("fingerprints", {}).get(name) != value:
                 raise UserError(f"{directory}: was built from another {name}. Choose another data_dir, or delete it.")
         return store
     backend = plain_backend(tokenizer)

@@ -68,7 +68,7 @@ def _read_parquet(path: Path) -> tuple[dict[str, Column], Sequence[str]]:
     try:
         refuse_repeated(parquet.read_schema(path).names, str(path))
         table = parquet.read_table(path)
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as parquet, perhaps cut short ({str(error).splitlines()[0]}). Fetch "
                         f"it again.") from None
     columns: dict[str, Column] = {}

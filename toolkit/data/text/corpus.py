@@ -26,6 +26,7 @@ from toolkit.data.text.languages import check_language
 from toolkit.errors import UserError
 from toolkit.run import places
 from toolkit.run.files import building, read_json, write_json
+from toolkit.run.schema import CorpusManifest
 
 SPLITS = ("train", "validation")
 _BEFORE_STOP = re.compile(r"(?<=[A-Z])[\s./]+(?=\.)")
@@ -176,7 +177,7 @@ def prepare_corpus(config: CorpusConfig, directory: Path, progress: bool = True)
     settings = {key: value for key, value in asdict(config).items() if key not in ("weights", "max_unknown")}
     manifest_path = directory / "manifest.json"
     if manifest_path.exists():
-        manifest = read_json(manifest_path)
+        manifest = read_json(manifest_path, CorpusManifest)
         earlier, inputs = manifest["config"], manifest.get("inputs", {})
         changed = [key for key, value in settings.items() if not places.same(earlier.get(key), value)
                    and not places.moved(earlier.get(key), value, inputs.get(key))]

@@ -181,7 +181,7 @@ def _parquet_documents(path: Path, reading: Reading) -> Iterator[tuple[int, str]
                 except UnicodeDecodeError as error:  # nothing in the format rules it out
                     text = _decode_text(value.as_buffer().to_pybytes(), error, f"{path}, row {row}", reading)
                 yield row, _checked_text(text, f"{path}, row {row}", reading)
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         if getattr(error, "errno", None):
             raise UserError(f"{path}: cannot be read ({os.strerror(error.errno)}).") from None
         raise UserError(f"{path}: cannot be read as parquet, perhaps cut short ({str(error).splitlines()[0]}). Fetch "

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from toolkit.errors import UserError, did_you_mean
 from toolkit.run.files import read_json, write_json
+from toolkit.run.schema import Emissions
 from toolkit.training.observers.base import Observer
 
 SAMPLING_SECONDS = 15
@@ -40,7 +41,7 @@ class EnergyMeter(Observer):
         if country and country not in (known := DataSource().get_global_energy_mix_data()):
             raise UserError(f"training.country is {country!r}; give the three letters of ISO 3166-1, for instance FRA."
                             f"{did_you_mean(country.upper(), known)}")
-        self.before = read_json(path) if path.exists() else {}
+        self.before = read_json(path, Emissions) if path.exists() else {}
 
         class Keep(BaseOutput):
             def out(_, total, delta) -> None:  # noqa: N805

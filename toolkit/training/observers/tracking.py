@@ -28,6 +28,7 @@ from toolkit.errors import UserError
 from toolkit.run.directory import home, name_of, read_metrics
 from toolkit.run.files import read_json, write_atomic, write_json
 from toolkit.run.provenance import without_machine_paths
+from toolkit.run.schema import Manifest, Tracking
 from toolkit.training.observers.base import Observer
 
 PROJECT = "pretraining-toolkit"
@@ -54,7 +55,7 @@ class Tracker(Observer):
         self.services = []
         if report_to:
             memory = directory / "tracking.json"
-            known = read_json(memory) if memory.exists() else {"id": secrets.token_hex(4), "trackers": []}
+            known = read_json(memory, Tracking) if memory.exists() else {"id": secrets.token_hex(4), "trackers": []}
             write_json(memory, {**known, "trackers": sorted({*known["trackers"], *report_to})})
             facts = recorded(directory)
             for name in dict.fromkeys(report_to):
@@ -106,7 +107,7 @@ def recorded(directory: Path) -> dict:
     facts = {}
     if place is not None:
         manifest = place / "manifest.json"
-        facts = read_yaml(place / "config.yaml") | {"run": read_json(manifest) if manifest.exists() else {}}
+        facts = read_yaml(place / "config.yaml") | {"run": read_json(manifest, Manifest) if manifest.exists() else {}}
     return without_machine_paths(facts)
 
 
