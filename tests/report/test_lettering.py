@@ -1,0 +1,71 @@
+"""Texts of pictures: drawn as they are written, in a font that has them, and not more of them than can be read."""
+
+import csv
+import resource
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib import mathtext
+from matplotlib.text import Text
+
+from toolkit.report import lettering
+from toolkit.report.plots import MOST_CLASSES, new_axes, plot_confusion, plot_ranking, save_figure
+
+NAMES = ["$", "$$", "cheap: $5_$ or less", "_under", "a\x1b[31mred\nline", "x" * 200, "costs $5 to $10"]
+
+
+@pytest.fixture
+def no_mathematics(monkeypatch):
+    """Any text that matplotlib sets as mathematics, but for the numbers of an axis, is an error."""
+    parse = mathtext.MathTextParser.parse
+
+    def parsed(self, text, *rest, **named):
+        assert "mathdefault" in text, text
+        return parse(self, text, *rest, **named)
+
+    monkeypatch.setattr(mathtext.MathTextParser, "parse", parsed)
+
+
+def test_labels_are_drawn_as_they_are_written(tmp_path, no_mathematics):
+    # Once wrong: labels with dollars were mathematics, or ended a run after its training.
+    generator = np.random.default_rng(0)
+    labels, probabilities = generator.integers(0, 7, 200), generator.dirichlet(np.ones(7), 200)
+    plot_confusion(labels, probabilities.argmax(1), NAMES, tmp_path / "confusion.png", "a title of $x_$")
+    plot_ranking(probabilities, labels, NAMES, tmp_path / "ranking.png")
+    assert (tmp_path / "confusion.png").stat().st_size and (tmp_path / "ranking.png").stat().st_size
+
+
+def test_numbers_of_a_logarithmic_axis_stay_powers(tmp_path, monkeypatch):
+    figure, axes = new_axes("log $", (4, 3))
+    axes.plot([1, 10, 1000], [1e-4, 1, 3])
+    axes.set_yscale("log")
+    monkeypatch.setattr(plt, "close", lambda figure: None)
+    save_figure(figure, tmp_path / "log.png")
+    assert any("mathdefault{10^" in label.get_text() for label in axes.get_yticklabels())
+    assert figure.findobj(Text, include_self=False) and axes.get_title() == r"log \$"
+
+
+def test_letters_that_no_font_has_are_told_once(tmp_path, capsys, recwarn, monkeypatch):
+    monkeypatch.setattr(lettering, "_told", set())
+    monkeypatch.setattr(lettering, "_font_with", lambda character: None)
+    for _ in range(2):
+        save_figure(new_axes("饮食", (3, 2))[0], tmp_path / "letters.png")
+    assert capsys.readouterr().out.count("no font of this machine has") == 1
+    assert not [warning for warning in recwarn if "Glyph" in str(warning.message)]
+
+
+def test_of_many_classes_the_most_confused_are_drawn_and_all_are_in_a_table(tmp_path):
+    classes = 500
+    labels = np.repeat(np.arange(classes), 3)
+    answers = labels.copy()
+    answers[labels == 7] = 311
+    names = [f"class {number}" for number in range(classes)]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    plot_confusion(labels, answers, names, tmp_path / "confusion.png", "Test")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 600_000, "kB"
+    image = plt.imread(tmp_path / "confusion.png")
+    assert max(image.shape) < 150 * (MOST_CLASSES + 8)
+    with open(tmp_path / "confusion.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    assert len(rows) == classes + 1 and rows[8][312] == "3" and rows[8][8] == "0"
