@@ -243,7 +243,7 @@ def test_broken_weights_are_named(run):
         assert (f"model.safetensors: 2 of the 32 numbers of {name} are no finite numbers: the run has diverged"
                 in refused())
     path.write_bytes(whole[:-100])
-    assert "model/model.safetensors: cannot be read as safetensors, perhaps cut short" in refused()
+    assert "model/model.safetensors: is cut short. Fetch or save it again" in refused()
     save_file({key: value for key, value in weights.items() if key != name}, path, {"format": "pt"})
     assert f"its weights lack {name} and 0 more" in refused()
     save_file({**weights, "more": torch.zeros(1)}, path, {"format": "pt"})
@@ -297,7 +297,8 @@ def test_a_full_disk_loses_nothing(run):
         message = refused()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert "the disk is full (File too large). Free some space" in message and "the same command continues" in message
+    assert "a file may not become as large as it must (File too large). Raise the limit" in message
+    assert "the same command continues" in message
     assert not list((run / "hub-staging").iterdir())
     dry_run()
 

@@ -70,7 +70,7 @@ def unbroken(root: Path, family: str) -> tuple[Path, float]:
 
 
 MOMENTS = [("micro", 33), ("evaluate", 2), ("renamed", 20), ("model", 0)]
-IN_EVERY_SUITE = {("bert", "evaluate"), ("gpt", "renamed")}  # all of them take their time
+IN_EVERY_SUITE = {("bert", "evaluate")}  # all of them take their time
 
 
 @pytest.mark.parametrize(("family", "hook"), [
@@ -449,6 +449,7 @@ def test_two_runs_in_one_directory(root):
     assert third.code == 143 and f"resuming at step {step:,}" in third.out, third
 
 
+@pytest.mark.faults
 def test_a_clock_that_jumps(root):
     """Nothing asks what time it is: the same run under clocks a year apart, forwards and back."""
     reference, _ = unbroken(root, "gpt")

@@ -72,6 +72,7 @@ def single(root):
 
 # Stopped, killed, wrong on one rank: two processes of one machine.
 
+@pytest.mark.faults
 def test_usr1_to_the_launcher_saves_and_one_process_goes_on(root, single, launch):
     # Once wrong: launchers signal whole process groups, the processes that draw batches died of it, and with them the
     # run, unsaved.

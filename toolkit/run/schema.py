@@ -31,7 +31,8 @@ class Manifest(TypedDict, total=False):
     commit: str | None
     inputs: dict[str, Any]
     data: dict[str, Any] | None
-    parameters: int | None
+    parameters: int | dict[str, Any] | None
+    """Of its model, or of each arm."""
 
 
 class Intervals(TypedDict):

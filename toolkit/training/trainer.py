@@ -42,12 +42,12 @@ def train(task: Task, config: TrainingConfig, impl: ImplConfig, run: Run, accele
     """Train until the budget is used, resuming from the newest valid checkpoint; returns the evaluation of the model
     that is kept, the best by `task.best_metric`, with the `best_step` it was made at, and what all steps took.
 
-    The kept model is in `run.model_dir` afterwards. Raises `Interrupted` when a signal asked to
-    stop, after saving, and `Diverged` when a step is bad and `config.on_bad_step` says so. observers: told beside those
-    of every run, on rank 0; parts: of `Trainer`.
+    The kept model is in `run.model_dir`. Raises `Interrupted` when a signal asked to stop, after saving, and `Diverged`
+    as `config.on_bad_step` says. observers: told beside those of every run, on rank 0; parts: of `Trainer`.
     """
+    trainer = Trainer(task, config, impl, run, accelerator, seed, name, observers, **parts)
     with disk_errors(run.directory, "output_dir"), run.staying():
-        return Trainer(task, config, impl, run, accelerator, seed, name, observers, **parts).train()
+        return trainer.train()
 
 
 @dataclass
