@@ -619,8 +619,8 @@ def test_a_full_disk_is_a_line_with_a_remedy_and_what_is_finished_is_kept(varied
     data = tmp_path / "data"
     done = subprocess.run(command(varied, data, file_size=file_size), capture_output=True, text=True, check=False)
     assert done.stderr == (f"error: {data}: a file may not become as large as it must (File too large). Raise the "
-                           f"limit (`ulimit -f`) or choose another data_dir; what is finished is kept, the same command "
-                           f"continues.\n")
+                           f"limit (`ulimit -f`) or choose another data_dir; what is finished is kept, the same "
+                           f"command continues.\n")
     assert not data.exists()
     prepare_corpus(varied, data, progress=False)
     assert (watched["documents"] < 40) if file_size == 25_000 else (watched["documents"] == 51)
