@@ -19,6 +19,8 @@ from toolkit.errors import UserError
 from toolkit.models import registry
 from toolkit.publishing.model_code import add_model_code
 from toolkit.publishing.staging import stage
+from toolkit.tasks import forecasting
+from toolkit.tokenization import bins
 
 
 @pytest.fixture(scope="module")
@@ -213,6 +215,21 @@ def test_what_is_no_part_of_a_model_stays_here_and_is_told(run, capsys):
               if path.is_file()}
     assert staged == set(FILES)
     assert "left here" in told and "and 2 more" in told and "model/prod.env" in told
+
+
+@pytest.mark.parametrize("name", [bins.FILE_NAME, forecasting.INTERVALS])
+def test_what_a_model_of_series_needs_beside_its_weights_goes_with_them(run, name):
+    # Once wrong: bins were no file of a model's, so that a GPT of series that was pulled could not be asked.
+    (run / "model" / name).write_text("{}\n")
+    dry_run()
+    assert (run / "hub-staging/main" / name).read_text() == "{}\n"
+
+
+def test_a_run_that_is_called_model_is_gathered_like_others(run):
+    run.rename(run.with_name("model"))
+    dry_run("runs/model")
+    staged = run.with_name("model") / "hub-staging/main"
+    assert {path.relative_to(staged).as_posix() for path in staged.rglob("*") if path.is_file()} == set(FILES)
 
 
 def test_predictions_go_only_where_they_are_asked_for(run, capsys):

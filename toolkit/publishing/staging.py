@@ -32,10 +32,10 @@ The code of its class lies beside the weights, and transformers alone runs it wh
 `from_pretrained("{repository}", trust_remote_code=True)` of the Auto class.
 """
 _OF_A_MODEL = re.compile(
-    r"(config|generation_config|preprocessor_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)"
-    r"\.json|model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json|intervals\.json|vocab\.txt"
+    r"(config|generation_config|preprocessor_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab"
+    r"|series_bins)\.json|model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json|intervals\.json|vocab\.txt"
     r"|merges\.txt|[\w.-]*\.model|chat_template\.(jinja|json)")
-"""What of `model/` goes to the hub, by name: what transformers writes and reads. Nothing else does."""
+"""What of `model/` goes to the hub, by name: what transformers, and this toolkit, write and read. Nothing else."""
 _SHOWN = re.compile(r"!\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -175,7 +175,7 @@ def _card(run: Path, repository: str) -> str:
 def _sources(run: Path, predictions: bool) -> tuple[dict[str, Path], tuple[str, ...]]:
     """Path in the repository → file of the run; and what lies among them and stays here."""
     card_of_run = run / "README.md"
-    sources, left = {card_of_run.name: card_of_run}, []
+    sources = {card_of_run.name: card_of_run}
     place = home(run)  # of one fit of several, the configuration lies above it
     above = run if place is None or run.resolve() == place.resolve() else place
     wanted = [*([] if place is None else [above / "config.yaml"]), run / "metrics.jsonl"]
@@ -183,18 +183,19 @@ def _sources(run: Path, predictions: bool) -> tuple[dict[str, Path], tuple[str, 
         wanted += sorted({*run.glob("*-predictions.parquet"), *above.glob("*-predictions.parquet")})
     sources |= {path.name: path for path in wanted if path.is_file()}
     shown = set(_SHOWN.findall(card_of_run.read_text(encoding="utf-8")))
-    for folder, inside in ((run / "model", ""), (run / "plots", "plots/"), (run, "")):
-        for path in sorted(folder.rglob("*") if inside or folder.name == "model" else folder.glob("*.png")):
-            name = inside + path.relative_to(folder).as_posix()
-            if folder.name == "model" and _OF_A_MODEL.fullmatch(name) or name in shown:
-                sources[name] = path
-            elif not path.is_dir():
-                left.append(path.relative_to(run).as_posix())
+    of_model = {path.relative_to(run / "model").as_posix(): path for path in sorted((run / "model").rglob("*"))}
+    pictures = {path.relative_to(run).as_posix(): path for path in sorted([*(run / "plots").rglob("*"),
+                                                                          *run.glob("*.png")])}
+    chosen = {name: path for name, path in of_model.items() if _OF_A_MODEL.fullmatch(name)}
+    chosen |= {name: path for name, path in pictures.items() if name in shown}
+    left = tuple(path.relative_to(run).as_posix() for path in (*of_model.values(), *pictures.values())
+                 if path not in chosen.values() and not path.is_dir())
+    sources |= chosen
     for path in sources.values():
         _refuse_link(path)
         if not path.is_file():
             raise UserError(f"{path}: is no regular file, and is not pushed. Move it away.")
-    return sources, tuple(left)
+    return sources, left
 
 
 def _refuse_link(path: Path) -> None:
