@@ -49,8 +49,8 @@ MAY_IMPORT = {
     "experiments": "errors regular config pretrained run metrics tokenization data data.tables data.text data.series "
                    "data.stores models models.small models.text models.series training training.impl "
                    "training.observers baselines tasks inference analysis",
-    "estimators": "pretrained run data data.text data.series models models.text training training.impl tasks analysis "
-                  "experiments",
+    "estimators": "pretrained run data data.text data.series models models.text training training.impl tasks inference "
+                  "analysis experiments",
     "report": "errors shown config run metrics data data.series analysis",
     "publishing": "errors shown regular config hub pretrained run metrics models report tasks",
 }

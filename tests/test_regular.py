@@ -3,13 +3,12 @@
 import json
 import os
 import shutil
-import signal
 import socket
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+from mutation import within
 
 from toolkit.config import read_yaml
 from toolkit.data.series.readers import read_series
@@ -26,21 +25,6 @@ from toolkit.run.directory import Run, read_metrics
 from toolkit.run.files import read_json
 from toolkit.tokenization.load import load_tokenizer
 from toolkit.training import checkpoint
-
-
-@contextmanager
-def at_once(seconds: int = 20):
-    """A read that waits for ever fails the test, rather than the suite."""
-    def give_up(*_):
-        raise TimeoutError("it waits for what never comes")
-
-    earlier = signal.signal(signal.SIGALRM, give_up)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, earlier)
 
 
 def pipe(path: Path) -> None:
@@ -93,7 +77,7 @@ READERS = {
 def test_what_never_ends_is_refused_by_name(tmp_path, reader, kind):
     name, read = READERS[reader]
     SPECIAL[kind](tmp_path / name)
-    with at_once(), pytest.raises(UserError, match=f"{name}: is a (pipe|socket|device), not a file") as refused:
+    with within(20), pytest.raises(UserError, match=f"{name}: is a (pipe|socket|device), not a file") as refused:
         read(tmp_path / name)
     assert "\n" not in str(refused.value)
 
@@ -102,7 +86,7 @@ def test_what_never_ends_is_refused_by_name(tmp_path, reader, kind):
 def test_in_a_folder_of_texts_it_is_left_out(tmp_path, kind):
     (tmp_path / "good.txt").write_text("A good text.")
     SPECIAL[kind](tmp_path / "bad.txt")
-    with at_once():
+    with within(20):
         assert [part.name for part in list_parts(str(tmp_path))] == ["good.txt"]
         assert [part.name for part in list_parts(str(tmp_path / "*.txt"))] == [str(tmp_path / "good.txt")]
 
@@ -114,7 +98,7 @@ def test_a_checkpoint_with_one_is_passed_over(tmp_path, saved_checkpoint, name, 
         shutil.copytree(saved_checkpoint, tmp_path / f"step-{step:08}")
     (tmp_path / "step-00000008" / name).unlink()
     SPECIAL[kind](tmp_path / "step-00000008" / name)
-    with at_once():
+    with within(20):
         found, (reason,) = checkpoint.newest_valid(tmp_path)
     assert found == tmp_path / "step-00000004" and name in reason
 
@@ -137,13 +121,13 @@ def test_a_card_waits_for_no_pipe(tmp_path, name):
         (run / own).write_text(content)
     (run / name).unlink(missing_ok=True)
     os.mkfifo(run / name)
-    with at_once(), pytest.raises(UserError, match=f"{name}: "):
+    with within(20), pytest.raises(UserError, match=f"{name}: "):
         card.regenerate(run)
 
 
 def test_a_source_that_is_a_pipe_is_not_looked_into_when_a_run_opens(tmp_path):
     os.mkfifo(tmp_path / "corpus.txt")
-    with at_once():
+    with within(20):
         Run(tmp_path / "run").open(CorpusConfig([str(tmp_path / "corpus.txt")]))
 
 

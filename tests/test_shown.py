@@ -27,7 +27,6 @@ from toolkit.shown import (
     in_markdown,
     in_picture,
     in_script,
-    lines_on_terminal,
     on_terminal,
 )
 
@@ -62,7 +61,6 @@ def test_what_is_harmless_stays_as_it_is():
     for text in ("می\u200cخواهم", "naïve café", "饮食", "👩\u200d🔬", "tab-less, plain!"):
         assert on_terminal(text) == in_picture(text) == text
     assert on_terminal("a\x1b[31mb\nc") == r"a\x1b[31mb c"
-    assert lines_on_terminal("a\x07\nb") == "a\\x07\nb"
     assert in_picture("_a") != "_a" and in_picture("_a").endswith("_a")
     assert len(in_picture("x" * 500)) == 80
 

@@ -27,7 +27,7 @@ from transformers import PreTrainedModel
 from toolkit.analysis.probes import new_text_classifier
 from toolkit.data.batches import LabelledBatches
 from toolkit.data.series.augmentation import AugmentedBatches
-from toolkit.data.series.dataset import SeriesBatches, SeriesDataset
+from toolkit.data.series.dataset import SeriesBatches, SeriesDataset, learned_from
 from toolkit.data.series.learned import Learned
 from toolkit.data.series.windows import ForecastData, WindowBatches, scaled_values, standardised
 from toolkit.data.text.batches import TextBatches
@@ -37,13 +37,14 @@ from toolkit.data.text.text_input import TextInput, save_with_input
 from toolkit.experiments.forecasts import LINEAR, Arm, ForecastRecipeConfig
 from toolkit.experiments.forecasts import new_model as new_forecaster
 from toolkit.experiments.series import CompareSeriesConfig, LabelledSet, new_model, patch_length_of
+from toolkit.inference.answers import asking
 from toolkit.models.load import load_checkpoint_tokenizer, pretrained_config
 from toolkit.models.losses import probabilities
 from toolkit.models.text.classifier import Pooling
 from toolkit.pretrained import saved_model
 from toolkit.run.directory import Run
 from toolkit.tasks.base import fit
-from toolkit.tasks.classification import FineTuning, FineTuningConfig, predict
+from toolkit.tasks.classification import FineTuning, FineTuningConfig
 from toolkit.tasks.forecasting import ForecastConfig, ForecastingTask, as_forecaster, errors, predicted
 from toolkit.training.impl.distributed import make_accelerator
 from toolkit.training.impl.precision import ImplConfig, exact
@@ -68,9 +69,7 @@ class _Classifier(ClassifierMixin, BaseEstimator):
     def predict_proba(self, X: Any) -> np.ndarray:
         """(n, classes) probabilities, in the order of `classes_`."""
         check_is_fitted(self)
-        accelerator = make_accelerator()
-        logits = predict(self.model_.to(accelerator.device), self._batches(X), accelerator, exact(accelerator.device))
-        return probabilities("classification", logits)
+        return probabilities("classification", asking(self.model_)(self._batches(X)))
 
     def predict(self, X: Any) -> np.ndarray:
         """(n,) the likeliest of `classes_` for each."""
@@ -172,12 +171,8 @@ class SeriesClassifier(_Classifier):
         X = self._checked(X, reset=True)
         labels = self._numbered(y)
         check_consistent_length(X, labels)
-        learned = Learned(normalisation=self.normalisation, series_length=X.shape[2])
-        if self.normalisation == "train":
-            deviation = X.std((0, 2), dtype=np.float64)
-            learned = replace(learned, channel_means=tuple(X.mean((0, 2), dtype=np.float64).tolist()),
-                              channel_deviations=tuple(np.where(deviation > 0, deviation, 1).tolist()))
-        data = SeriesDataset(X, labels, tuple(str(name) for name in self.classes_), learned=learned).normalised()
+        data = SeriesDataset(X, labels, tuple(str(name) for name in self.classes_))
+        data = replace(data, learned=learned_from(data, self.normalisation)).normalised()
         settings = CompareSeriesConfig(text_model=self.model, patches=self.patches, head_dropout=self.head_dropout)
         settings.training.max_steps, settings.training.batch_size = self.max_steps, self.batch_size
         settings.training.learning_rate = self.learning_rate
@@ -237,7 +232,7 @@ class SeriesForecaster(BaseEstimator):
                              f"take more, with {self.validation_share:g} of them held out to choose the model by")
         names = [str(name) for name in getattr(self, "feature_names_in_", range(X.shape[1]))]
         data = standardised([X.T], names, [end, rows - 1, rows], note=lambda line: None)
-        data = replace(data, borders=((end, rows, rows),))
+        data = replace(data, borders=((end, rows, rows),))  # a table's last rows are its test, and here is none
         train, validation = (WindowBatches(data, split, self.context_length, self.horizon, self.batch_size,
                                            self.random_state) for split in ("train", "validation"))
         is_linear = self.model in LINEAR

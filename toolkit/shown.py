@@ -33,11 +33,6 @@ def on_terminal(text: object) -> str:
     return on_one_line(text)
 
 
-def lines_on_terminal(text: str) -> str:
-    """The same for a text of several lines, which stay."""
-    return "\n".join(on_terminal(line) for line in text.split("\n"))
-
-
 def tell(line: object) -> None:
     """A note, as one line on standard error."""
     print(on_terminal(line), file=sys.stderr)

@@ -4,12 +4,23 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedModel
 
+from toolkit.data.batches import LabelledBatches
 from toolkit.models.losses import task_of
-from toolkit.tasks.classification import decisions
+from toolkit.tasks.classification import decisions, predict
+from toolkit.training.impl.distributed import make_accelerator
+from toolkit.training.impl.precision import exact
 
 Note = Callable[[str], None]
+
+
+def asking(model: PreTrainedModel, batch_size: int = 64) -> Callable[[LabelledBatches], np.ndarray]:
+    """Batches → (n, classes) float32 logits of a saved model, computed as its test scores were."""
+    accelerator = make_accelerator()
+    precision = exact(accelerator.device)
+    precision.prepare(model.to(accelerator.device))
+    return lambda batches: predict(model, batches, accelerator, precision, batch_size)
 
 
 def answers_table(outputs: np.ndarray, config: PreTrainedConfig, inputs: dict[str, Sequence], note: Note

@@ -14,13 +14,10 @@ from toolkit.data.series.splits import tell_constant
 from toolkit.data.series.tables import SeriesTable
 from toolkit.errors import UserError
 from toolkit.hub import checkpoint_directory
-from toolkit.inference.answers import answers_table
+from toolkit.inference.answers import answers_table, asking
 from toolkit.models.load import checkpoint_config, load_weights
 from toolkit.models.losses import probabilities, task_of
 from toolkit.shown import tell
-from toolkit.tasks.classification import predict
-from toolkit.training.impl.distributed import make_accelerator
-from toolkit.training.impl.precision import exact
 
 
 def answer_series(model: str | Path, values: np.ndarray, observed: np.ndarray | None = None, batch_size: int = 32
@@ -71,17 +68,14 @@ def _outputs(model: str, config: PreTrainedConfig, data: SeriesDataset, name: st
     longest = data.values.shape[2]
     if learned.series_length and longest > learned.series_length:
         tell(f"{name}: the longest series has {longest:,} values, those that were learned {learned.series_length:,}")
-    accelerator = make_accelerator()
-    precision = exact(accelerator.device)
-    loaded = load_weights(AutoModelForSequenceClassification, str(checkpoint_directory(model)), model)
-    precision.prepare(loaded.to(accelerator.device))
+    ask = asking(load_weights(AutoModelForSequenceClassification, str(checkpoint_directory(model)), model), batch_size)
     lengths = np.maximum(data.lengths, learned.series_length or longest)
     logits = np.empty((len(data), config.num_labels), np.float32)
     for length in np.unique(lengths):
         own = lengths == length
         batches = SeriesBatches(data.select(own).of_length(int(length)), batch_size, 0)
         try:
-            logits[own] = predict(loaded, batches, accelerator, precision, batch_size)
+            logits[own] = ask(batches)
         except ValueError as error:  # other channels or lengths than the model's
             raise UserError(f"{name}: {error}.") from None
     return probabilities(task_of(config), logits)

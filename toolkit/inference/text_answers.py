@@ -14,15 +14,12 @@ from toolkit.data.text.labelled import TextRow, text_rows
 from toolkit.data.text.text_input import TextInput
 from toolkit.errors import UserError
 from toolkit.hub import checkpoint_directory
-from toolkit.inference.answers import answers_table
+from toolkit.inference.answers import answers_table, asking
 from toolkit.models.load import checkpoint_config, load_checkpoint_tokenizer, load_weights
 from toolkit.models.losses import probabilities, task_of
 from toolkit.models.registry import is_classifier
 from toolkit.shown import tell
-from toolkit.tasks.classification import predict
 from toolkit.tokenization.measure import check_unknown
-from toolkit.training.impl.distributed import make_accelerator
-from toolkit.training.impl.precision import exact
 
 
 def answer_texts(model: str | Path, texts: Sequence[str], pairs: Sequence[str] | None = None, batch_size: int = 32
@@ -62,11 +59,8 @@ def answers_of_rows(model: str, config: PreTrainedConfig, rows: list[TextRow], b
     data = LabelledText([row.text for row in rows], np.zeros(len(rows), np.int64), tuple(config.id2label.values()),
                         [row.pair for row in rows] if pairs else None)
     batches = TextBatches(data, tokenizer, reading.max_length, batch_size, 0, text_input=reading)
-    accelerator = make_accelerator()
-    precision = exact(accelerator.device)
     loaded = load_weights(AutoModelForSequenceClassification, str(checkpoint_directory(model)), model)
-    precision.prepare(loaded.to(accelerator.device))
-    outputs = probabilities(task_of(config), predict(loaded, batches, accelerator, precision, batch_size))
+    outputs = probabilities(task_of(config), asking(loaded, batch_size)(batches))
     columns = dict.fromkeys(name for row in rows for name in row.columns)
     return answers_table(outputs, config, {name: [row.columns.get(name) for row in rows] for name in columns}, tell)
 

@@ -65,7 +65,7 @@ def _read_config(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{path}: no checkpoint here (config.json is missing). Give the model/ directory of a run, or "
                         f"a hub id while online.")
     try:
-        values = read_json(directory / "config.json", ModelConfig)
+        values = read_json(directory / "config.json", ModelConfig, remedy="")
     except UserError as error:
         raise _unloadable(path, error) from None
     return values
@@ -82,7 +82,7 @@ def _known_config(path: str | Path) -> PreTrainedConfig:
 
 
 def _unloadable(path: str | Path, error: Exception) -> UserError:
-    reason = " ".join(str(error).removesuffix(" Delete it to have it made again.").split())[:200].rstrip(".")
+    reason = " ".join(str(error).split())[:200].rstrip(".")
     return UserError(f"{path}: no checkpoint could be loaded ({reason or type(error).__name__}). Give the model/ "
                      f"directory of a run, or a hub id while online.")
 

@@ -100,8 +100,8 @@ def read_run(directory: str | Path, name: str = "") -> RunFacts:
             return {}
 
     values = read(configuration.read_yaml, directory / "config.yaml")
-    manifest = read(lambda path: read_json(path, Manifest), directory / "manifest.json")
-    result = read(lambda path: read_json(path, dict), result_file(directory))
+    manifest = read(lambda path: read_json(path, Manifest, remedy=""), directory / "manifest.json")
+    result = read(lambda path: read_json(path, dict, remedy=""), result_file(directory))
     measured = None
     try:
         measured = read_results(directory) if not problems else None
@@ -216,7 +216,7 @@ def write_runs_page(runs: Sequence[RunFacts], path: str | Path) -> None:
 
 def _reason(error: UserError, path: Path) -> str:
     """Of a file that cannot be read, without its path, which stands there already."""
-    return str(error).removeprefix(f"{path}: ").removesuffix(" Delete it to have it made again.")
+    return str(error).removeprefix(f"{path}: ")
 
 
 def _means(results: Results) -> dict[str, float]:

@@ -165,8 +165,10 @@ def write_json(path: str | Path, value: Any) -> None:
     write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_json(path: str | Path, shape: Any = Any) -> Any:
-    """JSON from a file, of that shape (`toolkit.run.schema`); UserError that names the file and what is wrong in it."""
+def read_json(path: str | Path, shape: Any = Any, remedy: str = " Delete it to have it made again.") -> Any:
+    """JSON from a file, of that shape (`toolkit.run.schema`); UserError that names the file and what is wrong in it,
+    and ends in `remedy`.
+    """
     path = regular(path)
     try:
         with open(path, "rb") as file:
@@ -175,9 +177,9 @@ def read_json(path: str | Path, shape: Any = Any) -> Any:
             raise ValueError(f"it is larger than {LARGEST_JSON >> 20} MB")
         return checked(parsed_json(data), shape, str(path))
     except UserError as error:
-        raise UserError(f"{error} Delete it to have it made again.") from None
+        raise UserError(f"{error}{remedy}") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({error}). Delete it to have it made again.") from None
+        raise UserError(f"{path}: cannot be read as JSON ({error}).{remedy}") from None
 
 
 def parsed_json(data: bytes) -> Any:

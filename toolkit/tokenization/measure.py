@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase
 
 from toolkit.errors import UserError
@@ -48,18 +49,28 @@ def unknown_characters(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str],
     backend.encode_special_tokens = True
     texts, characters, lost, examples = iter(texts), 0, 0, {}
     while part := list(itertools.islice(texts, at_once)):
-        characters += sum(len("".join(text.split())) for text in part)
+        characters += sum(map(_length, part))
         if unknown is None:
             continue
         for text, encoding in zip(part, backend.encode_batch(part, add_special_tokens=False), strict=True):
-            if unknown in encoding.ids:
-                for start, stop in {span for token, span in zip(encoding.ids, encoding.offsets, strict=True)
-                                    if token == unknown}:
-                    piece = "".join(text[start:stop].split())
-                    lost += len(piece)
-                    if piece and len(examples) < 3:
-                        examples[piece] = None
+            for piece in _unknown_pieces(text, encoding, unknown):
+                lost += _length(piece)
+                if piece and len(examples) < 3:
+                    examples[piece] = None
     return Unknown(characters, lost, tuple(examples))
+
+
+def _length(text: str) -> int:
+    """Characters that are no blanks."""
+    return len("".join(text.split()))
+
+
+def _unknown_pieces(text: str, encoding: Encoding, unknown: int) -> list[str]:
+    """What of a text unknown tokens stand for, without blanks."""
+    if unknown not in encoding.ids:
+        return []
+    spans = {span for token, span in zip(encoding.ids, encoding.offsets, strict=True) if token == unknown}
+    return ["".join(text[start:stop].split()) for start, stop in spans]
 
 
 def check_unknown(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], where: str, limit: float, option: str,
@@ -100,7 +111,7 @@ def evaluate_tokenizer(tokenizer: PreTrainedTokenizerBase, paragraphs: Sequence[
     backend = plain_backend(tokenizer)
     backend.encode_special_tokens = True
     size = sum(len(paragraph.encode()) for paragraph in paragraphs)
-    tokens = unknown = words = touching = whole = exact = 0
+    tokens = unknown = lost = words = touching = whole = exact = 0
     used = np.zeros(len(tokenizer), bool)
     encodings = backend.encode_batch(list(paragraphs), add_special_tokens=False)
     for paragraph, encoding in zip(paragraphs, encodings, strict=True):
@@ -109,6 +120,7 @@ def evaluate_tokenizer(tokenizer: PreTrainedTokenizerBase, paragraphs: Sequence[
         used[ids] = True
         if tokenizer.unk_token_id is not None:
             unknown += int((ids == tokenizer.unk_token_id).sum())
+            lost += sum(map(_length, _unknown_pieces(paragraph, encoding, tokenizer.unk_token_id)))
         exact += tokenizer.decode(encoding.ids, clean_up_tokenization_spaces=False) == paragraph
         spans = np.asarray([match.span() for match in WORD.finditer(paragraph)], np.int64).reshape(-1, 2)
         starts, stops = np.asarray(encoding.offsets, np.int64).reshape(-1, 2).T
@@ -121,7 +133,7 @@ def evaluate_tokenizer(tokenizer: PreTrainedTokenizerBase, paragraphs: Sequence[
     used[tokenizer.all_special_ids] = False
     return {"bytes_per_token": size / max(1, tokens), "tokens_per_word": touching / max(1, words),
             "unknown_rate": unknown / max(1, tokens),
-            "unknown_characters": unknown_characters(tokenizer, paragraphs).share, "whole_words": whole / max(1, words),
+            "unknown_characters": lost / max(1, sum(map(_length, paragraphs))), "whole_words": whole / max(1, words),
             "round_trip": exact / max(1, len(paragraphs)),
             "vocabulary_used": float(used.sum()) / max(1, len(tokenizer) - len(set(tokenizer.all_special_ids))),
             "megabytes_per_second": size / 1e6 / _fastest(backend, paragraphs)}

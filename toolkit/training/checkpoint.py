@@ -91,9 +91,9 @@ def load(path: Path, model: torch.nn.Module, optimizers: list[torch.optim.Optimi
 def read_state(path: Path) -> dict:
     """`step` and what else was saved beside the tensors."""
     try:
-        saved = read_json(path / "state.json", SavedState)
+        saved = read_json(path / "state.json", SavedState, remedy="")
     except UserError as error:
-        raise _spoiled(str(error).removesuffix(" Delete it to have it made again.")) from None
+        raise _spoiled(str(error)) from None
     if path.name != _name(saved["step"]):
         raise _spoiled(f"{path / 'state.json'}: is of step {saved['step']}.")
     if any(math.isnan(saved.get(key, 0)) or saved.get(key, 0) < 0 for key in ("tokens", "seconds", "no_better",

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from toolkit.data.tables.dialect import NO_VALUE
 from toolkit.errors import UserError
-
-_MISSING = ("", "?", "nan", "na", "n/a", "null", "none")
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ def numbers(cells: Iterable, place: Callable[[int], str], otherwise: str = "") -
 
 
 def _number(cell: object, place: Callable[[int], str], index: int, otherwise: str) -> float:
-    if cell is None or (isinstance(cell, str) and cell.strip().lower() in _MISSING):
+    if cell is None or (isinstance(cell, str) and cell.strip().lower() in NO_VALUE):
         return np.nan
     try:
         return float(cell)
@@ -91,7 +90,7 @@ def read_tsv(path: Path) -> FileSeries:
 def has_header(path: Path) -> bool:
     """Whether a .tsv begins with names of columns, as a table does; the archive's begins with a series."""
     cells = next((line for line in _lines(path) if line.strip()), "").split("\t")[1:]
-    return bool(cells) and not any(cell.strip().lower() in _MISSING or _is_number(cell) for cell in cells)
+    return bool(cells) and not any(cell.strip().lower() in NO_VALUE or _is_number(cell) for cell in cells)
 
 
 def _is_number(cell: str) -> bool:

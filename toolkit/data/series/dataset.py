@@ -77,6 +77,18 @@ class SeriesDataset:
         return replace(self, values=scaled(self.values, self.observed, self.learned))
 
 
+def learned_from(train: SeriesDataset, normalisation: str) -> Learned:
+    """What a model that learns these series, not yet scaled, is to keep of them."""
+    learned = replace(train.learned, sampling_rate=train.sampling_rate, normalisation=normalisation,
+                      series_length=train.values.shape[2])
+    if normalisation != "train":
+        return learned
+    observed = np.ones(train.values.shape, bool) if train.observed is None else train.observed
+    mean, deviation = (statistic(train.values, axis=(0, 2), where=observed, dtype=np.float64)
+                       for statistic in (np.mean, np.std))
+    return replace(learned, channel_means=tuple(mean.tolist()), channel_deviations=tuple(deviation.tolist()))
+
+
 def scaled(values: np.ndarray, observed: np.ndarray | None, learned: Learned) -> np.ndarray:
     """float32 (n, channels, length) as a model reads them; 0 where nothing was observed."""
     if learned.normalisation == "none":

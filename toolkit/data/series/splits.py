@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from toolkit.data.series.dataset import SeriesDataset
+from toolkit.data.series.dataset import SeriesDataset, learned_from
 from toolkit.data.series.generators import LABELLED
 from toolkit.data.series.readers import described, read_series
 from toolkit.data.series.tables import SeriesTable
@@ -179,12 +179,5 @@ def _of_one_length(parts: Splits, note: Note) -> Splits:
 
 def _normalised(parts: Splits, how: str) -> Splits:
     """Scaled, and with what a model that learns them is to keep."""
-    train = parts[0]
-    learned = replace(train.learned, sampling_rate=train.sampling_rate, normalisation=how,
-                      series_length=train.values.shape[2])
-    if how == "train":
-        observed = np.ones(train.values.shape, bool) if train.observed is None else train.observed
-        mean = np.mean(train.values, axis=(0, 2), where=observed, dtype=np.float64)
-        deviation = np.std(train.values, axis=(0, 2), where=observed, dtype=np.float64)
-        learned = replace(learned, channel_means=tuple(mean.tolist()), channel_deviations=tuple(deviation.tolist()))
+    learned = learned_from(parts[0], how)
     return tuple(replace(part, learned=learned).normalised() for part in parts)

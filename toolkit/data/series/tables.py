@@ -98,13 +98,14 @@ def _header(path: Path, table: SeriesTable) -> list[str]:
     import pyarrow
     from pyarrow import parquet
 
+    from toolkit.data.tables.parquet_batches import unreadable
+
     if path.suffix in COMPRESSIONS:
         raise UserError(f"{path}: parquet compresses by itself and is read from any place in the file; unpack it.")
     try:
         return parquet.read_schema(path).names
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as parquet, perhaps cut short ({str(error).splitlines()[0]}). Fetch "
-                        f"it again.") from None
+        raise unreadable(path, error) from None
 
 
 @dataclass(frozen=True)

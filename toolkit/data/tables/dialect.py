@@ -21,7 +21,9 @@ QUOTES_SAMPLE = 2**26
 
 _NAMED = re.compile(f"sep=([{''.join(SEPARATORS)}])\r?\n")
 
-_NO_VALUE = ("", "?", "na", "n/a", "nan", "null", "none", "inf", "-inf", "+inf", "infinity", "-infinity")
+NO_VALUE = ("", "?", "na", "n/a", "nan", "null", "none")
+"""What stands in cells of numbers, in lower case, where there is none."""
+_NOT_SPELLED = (*NO_VALUE, "inf", "-inf", "+inf", "infinity", "-infinity")
 
 
 @dataclass(frozen=True)
@@ -236,7 +238,7 @@ def _columns(dialect: Dialect, lines: list[str], is_number: Callable[[str], bool
         elif row:
             for _, place, cells in columns:
                 cell = row[place].strip() if place < len(row) else ""
-                if cell.lower() not in _NO_VALUE:
+                if cell.lower() not in _NOT_SPELLED:
                     cells.append((start, cell))
         start = reader.line_num + 1
     return {name: cells for name, _, cells in columns or () if cells}
@@ -261,7 +263,7 @@ def as_float_reads(row: list[str], converted: list[tuple[int, str, Spelling]], p
     """The row with the numbers of columns (place in the row, name, spelling) as Python spells them."""
     for number, name, spelling in converted:
         cell = row[number].strip()
-        if cell.lower() not in _NO_VALUE:
+        if cell.lower() not in _NOT_SPELLED:
             plain = spelling.plain(cell)
             if plain is None:
                 what = "a decimal comma" if spelling is COMMA else "a decimal point"

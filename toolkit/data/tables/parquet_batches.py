@@ -11,10 +11,17 @@ import pyarrow
 from pyarrow import parquet
 
 from toolkit.data.tables.sources import LONGEST
+from toolkit.errors import UserError
 from toolkit.regular import regular
 
 MOST_ROWS = 64  # and no more than may be as long as a quarter of one document: pyarrow holds them three times
 _READ_WHOLE = 16 * 2**20  # of a chunk, compressed; larger ones are read as they are needed
+
+
+def unreadable(path: Path, error: Exception) -> UserError:
+    """For what pyarrow says of a file that it cannot read."""
+    return UserError(f"{path}: cannot be read as parquet, perhaps cut short ({str(error).splitlines()[0]}). Fetch it "
+                     f"again.")
 
 
 def parquet_batches(path: Path, columns: Collection[str] | None = None) -> Iterator[pyarrow.RecordBatch]:

@@ -93,7 +93,7 @@ def _parquet_rows(path: Path, keys: dict[str, str], wanted: list[str] | None) ->
     import pyarrow
     from pyarrow import parquet
 
-    from toolkit.data.tables.parquet_batches import parquet_batches
+    from toolkit.data.tables.parquet_batches import parquet_batches, unreadable
 
     if path.suffix in COMPRESSIONS:
         raise UserError(f"{path}: parquet compresses by itself and is read from any place in the file; unpack it.")
@@ -110,8 +110,7 @@ def _parquet_rows(path: Path, keys: dict[str, str], wanted: list[str] | None) ->
     except UnicodeDecodeError as error:
         raise UserError(f"{path}, row {number}: not valid UTF-8 at byte {error.start}. Convert it.") from None
     except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"{path}: cannot be read as parquet, perhaps cut short ({str(error).splitlines()[0]}). Fetch "
-                        f"it again.") from None
+        raise unreadable(path, error) from None
 
 
 def _text_of(cell: object, column: str, place: str) -> object:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from toolkit.data.tables.dialect import NO_VALUE
 from toolkit.data.tables.sources import (
     COMPRESSIONS,
     Reading,
@@ -24,8 +25,6 @@ Column = list[str] | np.ndarray
 _QUANTITY = re.compile(r"(\W{0,3})\d+(?:[.,'’ \u00a0\u202f]\d{3})*(?:[.,]\d*)?"
                        r"(\W{0,2}[^\W\d]{0,4}(?:/[^\W\d]{1,3})?\W?)")
 """A number with what stands before and behind it: a sign, a currency, a unit."""
-
-_NO_VALUE = ("", "na", "n/a", "nan", "null", "none", "?")
 
 
 def read_columns(path: str | Path, names: Collection[str] = (), numbers: Collection[str] = (),
@@ -65,12 +64,13 @@ def _read_parquet(path: Path) -> tuple[dict[str, Column], Sequence[str]]:
     import pyarrow
     from pyarrow import parquet
 
+    from toolkit.data.tables.parquet_batches import unreadable
+
     try:
         refuse_repeated(parquet.read_schema(path).names, str(path))
         table = parquet.read_table(path)
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as parquet, perhaps cut short ({str(error).splitlines()[0]}). Fetch "
-                        f"it again.") from None
+        raise unreadable(path, error) from None
     columns: dict[str, Column] = {}
     for name, column in zip(table.column_names, table.columns, strict=True):
         kinds = pyarrow.types
@@ -92,7 +92,7 @@ def column_numbers(path: Path, name: str, cells: Column, places: Sequence[str]) 
     except ValueError:
         values, text = np.full(len(cells), np.nan), None
         for number, cell in enumerate(cells):
-            if cell.lower() not in _NO_VALUE:
+            if cell.lower() not in NO_VALUE:
                 try:
                     values[number] = float(cell)
                 except ValueError:
@@ -107,7 +107,7 @@ def refuse_unread(path: Path, name: str, cells: Column, places: Sequence[str]) -
     """UserError for a column that nobody asked to leave out, whose cells are quantities that cannot be read."""
     if isinstance(cells, np.ndarray):
         return
-    held = [row for row, cell in enumerate(cells) if cell.lower() not in _NO_VALUE]
+    held = [row for row, cell in enumerate(cells) if cell.lower() not in NO_VALUE]
     found = {row: match.groups() for row in held if (match := _QUANTITY.fullmatch(cells[row]))}
     usual = Counter(found.values()).most_common(1)
     if usual and 2 * usual[0][1] > len(held):  # 12 kW and 13 kW are quantities, 1st and 2nd are names

@@ -163,7 +163,7 @@ def _parquet_documents(path: Path, reading: Reading) -> Iterator[tuple[int, str]
     import pyarrow
     from pyarrow import parquet
 
-    from toolkit.data.tables.parquet_batches import parquet_batches
+    from toolkit.data.tables.parquet_batches import parquet_batches, unreadable
 
     if path.suffix in COMPRESSIONS:
         raise UserError(f"{path}: parquet compresses by itself and is read from any place in the file; unpack it.")
@@ -184,8 +184,7 @@ def _parquet_documents(path: Path, reading: Reading) -> Iterator[tuple[int, str]
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         if getattr(error, "errno", None):
             raise UserError(f"{path}: cannot be read ({os.strerror(error.errno)}).") from None
-        raise UserError(f"{path}: cannot be read as parquet, perhaps cut short ({str(error).splitlines()[0]}). Fetch "
-                        f"it again.") from None
+        raise unreadable(path, error) from None
 
 
 def _decode_text(value: bytes, error: UnicodeDecodeError, where: str, reading: Reading) -> str:
