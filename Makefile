@@ -1,7 +1,7 @@
 # `make` lists the targets. CONFIG= names a YAML file, ARGS= adds --section.key value, NPROC= starts several processes.
 # ARGS and RUNS are words of the shell, with its quotes; the other values arrive letter by letter, whatever is in them.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-faults test-hostile test-clients test-same test-versions lint clean \
+.PHONY: help install demo test test-slow test-faults test-hostile test-clients test-browser test-same test-versions lint clean \
         train-tokenizer evaluate-tokenizers show-batch pretrain-bert pretrain-gpt finetune-text finetune-series forecast \
         compare-text compare-series transfer word-vectors ablation fibonacci nano-gpt shakespeare-char sweep bench bench-gpu \
         bench-text bench-series bench-data forda-lab sample-forecasts card push \
@@ -63,6 +63,10 @@ test-hostile: install  ## fuzzers over every reader, and attacks, seeds fixed, i
 test-clients: install  ## others' libraries load our models: onnxruntime, peft, sentence-transformers, lm_eval, gensim
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[clients]'
 	$(BIN)/python -m pytest -m clients
+
+test-browser: install  ## pages in headless Chromium: scripts, widths, contrast, keyboard; needs chromium and chromedriver
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[browser]'
+	$(BIN)/python -m pytest -m browser
 
 test-same: install  ## does a change compute the same, to the bit? this tree against an earlier one: BASE=<commit>
 	$(BIN)/python tests/same_results.py --base $(call quoted,$(or $(BASE),c7ce5e2)) $(ARGS)
