@@ -1,6 +1,6 @@
 """How well each state of a recurrent network answers a query: the published scores, and weights made of them.
 
-    states h (B, T, D), query q (B, D) → scores e (B, T) → weights a = softmax of e over T → context Σᵢ aᵢ hᵢ (B, D)
+    states h (B, T, D), queries q (B, Q, D) → scores e (B, Q, T) → weights a = softmax of e over T → Σᵢ aᵢ hᵢ (B, Q, D)
 
 Luong et al.'s `concat`, v·tanh(W [q; h]), is `additive` with W cut in two.
 """
@@ -14,14 +14,14 @@ from transformers import initialization as init
 
 
 class Score(nn.Module):
-    """states (B, T, D), query (B, D) → scores (B, T). `steps` is the largest T, where there is one."""
+    """states (B, T, D), queries (B, Q, D) → scores (B, Q, T). `steps` is the largest T, where there is one."""
 
     needs_steps = False
 
     def __init__(self, size: int, steps: int | None):
         super().__init__()
 
-    def forward(self, states: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
+    def forward(self, states: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError
 
     def initialise(self) -> None:
@@ -36,22 +36,22 @@ class Additive(Score):
         self.of_query, self.of_state = (nn.Linear(size, size, bias=False) for _ in range(2))
         self.sum = nn.Linear(size, 1, bias=False)
 
-    def forward(self, states: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
-        return self.sum(torch.tanh(self.of_query(query)[:, None] + self.of_state(states)))[..., 0]
+    def forward(self, states: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
+        return self.sum(torch.tanh(self.of_query(queries)[:, :, None] + self.of_state(states)[:, None]))[..., 0]
 
 
 class Dot(Score):
     """eᵢ = q·hᵢ: Luong et al. (2015), equation 8."""
 
-    def forward(self, states: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
-        return torch.einsum("btd,bd->bt", states, query)
+    def forward(self, states: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
+        return torch.einsum("btd,bqd->bqt", states, queries)
 
 
 class ScaledDot(Dot):
     """eᵢ = q·hᵢ / √D: Vaswani et al. (2017), section 3.2.1."""
 
-    def forward(self, states: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
-        return super().forward(states, query) / math.sqrt(states.shape[-1])
+    def forward(self, states: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
+        return super().forward(states, queries) / math.sqrt(states.shape[-1])
 
 
 class General(Dot):
@@ -61,8 +61,8 @@ class General(Dot):
         super().__init__(size, steps)
         self.of_state = nn.Linear(size, size, bias=False)
 
-    def forward(self, states: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
-        return super().forward(self.of_state(states), query)
+    def forward(self, states: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
+        return super().forward(self.of_state(states), queries)
 
 
 class Location(Score):
@@ -74,8 +74,8 @@ class Location(Score):
         super().__init__(size, steps)
         self.of_query = nn.Linear(size, steps, bias=False)
 
-    def forward(self, states: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
-        return self.of_query(query)[:, :states.shape[1]]
+    def forward(self, states: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
+        return self.of_query(queries)[..., :states.shape[1]]
 
 
 class Content(Score):
@@ -92,8 +92,8 @@ class Content(Score):
     def initialise(self) -> None:
         init.constant_(self.strength, math.log(math.e - 1))
 
-    def forward(self, states: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
-        return F.softplus(self.strength) * F.cosine_similarity(states, query[:, None], dim=-1)
+    def forward(self, states: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
+        return F.softplus(self.strength) * F.cosine_similarity(states[:, None], queries[:, :, None], dim=-1)
 
 
 class Positional(Score):
@@ -113,15 +113,16 @@ class Positional(Score):
     def initialise(self) -> None:
         init.zeros_(self.bias)
 
-    def forward(self, states: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
-        return torch.tanh(self.of_state(states)[..., 0] + self.bias[:states.shape[1]])
+    def forward(self, states: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
+        scores = torch.tanh(self.of_state(states)[..., 0] + self.bias[:states.shape[1]])
+        return scores[:, None].expand(-1, queries.shape[1], -1)
 
 
 class Uniform(Score):
     """eᵢ = 0: the plain mean of all states, which attention has to beat."""
 
-    def forward(self, states: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
-        return torch.zeros_like(states[..., 0])
+    def forward(self, states: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
+        return states.new_zeros(len(states), queries.shape[1], states.shape[1])
 
 
 SCORES: dict[str, type[Score]] = {
@@ -131,10 +132,10 @@ SCORES: dict[str, type[Score]] = {
 
 
 def attention_weights(scores: torch.Tensor, seen: torch.Tensor | None) -> torch.Tensor:
-    """scores (B, T), seen (B, T) bool → weights (B, T) that sum to 1 in each row and are 0 where nothing was seen.
+    """scores (B, Q, T), seen (B, T) bool → weights (B, Q, T) that sum to 1 over T and are 0 where nothing was seen.
 
     Each row must have seen something.
     """
     if seen is not None:
-        scores = scores.masked_fill(~seen, -torch.inf)
+        scores = scores.masked_fill(~seen[:, None], -torch.inf)
     return scores.softmax(-1)

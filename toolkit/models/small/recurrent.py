@@ -18,9 +18,7 @@ from transformers.utils.generic import can_return_tuple
 
 from toolkit.models.cross_entropy import classification_loss
 from toolkit.models.small.attention_scores import SCORES, Score, attention_weights
-
-_CELLS = {"rnn": (nn.RNN, 1), "lstm": (nn.LSTM, 4), "gru": (nn.GRU, 3)}
-"""Name → the class, and how many gates lie above one another in its weights."""
+from toolkit.models.small.recurrent_layer import CELLS, initialise_cell, new_cell, pick
 
 
 class RecurrentConfig(PreTrainedConfig):
@@ -52,7 +50,7 @@ class RecurrentConfig(PreTrainedConfig):
         for name in ("hidden_size", "num_channels", "patch_length"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name, known in (("cell", _CELLS), ("attention", SCORES)):
+        for name, known in (("cell", CELLS), ("attention", SCORES)):
             if getattr(self, name) not in (known if name == "cell" else (None, *known)):
                 raise ValueError(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
         if self.attention and SCORES[self.attention].needs_steps and not self.series_length:
@@ -63,9 +61,7 @@ class RecurrentConfig(PreTrainedConfig):
 class RecurrentForClassification(PreTrainedModel):
     """A recurrent series classifier, or regressor.
 
-    Each cell has one bias vector a gate, as in the papers and in Keras; torch's own has two, whose sum is what counts.
-    It is the weight of an input that is always 1. Weights start as Keras's do: Glorot-uniform, recurrent ones
-    orthogonal, biases 0, those of the LSTM's forget gate 1 (Jozefowicz et al. 2015).
+    Cells have one bias vector a gate and start as Keras's do (toolkit.models.small.recurrent_layer).
 
     All is computed in the format of its weights, fp32 whatever the run's is: rounding would add up over hundreds of
     steps.
@@ -76,11 +72,10 @@ class RecurrentForClassification(PreTrainedModel):
 
     def __init__(self, config: RecurrentConfig):
         super().__init__(config)
-        cell, _ = _CELLS[config.cell]
         # Two networks instead of torch's bidirectional one: that needs packed sequences for padding, which took an
         # LSTM nearly five times, a GRU and an RNN about twice as long on a CPU (200 steps, 64 units each way).
         self.forwards, self.backwards = (
-            cell(config.num_channels * config.patch_length + 1, config.hidden_size, bias=False, batch_first=True)
+            new_cell(config.cell, config.num_channels * config.patch_length, config.hidden_size)
             if used else None for used in (True, config.bidirectional))
         width = (1 + config.bidirectional) * config.hidden_size
         self.score = None
@@ -98,14 +93,7 @@ class RecurrentForClassification(PreTrainedModel):
             if module.bias is not None:
                 init.zeros_(module.bias)
         elif isinstance(module, nn.RNNBase):
-            _, gates = _CELLS[self.config.cell]
-            inputs, recurrent = torch.empty_like(module.weight_ih_l0), torch.empty_like(module.weight_hh_l0)
-            for gate, (into, back) in enumerate(zip(inputs.chunk(gates), recurrent.chunk(gates), strict=True)):
-                nn.init.xavier_uniform_(into[:, :-1])
-                nn.init.constant_(into[:, -1], float(self.config.cell == "lstm" and gate == 1))
-                nn.init.orthogonal_(back)
-            init.copy_(module.weight_ih_l0, inputs)
-            init.copy_(module.weight_hh_l0, recurrent)
+            initialise_cell(module, self.config.cell)
         elif isinstance(module, Score):
             module.initialise()
 
@@ -125,7 +113,7 @@ class RecurrentForClassification(PreTrainedModel):
             weights = None
             pooled = ends
             if self.score is not None:
-                weights = attention_weights(self.score(states, ends), seen)
+                weights = attention_weights(self.score(states, ends[:, None]), seen)[:, 0]
                 pooled = torch.einsum("bt,btd->bd", weights, states)
             logits = self.classifier(self.dropout(pooled))
         loss = None if labels is None else classification_loss(self.config, logits, labels)
@@ -163,19 +151,14 @@ class RecurrentForClassification(PreTrainedModel):
         last = (torch.full_like(steps[:, 0, 0], len(place) - 1, dtype=torch.long) if seen is None
                 else (seen * place).amax(1))
         states = self.forwards(steps)[0]
-        ends = _pick(states, last[:, None])[:, 0]
+        ends = pick(states, last[:, None])[:, 0]
         if self.backwards is not None:
             # Each series reversed in itself; its padding stays behind it.
             order = torch.where(place <= last[:, None], last[:, None] - place, place)
-            reverse = self.backwards(_pick(steps, order))[0]
-            states = torch.cat([states, _pick(reverse, order)], -1)
-            ends = torch.cat([ends, _pick(reverse, last[:, None])[:, 0]], -1)
+            reverse = self.backwards(pick(steps, order))[0]
+            states = torch.cat([states, pick(reverse, order)], -1)
+            ends = torch.cat([ends, pick(reverse, last[:, None])[:, 0]], -1)
         return states, ends
-
-
-def _pick(steps: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """steps (B, T, D), index (B, n) → (B, n, D)."""
-    return steps.gather(1, index[..., None].expand(-1, -1, steps.shape[-1]))
 
 
 AutoConfig.register(RecurrentConfig.model_type, RecurrentConfig, exist_ok=True)
