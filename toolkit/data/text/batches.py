@@ -3,23 +3,19 @@
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from toolkit.data import counter
+from toolkit.data.text.buckets import LengthBuckets
 from toolkit.data.text.examples import LabelledText
 from toolkit.data.text.labelled import LongTexts, shortened
 from toolkit.data.text.text_input import TextInput, pad_id
 from toolkit.errors import UserError
 
-WINDOW = 50
-"""Batches among which examples are sorted by length: as many as transformers' LengthGroupedSampler takes."""
 _AT_ONCE = 64  # texts; what the library keeps of each token while it works takes a hundred bytes
 
 
 class TextBatches:
     """Tokenised texts; `batch(step, rows)` draws rows of a global batch, each epoch in a fresh order.
 
-    Every WINDOW batches, or a quarter of an epoch where that is less, the examples drawn for them are sorted by length,
-    cut into batches, and the batches shuffled. Which examples these are, and that each comes once an epoch, the draw
-    decides as it would without; and a batch stays a function of (seed, step).
+    Texts of like length are together (toolkit.data.text.buckets).
 
     `text_input`: how they were tokenised; `by_length` (n,): the examples from the shortest to the longest; `lengths`
     (n,): their tokens; `cut`: how many texts had more than the limit.
@@ -31,7 +27,7 @@ class TextBatches:
         """positions: those of the model, to which `head` and `head+tail` cut where they are fewer than max_length.
         text_input: as a model learned it, in place of these three.
         """
-        self.labels, self.batch_size, self.seed = data.labels, batch_size, seed
+        self.labels = data.labels
         self.pad = pad_id(tokenizer)
         self.text_input = text_input or TextInput.new(tokenizer, max_length, long_texts, positions,
                                                       data.pairs is not None)
@@ -41,28 +37,10 @@ class TextBatches:
         self._ids = np.concatenate(ids)
         self._types = np.concatenate(types) if types else None
         self.by_length = np.argsort(self.lengths, kind="stable")
-        # A quarter, as there: sorted whole, a small set would give the same batches every epoch.
-        self.window = min(max(len(data) // (4 * max(batch_size, 1)), 1), WINDOW)
-        self._at_hand: tuple[int, np.ndarray | None] = (-1, None)
+        self.buckets = LengthBuckets(self.lengths, batch_size, seed)
 
     def batch(self, step: int, rows: range) -> dict[str, np.ndarray]:
-        number, place = divmod(step, self.window)
-        return self.rows(self._examples(number)[place, rows.start : rows.stop])
-
-    def _examples(self, number: int) -> np.ndarray:
-        """(window, batch_size) the examples of a window of batches; the last one is kept."""
-        at_hand, examples = self._at_hand
-        if at_hand != number:
-            drawn = number * self.window * self.batch_size + np.arange(self.window * self.batch_size)
-            epochs, index = counter.epoch_order(self.seed, drawn, len(self.labels))
-            lengths = self.lengths[index]
-            # Where an epoch ends inside the window, lengths rise and then fall: an example that comes in both epochs is
-            # not in one batch twice because it is as long as itself, and the batch across the seam is of like lengths.
-            order = np.lexsort((np.where((epochs - epochs[0]) % 2, -lengths, lengths), epochs))
-            shuffled = counter.permute(counter.key(self.seed, 0xB0C4E7, number), np.arange(self.window), self.window)
-            examples = index[order].reshape(self.window, self.batch_size)[shuffled]
-            self._at_hand = (number, examples)
-        return examples
+        return self.rows(self.buckets.examples(step)[rows.start : rows.stop])
 
     def rows(self, index: np.ndarray) -> dict[str, np.ndarray]:
         """Examples `index`, padded to the longest of them: input_ids, attention_mask, (token_type_ids), labels."""

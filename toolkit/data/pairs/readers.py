@@ -1,0 +1,173 @@
+"""Pairs of texts from two aligned files, or from the rows of a table, a folder of tables or a data set on the hub."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from toolkit.data.pairs.examples import TextPairs
+from toolkit.data.tables.rows import read_rows
+from toolkit.data.tables.sources import Reading, file_kind, read_lines
+from toolkit.errors import UserError
+
+Note = Callable[[str], None]
+_PLAIN = (".txt", "")
+
+
+@dataclass
+class PairsSection:
+    """Where sources and targets stand."""
+
+    section: ClassVar[str] = "data."
+    train: list[str] = field(default_factory=list)
+    """Two files of as many lines, sources first, plain, .gz or .zst; or one .tsv, .csv, .jsonl or .parquet, a glob or
+    folder of them, a .txt whose columns a tab parts, or a hub data set, hub:owner/name[:configuration][#split]."""
+    validation: list[str] = field(default_factory=list)
+    """Empty: validation_share of the training pairs."""
+    test: list[str] = field(default_factory=list)
+    """Empty: as many again, of the training pairs."""
+    validation_share: float = 0.05
+    """Share of the training pairs, spread over them, that becomes validation, and test, where no file is given."""
+    source_column: str = "source"
+    """Of a table; of a .txt without names the number of the column, 1 where nothing is said."""
+    target_column: str = "target"
+    """The same; 2 where nothing is said."""
+    encoding: str = ""
+    """Of text files that are not UTF-8 and have no byte-order mark: latin-1, cp1252, …"""
+    max_source_length: int = 128
+    """Longer sources are cut to this many tokens, which is told; pairs are not dropped."""
+    max_target_length: int = 128
+    """Training pairs with longer targets are left out, which is told: a target that is cut teaches to stop too soon.
+    Of validation and test they stay, and count as they are."""
+
+
+def load_pairs(data: PairsSection, note: Note = lambda line: None) -> tuple[TextPairs, TextPairs, TextPairs]:
+    """Train, validation and test. `note` is told what was decided on the way, and how often."""
+    at = data.section
+    if not data.train:
+        raise UserError(f"{at}train is empty. Give two aligned files, or one table, of sources and targets.")
+    if not 0 < data.validation_share < 0.5:
+        raise UserError(f"{at}validation_share is {data.validation_share}; it must lie between 0 and 0.5.")
+    parts = {role: _checked(read_pairs(getattr(data, role), data, role, note), role, data, note)
+             for role in ("train", "validation", "test") if getattr(data, role)}
+    for role in ("validation", "test"):
+        if role not in parts:
+            parts["train"], parts[role] = _split_off(parts["train"], data, role, note)
+    _tell_of_shared(parts, note)
+    return parts["train"], parts["validation"], parts["test"]
+
+
+def read_pairs(files: list[str], data: PairsSection, role: str = "train", note: Note = lambda line: None) -> TextPairs:
+    """All pairs of two aligned files or of one table, as they stand."""
+    reading = Reading(encoding=data.encoding, options=data.section, note=note)
+    if len(files) > 2:
+        raise UserError(f"{data.section}{role} names {len(files)} files. Give one table, or two aligned files, sources "
+                        f"first.")
+    if len(files) == 2:
+        return _aligned(*map(Path, files), reading)
+    if file_kind(Path(files[0])) in _PLAIN and not files[0].startswith("hub:") and not Path(files[0]).is_dir():
+        rows = _columns(Path(files[0]), data, reading)
+    else:
+        keys = {data.source_column: "source_column", data.target_column: "target_column"}
+        if len(keys) == 1:
+            raise UserError(f"{data.section}source_column and target_column are both '{data.source_column}'. A pair has "
+                            f"two columns.")
+        rows = read_rows(files[0], role, keys, data.section, reading)
+    places, sides = [], ([], [])
+    for place, row in rows:
+        places.append(place)
+        for cell, side, column in zip(row, sides, (data.source_column, data.target_column), strict=True):
+            if cell is not None and not isinstance(cell, str):
+                raise UserError(f"{place}: '{column}' is {type(cell).__name__}, not text. Name another column.")
+            side.append(" ".join((cell or "").split()))
+    return TextPairs(*sides, places)
+
+
+def _aligned(source: Path, target: Path, reading: Reading) -> TextPairs:
+    """Line n of one belongs to line n of the other."""
+    sides, nothing = [], object()
+    for path in (source, target):
+        sides.append([" ".join(line.split()) for _, line in read_lines(path, reading)])
+    longer = len(sides[0]) - len(sides[1])
+    if longer:
+        seam = _first_odd(*sides)
+        hint = f" They seem to part at line {seam}." if seam else ""
+        raise UserError(f"{source} has {len(sides[0]):,} lines and {target} {len(sides[1]):,}: {abs(longer):,} "
+                        f"{'fewer' if longer < 0 else 'more'}.{hint} Line n of one must belong to line n of the other.")
+    return TextPairs(*sides, [f"{source}, line {number}" for number in range(1, 1 + len(sides[0]))])
+
+
+def _first_odd(sources: list[str], targets: list[str]) -> int | None:
+    """The first line at which one side is empty and the other is not: where a line was lost, most often."""
+    for number, (source, target) in enumerate(itertools.zip_longest(sources, targets, fillvalue=""), 1):
+        if bool(source) != bool(target):
+            return number
+    return None
+
+
+def _columns(path: Path, data: PairsSection, reading: Reading) -> Iterator[tuple[str, list[str]]]:
+    """Two columns of a text without names, parted by tabs."""
+    numbers = []
+    for key, column, default in (("source_column", data.source_column, "source"),
+                                 ("target_column", data.target_column, "target")):
+        number = len(numbers) + 1 if column == default else int(column) if column.isdigit() else 0
+        if number < 1:
+            raise UserError(f"{path}: has no names of columns, and {data.section}{key} is '{column}'. Give the number "
+                            f"of the column, from 1 on.")
+        numbers.append(number)
+    for number, line in read_lines(path, reading):
+        cells = line.rstrip("\r\n").split("\t")
+        if not line.strip():
+            continue
+        if len(cells) < max(numbers):
+            raise UserError(f"{path}, line {number}: has {len(cells)} columns parted by tabs, and column {max(numbers)} "
+                            f"was asked for ({data.section}target_column). Repair the line, or name another column.")
+        yield f"{path}, line {number}", [cells[place - 1] for place in numbers]
+
+
+def _checked(pairs: TextPairs, role: str, data: PairsSection, note: Note) -> TextPairs:
+    """Without pairs of which a side is empty; refused where nothing can be learned."""
+    source = " ".join(getattr(data, role))
+    if not len(pairs):
+        raise UserError(f"{source}: has no pairs ({data.section}{role}).")
+    empty = [i for i, both in enumerate(zip(pairs.sources, pairs.targets, strict=True)) if not all(both)]
+    if len(empty) == len(pairs):
+        raise UserError(f"{source}: every pair has an empty side ({data.section}{role}). Check source_column and "
+                        f"target_column.")
+    if empty:
+        note(f"{role}: {len(empty):,} of {len(pairs):,} pairs have an empty side and are left out, the first at "
+             f"{pairs.places[empty[0]]}")
+        pairs = pairs.select(np.setdiff1d(np.arange(len(pairs)), empty))
+    same = sum(a == b for a, b in zip(pairs.sources, pairs.targets, strict=True))
+    if same == len(pairs) and role == "train":
+        raise UserError(f"{source}: every target is the copy of its source. Name the file or column of the other side.")
+    if same > len(pairs) // 10:
+        note(f"{role}: {same:,} of {len(pairs):,} targets are copies of their sources")
+    if role == "train" and len(pairs) < 2:
+        raise UserError(f"{source}: has {len(pairs)} pair. Give more: there is nothing to learn from one.")
+    return pairs
+
+
+def _split_off(train: TextPairs, data: PairsSection, role: str, note: Note) -> tuple[TextPairs, TextPairs]:
+    """Pairs evenly spread over the file; whoever has a source that is held out is held out too."""
+    every = max(2, round(1 / data.validation_share))
+    held = set(train.sources[every - 1 - (role == "test")::every])
+    out = [i for i, source in enumerate(train.sources) if source in held]
+    kept = np.setdiff1d(np.arange(len(train)), out)
+    if not out or len(kept) < 1:
+        raise UserError(f"{' '.join(data.train)}: has too few pairs ({len(train)}) to split {role} off. Give "
+                        f"{data.section}{role}, or more pairs.")
+    note(f"{role}: {len(out):,} of {len(train):,} training pairs, evenly spread, since {data.section}{role} is empty")
+    return train.select(kept), train.select(out)
+
+
+def _tell_of_shared(parts: dict[str, TextPairs], note: Note) -> None:
+    known = set(zip(parts["train"].sources, parts["train"].targets, strict=True))
+    for role in ("validation", "test"):
+        pairs = parts[role]
+        shared = sum(pair in known for pair in zip(pairs.sources, pairs.targets, strict=True))
+        if shared:
+            note(f"{role}: {shared:,} of {len(pairs):,} pairs are in train too, and flatter the model")
