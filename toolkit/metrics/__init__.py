@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from toolkit.metrics.language_modelling import BitsPerByte, MaskedAccuracy, Perplexity
     from toolkit.metrics.probability import BrierScore, ExpectedCalibrationError, LogLoss
     from toolkit.metrics.ranking import PrAuc, RocAuc
+    from toolkit.metrics.translation import Bleu, CharacterErrorRate, Chrf, ExactMatch
 
 _METRICS = {
     "accuracy": ("classification", "Accuracy"),
@@ -56,6 +57,10 @@ _METRICS = {
     "masked_accuracy": ("language_modelling", "MaskedAccuracy"),
     "perplexity": ("language_modelling", "Perplexity"),
     "bits_per_byte": ("language_modelling", "BitsPerByte"),
+    "bleu": ("translation", "Bleu"),
+    "chrf": ("translation", "Chrf"),
+    "exact_match": ("translation", "ExactMatch"),
+    "character_error_rate": ("translation", "CharacterErrorRate"),
     "mse": ("forecasting", "MSE"),
     "mae": ("forecasting", "MAE"),
     "msle": ("forecasting", "MSLE"),
@@ -67,10 +72,11 @@ _METRICS = {
 _MODULES = {"OfflineMetric": "base", "seasonal_naive_error": "forecasting"} | {
     cls: module for module, cls in _METRICS.values()}
 
-__all__ = ["F1", "MAE", "MASE", "MSE", "MSLE", "SMAPE", "Accuracy", "BalancedAccuracy", "BitsPerByte", "BrierScore",
-           "ConfusionMatrix", "Coverage", "ExpectedCalibrationError", "Fbeta", "LogLoss", "MaskedAccuracy",
-           "MatthewsCorrelation", "OfflineMetric", "Perplexity", "PrAuc", "Precision", "QuantileLoss", "Recall",
-           "RocAuc", "Specificity", "load", "seasonal_naive_error"]
+__all__ = ["F1", "MAE", "MASE", "MSE", "MSLE", "SMAPE", "Accuracy", "BalancedAccuracy", "BitsPerByte", "Bleu",
+           "BrierScore", "CharacterErrorRate", "Chrf", "ConfusionMatrix", "Coverage", "ExactMatch",
+           "ExpectedCalibrationError", "Fbeta", "LogLoss", "MaskedAccuracy", "MatthewsCorrelation", "OfflineMetric",
+           "Perplexity", "PrAuc", "Precision", "QuantileLoss", "Recall", "RocAuc", "Specificity", "load",
+           "seasonal_naive_error"]
 
 
 def load(name: str, **settings: Any) -> "OfflineMetric":

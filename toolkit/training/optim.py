@@ -32,9 +32,10 @@ class OptimConfig:
     adam_epsilon: float = 1e-8
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this norm; 0 leaves them."""
-    lr_scheduler_type: Literal["linear", "cosine", "constant", "wsd", "one_cycle"] = "linear"
+    lr_scheduler_type: Literal["linear", "cosine", "constant", "wsd", "one_cycle", "inverse_sqrt"] = "linear"
     """How the rate falls after warm-up; `wsd` stays at the peak, then falls linearly over `decay_ratio`; `one_cycle`
-    (Smith & Topin 2018) rises and falls as cosines, from 1/25 of the peak."""
+    (Smith & Topin 2018) rises and falls as cosines, from 1/25 of the peak; `inverse_sqrt` with the root of the steps
+    (Vaswani et al. 2017, equation 3)."""
     warmup_ratio: float = 0.05
     """Share of the budget in which the rate rises linearly from zero; one_cycle wants about 0.3."""
     decay_ratio: float = 0.7
@@ -57,6 +58,8 @@ def learning_rate_factor(config: OptimConfig, progress: float) -> float:
         return 0.5 * (1 + math.cos(math.pi * min(1.0, after)))
     if config.lr_scheduler_type == "wsd":
         return min(1.0, max(0.0, 1 - progress) / max(1e-12, config.decay_ratio))
+    if config.lr_scheduler_type == "inverse_sqrt":
+        return math.sqrt(config.warmup_ratio / progress) if progress > 0 else 1.0
     return 1.0
 
 

@@ -1,4 +1,4 @@
-"""Pairs become batches: both sides tokenised once, pairs of like length together, padded to the longest of the batch."""
+"""Pairs become batches: both sides tokenised once, pairs of like length together, padded to the longest of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -73,8 +73,8 @@ def read_pairs(files: list[str], data: PairsSection, role: str = "train", note: 
     else:
         keys = {data.source_column: "source_column", data.target_column: "target_column"}
         if len(keys) == 1:
-            raise UserError(f"{data.section}source_column and target_column are both '{data.source_column}'. A pair has "
-                            f"two columns.")
+            raise UserError(f"{data.section}source_column and target_column are both '{data.source_column}'. A pair "
+                            f"has two columns.")
         rows = read_rows(files[0], role, keys, data.section, reading)
     places, sides = [], ([], [])
     for place, row in rows:
@@ -88,7 +88,7 @@ def read_pairs(files: list[str], data: PairsSection, role: str = "train", note: 
 
 def _aligned(source: Path, target: Path, reading: Reading) -> TextPairs:
     """Line n of one belongs to line n of the other."""
-    sides, nothing = [], object()
+    sides = []
     for path in (source, target):
         sides.append([" ".join(line.split()) for _, line in read_lines(path, reading)])
     longer = len(sides[0]) - len(sides[1])
@@ -123,8 +123,8 @@ def _columns(path: Path, data: PairsSection, reading: Reading) -> Iterator[tuple
         if not line.strip():
             continue
         if len(cells) < max(numbers):
-            raise UserError(f"{path}, line {number}: has {len(cells)} columns parted by tabs, and column {max(numbers)} "
-                            f"was asked for ({data.section}target_column). Repair the line, or name another column.")
+            raise UserError(f"{path}, line {number}: has {len(cells)} columns parted by tabs, and column "
+                            f"{max(numbers)} was asked for ({data.section}target_column). Repair the line, or name another column.")
         yield f"{path}, line {number}", [cells[place - 1] for place in numbers]
 
 

@@ -275,8 +275,8 @@ class RecurrentForSeq2Seq(RecurrentPreTrainedModel, GenerationMixin):
             return queries, None
         if states.shape[1] > self.config.max_position_embeddings and self.score.needs_steps:
             raise ValueError(f"a source of {states.shape[1]} tokens is longer than max_position_embeddings = "
-                             f"{self.config.max_position_embeddings}, and attention {self.config.attention} has weights "
-                             f"for no more")
+                             f"{self.config.max_position_embeddings}, and attention {self.config.attention} has "
+                             f"weights for no more")
         asked = queries if self.query is None else self.query(queries)
         weights = attention_weights(self.score(states, asked), seen)
         return torch.cat([queries, weights @ states], -1), weights

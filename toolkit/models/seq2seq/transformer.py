@@ -1,4 +1,4 @@
-"""The Transformer of Vaswani et al. (2017), as transformers' Marian: post-norm layers, sinusoids, one matrix of vectors.
+"""The Transformer of Vaswani et al. (2017), as transformers' Marian: post-norm layers, sinusoids, shared vectors.
 
 Of transformers' encoder–decoders Marian is the one that is the paper's model: BART has learned positions and a
 normalisation behind its vectors, T5 relative positions and no biases. Its sinusoids stand in two halves, sines before

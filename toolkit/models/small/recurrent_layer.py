@@ -3,8 +3,8 @@
 A cell has one bias vector a gate, as in the papers and in Keras, where torch's own has two: it is the weight of an
 input that is always 1, and 0 where a sequence has not begun. So padding *before* a sequence changes nothing: from a
 state of zeros, zeros without a bias lead to zeros again (tanh 0 = 0; an LSTM's cell is ½·0 + ½·0). Sequences that end
-together therefore leave their last states, an LSTM's cell too, in the last step. torch's packed sequences, the other way,
-take two to five times as long on a CPU.
+together therefore leave their last states, an LSTM's cell too, in the last step. torch's packed sequences, the other
+way, take two to five times as long on a CPU.
 """
 
 import torch

@@ -1,8 +1,8 @@
 """Beam search of encoder–decoders with the length penalty of the Transformer paper.
 
 transformers' `generate` divides by n^α; Vaswani et al. (2017), section 6.1, by ((5 + n) / 6)^α (Wu et al. 2016,
-equation 14). The difference decides between hypotheses, so that it cannot be added afterwards. Greedy answers and samples
-are `generate`'s own.
+equation 14). The difference decides between hypotheses, so that it cannot be added afterwards. Greedy answers and
+samples are `generate`'s own.
 """
 
 import torch
@@ -24,7 +24,7 @@ def beam_search(model: PreTrainedModel, input_ids: torch.Tensor, attention_mask:
     A row is done when no beam can still overtake the worst of its `num_beams` finished targets. Where none ended within
     max_new_tokens, the likeliest unfinished one is given.
     """
-    config, rows, device = model.config, len(input_ids), input_ids.device
+    rows, device = len(input_ids), input_ids.device
     end, pad = model.generation_config.eos_token_id, model.generation_config.pad_token_id
     start = model.generation_config.decoder_start_token_id
     model.eval()
