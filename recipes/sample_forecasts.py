@@ -19,7 +19,8 @@ import torch
 
 from toolkit import cli, config, metrics
 from toolkit.baselines.naive import repeat_last, seasonal_naive
-from toolkit.data.stores.series import SeriesCorpusConfig, split_windows
+from toolkit.data.stores.series import split_windows
+from toolkit.data.stores.settings import SeriesCorpusConfig
 from toolkit.errors import UserError
 from toolkit.inference.sampling import load_series_gpt, sample_paths
 from toolkit.metrics.intervals import paired_bootstrap
@@ -29,7 +30,7 @@ from toolkit.publishing.card import LiveCard
 from toolkit.report.plots import COLOURS, INK, SOFT, save_figure
 from toolkit.run.directory import Run
 from toolkit.tasks.base import write_arrays
-from toolkit.tasks.causal_lm import PretrainGptConfig
+from toolkit.tasks.settings import PretrainGptConfig
 from toolkit.tokenization.bins import SeriesBins
 
 QUANTILES = (0.1, 0.5, 0.9)
