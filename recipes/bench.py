@@ -12,6 +12,29 @@ longer there than all the rest. The first third of each run is not counted, comp
 runs/bench/bench.json: medians, ratios of runs of the same round, the loss at the end, versions and processor.
 """
 
+from dataclasses import dataclass, field
+from typing import Literal
+
+from toolkit import cli, config
+
+
+@dataclass
+class BenchConfig:
+    output_dir: str = "runs/bench"
+    models: list[Literal["gpt", "bert"]] = field(default_factory=lambda: ["gpt", "bert"])
+    rounds: int = 5
+    """Times that everything is run, in turn; medians are reported."""
+    compile: bool = True
+    """Run both sides compiled as well."""
+    shares: float = 1.0
+    """Of the steps; less for a quick look."""
+    job: str = ""
+    """For the processes that the benchmark starts."""
+
+
+if __name__ == "__main__":  # --help, and mistakes in options, before what takes seconds to import
+    cli.options_first(BenchConfig, __doc__)
+
 import json
 import statistics
 import subprocess
@@ -19,15 +42,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 import transformers
 
-from toolkit import cli, config
 from toolkit.data.batches import IGNORED
 from toolkit.errors import UserError
 from toolkit.metrics.tabulate import table
@@ -44,20 +64,6 @@ from toolkit.training.impl.settings import ImplConfig
 from toolkit.training.observers.throughput import peak_memory_mb, synchronize
 from toolkit.training.settings import TrainingConfig
 from toolkit.training.trainer import train
-
-
-@dataclass
-class BenchConfig:
-    output_dir: str = "runs/bench"
-    models: list[Literal["gpt", "bert"]] = field(default_factory=lambda: ["gpt", "bert"])
-    rounds: int = 5
-    """Times that everything is run, in turn; medians are reported."""
-    compile: bool = True
-    """Run both sides compiled as well."""
-    shares: float = 1.0
-    """Of the steps; less for a quick look."""
-    job: str = ""
-    """For the processes that the benchmark starts."""
 
 
 @dataclass(frozen=True)

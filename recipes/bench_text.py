@@ -9,10 +9,27 @@ batch to its longest text, both at its defaults, and the latter in bf16 too, wit
 runs/bench-text/bench.json: examples a second, and ratios of runs of the same round.
 """
 
+from dataclasses import dataclass
+
+from toolkit import cli, config
+
+
+@dataclass
+class BenchTextConfig:
+    output_dir: str = "runs/bench-text"
+    rounds: int = 3
+    """Times that everything is run, in turn; medians are reported."""
+    steps: int = 60
+    job: str = ""
+    """For the processes that the benchmark starts."""
+
+
+if __name__ == "__main__":  # --help, and mistakes in options, before what takes seconds to import
+    cli.options_first(BenchTextConfig, __doc__)
+
 import json
 import statistics
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +37,6 @@ import tokenizers
 import transformers
 from bench import StepClock, in_own_process
 
-from toolkit import cli, config
 from toolkit.data.text.batches import TextBatches
 from toolkit.data.text.examples import LabelledText
 from toolkit.errors import UserError
@@ -38,16 +54,6 @@ from toolkit.training.trainer import train
 
 CONTESTANTS = ("ours", "hf_pad_to_max_length", "hf_dynamic", "hf_dynamic_bf16_by_length")
 WORDS, LONGEST, CLASSES, BATCH, LEARNING_RATE = 2000, 128, 4, 32, 5e-5
-
-
-@dataclass
-class BenchTextConfig:
-    output_dir: str = "runs/bench-text"
-    rounds: int = 3
-    """Times that everything is run, in turn; medians are reported."""
-    steps: int = 60
-    job: str = ""
-    """For the processes that the benchmark starts."""
 
 
 def bench(settings: BenchTextConfig) -> dict:

@@ -10,16 +10,38 @@ of their context's mean size, and a bar before each document that sees nothing o
 shapes and classes, and of each row its class, its first values, and how much of it was observed, in how many patches.
 """
 
+from dataclasses import dataclass
+
+from toolkit import cli, config
+
+
+@dataclass
+class ShowBatchConfig:
+    step: int = 0
+    """The training step, counted from 0."""
+    pretraining: str = "recipes/configs/demo/bert.yaml"
+    """The config.yaml of a run, of pretraining or of finetune-series, or the config it was started from."""
+    rows: int = 4
+    """Rows of the batch that are shown."""
+
+
+if __name__ == "__main__":  # --help, and mistakes in options, before what takes seconds to import
+    cli.options_first(ShowBatchConfig, __doc__)
+
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 import numpy as np
 import torch
 
-from toolkit import cli, config
 from toolkit.data.batches import IGNORED
 from toolkit.data.series.dataset import SeriesBatches
-from toolkit.data.series.splits import ROLES, SeriesDataSection, check_patches, load_splits
+from toolkit.data.series.splits import (
+    ROLES,
+    SeriesDataSection,
+    check_patches,
+    load_splits,
+)
 from toolkit.data.stores.bert_batches import BertBatches
 from toolkit.data.stores.gpt_batches import GptBatches
 from toolkit.data.stores.prepare import PreparedData, prepare
@@ -35,16 +57,6 @@ from toolkit.tasks.settings import PretrainBertConfig, PretrainGptConfig
 from toolkit.tokenization.bins import SeriesBins
 
 SHOWN_VALUES = 8
-
-
-@dataclass
-class ShowBatchConfig:
-    step: int = 0
-    """The training step, counted from 0."""
-    pretraining: str = "recipes/configs/demo/bert.yaml"
-    """The config.yaml of a run, of pretraining or of finetune-series, or the config it was started from."""
-    rows: int = 4
-    """Rows of the batch that are shown."""
 
 
 def is_of_series(path: str) -> bool:

@@ -39,6 +39,8 @@ class ProbeConfig:
 
 @dataclass
 class BertModelSection(InitialValues):
+    COMMON = ("preset",)
+
     preset: str = "bert-tiny"
     """A published size: bert-tiny, -mini, -small, -medium, -base, -large."""
     max_position_embeddings: int | None = None
@@ -78,6 +80,8 @@ class PretrainBertConfig:
 
 @dataclass
 class GptModelSection(InitialValues):
+    COMMON = ("preset",)
+
     preset: str = "gpt-tiny"
     """A published size (gpt2, gpt2-medium, …) or one of ours of BERT's shapes: gpt-tiny, -mini, -small."""
     max_position_embeddings: int | None = None
@@ -121,6 +125,8 @@ class PretrainGptConfig:
 
 @dataclass
 class MaskedPatchesConfig(TrainingConfig):
+    COMMON = ("max_steps", "mask_ratio")
+
     max_steps: int | None = 300
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
@@ -134,8 +140,11 @@ class MaskedPatchesConfig(TrainingConfig):
 
 @dataclass
 class FineTuningConfig(TrainingConfig):
+    COMMON = (*TrainingConfig.COMMON, "tuning")
+
     max_steps: int | None = 300
-    """The budget in optimiser steps, however many labels there are. For another kind of budget set this to null."""
+    """The budget in optimiser steps, however many labels there are. For another kind of budget in a file set this to
+    null; on the command line the other one takes its place."""
     weight_decay: float = 0.05
     warmup_ratio: float = 0.1
     eval_steps: int = 30

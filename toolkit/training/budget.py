@@ -1,9 +1,7 @@
 """How long to train: in steps, tokens or minutes. The schedule's clock is the share of the budget that is used."""
 
-import math
 import statistics
 
-from toolkit.errors import UserError
 from toolkit.training.observers.throughput import duration
 from toolkit.training.settings import BudgetConfig
 
@@ -15,17 +13,10 @@ class Budget:
     """What is used of a `BudgetConfig`; UserError unless it names one positive limit, or steps with their minutes."""
 
     def __init__(self, config: BudgetConfig):
-        limits = {name: getattr(config, name) for name in ("max_steps", "max_tokens", "max_minutes")}
-        given = {name: limit for name, limit in limits.items() if limit is not None}
-        for name, limit in given.items():
-            if not 0 < limit < math.inf:
-                raise UserError(f"training.{name} is {limit}; it must be a number above 0.")
+        config.check_budget()
+        given = {name: limit for name in ("max_steps", "max_tokens", "max_minutes")
+                 if (limit := getattr(config, name)) is not None}
         self.minutes = given.pop("max_minutes") if given.keys() == {"max_steps", "max_minutes"} else None
-        if len(given) != 1:
-            found = "none of them" if not given else " and ".join(f"{name} = {limit}" for name, limit in given.items())
-            raise UserError(f"training needs exactly one budget: training.max_steps (if you like with the "
-                            f"training.max_minutes they may take), training.max_tokens or training.max_minutes; this "
-                            f"run gives {found}.")
         (self.name, self.limit), = given.items()
 
     def used(self, steps: int, tokens: int, seconds: float) -> float:

@@ -1,22 +1,37 @@
 """Settings that all trainings share; importing them takes no torch."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
-from toolkit.config import free
+from toolkit.config import free, rival
+from toolkit.errors import UserError
 
 
 @dataclass
 class BudgetConfig:
-    max_steps: int | None = None
+    max_steps: int | None = rival()
     """The budget in optimiser steps, …"""
-    max_tokens: int | None = None
+    max_tokens: int | None = rival()
     """… or in tokens, padding included, …"""
-    max_minutes: float | None = None
+    max_minutes: float | None = rival()
     """… or in minutes of training, as in Geiping & Goldstein (2022); evaluations, checkpoints and the compiler are not
-    counted. Give exactly one. Two runs of so many minutes are never the same to the digit, as two of so many steps are.
-    Or give max_steps as well: so many steps, but where this machine is too slow for them only as many as it makes in
-    the minutes, by the speed of its first ones."""
+    counted. Give exactly one; that of the command line takes the place of the file's. Two runs of so many minutes are
+    never the same to the digit, as two of so many steps are. Or give max_steps as well: so many steps, but where this
+    machine is too slow for them only as many as it makes in the minutes, by the speed of its first ones."""
+
+    def check_budget(self, section: str = "training.") -> None:
+        """UserError unless there is one positive limit, or steps with the minutes that they may take."""
+        given = {name: limit for name in ("max_steps", "max_tokens", "max_minutes")
+                 if (limit := getattr(self, name)) is not None}
+        for name, limit in given.items():
+            if not 0 < limit < math.inf:
+                raise UserError(f"{section}{name} is {limit}; it must be a number above 0.")
+        if len(given) != 1 and given.keys() != {"max_steps", "max_minutes"}:
+            found = "none of them" if not given else " and ".join(f"{name} = {limit}" for name, limit in given.items())
+            raise UserError(f"{section.rstrip('.')} needs exactly one budget: {section}max_steps (if you like with the "
+                            f"{section}max_minutes they may take), {section}max_tokens or {section}max_minutes; this "
+                            f"run gives {found}.")
 
 
 @dataclass
@@ -67,6 +82,9 @@ class OptimConfig:
 
 @dataclass
 class TrainingConfig(GuardConfig, OptimConfig, BudgetConfig):
+    COMMON = ("max_steps", "max_tokens", "max_minutes", "batch_size", "learning_rate", "eval_steps", "save_steps",
+              "report_to")
+
     batch_size: int = 32
     """Rows of the global batch, over all processes and accumulated micro-batches."""
     logging_steps: int = 20
@@ -87,3 +105,17 @@ class TrainingConfig(GuardConfig, OptimConfig, BudgetConfig):
     country: str = free("")
     """Where the machine stands, as ISO 3166-1 alpha-3, for instance FRA: what its electricity emits. Empty: unknown,
     and no emissions are given."""
+
+    def check_values(self, section: str = "training.") -> None:
+        """UserError for a value that makes no sense."""
+        self.check_budget(section)
+        for name in ("batch_size", "logging_steps", "save_total_limit", "early_stopping_patience"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{section}{name} is {value}; it must be at least 1.")
+        for name, otherwise in (("eval_steps", "only at the end"), ("save_steps", "only when interrupted")):
+            if getattr(self, name) < 0:
+                raise UserError(f"{section}{name} is {getattr(self, name)}; give a number of steps, or 0: {otherwise}.")
+        if not 0 <= self.ema_decay < 1:
+            raise UserError(f"{section}ema_decay is {self.ema_decay}; it is the share of the mean that a step leaves: "
+                            f"0.98, say, or 0 for none.")

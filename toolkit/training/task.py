@@ -38,19 +38,8 @@ class Task(Protocol):
 
 def check(config: TrainingConfig, impl: ImplConfig, accelerator: Accelerator) -> None:
     """UserError for a value that makes no sense."""
-    for section, values, names in (("training", config, ("batch_size", "logging_steps", "save_total_limit",
-                                                           "early_stopping_patience")),
-                                   ("impl", impl, ("micro_batch_size",))):
-        for name in names:
-            value = getattr(values, name)
-            if value is not None and value < 1:
-                raise UserError(f"{section}.{name} is {value}; it must be at least 1.")
-    for name, otherwise in (("eval_steps", "only at the end"), ("save_steps", "only when interrupted")):
-        if getattr(config, name) < 0:
-            raise UserError(f"training.{name} is {getattr(config, name)}; give a number of steps, or 0: {otherwise}.")
-    if not 0 <= config.ema_decay < 1:
-        raise UserError(f"training.ema_decay is {config.ema_decay}; it is the share of the mean that a step leaves: "
-                        f"0.98, say, or 0 for none.")
+    config.check_values()
+    impl.check_values()
     if config.batch_size < accelerator.num_processes:
         raise UserError(f"training.batch_size is {config.batch_size}, fewer rows than the {accelerator.num_processes} "
                         f"processes. Use fewer processes or a larger batch.")

@@ -10,6 +10,8 @@ _OVERSHOOT = 8  # predictions a row has to spare for the last whole word
 
 @dataclass
 class MaskingConfig:
+    COMMON = ("max_seq_length", "mlm_probability", "next_sentence_prediction")
+
     max_seq_length: int = 128
     """Tokens in a row, special ones included; rows are filled to it."""
     mlm_probability: float = 0.3
@@ -30,6 +32,8 @@ class MaskingConfig:
 
 @dataclass
 class SeriesCorpusConfig:
+    COMMON = ("sources",)
+
     sources: list[str] = field(default_factory=list)
     """Series instead of a corpus of text: tables (.csv, .tsv, .parquet; each column of numbers is a series) and
     generator:NAME:COUNT, so many series of mackey-glass or noisy-sines. Empty: text."""

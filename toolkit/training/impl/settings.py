@@ -4,10 +4,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from toolkit.config import Free
+from toolkit.errors import UserError
 
 
 @dataclass
 class ImplConfig(Free):
+    COMMON = ("dtype", "micro_batch_size")
+
     dtype: Literal["auto", "fp32", "bf16"] = "auto"
     """Format of the matrix products; weights and optimiser states stay fp32. `auto`: bf16 where the hardware has it."""
     attention: Literal["auto", "eager", "sdpa"] = "auto"
@@ -28,3 +31,8 @@ class ImplConfig(Free):
     """Processes that tokenise the corpus. Default: one a core."""
     ddp_timeout: float = 600
     """Seconds after which the other processes give up one that does not answer; one that died is noticed at once."""
+
+    def check_values(self, section: str = "impl.") -> None:
+        """UserError for a value that makes no sense."""
+        if self.micro_batch_size is not None and self.micro_batch_size < 1:
+            raise UserError(f"{section}micro_batch_size is {self.micro_batch_size}; it must be at least 1.")
