@@ -11,20 +11,31 @@ by cross-validation within training sets: docs/results/series.md.) The test seri
 Writes <output_dir>/<name>.json: arm → set → mean, ci95, …; and <name>-summary.json: means over sets, and verdicts.
 """
 
+from toolkit import cli, config
+from toolkit.experiments.settings import CompareSeriesConfig
+
+if __name__ == "__main__":  # --help, and mistakes in options, before what takes seconds to import
+    cli.options_first(CompareSeriesConfig, __doc__)
+
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from accelerate import Accelerator
 
-from toolkit import cli, config
 from toolkit.baselines.classical import majority
 from toolkit.experiments import series
 from toolkit.experiments.grid import Cell, Grid, classified
 from toolkit.experiments.published import published_accuracies
 from toolkit.experiments.results import cell as shown
 from toolkit.experiments.results import percent
-from toolkit.experiments.series import REFERENCE, RULES, TRANSFORMERS, CompareSeriesConfig, LabelledSet, entry
+from toolkit.experiments.series import (
+    REFERENCE,
+    RULES,
+    TRANSFORMERS,
+    LabelledSet,
+    entry,
+)
 from toolkit.metrics.tabulate import table
 from toolkit.publishing.card import LiveCard
 from toolkit.report.plots import plot_arms

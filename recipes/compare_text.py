@@ -8,11 +8,16 @@ is held against the reference arm over seeds, and over the test examples. Writes
 and .html.
 """
 
+from toolkit import cli, config
+from toolkit.experiments.settings import CompareTextConfig
+
+if __name__ == "__main__":  # --help, and mistakes in options, before what takes seconds to import
+    cli.options_first(CompareTextConfig, __doc__)
+
 from pathlib import Path
 
 import numpy as np
 
-from toolkit import cli, config
 from toolkit.baselines.classical import tfidf_logistic
 from toolkit.data.text.examples import draw, label_counts
 from toolkit.data.text.labelled import load_data
@@ -22,7 +27,6 @@ from toolkit.experiments.results import percent, points
 from toolkit.experiments.text import (
     ARMS,
     Checkpoint,
-    CompareTextConfig,
     arms_by_labels,
     fine_tuning,
     verdicts_by_labels,

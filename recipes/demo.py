@@ -7,35 +7,40 @@ finished is not repeated, one that was interrupted continues.
 """
 
 import os
+import sys
+
+if __name__ == "__main__" and sys.argv[1:]:  # it takes no options
+    print(__doc__)
+    sys.exit(0 if sys.argv[1] in ("-h", "--help") else 2)
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before any import of a Hugging Face library: nothing here needs a hub
 
-import sys  # noqa: E402
-import time  # noqa: E402
-from pathlib import Path  # noqa: E402
+import time
+from pathlib import Path
 
-from finetune_series import finetune_series  # noqa: E402
-from finetune_text import finetune_text  # noqa: E402
-from pretrain_bert import pretrain_bert  # noqa: E402
-from pretrain_gpt import pretrain_gpt  # noqa: E402
+from finetune_series import finetune_series
+from finetune_text import finetune_text
+from pretrain_bert import pretrain_bert
+from pretrain_gpt import pretrain_gpt
 
-from toolkit import cli, config  # noqa: E402
-from toolkit.baselines.compressors import compressor_bits_per_byte, primed_xz_bits_per_byte  # noqa: E402
-from toolkit.data.stores.prepare import prepare  # noqa: E402
-from toolkit.data.text.corpus import read_documents  # noqa: E402
-from toolkit.experiments.fine_tuning import arms_table  # noqa: E402
-from toolkit.experiments.series import FinetuneSeriesConfig  # noqa: E402
-from toolkit.experiments.text import FinetuneTextConfig  # noqa: E402
-from toolkit.inference.generation import continue_text, fill_mask  # noqa: E402
-from toolkit.metrics.intervals import proportion_interval  # noqa: E402
-from toolkit.metrics.tabulate import table  # noqa: E402
-from toolkit.publishing import card  # noqa: E402
-from toolkit.report.plots import plot_arms, plot_confusion, plot_loss  # noqa: E402
-from toolkit.run.directory import read_metrics  # noqa: E402
-from toolkit.run.files import read_json, write_json  # noqa: E402
-from toolkit.tasks.causal_lm import PretrainGptConfig  # noqa: E402
-from toolkit.tasks.masked_lm import PretrainBertConfig  # noqa: E402
-from toolkit.training.impl.distributed import make_accelerator  # noqa: E402
+from toolkit import cli, config
+from toolkit.baselines.compressors import (
+    compressor_bits_per_byte,
+    primed_xz_bits_per_byte,
+)
+from toolkit.data.stores.prepare import prepare
+from toolkit.data.text.corpus import read_documents
+from toolkit.experiments.fine_tuning import arms_table
+from toolkit.experiments.settings import FinetuneSeriesConfig, FinetuneTextConfig
+from toolkit.inference.generation import continue_text, fill_mask
+from toolkit.metrics.intervals import proportion_interval
+from toolkit.metrics.tabulate import table
+from toolkit.publishing import card
+from toolkit.report.plots import plot_arms, plot_confusion, plot_loss
+from toolkit.run.directory import read_metrics
+from toolkit.run.files import read_json, write_json
+from toolkit.tasks.settings import PretrainBertConfig, PretrainGptConfig
+from toolkit.training.impl.distributed import make_accelerator
 
 CONFIGS = Path(__file__).parent / "configs/demo"
 DEMO = Path("runs/demo")
@@ -161,9 +166,6 @@ Next:  make pretrain-bert CONFIG=recipes/configs/bert-5min.yaml   your own text:
 
 
 def main(argv: list[str]) -> None:
-    if argv:
-        print(__doc__)
-        sys.exit(0 if argv[0] in ("-h", "--help") else 2)
     if (DEMO / "summary.json").exists():
         print(f"The demo has run; to run it again, delete {DEMO}.")
         show(read_json(DEMO / "summary.json"))

@@ -9,20 +9,10 @@ it is. Leaves a table (tokenizers.md), tokenizers.json, and bytes per token agai
 (bytes-per-token.png) in the run directory.
 """
 
-import re
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from toolkit import cli, config
-from toolkit.data.stores.prepare import prepare_tokenizer
-from toolkit.data.text.corpus import CorpusConfig, iterate_documents, prepare_corpus, read_documents
-from toolkit.metrics.tabulate import table
-from toolkit.publishing.card import LiveCard
-from toolkit.report.plots import plot_vocabularies
-from toolkit.run.directory import Run
-from toolkit.run.files import write_atomic, write_json
-from toolkit.tokenization.measure import evaluate_tokenizer, sample_paragraphs
-from toolkit.tokenization.train import VocabularyTooLarge, is_spec, read_spec
+from toolkit.data.text.corpus import CorpusConfig
 
 SHIPPED = ("wordpiece-8k", "bpe-8k", "byte-level-bpe-4k", "unigram-8k", "bytes", "characters")
 
@@ -43,6 +33,23 @@ class EvaluateTokenizersConfig:
     """Each spec whose vocabulary has a size is trained at all of these; empty: at its own."""
     characters: int = 1_000_000
     """Of each of the two texts, how much is measured."""
+
+
+if __name__ == "__main__":  # --help, and mistakes in options, before what takes seconds to import
+    cli.options_first(EvaluateTokenizersConfig, __doc__)
+
+import re
+from pathlib import Path
+
+from toolkit.data.stores.prepare import prepare_tokenizer
+from toolkit.data.text.corpus import iterate_documents, prepare_corpus, read_documents
+from toolkit.metrics.tabulate import table
+from toolkit.publishing.card import LiveCard
+from toolkit.report.plots import plot_vocabularies
+from toolkit.run.directory import Run
+from toolkit.run.files import write_atomic, write_json
+from toolkit.tokenization.measure import evaluate_tokenizer, sample_paragraphs
+from toolkit.tokenization.train import VocabularyTooLarge, is_spec, read_spec
 
 
 def evaluate_tokenizers(settings: EvaluateTokenizersConfig) -> list[dict]:

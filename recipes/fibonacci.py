@@ -10,15 +10,20 @@ is cut in time: the first 60 % for training, then 10 % to choose the best model,
 crosses a cut.
 """
 
+from toolkit import cli, config
+from toolkit.experiments.settings import FibonacciConfig
+
+if __name__ == "__main__":  # --help, and mistakes in options, before what takes seconds to import
+    cli.options_first(FibonacciConfig, __doc__)
+
 from functools import partial
 
 import numpy as np
 import torch
 
-from toolkit import cli, config
 from toolkit.errors import UserError
 from toolkit.experiments import fibonacci as lab
-from toolkit.experiments.fibonacci import FibonacciConfig, Windows
+from toolkit.experiments.fibonacci import Windows
 from toolkit.experiments.grid import Cell, Classifying, Grid
 from toolkit.experiments.results import by, values
 from toolkit.metrics.intervals import mean_interval

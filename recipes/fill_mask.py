@@ -1,7 +1,7 @@
 """Let a BERT fill the blanks of a text, or of every line of a file, through transformers' own pipeline.
 
-    python recipes/fill_mask.py MODEL --text "returns true if the [MASK] is empty."
-    python recipes/fill_mask.py MODEL --texts blanks.txt --top_k 3
+    python recipes/fill_mask.py runs/demo/bert --text "returns true if the [MASK] is empty."
+    python recipes/fill_mask.py runs/demo/bert --texts blanks.txt --top_k 3
 
 MODEL is a directory, a run's directory or a hub id. Of several blanks in a text each is filled by itself.
 """
@@ -29,7 +29,9 @@ def main(argv: list[str]) -> None:
     settings = config.parse(FillMaskConfig, argv, __doc__, ["model"])
     if bool(settings.text) == bool(settings.texts):
         raise UserError("Give either --text TEXT or --texts FILE.")
-    from toolkit.data.text.labelled import read_texts  # only now: --help waits for no library
+    from toolkit.data.text.labelled import (
+        read_texts,  # only now: --help waits for no library
+    )
     from toolkit.inference.generation import fill_masks
 
     texts = [settings.text] if settings.text else [

@@ -7,16 +7,31 @@ Series → patches → linear embedding → BERT or GPT through `inputs_embeds` 
 generated from published equations: Cylinder-Bell-Funnel, or another (data.generator).
 """
 
+from toolkit import cli, config
+from toolkit.experiments.settings import FinetuneSeriesConfig
+
+if __name__ == "__main__":  # --help, and mistakes in options, before what takes seconds to import
+    cli.options_first(FinetuneSeriesConfig, __doc__)
+
 from functools import partial
 
-from toolkit import cli, config
 from toolkit.analysis.dead_branches import report_dead_branches
-from toolkit.baselines.classical import dtw_1nn, logistic_on_values, majority, minirocket
+from toolkit.baselines.classical import (
+    dtw_1nn,
+    logistic_on_values,
+    majority,
+    minirocket,
+)
 from toolkit.data.series.dataset import SeriesBatches
 from toolkit.data.series.splits import check_patches, load_splits
 from toolkit.errors import UserError
-from toolkit.experiments.fine_tuning import Arm, arms_table, dry_run_arms, fine_tune_arms
-from toolkit.experiments.series import FinetuneSeriesConfig, patches_of
+from toolkit.experiments.fine_tuning import (
+    Arm,
+    arms_table,
+    dry_run_arms,
+    fine_tune_arms,
+)
+from toolkit.experiments.series import patches_of
 from toolkit.models.series.patches import SeriesForClassification
 from toolkit.pretrained import saved_model
 from toolkit.publishing.card import LiveCard

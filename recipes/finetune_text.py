@@ -8,18 +8,27 @@ and seed. The classifier of the first seed is kept in <output_dir>/<model>-pretr
 is a page about it, and <model>-predictions.parquet has its answers.
 """
 
+from toolkit import cli, config
+from toolkit.experiments.settings import FinetuneTextConfig
+
+if __name__ == "__main__":  # --help, and mistakes in options, before what takes seconds to import
+    cli.options_first(FinetuneTextConfig, __doc__)
+
 import hashlib
 from functools import partial
 
-from toolkit import cli, config
 from toolkit.analysis.probes import new_text_classifier
 from toolkit.baselines.classical import constant_outputs, tfidf_outputs
 from toolkit.data.text.batches import TextBatches
 from toolkit.data.text.examples import LabelledText, few_shot, spread
 from toolkit.data.text.labelled import load_data
 from toolkit.errors import UserError
-from toolkit.experiments.fine_tuning import Arm, arms_table, dry_run_arms, fine_tune_arms
-from toolkit.experiments.text import FinetuneTextConfig
+from toolkit.experiments.fine_tuning import (
+    Arm,
+    arms_table,
+    dry_run_arms,
+    fine_tune_arms,
+)
 from toolkit.models.load import load_checkpoint_tokenizer, pretrained_config
 from toolkit.publishing.card import LiveCard
 from toolkit.report.pages import Classified, write_page, write_predictions

@@ -10,17 +10,22 @@ that is a mean, an MLP over positions in the place of attention, no positions, n
 MiniRocket says what is possible. Models are chosen on validation; the test set is touched once by each.
 """
 
+from toolkit import cli, config
+from toolkit.experiments.settings import FordaLabConfig
+
+if __name__ == "__main__":  # --help, and mistakes in options, before what takes seconds to import
+    cli.options_first(FordaLabConfig, __doc__)
+
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from toolkit import cli, config
 from toolkit.baselines.classical import minirocket
 from toolkit.data.series.splits import check_patches, load_splits
 from toolkit.errors import UserError
 from toolkit.experiments import forda
-from toolkit.experiments.forda import NAMES, FordaLabConfig
+from toolkit.experiments.forda import NAMES
 from toolkit.experiments.grid import Cell, Grid, classified
 from toolkit.experiments.results import percent, points
 from toolkit.metrics.tabulate import table

@@ -11,17 +11,21 @@ predict needs to say what comes after a table's end. Writes <output_dir>/<name>.
 and what the dead-branch check found.
 """
 
+from toolkit import cli, config
+from toolkit.experiments.settings import ForecastRecipeConfig
+
+if __name__ == "__main__":  # --help, and mistakes in options, before what takes seconds to import
+    cli.options_first(ForecastRecipeConfig, __doc__)
+
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from toolkit import cli, config
 from toolkit.analysis.dead_branches import report_dead_branches
 from toolkit.data.series.windows import load_forecast_data, window_splits
 from toolkit.data.tables.columns import shown
 from toolkit.experiments import forecasts
-from toolkit.experiments.forecasts import ForecastRecipeConfig
 from toolkit.experiments.grid import Cell, Forecasting, Grid
 from toolkit.experiments.published import published_errors
 from toolkit.metrics.tabulate import table

@@ -6,24 +6,10 @@ A quarter of the inputs is never trained on, so that a perfect score means sorti
 """
 
 from dataclasses import dataclass, field
-from pathlib import Path
-
-import numpy as np
-import torch
 
 from toolkit import cli, config
-from toolkit.data.stores.sorting import LENGTH, LETTERS, SortingBatches, all_inputs, held_out, with_answers
-from toolkit.models.presets import model_config
-from toolkit.models.text.gpt import GPT2LMHeadModel
-from toolkit.pretrained import saved_model
-from toolkit.publishing.card import LiveCard
-from toolkit.run.directory import Run
-from toolkit.tasks.causal_lm import CausalLanguageModelling
-from toolkit.training.feed import as_tensors, seed_everything, to_device
-from toolkit.training.impl.distributed import make_accelerator
-from toolkit.training.impl.precision import ImplConfig
-from toolkit.training.task import TrainingConfig
-from toolkit.training.trainer import train
+from toolkit.training.impl.settings import ImplConfig
+from toolkit.training.settings import TrainingConfig
 
 
 @dataclass
@@ -33,6 +19,33 @@ class NanoGptConfig:
         max_steps=1500, batch_size=64, learning_rate=3e-3, weight_decay=0.01, logging_steps=50, save_steps=500))
     seed: int = 0
     impl: ImplConfig = field(default_factory=lambda: ImplConfig(dtype="fp32"))
+
+
+if __name__ == "__main__":  # --help, and mistakes in options, before what takes seconds to import
+    cli.options_first(NanoGptConfig, __doc__)
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from toolkit.data.stores.sorting import (
+    LENGTH,
+    LETTERS,
+    SortingBatches,
+    all_inputs,
+    held_out,
+    with_answers,
+)
+from toolkit.models.presets import model_config
+from toolkit.models.text.gpt import GPT2LMHeadModel
+from toolkit.pretrained import saved_model
+from toolkit.publishing.card import LiveCard
+from toolkit.run.directory import Run
+from toolkit.tasks.causal_lm import CausalLanguageModelling
+from toolkit.training.feed import as_tensors, seed_everything, to_device
+from toolkit.training.impl.distributed import make_accelerator
+from toolkit.training.trainer import train
 
 
 class Sorting(CausalLanguageModelling):

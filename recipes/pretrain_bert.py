@@ -7,10 +7,14 @@ Corpus → WordPiece tokenizer → token store → sentence pairs with masks →
 an interrupted run; a finished one prints its result.
 """
 
+from toolkit import cli, config
+from toolkit.tasks.settings import PretrainBertConfig
+
+if __name__ == "__main__":  # --help, and mistakes in options, before what takes seconds to import
+    cli.options_first(PretrainBertConfig, __doc__)
 
 import torch
 
-from toolkit import cli, config
 from toolkit.analysis.probes import Probes
 from toolkit.data.stores.bert_batches import unigram_entropy
 from toolkit.data.stores.prepare import PreparedData, prepare
@@ -21,7 +25,7 @@ from toolkit.models.text.bert import BertForPreTraining
 from toolkit.publishing.card import LiveCard
 from toolkit.run.directory import Run
 from toolkit.tasks.continued import start_of
-from toolkit.tasks.masked_lm import BertPretraining, PretrainBertConfig, drawn_in_pairs_alone
+from toolkit.tasks.masked_lm import BertPretraining, drawn_in_pairs_alone
 from toolkit.training.dry_run import dry_run
 from toolkit.training.extension import extension
 from toolkit.training.feed import seed_everything

@@ -8,8 +8,12 @@ Corpus → byte-level BPE tokenizer → token store → blocks → GPT2LMHeadMod
 → the same (Ansari et al. 2024). Run it again to continue an interrupted run; a finished one prints its result.
 """
 
-
 from toolkit import cli, config
+from toolkit.tasks.settings import PretrainGptConfig
+
+if __name__ == "__main__":  # --help, and mistakes in options, before what takes seconds to import
+    cli.options_first(PretrainGptConfig, __doc__)
+
 from toolkit.analysis.probes import Probes
 from toolkit.data.stores.bert_batches import unigram_entropy
 from toolkit.data.stores.prepare import PreparedData
@@ -19,7 +23,7 @@ from toolkit.models.presets import model_config, preset
 from toolkit.models.text.gpt import GPT2LMHeadModel
 from toolkit.publishing.card import LiveCard
 from toolkit.run.directory import Run
-from toolkit.tasks.causal_lm import GptPretraining, PretrainGptConfig, SeriesPretraining, pretraining_data
+from toolkit.tasks.causal_lm import GptPretraining, SeriesPretraining, pretraining_data
 from toolkit.tasks.continued import start_of
 from toolkit.training.dry_run import dry_run
 from toolkit.training.extension import extension

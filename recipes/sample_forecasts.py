@@ -9,30 +9,9 @@ absolute value, so that series of any size count alike. `result.json` holds them
 `<source>.npz` has all: contexts, what came, quantiles, the other forecasts.
 """
 
-import re
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 
-import matplotlib.pyplot as plt
-import numpy as np
-import torch
-
-from toolkit import cli, config, metrics
-from toolkit.baselines.naive import repeat_last, seasonal_naive
-from toolkit.data.stores.series import SeriesCorpusConfig, split_windows
-from toolkit.errors import UserError
-from toolkit.inference.sampling import load_series_gpt, sample_paths
-from toolkit.metrics.intervals import paired_bootstrap
-from toolkit.metrics.tabulate import table
-from toolkit.models.small.linear import carried_forward
-from toolkit.publishing.card import LiveCard
-from toolkit.report.plots import COLOURS, INK, SOFT, save_figure
-from toolkit.run.directory import Run
-from toolkit.tasks.base import write_arrays
-from toolkit.tasks.causal_lm import PretrainGptConfig
-from toolkit.tokenization.bins import SeriesBins
-
-QUANTILES = (0.1, 0.5, 0.9)
+from toolkit import cli, config
 
 
 @dataclass
@@ -53,6 +32,36 @@ class SampleForecastsConfig:
     season: int | None = None
     """What the seasonal naive forecast repeats; default: of each context the lag at which it is most like itself."""
     seed: int = 0
+
+
+if __name__ == "__main__":  # --help, and mistakes in options, before what takes seconds to import
+    cli.options_first(SampleForecastsConfig, __doc__)
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+
+from toolkit import metrics
+from toolkit.baselines.naive import repeat_last, seasonal_naive
+from toolkit.data.stores.series import split_windows
+from toolkit.data.stores.settings import SeriesCorpusConfig
+from toolkit.errors import UserError
+from toolkit.inference.sampling import load_series_gpt, sample_paths
+from toolkit.metrics.intervals import paired_bootstrap
+from toolkit.metrics.tabulate import table
+from toolkit.models.small.linear import carried_forward
+from toolkit.publishing.card import LiveCard
+from toolkit.report.plots import COLOURS, INK, SOFT, save_figure
+from toolkit.run.directory import Run
+from toolkit.tasks.base import write_arrays
+from toolkit.tasks.settings import PretrainGptConfig
+from toolkit.tokenization.bins import SeriesBins
+
+QUANTILES = (0.1, 0.5, 0.9)
 
 
 def windows_to_ask(series: SeriesCorpusConfig, number: int, bins: SeriesBins, most: int

@@ -9,15 +9,9 @@ docs/results/speed.md tells how the two were compared.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
-
-from pretrain_gpt import pretrain_gpt
 
 from toolkit import cli, config
-from toolkit.errors import UserError
-from toolkit.run.files import write_atomic
-from toolkit.tasks.causal_lm import PretrainGptConfig
-from toolkit.training.impl.distributed import main_process_first, make_accelerator
+from toolkit.tasks.settings import PretrainGptConfig
 
 
 @dataclass
@@ -25,6 +19,18 @@ class ShakespeareCharConfig(PretrainGptConfig):
     text: str = "../shared/data/shakespeare/input.txt"
     """One text, 1.1 MB: github.com/karpathy/char-rnn, data/tinyshakespeare/input.txt."""
     train_share: float = 0.9
+
+
+if __name__ == "__main__":  # --help, and mistakes in options, before what takes seconds to import
+    cli.options_first(ShakespeareCharConfig, __doc__)
+
+from pathlib import Path
+
+from pretrain_gpt import pretrain_gpt
+
+from toolkit.errors import UserError
+from toolkit.run.files import write_atomic
+from toolkit.training.impl.distributed import main_process_first, make_accelerator
 
 
 def split(text_path: Path, train_share: float, directory: Path) -> list[str]:

@@ -8,14 +8,19 @@ and settings may be added to a finished one. Writes sweep.json and sweep.png. Wh
 they are in the table too.
 """
 
+from toolkit import cli, config
+from toolkit.experiments.settings import SweepConfig
+
+if __name__ == "__main__":  # --help, and mistakes in options, before what takes seconds to import
+    cli.options_first(SweepConfig, __doc__)
+
 from pathlib import Path
 
 from pretrain_bert import pretrain_bert
 from pretrain_gpt import pretrain_gpt
 
-from toolkit import cli, config
 from toolkit.experiments.grid import Grid
-from toolkit.experiments.sweep import SweepConfig, cells, read_pretraining, summarise
+from toolkit.experiments.sweep import cells, read_pretraining, summarise
 from toolkit.metrics.tabulate import table
 from toolkit.models.presets import preset
 from toolkit.report.plots import plot_sweep

@@ -7,11 +7,9 @@ The directory it prints works with `AutoTokenizer.from_pretrained`, and as `toke
 """
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from toolkit import cli, config
-from toolkit.data.stores.prepare import prepare_tokenizer
-from toolkit.data.text.corpus import CorpusConfig, prepare_corpus, read_documents
+from toolkit.data.text.corpus import CorpusConfig
 
 
 @dataclass
@@ -20,6 +18,15 @@ class TrainTokenizerConfig:
     """The corpus is prepared here, and the tokenizer written to <data_dir>/<spec>/tokenizer."""
     tokenizer: str = "tokenizers/wordpiece-8k.yaml"
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
+
+
+if __name__ == "__main__":  # --help, and mistakes in options, before what takes seconds to import
+    cli.options_first(TrainTokenizerConfig, __doc__)
+
+from pathlib import Path
+
+from toolkit.data.stores.prepare import prepare_tokenizer
+from toolkit.data.text.corpus import prepare_corpus, read_documents
 
 
 def main(argv: list[str]) -> None:

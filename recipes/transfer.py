@@ -10,9 +10,14 @@ random weights of the same shape, TF-IDF, and averaged word vectors. Writes tran
 mean, ci95) and transfer.png. A run that was broken off goes on.
 """
 
+from toolkit import cli, config
+from toolkit.experiments.settings import TransferConfig
+
+if __name__ == "__main__":  # --help, and mistakes in options, before what takes seconds to import
+    cli.options_first(TransferConfig, __doc__)
+
 from pathlib import Path
 
-from toolkit import cli, config
 from toolkit.baselines.classical import majority, tfidf_logistic
 from toolkit.data.text.batches import TextBatches
 from toolkit.data.text.examples import draw, label_counts
@@ -22,7 +27,6 @@ from toolkit.experiments.grid import Cell, Grid
 from toolkit.experiments.results import cell as shown
 from toolkit.experiments.text import (
     Checkpoint,
-    TransferConfig,
     arms_by_set_and_labels,
     fine_tuning,
     probed,

@@ -8,21 +8,10 @@ Corpus → tokenizer → token store → one vector an entry of the tokenizer. W
 tokenizer beside it, and prints nearest neighbours and analogies.
 """
 
-import time
 from dataclasses import dataclass, field
-from pathlib import Path
-
-import numpy as np
 
 from toolkit import cli, config
-from toolkit.data.stores.prepare import prepare
 from toolkit.data.text.corpus import CorpusConfig
-from toolkit.errors import UserError, did_you_mean
-from toolkit.metrics.tabulate import table
-from toolkit.models.word_vectors import METHODS, WordVectors, save_word2vec, train_word_vectors
-from toolkit.publishing.card import LiveCard
-from toolkit.run.directory import Run
-from toolkit.tokenization.load import ordinary_ids, save_tokenizer
 
 
 @dataclass
@@ -44,6 +33,28 @@ class WordVectorsConfig:
         "husband wife uncle aunt", "large larger small smaller", "run ran speak spoke"])
     """a b c d: a is to b as c is to d. Counted as right when d is the closest word to b − a + c."""
     seed: int = 0
+
+
+if __name__ == "__main__":  # --help, and mistakes in options, before what takes seconds to import
+    cli.options_first(WordVectorsConfig, __doc__)
+
+import time
+from pathlib import Path
+
+import numpy as np
+
+from toolkit.data.stores.prepare import prepare
+from toolkit.errors import UserError, did_you_mean
+from toolkit.metrics.tabulate import table
+from toolkit.models.word_vectors import (
+    METHODS,
+    WordVectors,
+    save_word2vec,
+    train_word_vectors,
+)
+from toolkit.publishing.card import LiveCard
+from toolkit.run.directory import Run
+from toolkit.tokenization.load import ordinary_ids, save_tokenizer
 
 
 def word_vectors(settings: WordVectorsConfig) -> dict:

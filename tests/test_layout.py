@@ -20,12 +20,15 @@ MAY_IMPORT = {
     "shown": "",
     "regular": "errors",
     "bounded_yaml": "",
-    "config": "errors regular bounded_yaml",
-    "cli": "errors openmp shown",
+    "checkout": "",
+    "option_help": "",
+    "config": "errors regular bounded_yaml checkout option_help",
+    "remedy": "errors checkout config",
     "hub": "errors regular",
     "pretrained": "errors",
     "metrics": "errors shown",
     "run": "errors regular config",
+    "cli": "errors openmp shown config remedy run",
     "tokenization": "errors config hub pretrained run",
     "data": "errors",
     "data.tables": "errors regular data",
@@ -58,7 +61,7 @@ MAY_IMPORT = {
 
 LARGEST_FOLDER, LONGEST_MODULE = 13, 400
 SAME_IDEA = {"text", "series", "classification", "forecasting", "attention", "results", "batches", "masked_patches",
-             "forecasts", "covariates", "generation", "base", "registry", "load"}
+             "forecasts", "covariates", "generation", "base", "registry", "load", "settings"}
 """Names that occur in several folders: the same idea on several levels."""
 
 

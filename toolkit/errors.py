@@ -49,3 +49,16 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     if close:
         return f" Did you mean '{close[0]}'?"
     return f" Choose from: {', '.join(choices)}."
+
+
+def nearest(option: str, choices: Iterable[str]) -> str:
+    """`" Did you mean 'x'?"` for an option that is close, by its whole name or its last part; else the three nearest.
+    """
+    def likeness(choice: str) -> float:
+        return max(difflib.SequenceMatcher(None, option, choice).ratio(),
+                   difflib.SequenceMatcher(None, option.rpartition(".")[2], choice.rpartition(".")[2]).ratio())
+
+    first, *others = sorted(choices, key=likeness, reverse=True)[:3]
+    if likeness(first) >= 0.6:
+        return f" Did you mean '{first}'?"
+    return f" The nearest are {', '.join(f'--{choice}' for choice in [first, *others])}; --help all lists every one."

@@ -164,7 +164,7 @@ def test_a_model_that_cannot_be_asked_so_is_told_apart(runs, tmp_path, monkeypat
         with pytest.raises(UserError, match=said):
             open_model(runs / name, kind)
     assert (open_model(runs / "bert").kind, open_model(runs / "gpt/model").kind) == ("masked", "causal")
-    with pytest.raises(UserError, match="holds 2 models; name one, such as .*bert/model"):
+    with pytest.raises(UserError, match="holds 2 models; name one: .*bert/model, .*/model"):
         open_model(runs)
     (tmp_path / "new").mkdir()
     (tmp_path / "new/config.yaml").write_text("seed: 0\n")

@@ -26,9 +26,17 @@ from toolkit import config as configuration
 from toolkit.errors import UserError
 from toolkit.regular import regular
 from toolkit.run import places
-from toolkit.run.files import LOCK_FILE, disk_errors, parsed_json, read_json, write_atomic, write_json
+from toolkit.run.files import (
+    LOCK_FILE,
+    disk_errors,
+    parsed_json,
+    read_json,
+    write_atomic,
+    write_json,
+)
 from toolkit.run.names import check_name, check_names, refuse_links
 from toolkit.run.provenance import command_line, environment
+from toolkit.run.refused import will_make
 from toolkit.run.schema import Manifest, Record, checked
 
 _UNFINISHED = re.compile(r"\.(config\.yaml|manifest\.json|metrics\.jsonl|result\.json|README\.md|model)"
@@ -178,6 +186,7 @@ class Run:
         if self.directory.exists() and not self.directory.is_dir():
             raise UserError(f"{self.directory}: is a file; output_dir must be a directory.")
         if self.is_main:
+            will_make(self.directory)
             with disk_errors(self.directory, "output_dir"):
                 self.directory.mkdir(parents=True, exist_ok=True)
                 _claim(self.directory)

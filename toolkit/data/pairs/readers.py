@@ -124,7 +124,8 @@ def _columns(path: Path, data: PairsSection, reading: Reading) -> Iterator[tuple
             continue
         if len(cells) < max(numbers):
             raise UserError(f"{path}, line {number}: has {len(cells)} columns parted by tabs, and column "
-                            f"{max(numbers)} was asked for ({data.section}target_column). Repair the line, or name another column.")
+                            f"{max(numbers)} was asked for ({data.section}target_column). Repair the line, or name "
+                            f"another column.")
         yield f"{path}, line {number}", [cells[place - 1] for place in numbers]
 
 

@@ -19,6 +19,8 @@ ROLES = ("train", "validation", "test")
 
 @dataclass
 class SeriesDataSection(SeriesTable):
+    COMMON = ("train", "validation", "test", "generator", "label_column")
+
     train: str = ""
     """A .ts, .tsv, .arff (UCR, UEA), .csv, .parquet or .npz (values, labels) file; empty: series generated anew for
     each seed."""

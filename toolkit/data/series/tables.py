@@ -12,7 +12,12 @@ from toolkit.data.series.learned import Learned, as_channels, as_times, other_co
 from toolkit.data.tables.columns import shown, signals
 from toolkit.data.tables.labels import Note
 from toolkit.data.tables.rows import read_rows
-from toolkit.data.tables.sources import COMPRESSIONS, Reading, file_kind, read_table_rows
+from toolkit.data.tables.sources import (
+    COMPRESSIONS,
+    Reading,
+    file_kind,
+    read_table_rows,
+)
 from toolkit.data.tables.time_table import check_times
 from toolkit.errors import UserError, did_you_mean
 
@@ -20,6 +25,8 @@ from toolkit.errors import UserError, did_you_mean
 @dataclass
 class SeriesTable:
     """Which columns of a .csv or .parquet file hold what."""
+
+    COMMON = ("label_column", "series_column", "time_column", "value_columns")
 
     label_column: str = "label"
     """Empty: there are no labels, as in series that are to be classified; there the column may also be absent."""

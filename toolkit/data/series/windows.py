@@ -32,6 +32,8 @@ _TRANSIENT = 500
 
 @dataclass
 class ForecastDataSection:
+    COMMON = ("path", "time_column", "series_column", "target_columns", "season")
+
     path: str = ""
     """A .csv, .tsv or .parquet table, one row a time, or of several series one row a series and time; empty:
     Mackey-Glass, chaos that can be forecast for a while."""

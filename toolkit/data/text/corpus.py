@@ -36,6 +36,8 @@ _JOURNAL_BYTES = 64 * 2**20  # of text between two notes of how far we are
 
 @dataclass
 class CorpusConfig:
+    COMMON = ("sources", "validation_share", "txt_documents", "language")
+
     sources: list[str] = field(default_factory=lambda: ["python-docs"])
     """`python-docs` (documentation of Python and the installed packages), files, folders, globs ('data/**/*.jsonl'),
     or `hub:owner/name[:configuration][@revision]`. Read: .txt .md .jsonl .csv .tsv .parquet, also .gz and .zst."""

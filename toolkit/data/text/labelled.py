@@ -23,6 +23,8 @@ CHARACTERS = 64
 
 @dataclass
 class TextDataSection(LabelSpec):
+    COMMON = ("train", "validation", "test", "text_column", "label_column", "task", "shots", "max_length")
+
     train: str = ""
     """A .tsv, .csv, .jsonl or .parquet file, plain, .gz or .zst, a glob or folder of them, or a hub data set,
     hub:owner/name[:configuration][@revision][#split]; empty for the built-in task on the corpus in `corpus_dir`."""

@@ -175,7 +175,8 @@ class RecurrentDecoder(nn.Module):
         if self.bridge is not None:
             states = [torch.tanh(self.bridge(state)) for state in states]
         if self.config.cell == "lstm":
-            cells = (ends[:, layers:].unbind(1) if self.bridge is None else [torch.zeros_like(state) for state in states])
+            own = self.bridge is None
+            cells = ends[:, layers:].unbind(1) if own else [torch.zeros_like(state) for state in states]
             states = list(zip(states, cells, strict=True))
         return RecurrentState(states, 0)
 
