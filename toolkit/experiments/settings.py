@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from toolkit.config import free
+from toolkit.data.pairs.readers import PairsSection
 from toolkit.data.series.augmentation import AugmentationConfig
 from toolkit.data.series.generators import LABELLED
 from toolkit.data.series.splits import SeriesDataSection
@@ -15,6 +16,7 @@ from toolkit.tasks.settings import (
     FineTuningConfig,
     ForecastConfig,
     MaskedPatchesConfig,
+    Seq2SeqTrainingConfig,
     ThresholdConfig,
 )
 from toolkit.training.impl.settings import ImplConfig
@@ -264,3 +266,60 @@ class FordaLabConfig:
     impl: ImplConfig = field(default_factory=lambda: ImplConfig(dtype="fp32"))
     dry_run: bool = free(False)
     """Check every input, tell what each arm would train, how long and in how much memory, and end."""
+
+
+@dataclass
+class Seq2SeqModelSection:
+    architecture: Literal["transformer-tiny", "transformer-mini", "transformer-base", "transformer-big", "rnn", "lstm",
+                          "gru", "lstm-keras-702030", "bert-gpt"] = "transformer-mini"
+    """A Transformer (Vaswani et al. 2017) of a size; recurrent cells; the shape of Keras's character example; or the
+    models of `encoder` and `decoder`, joined (Rothe et al. 2020)."""
+    dropout: float = 0.1
+    attention: Literal["additive", "dot", "scaled-dot", "general", "location", "content", "positional", "uniform",
+                       "none"] = "additive"
+    """Recurrent: how states of the encoder are scored against the decoder's (toolkit/models/small/attention_scores.py);
+    none: all that the decoder knows of the source is the state it starts in."""
+    embedding_size: int = 256
+    """Recurrent: width of the words' vectors, …"""
+    hidden_size: int = 512
+    """… of the states of the encoder, in each direction, and of the decoder, …"""
+    num_hidden_layers: int = 1
+    """… and layers of both."""
+    bidirectional: bool = True
+    """Recurrent: an encoder that reads from both ends."""
+    encoder: str = ""
+    """bert-gpt: a BERT that reads sources, a run, directory or hub id; its tokenizer reads them."""
+    decoder: str = ""
+    """bert-gpt: a GPT that writes targets, with its tokenizer."""
+    pretrained: bool = True
+    """bert-gpt: from their weights; false: the same shapes from random weights."""
+
+
+@dataclass
+class FinetuneSeq2SeqConfig:
+    output_dir: str
+    data: PairsSection = field(default_factory=PairsSection)
+    tokenizer: str = ""
+    """A spec to train on both sides of the training pairs, or a trained tokenizer's directory or hub id. Empty:
+    tokenizers/bpe-8k.yaml, for built-in pairs tokenizers/characters.yaml."""
+    target_tokenizer: str = ""
+    """One of the targets' own; empty: the same for both sides."""
+    model: Seq2SeqModelSection = field(default_factory=Seq2SeqModelSection)
+    training: Seq2SeqTrainingConfig = field(default_factory=Seq2SeqTrainingConfig)
+    seeds: int = 1
+    """Repetitions with other initial values and order; 3 or more give an interval."""
+    card: CardConfig = field(default_factory=CardConfig)
+    impl: ImplConfig = field(default_factory=ImplConfig)
+    dry_run: bool = free(False)
+    """Check every input, tell what would be trained, how long and in how much memory, and end."""
+
+
+@dataclass
+class CompareSeq2SeqConfig(FinetuneSeq2SeqConfig):
+    arms: dict = field(default_factory=lambda: {
+        "transformer": {"architecture": "transformer-tiny"},
+        "gru, attention": {"architecture": "gru", "attention": "additive"},
+        "gru, no attention": {"architecture": "gru", "attention": "none"}})
+    """Name → keys of `model` in which an arm differs. An arm without attention is compared with its like that has it, a
+    pretrained one with the same from random weights."""
+    seeds: int = 3

@@ -1,9 +1,8 @@
 """Sequence to sequence as a task of the loop: the next target token, given the source and the target before it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -20,42 +19,18 @@ from toolkit.models.seq2seq.beam_search import beam_search
 from toolkit.run.directory import Run
 from toolkit.run.files import write_json
 from toolkit.tasks.base import Description, fit
+from toolkit.tasks.settings import DecodingConfig, Seq2SeqTrainingConfig
 from toolkit.tokenization.load import save_tokenizer
 from toolkit.training.feed import as_tensors, to_device
 from toolkit.training.impl.distributed import reduce_sums
-from toolkit.training.impl.precision import ImplConfig, Precision
-from toolkit.training.task import TrainingConfig
+from toolkit.training.impl.precision import Precision
+from toolkit.training.impl.settings import ImplConfig
 
 DESCRIPTIONS = (Description(
     "seq2seq", lambda name, module, values: values.get("is_encoder_decoder", False), "translation",
     lambda inside, size, start, figures: f"An encoder–decoder of {size} that turns one text into another"
     + (f", fine-tuned from {start}." if start else ", trained from scratch."),
     "cross-entropy of the next target token, smoothed (Vaswani et al. 2017, section 5.4)"),)
-
-
-@dataclass
-class DecodingConfig:
-    num_beams: int = 1
-    """1: greedy. The paper takes 4."""
-    length_penalty: float = 0.6
-    """α of ((5 + n) / 6)^α, by which log probabilities are divided (Vaswani et al. 2017, section 6.1); 0: none."""
-    max_new_tokens: int = 128
-    """Of the longest answer."""
-
-
-@dataclass
-class Seq2SeqTrainingConfig(TrainingConfig):
-    batch_size: int = 128
-    """Pairs of the global batch, of like length."""
-    label_smoothing: float = 0.1
-    """Share of the target's probability that is spread over the vocabulary (Szegedy et al. 2016; section 5.4 of the
-    Transformer's paper). Losses that are evaluated are without it."""
-    max_minutes: float | None = 5
-    """The budget."""
-    eval_steps: int = 200
-    metric_for_best_model: Literal["accuracy", "loss"] = "accuracy"
-    """What is best on validation: how many tokens are right when those before are given, or the loss."""
-    decoding: DecodingConfig = field(default_factory=DecodingConfig)
 
 
 class Seq2Seq:

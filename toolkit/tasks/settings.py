@@ -189,3 +189,28 @@ class ForecastConfig(TrainingConfig):
     """Checkpoint every so many steps; 0: only when interrupted."""
     quantiles: list[float] = field(default_factory=lambda: [0.1, 0.5, 0.9])
     """Of the intervals around every forecast, from residuals on validation."""
+
+
+@dataclass
+class DecodingConfig:
+    num_beams: int = 1
+    """1: greedy. The paper takes 4."""
+    length_penalty: float = 0.6
+    """α of ((5 + n) / 6)^α, by which log probabilities are divided (Vaswani et al. 2017, section 6.1); 0: none."""
+    max_new_tokens: int = 128
+    """Of the longest answer."""
+
+
+@dataclass
+class Seq2SeqTrainingConfig(TrainingConfig):
+    batch_size: int = 128
+    """Pairs of the global batch, of like length."""
+    label_smoothing: float = 0.1
+    """Share of the target's probability that is spread over the vocabulary (Szegedy et al. 2016; section 5.4 of the
+    Transformer's paper). Losses that are evaluated are without it."""
+    max_minutes: float | None = 5
+    """The budget; five minutes of two cores are enough for dates, thirty for captions."""
+    eval_steps: int = 200
+    metric_for_best_model: Literal["accuracy", "loss"] = "accuracy"
+    """What is best on validation: how many tokens are right when those before are given, or the loss."""
+    decoding: DecodingConfig = field(default_factory=DecodingConfig)

@@ -4,11 +4,12 @@ import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from toolkit.data.pairs.examples import TextPairs
+from toolkit.data.pairs.grammar import dates_and_numbers, reversals
 from toolkit.data.tables.rows import read_rows
 from toolkit.data.tables.sources import Reading, file_kind, read_lines
 from toolkit.errors import UserError
@@ -22,6 +23,8 @@ class PairsSection:
     """Where sources and targets stand."""
 
     section: ClassVar[str] = "data."
+    built_in: Literal["dates", "reversal"] = "dates"
+    """Where `train` is empty: dates and numbers in words → digits, or letters → the same, reversed."""
     train: list[str] = field(default_factory=list)
     """Two files of as many lines, sources first, plain, .gz or .zst; or one .tsv, .csv, .jsonl or .parquet, a glob or
     folder of them, a .txt whose columns a tab parts, or a hub data set, hub:owner/name[:configuration][#split]."""
@@ -48,7 +51,12 @@ def load_pairs(data: PairsSection, note: Note = lambda line: None) -> tuple[Text
     """Train, validation and test. `note` is told what was decided on the way, and how often."""
     at = data.section
     if not data.train:
-        raise UserError(f"{at}train is empty. Give two aligned files, or one table, of sources and targets.")
+        if data.validation or data.test:
+            role = "validation" if data.validation else "test"
+            raise UserError(f"{at}train is empty, and {at}{role} is not. Give two aligned files, or one table, of "
+                            f"sources and targets to learn from.")
+        make = {"dates": dates_and_numbers, "reversal": reversals}[data.built_in]
+        return make(20_000, "train"), make(1000, "validation"), make(1000, "test")
     if not 0 < data.validation_share < 0.5:
         raise UserError(f"{at}validation_share is {data.validation_share}; it must lie between 0 and 0.5.")
     parts = {role: _checked(read_pairs(getattr(data, role), data, role, note), role, data, note)
