@@ -13,13 +13,16 @@ from toolkit.config import from_dict
 from toolkit.data.pairs.batches import PairBatches, TokenIds
 from toolkit.data.pairs.examples import TextPairs
 from toolkit.errors import UserError
+from toolkit.experiments.results import values
 from toolkit.experiments.settings import FinetuneSeq2SeqConfig, Seq2SeqModelSection
+from toolkit.metrics.intervals import paired_difference, verdict
 from toolkit.models.load import load_checkpoint_tokenizer
 from toolkit.models.seq2seq.joined import new_joined
 from toolkit.models.seq2seq.recurrent import RecurrentForSeq2Seq, RecurrentSeq2SeqConfig
 from toolkit.models.seq2seq.transformer import new_transformer, transformer_config
 from toolkit.run.directory import Run
 from toolkit.run.files import read_json
+from toolkit.run.results import Row
 from toolkit.tasks.seq2seq import Seq2Seq, Seq2SeqTrainingConfig, train_seq2seq
 from toolkit.tokenization.load import load_tokenizer, save_tokenizer
 from toolkit.tokenization.train import is_spec, read_spec, train_tokenizer
@@ -160,3 +163,52 @@ def by_length(runs: Sequence[Run], lengths: np.ndarray, metric: str) -> list[dic
         groups.append({"shortest": int(lengths[group].min()), "longest": int(lengths[group].max()),
                        "pairs": len(group), "values": values})
     return groups
+
+
+SCORES = ["arm", "BLEU", "chrF", "exact match", "character error rate", "nats per token"]
+"""Columns of `score_rows`."""
+
+
+def score_rows(arms: dict[str, dict], copied: dict[str, float]) -> list[dict[str, str]]:
+    """A row an arm, for tables; arms: name → metric → `results.summary`; copied: scores of the sources themselves."""
+    def of(entry: dict | float, share: bool = False) -> str:
+        entry = entry if isinstance(entry, dict) else {"mean": entry, "ci95": None}
+        factor, digits = (100, 1) if share else (1, 2)
+        half = "" if entry["ci95"] is None else f" ± {factor * entry['ci95']:.{digits}f}"
+        return f"{factor * entry['mean']:.{digits}f}{half}" + " %" * share
+
+    rows = []
+    for name, entry in {**arms, "copy of the source": copied}.items():
+        rows.append({"arm": name, "BLEU": of(entry["bleu"]), "chrF": of(entry["chrf"]),
+                     "exact match": of(entry["exact_match"], True),
+                     "character error rate": of(entry["character_error_rate"], True),
+                     "nats per token": of(entry["loss"]) if "loss" in entry else ""})
+    return rows
+
+
+def verdict_between(rows: Sequence[Row], reference: Sequence[Row], metric: str) -> str:
+    """The difference over seeds in words; in points of BLEU, or of percent."""
+    factor = _POINTS[metric]
+    gain = paired_difference(*([factor * value for value in values(those, metric)] for those in (rows, reference)))
+    return verdict(gain, _WHAT[metric], "points")
+
+
+def length_verdict(groups: list[dict], reference: list[dict], metric: str) -> str:
+    """From which length of the source on the arm is ahead by more than its interval, in words."""
+    factor = _POINTS[metric]
+    gains = [paired_difference(*([factor * value for value in group["values"]] for group in pair))
+             for pair in zip(groups, reference, strict=True)]
+    told = [f"{group['shortest']}–{group['longest']}: {gain.mean:+.1f}" for group, gain in zip(groups, gains, strict=True)]
+    by = "; by length of the source, " + ", ".join(told)
+    if gains[0].n < 2:
+        return f"Of one seed, no interval is known{by}."
+    sure = [gain.mean - gain.ci95 > 0 for gain in gains]
+    first = next((number for number in range(len(sure)) if all(sure[number:])), None)
+    if first is None:
+        return f"At the longest sources it is not ahead by more than its interval{by}."
+    where = "at every length" if first == 0 else f"from length {groups[first]['shortest']} on"
+    return f"It is ahead by more than its interval {where}{by}."
+
+
+_POINTS = {"bleu": 1.0, "exact_match": 100.0}
+_WHAT = {"bleu": "BLEU", "exact_match": "exact match"}
