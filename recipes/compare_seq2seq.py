@@ -56,7 +56,8 @@ def compare_seq2seq(settings: CompareSeq2SeqConfig, accelerator) -> dict | None:
         with main_process_first(accelerator):
             sides = tokenizers_of(settings, parts[0], model, run, accelerator.print)
         for seed in range(settings.seeds):
-            place = Cell(name, seed, f"{name}/seed-{seed}", model=model.architecture, reference=reference_of(name, arms))
+            place = Cell(name, seed, f"{name}/seed-{seed}", model=model.architecture,
+                         reference=reference_of(name, arms))
             grid.fit(place, training_of(model, sides, parts, settings, seed))
     if settings.dry_run:
         return grid.tell()
@@ -84,7 +85,8 @@ def main(argv: list[str]) -> None:
         return
     accelerator.print(table(score_rows(result["arms"], result["copy"]), SCORES))
     accelerator.print("\n".join(result["verdicts"]))
-    accelerator.print(f"BLEU: {result['bleu_signature']}; {result['test_examples']:,} test pairs, {settings.seeds} seeds")
+    accelerator.print(f"BLEU: {result['bleu_signature']}; {result['test_examples']:,} test pairs, {settings.seeds} "
+                      f"seeds")
 
 
 if __name__ == "__main__":

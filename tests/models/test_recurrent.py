@@ -68,20 +68,21 @@ def test_scores_are_their_formulas(name):
     states, query = torch.randn(3, 7, 6), torch.randn(3, 6)
     expected = [by_hand(name, score, h.double().numpy(), q.double().numpy())
                 for h, q in zip(states, query, strict=True)]
-    np.testing.assert_allclose(score(states, query).detach(), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(score(states, query[:, None])[:, 0].detach(), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_additive_is_the_concat_of_luong():
     score, states, query = SCORES["additive"](4, None), torch.randn(2, 5, 4), torch.randn(2, 4)
     whole = torch.cat([score.of_query.weight, score.of_state.weight], 1)  # W of v·tanh(W [q; h])
     both = torch.cat([query[:, None].expand(-1, 5, -1), states], -1)
-    torch.testing.assert_close(score(states, query), torch.tanh(both @ whole.T) @ score.sum.weight[0])
+    torch.testing.assert_close(score(states, query[:, None])[:, 0],
+                               torch.tanh(both @ whole.T) @ score.sum.weight[0])
 
 
 def test_weights_sum_to_one_over_what_was_seen():
     scores, seen = torch.randn(5, 8) * 4, torch.rand(5, 8) < 0.5
     seen[:, 3] = True
-    weights = attention_weights(scores, seen)
+    weights = attention_weights(scores[:, None], seen)[:, 0]
     assert (weights[~seen] == 0).all() and (weights[seen] > 0).all()
     torch.testing.assert_close(weights.sum(1), torch.ones(5))
     expected = (scores.exp() * seen) / (scores.exp() * seen).sum(1, keepdim=True)

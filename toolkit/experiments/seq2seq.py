@@ -198,7 +198,8 @@ def length_verdict(groups: list[dict], reference: list[dict], metric: str) -> st
     factor = _POINTS[metric]
     gains = [paired_difference(*([factor * value for value in group["values"]] for group in pair))
              for pair in zip(groups, reference, strict=True)]
-    told = [f"{group['shortest']}–{group['longest']}: {gain.mean:+.1f}" for group, gain in zip(groups, gains, strict=True)]
+    told = [f"{group['shortest']}–{group['longest']}: {gain.mean:+.1f}"
+            for group, gain in zip(groups, gains, strict=True)]
     by = "; by length of the source, " + ", ".join(told)
     if gains[0].n < 2:
         return f"Of one seed, no interval is known{by}."

@@ -218,10 +218,10 @@ class RecurrentForSeq2Seq(RecurrentPreTrainedModel, GenerationMixin):
                           for size in sizes)
         self.encoder, self.decoder = RecurrentEncoder(config, source), RecurrentDecoder(config, target)
         width = (1 + config.bidirectional) * config.hidden_size
-        self.score, looked_at = None, 0
+        self.score, self.query, looked_at = None, None, 0
         if config.attention:
-            # Scores compare vectors of one size.
-            self.query = nn.Linear(config.hidden_size, width, bias=False) if config.bidirectional else None
+            if config.bidirectional:  # scores compare vectors of one size
+                self.query = nn.Linear(config.hidden_size, width, bias=False)
             self.score, looked_at = SCORES[config.attention](width, config.max_position_embeddings), width
         read = config.hidden_size + looked_at
         # Luong et al. (2015), equation 5: tanh(W [context; state]). Keras's example asks the state itself.
