@@ -54,6 +54,7 @@ class Bleu(TextMetric):
     def __init__(self, config_name: str | None = None, lowercase: bool = False, **kwargs):
         super().__init__(config_name, **kwargs)
         self._bleu = BLEU(lowercase=lowercase)
+        self._bleu.corpus_score([""], [[""]])  # a signature wants to know that there is one reference
 
     def _statistics(self, predictions: list[str], references: list[str]) -> State:
         found = self._bleu.corpus_score(predictions, [references])
