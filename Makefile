@@ -37,21 +37,21 @@ endif
 
 # At most 24 lines of at most 80 columns: what a small terminal shows at once.
 define SCREEN
-start here       demo             ten minutes, no network: BERT, GPT, what it bought
-                 nano-gpt         a minute: 85,584 parameters learn to sort letters
+start here       demo             ten minutes, no network: what pretraining buys
+                 nano-gpt         a minute: a tiny GPT learns to sort letters
 your text        pretrain-bert    CONFIG=recipes/configs/bert-5min.yaml
                  pretrain-gpt     CONFIG=recipes/configs/gpt-5min.yaml
                  finetune-text    CONFIG=recipes/configs/authorship.yaml
                  chat             with a GPT of yours: MODEL=runs/gpt-5min
-your signals     finetune-series  classes: CONFIG=recipes/configs/gunpoint.yaml
-                 forecast         what comes next: CONFIG=recipes/configs/etth1.yaml
+your signals     finetune-series  CONFIG=recipes/configs/gunpoint.yaml
+                 forecast         CONFIG=recipes/configs/etth1.yaml
 look             runs             the runs there are, with their main figures
                  compare-runs     side by side, as a page: RUNS="runs/a runs/b"
                  predict          a model's answers to a file: MODEL=… FILE=…
                  attention        what it looks at: MODEL=… TEXT="…" or SERIES=…
 publish          card             a run's README.md: RUN=runs/demo/bert
                  push             onto the hub: RUN=runs/demo/bert REPO=you/bert
-measure          transfer         what a checkpoint is worth, by number of labels
+measure          transfer         what a checkpoint is worth, by labels given
                  compare-text     what pretraining bought on your labelled texts
                  compare-series   the same on series
 

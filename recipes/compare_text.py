@@ -1,6 +1,7 @@
 """What pretraining bought on one set of labelled texts, by number of labels.
 
-    python recipes/compare_text.py --config recipes/configs/compare-trec.yaml [--section.key value ...]
+    make compare-text                                                # the demo's checkpoints on the demo's own task
+    make compare-text CONFIG=recipes/configs/compare-trec.yaml
 
 Arms that share splits and seeds: the majority class; TF-IDF and logistic regression; and for every checkpoint the same
 model from random values, its frozen encoder under a trained head, all of it tuned, and, when asked for, LoRA. Every arm
@@ -24,13 +25,7 @@ from toolkit.data.text.labelled import load_data
 from toolkit.errors import UserError
 from toolkit.experiments.grid import Cell, Grid
 from toolkit.experiments.results import percent, points
-from toolkit.experiments.text import (
-    ARMS,
-    Checkpoint,
-    arms_by_labels,
-    fine_tuning,
-    verdicts_by_labels,
-)
+from toolkit.experiments.text import ARMS, Checkpoint, arms_by_labels, fine_tuning, verdicts_by_labels
 from toolkit.metrics.tabulate import table
 from toolkit.publishing.card import LiveCard
 from toolkit.report.pages import write_comparison

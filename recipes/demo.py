@@ -24,10 +24,7 @@ from pretrain_bert import pretrain_bert
 from pretrain_gpt import pretrain_gpt
 
 from toolkit import cli, config
-from toolkit.baselines.compressors import (
-    compressor_bits_per_byte,
-    primed_xz_bits_per_byte,
-)
+from toolkit.baselines.compressors import compressor_bits_per_byte, primed_xz_bits_per_byte
 from toolkit.data.stores.prepare import prepare
 from toolkit.data.text.corpus import read_documents
 from toolkit.experiments.fine_tuning import arms_table

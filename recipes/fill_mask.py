@@ -29,9 +29,7 @@ def main(argv: list[str]) -> None:
     settings = config.parse(FillMaskConfig, argv, __doc__, ["model"])
     if bool(settings.text) == bool(settings.texts):
         raise UserError("Give either --text TEXT or --texts FILE.")
-    from toolkit.data.text.labelled import (
-        read_texts,  # only now: --help waits for no library
-    )
+    from toolkit.data.text.labelled import read_texts  # only now: --help waits for no library
     from toolkit.inference.generation import fill_masks
 
     texts = [settings.text] if settings.text else [

@@ -16,21 +16,11 @@ if __name__ == "__main__":  # --help, and mistakes in options, before what takes
 from functools import partial
 
 from toolkit.analysis.dead_branches import report_dead_branches
-from toolkit.baselines.classical import (
-    dtw_1nn,
-    logistic_on_values,
-    majority,
-    minirocket,
-)
+from toolkit.baselines.classical import dtw_1nn, logistic_on_values, majority, minirocket
 from toolkit.data.series.dataset import SeriesBatches
 from toolkit.data.series.splits import check_patches, load_splits
 from toolkit.errors import UserError
-from toolkit.experiments.fine_tuning import (
-    Arm,
-    arms_table,
-    dry_run_arms,
-    fine_tune_arms,
-)
+from toolkit.experiments.fine_tuning import Arm, arms_table, dry_run_arms, fine_tune_arms
 from toolkit.experiments.series import patches_of
 from toolkit.models.series.patches import SeriesForClassification
 from toolkit.pretrained import saved_model

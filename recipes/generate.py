@@ -2,7 +2,7 @@
 
     python recipes/generate.py runs/demo/gpt --prompt "Returns the"                       # sampled, shown as it comes
     python recipes/generate.py runs/demo/gpt --prompt "Returns the" --temperature 0       # greedy
-    python recipes/generate.py runs/demo/gpt --prompt "Returns the" --num_beams 4 --length_penalty 0.5 --num_return_sequences 2
+    python recipes/generate.py runs/demo/gpt --prompt "Returns the" --num_beams 4 --num_return_sequences 2
     python recipes/generate.py runs/demo/gpt --prompts prompts.txt --output answers.jsonl
 
 MODEL is a directory, a run's directory or a hub id.
@@ -56,9 +56,7 @@ def main(argv: list[str]) -> None:
         raise UserError("Give either --prompt TEXT or --prompts FILE.")
     if settings.output and not settings.output.endswith(".jsonl"):
         raise UserError(f"output is {settings.output}; its name must end in .jsonl.")
-    from toolkit.data.text.labelled import (
-        read_texts,  # only now: --help waits for no library
-    )
+    from toolkit.data.text.labelled import read_texts  # only now: --help waits for no library
     from toolkit.inference.generation import generate, open_model
 
     prompts = [settings.prompt] if settings.prompt else [

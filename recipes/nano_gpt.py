@@ -29,14 +29,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from toolkit.data.stores.sorting import (
-    LENGTH,
-    LETTERS,
-    SortingBatches,
-    all_inputs,
-    held_out,
-    with_answers,
-)
+from toolkit.data.stores.sorting import LENGTH, LETTERS, SortingBatches, all_inputs, held_out, with_answers
 from toolkit.models.presets import model_config
 from toolkit.models.text.gpt import GPT2LMHeadModel
 from toolkit.pretrained import saved_model

@@ -58,11 +58,7 @@ def show(report: dict) -> None:
 
 def main(argv: list[str]) -> None:
     settings = config.parse(ProbeBiasConfig, argv, __doc__, ["model"])
-    from toolkit.analysis.bias import (  # only now: --help waits for no library
-        probe_bias,
-        read_pairs,
-        report_path,
-    )
+    from toolkit.analysis.bias import probe_bias, read_pairs, report_path  # only now: --help waits for no library
 
     pairs = read_pairs(settings.pairs, settings.a_column, settings.b_column,
                        settings.category_column) if settings.pairs else None

@@ -46,12 +46,7 @@ import numpy as np
 from toolkit.data.stores.prepare import prepare
 from toolkit.errors import UserError, did_you_mean
 from toolkit.metrics.tabulate import table
-from toolkit.models.word_vectors import (
-    METHODS,
-    WordVectors,
-    save_word2vec,
-    train_word_vectors,
-)
+from toolkit.models.word_vectors import METHODS, WordVectors, save_word2vec, train_word_vectors
 from toolkit.publishing.card import LiveCard
 from toolkit.run.directory import Run
 from toolkit.tokenization.load import ordinary_ids, save_tokenizer

@@ -21,12 +21,7 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import (
-    check_consistent_length,
-    check_is_fitted,
-    column_or_1d,
-    validate_data,
-)
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d, validate_data
 from transformers import PreTrainedModel
 
 from toolkit.analysis.probes import new_text_classifier
@@ -34,24 +29,14 @@ from toolkit.data.batches import LabelledBatches
 from toolkit.data.series.augmentation import AugmentedBatches
 from toolkit.data.series.dataset import SeriesBatches, SeriesDataset, learned_from
 from toolkit.data.series.learned import Learned
-from toolkit.data.series.windows import (
-    ForecastData,
-    WindowBatches,
-    scaled_values,
-    standardised,
-)
+from toolkit.data.series.windows import ForecastData, WindowBatches, scaled_values, standardised
 from toolkit.data.text.batches import TextBatches
 from toolkit.data.text.examples import LabelledText, split_off
 from toolkit.data.text.labelled import LongTexts
 from toolkit.data.text.text_input import TextInput, save_with_input
 from toolkit.experiments.forecasts import LINEAR, Arm, ForecastRecipeConfig
 from toolkit.experiments.forecasts import new_model as new_forecaster
-from toolkit.experiments.series import (
-    CompareSeriesConfig,
-    LabelledSet,
-    new_model,
-    patch_length_of,
-)
+from toolkit.experiments.series import CompareSeriesConfig, LabelledSet, new_model, patch_length_of
 from toolkit.inference.answers import asking
 from toolkit.models.load import load_checkpoint_tokenizer, pretrained_config
 from toolkit.models.losses import probabilities
@@ -60,13 +45,7 @@ from toolkit.pretrained import saved_model
 from toolkit.run.directory import Run
 from toolkit.tasks.base import fit
 from toolkit.tasks.classification import FineTuning, FineTuningConfig
-from toolkit.tasks.forecasting import (
-    ForecastConfig,
-    ForecastingTask,
-    as_forecaster,
-    errors,
-    predicted,
-)
+from toolkit.tasks.forecasting import ForecastConfig, ForecastingTask, as_forecaster, errors, predicted
 from toolkit.training.impl.distributed import make_accelerator
 from toolkit.training.impl.precision import ImplConfig, exact
 from toolkit.training.task import Task, TrainingConfig

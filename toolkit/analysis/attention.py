@@ -13,12 +13,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification
 
 from toolkit.errors import UserError
 from toolkit.models.families import FAMILIES, family
-from toolkit.models.load import (
-    checkpoint_config,
-    load_checkpoint_tokenizer,
-    load_weights,
-    model_directory,
-)
+from toolkit.models.load import checkpoint_config, load_checkpoint_tokenizer, load_weights, model_directory
 from toolkit.models.series import patches as series_models
 from toolkit.models.text.classifier import TextConfig
 from toolkit.run.provenance import without_machine_paths

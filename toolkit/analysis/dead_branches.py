@@ -20,13 +20,7 @@ from accelerate import Accelerator
 from torch import nn
 from transformers import PreTrainedModel
 
-from toolkit.analysis.shuffled_patches import (
-    Shuffle,
-    ShuffledContext,
-    moved,
-    outputs_of,
-    shuffled,
-)
+from toolkit.analysis.shuffled_patches import Shuffle, ShuffledContext, moved, outputs_of, shuffled
 from toolkit.data.batches import LabelledBatches
 from toolkit.data.series.windows import WindowBatches
 from toolkit.metrics.tabulate import table

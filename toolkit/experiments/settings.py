@@ -11,12 +11,7 @@ from toolkit.data.series.windows import ForecastDataSection
 from toolkit.data.text.labelled import TextDataSection
 from toolkit.models.settings import ObjectiveConfig, Pooling
 from toolkit.run.model_card import CardConfig
-from toolkit.tasks.settings import (
-    FineTuningConfig,
-    ForecastConfig,
-    MaskedPatchesConfig,
-    ThresholdConfig,
-)
+from toolkit.tasks.settings import FineTuningConfig, ForecastConfig, MaskedPatchesConfig, ThresholdConfig
 from toolkit.training.impl.settings import ImplConfig
 
 TRANSFORMERS = {"random": "random start", "random-frozen": "random start, all but norms and positions frozen",

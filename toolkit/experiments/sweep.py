@@ -64,4 +64,5 @@ def read_pretraining(path: str) -> PretrainBertConfig | PretrainGptConfig:
     values = configuration.read_yaml(path)
     preset = str((values.get("model") or {}).get("preset", ""))
     is_gpt = preset.startswith("gpt") or {"block_size", "attention_within_documents"} & values.keys()
-    return configuration.from_dict(PretrainGptConfig if is_gpt else PretrainBertConfig, values, path)
+    kind = PretrainGptConfig if is_gpt else PretrainBertConfig
+    return configuration.from_dict(kind, configuration.with_places(kind, values, path), path)

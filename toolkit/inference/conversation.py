@@ -7,12 +7,7 @@ import torch
 from transformers import TextStreamer
 
 from toolkit.errors import UserError
-from toolkit.inference.generation import (
-    LanguageModel,
-    continue_rows,
-    decoding_of,
-    open_model,
-)
+from toolkit.inference.generation import LanguageModel, continue_rows, decoding_of, open_model
 
 
 class Conversation:

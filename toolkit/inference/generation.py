@@ -11,21 +11,10 @@ from typing import Literal
 
 import torch
 import transformers
-from transformers import (
-    GenerationConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    StopStringCriteria,
-    TextStreamer,
-)
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, StopStringCriteria, TextStreamer
 
 from toolkit.errors import UserError
-from toolkit.models.load import (
-    checkpoint_config,
-    load_checkpoint_tokenizer,
-    load_weights,
-    model_directory,
-)
+from toolkit.models.load import checkpoint_config, load_checkpoint_tokenizer, load_weights, model_directory
 from toolkit.run.provenance import without_machine_paths
 
 Kind = Literal["masked", "causal"]

@@ -11,20 +11,9 @@ from transformers import PreTrainedConfig
 from toolkit.data.series.covariates import features
 from toolkit.data.series.windows import scaled_values
 from toolkit.data.tables.columns import shown
-from toolkit.data.tables.frequency import (
-    Frequency,
-    frequency_of,
-    in_words,
-    next_times,
-    positions,
-)
+from toolkit.data.tables.frequency import Frequency, frequency_of, in_words, next_times, positions
 from toolkit.data.tables.sources import Reading
-from toolkit.data.tables.time_table import (
-    Panel,
-    TimeTable,
-    panel_of,
-    read_table_columns,
-)
+from toolkit.data.tables.time_table import Panel, TimeTable, panel_of, read_table_columns
 from toolkit.errors import UserError, did_you_mean
 from toolkit.hub import checkpoint_directory
 from toolkit.models.load import checkpoint_config, load_weights

@@ -10,13 +10,7 @@ import pandas as pd
 
 from toolkit import metrics
 from toolkit.report.html_page import write_sections
-from toolkit.report.plots import (
-    plot_calibration,
-    plot_confusion,
-    plot_loss,
-    plot_numbers,
-    plot_ranking,
-)
+from toolkit.report.plots import plot_calibration, plot_confusion, plot_loss, plot_numbers, plot_ranking
 from toolkit.run.directory import read_metrics
 from toolkit.run.files import write_atomic
 from toolkit.shown import in_html, lines_in_html

@@ -21,13 +21,7 @@ from toolkit.report.html_page import write_sections
 from toolkit.run.binary import tensor_shapes
 from toolkit.run.directory import read_metrics
 from toolkit.run.files import LOCK_FILE, read_json
-from toolkit.run.results import (
-    Results,
-    kept_evaluation,
-    of_kept_model,
-    read_results,
-    result_file,
-)
+from toolkit.run.results import Results, kept_evaluation, of_kept_model, read_results, result_file
 from toolkit.run.schema import Manifest
 from toolkit.shown import in_html, in_picture
 
@@ -172,12 +166,7 @@ def plot_runs(runs: Sequence[RunFacts], path: str | Path) -> bool:
     """Curves of all runs over each other, a panel a metric: training thin, validation with dots; over tokens where
     their steps have different numbers of them. False, and no picture, where nothing was logged.
     """
-    from toolkit.report.plots import (  # here, so that a list of runs waits for no pictures
-        INK,
-        SOFT,
-        plt,
-        save_figure,
-    )
+    from toolkit.report.plots import INK, SOFT, plt, save_figure  # here, so that a list of runs waits for no pictures
 
     panels, by_tokens = _panels(runs), _steps_differ(runs)
     if not panels:

@@ -26,14 +26,7 @@ from toolkit import config as configuration
 from toolkit.errors import UserError
 from toolkit.regular import regular
 from toolkit.run import places
-from toolkit.run.files import (
-    LOCK_FILE,
-    disk_errors,
-    parsed_json,
-    read_json,
-    write_atomic,
-    write_json,
-)
+from toolkit.run.files import LOCK_FILE, disk_errors, parsed_json, read_json, write_atomic, write_json
 from toolkit.run.names import check_name, check_names, refuse_links
 from toolkit.run.provenance import command_line, environment
 from toolkit.run.refused import will_make

@@ -5,17 +5,7 @@ or a TypedDict, beside whose keys there may be others.
 """
 
 import types
-from typing import (
-    Any,
-    Literal,
-    NotRequired,
-    Required,
-    TypedDict,
-    Union,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import Any, Literal, NotRequired, Required, TypedDict, Union, get_args, get_origin, get_type_hints
 
 from toolkit.errors import UserError
 

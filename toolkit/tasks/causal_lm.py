@@ -8,11 +8,7 @@ from transformers import PreTrainedModel
 
 from toolkit import metrics
 from toolkit.data.batches import IGNORED
-from toolkit.data.stores.gpt_batches import (
-    GptBatches,
-    evaluation_blocks,
-    num_evaluation_blocks,
-)
+from toolkit.data.stores.gpt_batches import GptBatches, evaluation_blocks, num_evaluation_blocks
 from toolkit.data.stores.prepare import PreparedData, prepare
 from toolkit.data.stores.series import prepare_series
 from toolkit.errors import UserError

@@ -12,11 +12,7 @@ from transformers import PreTrainedModel
 
 from toolkit.data.series.windows import ForecastData, Split, WindowBatches
 from toolkit.errors import UserError
-from toolkit.metrics.forecast_sums import (
-    ForecastScores,
-    calibration_stride,
-    residual_quantiles,
-)
+from toolkit.metrics.forecast_sums import ForecastScores, calibration_stride, residual_quantiles
 from toolkit.run.directory import Run
 from toolkit.run.files import write_atomic
 from toolkit.tasks.base import Description, fit, write_arrays

@@ -21,13 +21,7 @@ from toolkit.run.directory import Run
 from toolkit.run.files import disk_errors, write_directory
 from toolkit.training import checkpoint
 from toolkit.training.budget import Budget
-from toolkit.training.feed import (
-    StepDataset,
-    num_tokens,
-    seed_everything,
-    steps_from,
-    to_device,
-)
+from toolkit.training.feed import StepDataset, num_tokens, seed_everything, steps_from, to_device
 from toolkit.training.guard import MOST_IN_A_ROW, Beginning, Guard, Moment, what_is_bad
 from toolkit.training.impl.distributed import from_main, reduce_sums
 from toolkit.training.impl.precision import ImplConfig, choose
@@ -39,13 +33,7 @@ from toolkit.training.observers.standard import of_every_run
 from toolkit.training.optim import learning_rate_factor, make_optimizers
 from toolkit.training.state import State
 from toolkit.training.task import Task, TrainingConfig, check
-from toolkit.training.warm_up import (
-    compiled_graphs,
-    mean_losses,
-    memory_told,
-    remarks,
-    warm_up,
-)
+from toolkit.training.warm_up import compiled_graphs, mean_losses, memory_told, remarks, warm_up
 from toolkit.training.weight_average import WeightAverage
 
 

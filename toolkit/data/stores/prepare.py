@@ -13,12 +13,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from toolkit.data.stores.store import STORE_FILES, TokenStore, build_store
-from toolkit.data.text.corpus import (
-    SPLITS,
-    CorpusConfig,
-    prepare_corpus,
-    read_documents,
-)
+from toolkit.data.text.corpus import SPLITS, CorpusConfig, prepare_corpus, read_documents
 from toolkit.errors import UserError
 from toolkit.run.files import read_json, write_directory, write_json
 from toolkit.run.schema import CorpusManifest, StoreManifest
@@ -26,13 +21,7 @@ from toolkit.tokenization.bins import SeriesBins
 from toolkit.tokenization.load import fingerprint, load_tokenizer, save_tokenizer
 from toolkit.tokenization.measure import check_unknown
 from toolkit.tokenization.normalizer import MEASURED
-from toolkit.tokenization.train import (
-    TokenizerSpec,
-    TrainingSample,
-    is_spec,
-    read_spec,
-    train_tokenizer,
-)
+from toolkit.tokenization.train import TokenizerSpec, TrainingSample, is_spec, read_spec, train_tokenizer
 
 
 @dataclass(frozen=True)

@@ -13,21 +13,10 @@ from typing import Literal
 import numpy as np
 
 from toolkit.data.tables.columns import signals
-from toolkit.data.tables.frequency import (
-    Frequency,
-    frequency_of,
-    in_words,
-    next_times,
-    positions,
-)
+from toolkit.data.tables.frequency import Frequency, frequency_of, in_words, next_times, positions
 from toolkit.data.tables.panel import rows_of_series, series_column_of
 from toolkit.data.tables.sources import Reading
-from toolkit.data.tables.table_files import (
-    Column,
-    column_numbers,
-    read_columns,
-    refuse_unread,
-)
+from toolkit.data.tables.table_files import Column, column_numbers, read_columns, refuse_unread
 from toolkit.errors import UserError, did_you_mean
 
 Missing = Literal["refuse", "mask"]

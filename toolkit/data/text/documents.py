@@ -58,10 +58,7 @@ def read_part(part: Part, reading: Reading, skip: int = 0, progress: bool = Fals
 
 
 def _built_in(source: str, progress: bool) -> Iterator[Document]:
-    from toolkit.data.text.python_docs import (
-        iterate_python_documentation,
-        iterate_python_source,
-    )
+    from toolkit.data.text.python_docs import iterate_python_documentation, iterate_python_source
 
     if source == "python-source":
         yield from (Document(name, source, text) for name, text in iterate_python_source())

@@ -6,11 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tokenizers import processors
-from transformers import (
-    PreTrainedConfig,
-    PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
-)
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from toolkit.data.text.labelled import LongTexts
 from toolkit.tokenization.load import save_tokenizer
