@@ -257,7 +257,7 @@ def run_in(directory: Path, recipe: str, arguments: list[str]) -> small.Finished
     """`small.run_recipe`, from another working directory."""
     process = small.start_server().Process(target=_child, args=(directory, recipe, arguments))
     process.start()
-    process.join(900)
+    process.join(120)
     if process.exitcode is None:
         process.kill()
         process.join()
@@ -299,12 +299,12 @@ def follow(page: str, directory: Path, demo: Path, slow: bool) -> None:
             for written in commands(block.text):
                 for command in expand(written, directory):
                     short = block.mark == "slow" and command.startswith(".venv/bin/python recipes/")
-                    run_command(shortened(command) if short else command, directory, f"{where}: {written}")
+                    run_command(shortened(command) if short else command, directory, f"{where}: {written}", short)
     if slow:
         for written in as_printed(page):
             for command in expand(written, directory):
                 run_command(shortened(f"{command} --output_dir runs/as-printed/{recipe_of(command)[0]}"), directory,
-                            f"{page}: {written}")
+                            f"{page}: {written}", True)
 
 
 def as_printed(page: str) -> list[str]:
@@ -316,14 +316,15 @@ def as_printed(page: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def run_command(command: str, directory: Path, where: str) -> None:
-    if command.startswith(".venv/bin/python recipes/"):
+def run_command(command: str, directory: Path, where: str, as_typed: bool = False) -> None:
+    """as_typed: by a shell, where a recipe would be run in a process that has its libraries already."""
+    if command.startswith(".venv/bin/python recipes/") and not as_typed:
         done = run_in(directory, *recipe_of(command))
         assert done.code == 0, f"{where}:\n{done.out}\n{done.err}"
         return
     environment = os.environ | {"PYTHONPATH": str(small.ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, shell=True, cwd=directory, env=environment, capture_output=True, text=True,
-                          timeout=300)
+                          timeout=900 if as_typed else 300)
     assert done.returncode == 0, f"{where}:\n{done.stdout}\n{done.stderr}"
 
 

@@ -147,7 +147,7 @@ def test_a_process_of_its_own_names_the_unknown_key(root, misspelt):
 @pytest.mark.parametrize(("family", "arguments", "parts"), [
     ("bert", ["--training.max_step", "3"], ["--training.max_step", "'training.max_steps'"]),
     ("bert", ["--trainin.max_steps", "3"], ["trainin", "'training'"]),
-    ("bert", ["--training.max_steps", "many"], ["training.max_steps", "int", "many"]),
+    ("bert", ["--training.max_steps", "many"], ["training.max_steps", "a whole number", "many"]),
     ("bert", ["--training.optimizer", "adam"], ["training.optimizer", "'adamw'"]),
     ("bert", ["--model.preset", "bert-tinny"], ["bert-tinny", "'bert-tiny'"]),
     ("gpt", ["--model.preset", "gpt-tinny"], ["gpt-tinny", "'gpt-tiny'"]),
