@@ -19,6 +19,7 @@ from typing import Literal
 import numpy as np
 from tqdm.auto import tqdm
 
+from toolkit.data.prepared import SeriesManifest
 from toolkit.data.series.generators import mackey_glass
 from toolkit.data.series.windows import resolve_borders
 from toolkit.data.stores.prepare import PreparedData
@@ -28,7 +29,6 @@ from toolkit.data.tables.time_table import read_time_table
 from toolkit.errors import UserError, did_you_mean
 from toolkit.run import places
 from toolkit.run.files import building, read_json, write_json
-from toolkit.run.schema import SeriesManifest
 from toolkit.tokenization.bins import SeriesBins, read_series_bins
 
 Split = Literal["train", "validation", "test"]

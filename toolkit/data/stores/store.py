@@ -9,7 +9,6 @@ Opening costs the same at any size: three memory maps. A build cuts the text int
 tokenise; one that was killed goes on after the last finished shard, to the same bytes.
 """
 
-import json
 import os
 import shutil
 import subprocess
@@ -24,12 +23,12 @@ import numpy as np
 from tokenizers import Tokenizer
 from tqdm.auto import tqdm
 
+from toolkit.data.prepared import ShardCounts, StoreManifest, StorePlan
 from toolkit.data.stores import shards as shard_process
 from toolkit.data.stores.shards import GROUP_CHARACTERS, shard_path, write_shard
-from toolkit.data.text.corpus import sentences
+from toolkit.data.text.corpus import prepared_document, sentences
 from toolkit.errors import UserError
 from toolkit.run.files import LOCK_FILE, building, read_json, write_atomic, write_json
-from toolkit.run.schema import StoreManifest
 from toolkit.tokenization.load import one_thread, plain_backend
 
 STORE_FILES = ("ids.bin", "sentence_offsets.bin", "document_offsets.bin", "manifest.json")
@@ -151,7 +150,7 @@ def _cut(text: Path, source_bytes: list[int]) -> list[list[int]]:
 def _take_up(partial: Path, plan: dict, backend: Tokenizer) -> None:
     """Keep the finished shards of a build of the same plan, drop anything else."""
     path = partial / "plan.json"
-    if not (path.exists() and read_json(path) == plan):
+    if not (path.exists() and read_json(path, StorePlan) == plan):
         for old in partial.iterdir():
             if old.name != LOCK_FILE:
                 old.unlink()
@@ -165,7 +164,7 @@ def _announce(plan: dict, backend: Tokenizer, directory: Path, todo: list[int], 
     if size < 2 * SHARD_BYTES:
         return
     with open(plan["text"], "rb") as file:
-        sample = json.loads(file.readline())["text"][:GROUP_CHARACTERS]
+        sample = prepared_document(file.readline(), f"{plan['text']}, line 1").text[:GROUP_CHARACTERS]
     began = time.perf_counter()
     units = sentences(sample, plan["language"])
     with one_thread():
@@ -220,6 +219,8 @@ def _run_workers(partial: Path, todo: list[int], count: int, bar: tqdm) -> None:
             elif event == "error":
                 number, _, message = facts.partition(" ")
                 raise OSError(int(number), message)
+            elif event == "refused":
+                raise UserError(facts)
             elif process.wait() or not process.stdin.closed:
                 raise UserError(f"{partial}: a tokenising process ended with status {process.returncode}. If memory "
                                 f"ran out, use fewer (impl.preprocessing_num_workers); the same command continues.")
@@ -229,9 +230,24 @@ def _run_workers(partial: Path, todo: list[int], count: int, bar: tqdm) -> None:
             process.wait()
 
 
+def _finished(partial: Path, plan: dict, number: int) -> ShardCounts:
+    """What a finished shard says of itself; UserError where its files do not hold that, or it is of another source."""
+    path = shard_path(partial, "shard", number)
+    counts = read_json(path, ShardCounts)
+    expected = {"ids": counts["tokens"] * np.dtype(plan["dtype"]).itemsize, "sentences": 4 * counts["sentences"],
+                "documents": 4 * counts["documents"]}
+    for kind, size in expected.items():
+        file = shard_path(partial, kind, number)
+        joined = kind == "ids" and not file.exists()  # by a build that was broken off
+        found = size if joined else file.stat().st_size if file.exists() else None
+        if counts["source"] != plan["shards"][number][0] or found != size:
+            raise UserError(f"{path}: does not fit the files beside it. Delete it to have them made again.")
+    return counts
+
+
 def _join(partial: Path, plan: dict, directory: Path) -> None:
     """Shards, in their order → the files of the store. Can be broken off anywhere and done again."""
-    shards = [read_json(shard_path(partial, "shard", number)) for number in range(len(plan["shards"]))]
+    shards = [_finished(partial, plan, number) for number in range(len(plan["shards"]))]
     totals = {key: sum(shard[key] for shard in shards)
               for key in ("tokens", "sentences", "documents", "bytes", "unknown")}
     if not totals["documents"]:

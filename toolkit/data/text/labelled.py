@@ -133,19 +133,12 @@ def shortened(text: str, max_length: int, long_texts: LongTexts) -> str:
     return f"{text[: limit // 2]} {text[-(limit // 2):]}" if long_texts == "head+tail" else text[:limit]
 
 
-def read_texts(source: str, text_column: str = "text", text_pair_column: str = "", option: str = "file"
-               ) -> list[tuple[str, str | None]]:
-    """(text, second text or None) of every row of a source, or of every line of a .txt file. option: what the caller
-    names the source by.
-    """
-    return [(row.text, row.pair) for row in text_rows(source, text_column, text_pair_column, option)]
-
-
 def text_rows(source: str, text_column: str = "text", text_pair_column: str = "", option: str = "file",
               reading: Reading | None = None) -> Iterator[TextRow]:
     """Every row of a source, or every line of a .txt file that is not blank, with all that stands in it.
 
-    reading: the encoding, what it is called in the caller's options, and who is told how tables are written.
+    option: what the caller names the source by. reading: the encoding, what it is called in the caller's options, and
+    who is told how tables are written.
     """
     if file_kind(Path(source)) == ".txt":
         if text_pair_column:
