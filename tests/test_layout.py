@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "models.small": "errors models",
     "models.text": "errors hub models",
     "models.series": "errors hub pretrained models models.small",
-    "training.observers": "errors config run",
+    "training.observers": "errors shown config run",
     "training.impl": "errors config models",
     "training": "errors config pretrained run data models training.observers training.impl",
     "baselines": "errors metrics data data.tables data.text data.series models models.small",
