@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "training": "errors config pretrained run data models training.observers training.impl",
     "baselines": "errors metrics data data.tables data.text data.series models models.small",
     "tasks": "errors config pretrained run metrics tokenization data data.tables data.text data.series data.stores "
-             "models models.small models.text models.series training training.impl",
+             "models models.small models.text models.series training training.impl training.observers",
     "inference": "errors shown regular config hub pretrained run tokenization data data.tables data.text data.series "
                  "data.stores models models.small models.text models.series training training.impl tasks",
     "analysis": "errors config run metrics tokenization data data.tables data.text data.series data.stores models "
