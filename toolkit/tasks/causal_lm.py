@@ -16,6 +16,7 @@ from toolkit.data.stores.series import SeriesCorpusConfig, prepare_series
 from toolkit.data.text.corpus import CorpusConfig
 from toolkit.errors import UserError
 from toolkit.models.initialisation import InitialValues
+from toolkit.pretrained import save_model
 from toolkit.run.model_card import CardConfig
 from toolkit.tasks.base import Description, Evaluation
 from toolkit.tasks.pretraining import PretrainingConfig, ProbeConfig, add_to
@@ -134,7 +135,7 @@ class GptPretraining(CausalLanguageModelling):
     def save(self, model: PreTrainedModel, directory: Path) -> None:
         # A text ends where the positions do, when nobody says how long it shall be.
         model.generation_config.max_length = model.config.max_position_embeddings
-        model.save_pretrained(directory)
+        save_model(model, directory)
         save_tokenizer(self.data.tokenizer, directory, model.config.max_position_embeddings)
 
 
@@ -146,7 +147,7 @@ class SeriesPretraining(GptPretraining):
         return {key: value for key, value in result.items() if key not in ("bytes", "bits_per_byte")}
 
     def save(self, model: PreTrainedModel, directory: Path) -> None:
-        model.save_pretrained(directory)
+        save_model(model, directory)
         self.data.tokenizer.save_pretrained(directory)
 
 

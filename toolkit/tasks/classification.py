@@ -19,6 +19,7 @@ from toolkit.errors import UserError
 from toolkit.models.lora import add_lora, merge_lora
 from toolkit.models.losses import Objective, ObjectiveConfig, Task, fold_scale, probabilities
 from toolkit.models.registry import reads_text
+from toolkit.pretrained import save_model
 from toolkit.run.directory import Run
 from toolkit.run.files import write_atomic
 from toolkit.tasks.base import Description, fit, for_all, write_arrays
@@ -114,7 +115,7 @@ class FineTuning:
             model = merge_lora(model)
         if regression:
             fold_scale(model, *self.objective.scale)
-        model.save_pretrained(directory)
+        save_model(model, directory)
         if self.tokenizer is not None and self.text_input is not None:
             save_with_input(self.tokenizer, self.text_input, directory)
         elif self.tokenizer is not None:  # of batches that are not ours

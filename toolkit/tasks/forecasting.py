@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from toolkit.data.series.windows import ForecastData, Split, WindowBatches
 from toolkit.errors import UserError
 from toolkit.metrics.forecast_sums import ForecastScores, calibration_stride, residual_quantiles
+from toolkit.pretrained import save_model
 from toolkit.run.directory import Run
 from toolkit.run.files import write_atomic
 from toolkit.tasks.base import Description, fit, write_arrays
@@ -81,7 +82,7 @@ class ForecastingTask:
         return {name: scores[name] for name in ("mse", "mae")}
 
     def save(self, model: PreTrainedModel, directory: Path) -> None:
-        model.save_pretrained(directory)
+        save_model(model, directory)
 
 
 def as_forecaster(model: PreTrainedModel) -> Forecaster:

@@ -15,6 +15,7 @@ from toolkit.data.stores.bert_batches import BertBatches, MaskingConfig
 from toolkit.data.stores.prepare import PreparedData
 from toolkit.data.text.corpus import CorpusConfig
 from toolkit.models.initialisation import InitialValues
+from toolkit.pretrained import save_model
 from toolkit.run.directory import Run
 from toolkit.run.files import read_json
 from toolkit.run.model_card import CardConfig
@@ -131,5 +132,5 @@ class BertPretraining:
         return result | (self.probes(model, accelerator, precision) if self.probes else {})
 
     def save(self, model: PreTrainedModel, directory: Path) -> None:
-        model.save_pretrained(directory)
+        save_model(model, directory)
         save_tokenizer(self.data.tokenizer, directory, model.config.max_position_embeddings)

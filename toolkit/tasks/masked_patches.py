@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from toolkit.data.series.masked_patches import MaskedPatchBatches
 from toolkit.errors import UserError
 from toolkit.models.series.patches import SeriesForMaskedPatches
+from toolkit.pretrained import save_model
 from toolkit.run.directory import Run
 from toolkit.tasks.base import fit
 from toolkit.training.feed import as_tensors, to_device
@@ -75,7 +76,7 @@ class MaskedPatches:
                 "explained": 1 - sums["error"] / max(1e-12, sums["squares"])}
 
     def save(self, model: SeriesForMaskedPatches, directory: Path) -> None:
-        model.save_pretrained(directory)
+        save_model(model, directory)
 
 
 def pretrain_on_series(make_model: Callable[[], SeriesForMaskedPatches], train_values: np.ndarray,

@@ -22,8 +22,9 @@ from queue import Queue
 
 import numpy as np
 from tokenizers import Tokenizer
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
+from toolkit.bars import bar
 from toolkit.data.stores import shards as shard_process
 from toolkit.data.stores.shards import GROUP_CHARACTERS, shard_path, write_shard
 from toolkit.data.text.corpus import sentences
@@ -113,14 +114,14 @@ def build_store(text: Path, tokenizer, directory: Path, language: str = "en", ap
                     if not shard_path(partial, "shard", number).exists()]
             workers = min(num_proc or _cores(), len(todo))
             _announce(plan, backend, directory, todo, workers, progress)
-            with tqdm(total=sum(stop - start for _, start, stop in plan["shards"]), unit="B", unit_scale=True,
-                      desc=f"tokenising {directory.name}", disable=None if progress else True, leave=False) as bar:
-                bar.update(bar.total - sum(plan["shards"][n][2] - plan["shards"][n][1] for n in todo))
+            with bar(total=sum(stop - start for _, start, stop in plan["shards"]), unit="B", unit_scale=True,
+                     desc=f"tokenising {directory.name}", progress=progress) as read:
+                read.update(read.total - sum(plan["shards"][n][2] - plan["shards"][n][1] for n in todo))
                 if workers <= 1:
                     for number in todo:
-                        write_shard(partial, plan, backend, number, bar.update)
+                        write_shard(partial, plan, backend, number, read.update)
                 else:
-                    _run_workers(partial, todo, workers, bar)
+                    _run_workers(partial, todo, workers, read)
             _join(partial, plan, directory)
         for path in sorted(partial.iterdir(), key=lambda path: path.name == "plan.json"):  # without it, all is redone
             if path.name not in (*STORE_FILES, LOCK_FILE):
@@ -183,7 +184,7 @@ def _announce(plan: dict, backend: Tokenizer, directory: Path, todo: list[int], 
                    f"{PROCESS_BYTES / 1e6:,.0f} MB, {max(1, seconds):,.0f} s")
 
 
-def _run_workers(partial: Path, todo: list[int], count: int, bar: tqdm) -> None:
+def _run_workers(partial: Path, todo: list[int], count: int, read: tqdm) -> None:
     """Hand out shards to `count` processes and follow what they report."""
     environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}
     events: Queue[tuple[subprocess.Popen, str]] = Queue()
@@ -213,7 +214,7 @@ def _run_workers(partial: Path, todo: list[int], count: int, bar: tqdm) -> None:
             process, line = events.get()
             event, _, facts = line.strip().partition(" ")
             if event == "bytes":
-                bar.update(int(facts))
+                read.update(int(facts))
             elif event == "done":
                 finished += 1
                 hand_out(process)
