@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "openmp": "",
     "shown": "",
     "bars": "shown",
+    "views": "shown",
     "regular": "errors",
     "bounded_yaml": "",
     "config": "errors regular bounded_yaml",
@@ -26,13 +27,13 @@ MAY_IMPORT = {
     "hub": "errors bars regular",
     "pretrained": "errors bars",
     "metrics": "errors shown",
-    "run": "errors regular config",
-    "tokenization": "errors config hub pretrained run",
-    "data": "errors",
+    "run": "errors views regular config metrics",
+    "tokenization": "errors views config hub pretrained run",
+    "data": "errors views",
     "data.tables": "errors bars regular data",
-    "data.text": "errors bars regular run tokenization data data.tables",
-    "data.series": "errors regular data data.tables",
-    "data.stores": "errors bars run tokenization data data.tables data.text data.series",
+    "data.text": "errors views bars regular run tokenization data data.tables",
+    "data.series": "errors views regular data data.tables",
+    "data.stores": "errors views bars run tokenization data data.tables data.text data.series",
     "models": "errors bars regular hub pretrained run tokenization data data.tables data.text data.series data.stores",
     "models.small": "errors models",
     "models.text": "errors hub models",
@@ -41,12 +42,12 @@ MAY_IMPORT = {
     "training.impl": "errors config models",
     "training": "errors config pretrained run data models training.observers training.impl",
     "baselines": "errors metrics data data.tables data.text data.series models models.small",
-    "tasks": "errors config pretrained run metrics tokenization data data.tables data.text data.series data.stores "
-             "models models.small models.text models.series training training.impl",
-    "inference": "errors shown regular config hub pretrained run tokenization data data.tables data.text data.series "
-                 "data.stores models models.small models.text models.series training training.impl tasks",
-    "analysis": "errors config run metrics tokenization data data.tables data.text data.series data.stores models "
-                "models.small models.text models.series training training.impl tasks inference",
+    "tasks": "errors views config pretrained run metrics tokenization data data.tables data.text data.series "
+             "data.stores models models.small models.text models.series training training.impl",
+    "inference": "errors shown views regular config hub pretrained run tokenization data data.tables data.text "
+                 "data.series data.stores models models.small models.text models.series training training.impl tasks",
+    "analysis": "errors shown views config run metrics tokenization data data.tables data.text data.series data.stores "
+                "models models.small models.text models.series training training.impl tasks inference",
     "experiments": "errors regular config pretrained run metrics tokenization data data.tables data.text data.series "
                    "data.stores models models.small models.text models.series training training.impl "
                    "training.observers baselines tasks inference analysis",

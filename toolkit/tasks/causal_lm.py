@@ -18,7 +18,7 @@ from toolkit.errors import UserError
 from toolkit.models.initialisation import InitialValues
 from toolkit.pretrained import save_model
 from toolkit.run.model_card import CardConfig
-from toolkit.tasks.base import Description, Evaluation
+from toolkit.tasks.base import Description, Evaluation, ViewedTask
 from toolkit.tasks.pretraining import PretrainingConfig, ProbeConfig, add_to
 from toolkit.tokenization.load import save_tokenizer
 from toolkit.training.feed import as_tensors, to_device
@@ -91,7 +91,7 @@ def pretraining_data(settings: PretrainGptConfig, progress: bool) -> PreparedDat
                    num_proc=settings.impl.preprocessing_num_workers, progress=progress)
 
 
-class CausalLanguageModelling:
+class CausalLanguageModelling(ViewedTask):
     """The next token (Radford et al. 2019): batches of `input_ids` and `labels`, already shifted."""
 
     def counts(self, batch: dict[str, np.ndarray]) -> dict[str, int]:

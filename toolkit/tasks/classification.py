@@ -22,7 +22,7 @@ from toolkit.models.registry import reads_text
 from toolkit.pretrained import save_model
 from toolkit.run.directory import Run
 from toolkit.run.files import write_atomic
-from toolkit.tasks.base import Description, fit, for_all, write_arrays
+from toolkit.tasks.base import Description, ViewedTask, fit, for_all, write_arrays
 from toolkit.tasks.threshold import ThresholdConfig, choose_threshold, positive_class
 from toolkit.tokenization.load import save_tokenizer
 from toolkit.training.impl.precision import ImplConfig, Precision
@@ -63,7 +63,7 @@ DESCRIPTIONS = (
                 is_classifier=True))
 
 
-class FineTuning:
+class FineTuning(ViewedTask):
     """An objective on `train`; evaluated, and the best model chosen, on `validation`. The test set is not in here."""
 
     best_metric = "criterion"

@@ -17,7 +17,7 @@ from toolkit.metrics.forecast_sums import ForecastScores, calibration_stride, re
 from toolkit.pretrained import save_model
 from toolkit.run.directory import Run
 from toolkit.run.files import write_atomic
-from toolkit.tasks.base import Description, fit, write_arrays
+from toolkit.tasks.base import Description, ViewedTask, fit, write_arrays
 from toolkit.training.feed import as_tensors, to_device
 from toolkit.training.impl.precision import ImplConfig, Precision, choose
 from toolkit.training.task import TrainingConfig
@@ -56,7 +56,7 @@ DESCRIPTIONS = (Description(
     "the error of the forecast", unit="values"),)
 
 
-class ForecastingTask:
+class ForecastingTask(ViewedTask):
     """Squared error on `train`; evaluated, and the best model chosen, on `validation`. The test set is not in here."""
 
     best_metric = "mse"

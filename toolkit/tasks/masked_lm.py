@@ -20,7 +20,7 @@ from toolkit.run.directory import Run
 from toolkit.run.files import read_json
 from toolkit.run.model_card import CardConfig
 from toolkit.run.schema import Manifest
-from toolkit.tasks.base import Description, Evaluation
+from toolkit.tasks.base import Description, Evaluation, ViewedTask
 from toolkit.tasks.pretraining import EVALUATION_SEED, PretrainingConfig, ProbeConfig, add_to
 from toolkit.tokenization.load import save_tokenizer
 from toolkit.training.feed import as_tensors, to_device
@@ -86,7 +86,7 @@ def drawn_in_pairs_alone(run: Run) -> bool:
     return any(run.checkpoint_dir.glob("step-*")) and "single_sentences" not in data
 
 
-class BertPretraining:
+class BertPretraining(ViewedTask):
     """Devlin et al. (2018): both losses are means over what they predict, and are added."""
 
     best_metric = "loss"

@@ -14,7 +14,7 @@ from toolkit.errors import UserError
 from toolkit.models.series.patches import SeriesForMaskedPatches
 from toolkit.pretrained import save_model
 from toolkit.run.directory import Run
-from toolkit.tasks.base import fit
+from toolkit.tasks.base import ViewedTask, fit
 from toolkit.training.feed import as_tensors, to_device
 from toolkit.training.impl.distributed import reduce_sums
 from toolkit.training.impl.precision import ImplConfig, Precision
@@ -36,7 +36,7 @@ class MaskedPatchesConfig(TrainingConfig):
     """Share of patches hidden (Nie et al. 2023, section 4.2)."""
 
 
-class MaskedPatches:
+class MaskedPatches(ViewedTask):
     """Mean squared error of hidden values, on the scale the model works in. Evaluated on `validation` series."""
 
     best_metric = "loss"

@@ -32,6 +32,7 @@ from toolkit.errors import UserError
 from toolkit.run.files import LOCK_FILE, building, read_json, write_atomic, write_json
 from toolkit.run.schema import StoreManifest
 from toolkit.tokenization.load import one_thread, plain_backend
+from toolkit.views import View, Viewed
 
 STORE_FILES = ("ids.bin", "sentence_offsets.bin", "document_offsets.bin", "manifest.json")
 SHARD_BYTES = 4 * 2**20
@@ -40,8 +41,8 @@ PROCESS_BYTES = 80_000_000
 """Memory of one process beside the document it works on: measured, in `make bench-data`."""
 
 
-@dataclass(frozen=True)
-class TokenStore:
+@dataclass(frozen=True, repr=False)
+class TokenStore(Viewed):
     """`ids` (tokens,), `sentence_offsets` (sentences + 1,) into ids, `document_offsets` (documents + 1,) into those."""
 
     directory: Path
@@ -49,6 +50,10 @@ class TokenStore:
     sentence_offsets: np.ndarray
     document_offsets: np.ndarray
     manifest: dict
+
+    def _shown(self) -> View:
+        return View(f"token store {self.directory.name}", {"tokens": self.num_tokens, "documents": self.num_documents,
+                                                           "sentences": len(self.sentence_offsets) - 1})
 
     @property
     def num_tokens(self) -> int:
