@@ -128,9 +128,10 @@ def test_what_was_predicted_is_what_others_say_of_it(runs, series_models, tmp_pa
     masked = text_attention(runs / "bert", "the old [MASK] went to the [MASK] .")
     assert [answer.place for answer in masked.answers] == [
         place for place, label in enumerate(masked.labels) if label == "[MASK]"]
-    for answer, expected in zip(masked.answers, fill_masks(runs / "bert", ["the old [MASK] went to the [MASK] ."])[0],
-                                strict=True):
-        assert [name for name, _ in answer.likeliest] == [name for name, _ in expected] and answer.said == expected[0][0]
+    fills = fill_masks(runs / "bert", ["the old [MASK] went to the [MASK] ."])[0]
+    for answer, expected in zip(masked.answers, fills, strict=True):
+        assert [name for name, _ in answer.likeliest] == [name for name, _ in expected]
+        assert answer.said == expected[0][0]
         assert [share for _, share in answer.likeliest] == pytest.approx([share for _, share in expected], abs=1e-5)
     assert text_attention(runs / "bert", TEXT).answers == ()
 

@@ -79,7 +79,8 @@ def test_what_is_drawn_is_what_was_measured(browser, tmp_path):
         shown = [*maps.weights[layer], maps.weights[layer].mean(0)]
         for place, map_ in enumerate(shown):
             pixels = np.array(browser.run("""
-                const canvas = document.querySelectorAll('#heads tr')[arguments[0] + 1].querySelectorAll('canvas')[arguments[1]]
+                const row = document.querySelectorAll('#heads tr')[arguments[0] + 1]
+                const canvas = row.querySelectorAll('canvas')[arguments[1]]
                 return [...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data]""",
                                           layer, place)).reshape(12, 12, 4)
             order = np.argsort(map_.ravel())
@@ -126,6 +127,6 @@ def test_tokens_wrap_and_a_patch_is_marked_on_the_series(browser, tmp_path):
     write_attention_page(maps, tmp_path / "page.html")
     browser.open(tmp_path / "page.html")
     browser.run("document.querySelectorAll('.patch')[3].dispatchEvent(new MouseEvent('mouseenter'))")
-    band, patch = (browser.run(f"return ['x', 'width'].map(name => document.querySelector('{each}').getAttribute(name))")
-                   for each in (".reader", ".patch.on"))
+    read = "return ['x', 'width'].map(name => document.querySelector(arguments[0]).getAttribute(name))"
+    band, patch = (browser.run(read, each) for each in (".reader", ".patch.on"))
     assert band == patch and told(browser).startswith(f"“{maps.labels[3]}” (patch 4) reads")

@@ -67,7 +67,8 @@ def _opening(maps: AttentionMaps) -> dict:
     read = (mean.sum(0) - np.diagonal(mean)) / np.maximum(1, (mean > 0).sum(0))
     read[sorted(maps.special)] = -1
     reader = places[0] if places else int(read.argmax())
-    return {"layer": layers - 1, "head": "mean" if heads > 1 else 0, "reader": reader, "read": int(mean[reader].argmax())}
+    return {"layer": layers - 1, "head": "mean" if heads > 1 else 0, "reader": reader,
+            "read": int(mean[reader].argmax())}
 
 
 def _one_head(maps: AttentionMaps, what: str) -> Markup:
@@ -104,8 +105,9 @@ def _curve(maps: AttentionMaps) -> dict:
     if ahead.size:
         lines += [line(number, length - 1, np.concatenate([maps.values[number, -1:], row]), True)
                   for number, row in enumerate(ahead[shown])]
-    patches = [{"x": f"{start * across:.2f}", "y": 160 + 16 * (place % 2), "label": f"{maps.labels[place]}",
-                "width": f"{max(1, (stop - 1 - start) * across):.2f}"} for place, (start, stop) in enumerate(maps.spans)]
+    patches = [{"x": f"{start * across:.2f}", "y": 160 + 16 * (place % 2), "label": maps.labels[place],
+                "width": f"{max(1, (stop - 1 - start) * across):.2f}"}
+               for place, (start, stop) in enumerate(maps.spans)]
     return {"lines": lines, "patches": patches, "width": 1000, "keys": maps.channels[shown],
             "left_out": max(0, len(maps.values) - _MOST_CHANNELS), "low": _short(low), "high": _short(high),
             "ticks": [first, first + end // 2, f"{first + end} (time step)"]}
@@ -129,7 +131,7 @@ def _all_heads(maps: AttentionMaps, what: str) -> Markup:
     heads, length = maps.weights.shape[1:3]
     entropy = relative_entropy(maps)
     if heads > 1:
-        entropy = np.concatenate([entropy, relative_entropy(replace(maps, weights=maps.weights.mean(1, keepdims=True)))],
-                                 1)
+        mean = replace(maps, weights=maps.weights.mean(1, keepdims=True))
+        entropy = np.concatenate([entropy, relative_entropy(mean)], 1)
     return Markup(render("attention_heads.html", what=what, heads=heads, length=length, entropy=entropy.tolist(),
                          top=f"{maps.weights.max():.2f}", size=132 if heads < 5 else 92 if heads < 9 else 58))
