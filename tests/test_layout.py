@@ -51,8 +51,9 @@ MAY_IMPORT = {
                    "training.observers baselines tasks inference analysis",
     "estimators": "pretrained run data data.text data.series models models.text training training.impl tasks inference "
                   "analysis experiments",
-    "report": "errors shown config run metrics data data.series analysis",
-    "publishing": "errors shown regular config hub pretrained run metrics models report tasks",
+    "report.figures": "errors shown run metrics data data.series",
+    "report": "errors shown config run metrics data data.series analysis report.figures",
+    "publishing": "errors shown regular config hub pretrained run metrics models report report.figures tasks",
 }
 """Folder of the toolkit, or module at its root → the folders that it may import beside its own, from the ground up."""
 
