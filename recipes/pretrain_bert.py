@@ -76,6 +76,7 @@ def pretrain_bert(settings: PretrainBertConfig, accelerator) -> dict:
                            settings.eval_rows, Probes(settings.probes, data.tokenizer), pairs_alone)
     if left_out := task.batches.left_out():
         accelerator.print(f"note: {left_out}.")
+    task.loss_shown.guessing = entropy
     if settings.dry_run:
         return dry_run(task, settings.training, settings.impl, run, accelerator, data.train.num_tokens)
     metrics = train(task, settings.training, settings.impl, run, accelerator, settings.seed, "BERT")

@@ -65,6 +65,7 @@ def pretrain_gpt(settings: PretrainGptConfig, accelerator) -> dict:
     task = objective(model, data, settings.block_size, settings.training.batch_size, settings.seed,
                      settings.attention_within_documents,
                      Probes(settings.probes, data.tokenizer) if settings.probes.sets else None)
+    task.loss_shown.guessing = entropy
     if settings.dry_run:
         return dry_run(task, settings.training, settings.impl, run, accelerator, data.train.num_tokens)
     metrics = train(task, settings.training, settings.impl, run, accelerator, settings.seed, "GPT")

@@ -43,7 +43,8 @@ MAY_IMPORT = {
     "training": "errors config pretrained run data models training.observers training.impl",
     "baselines": "errors metrics data data.tables data.text data.series models models.small",
     "tasks": "errors views config pretrained run metrics tokenization data data.tables data.text data.series "
-             "data.stores models models.small models.text models.series training training.impl",
+             "data.stores models models.small models.text models.series training training.impl "
+             "training.observers",
     "inference": "errors shown views regular config hub pretrained run tokenization data data.tables data.text "
                  "data.series data.stores models models.small models.text models.series training training.impl tasks",
     "analysis": "errors shown views config run metrics tokenization data data.tables data.text data.series data.stores "

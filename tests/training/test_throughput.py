@@ -1,23 +1,17 @@
 """Operations by formulas, the meter by made-up numbers, and what a run logs and prints of them."""
 
-import re
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import small
 import torch
 import transformers
 from toy import Toy
 
-from toolkit.data.series.dataset import SeriesBatches, SeriesDataset
 from toolkit.models.fast_layers import use_fused_layers
-from toolkit.models.small.perceptron import PerceptronConfig, PerceptronForClassification
 from toolkit.run.directory import read_metrics
-from toolkit.tasks.classification import FineTuning, FineTuningConfig
 from toolkit.training import feed, warm_up
-from toolkit.training import trainer as loop
 from toolkit.training.impl.distributed import make_accelerator
 from toolkit.training.impl.precision import ImplConfig, choose
 from toolkit.training.observers import throughput
@@ -150,49 +144,3 @@ def test_operations_a_token_do_not_depend_on_micro_batches():
         assert all(parameter.grad is None for parameter in task.model.parameters()), "gradients are left behind"
     assert found[0].flops_per_token == pytest.approx(found[1].flops_per_token, rel=1e-9) and found[0].peak == \
         matmul_peak(CPU, torch.float32)
-
-
-def test_lines_where_there_is_no_terminal(tmp_path, monkeypatch, capfd):
-    """One each half minute, and the last; a bar would fill a log with its pieces."""
-    config = TrainingConfig(max_steps=12, batch_size=4, logging_steps=1, save_steps=0)
-    now = [0.0]
-    monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
-
-    class Slow(Toy):
-        def counts(self, batch):
-            now[0] += 8
-            return super().counts(batch)
-
-    small.train(Slow([1.0]), tmp_path, config)
-    said = capfd.readouterr()
-    lines = [line for line in said.out.splitlines() if line.startswith("training: step ")]
-    assert [int(line.split()[2].rstrip(",")) for line in lines] == [4, 8, 12]
-    assert all("tokens/s" in line and "% of the matmul peak" in line and "toy " in line for line in lines)
-    assert lines[-1].endswith(", 0 s left") and "training" not in said.err
-    # Eight seconds a step: after the fourth, eight more are 64 s.
-    assert lines[0].endswith(", 64 s left")
-
-
-def test_a_short_run_prints_its_last_line(tmp_path, capfd):
-    small.train(Toy([1.0]), tmp_path, TrainingConfig(max_steps=3, batch_size=4, logging_steps=1, save_steps=0))
-    lines = [line for line in capfd.readouterr().out.splitlines() if line.startswith("training: step ")]
-    assert len(lines) == 1 and lines[0].startswith("training: step 3, ") and lines[0].endswith(", 0 s left")
-
-
-def test_a_bar_where_there_is_a_terminal(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    small.train(Toy([1.0]), tmp_path, TrainingConfig(max_steps=3, batch_size=4, logging_steps=1, save_steps=0))
-    said = capfd.readouterr()
-    assert "training: step " not in said.out and "%" in said.err
-
-
-def test_values_of_series_are_not_called_tokens(tmp_path, capfd):
-    """Nor is what comes first in a batch what is counted."""
-    values, labels = np.random.default_rng(0).normal(size=(16, 1, 20)).astype(np.float32), np.arange(16) % 2
-    data = SeriesBatches(SeriesDataset(values, labels, ("up", "down")), 4, 0)
-    task = FineTuning(PerceptronForClassification(PerceptronConfig(num_channels=1, series_length=20)), data, data,
-                      FineTuningConfig(max_steps=2, batch_size=4))
-    batch = task.batch
-    task.batch = lambda step, rows: {"labels": batch(step, rows)["labels"], **batch(step, rows)}
-    assert small.train(task, tmp_path, task.config)["tokens"] == 2 * 4 * 20
-    assert re.search(r"classification \d\.\d+, [\d,]+ values/s", capfd.readouterr().out)

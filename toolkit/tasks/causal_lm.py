@@ -24,6 +24,7 @@ from toolkit.tokenization.load import save_tokenizer
 from toolkit.training.feed import as_tensors, to_device
 from toolkit.training.impl.distributed import reduce_sums, share
 from toolkit.training.impl.precision import ImplConfig
+from toolkit.training.observers.base import LossShown
 
 DESCRIPTIONS = (Description(
     "gpt", lambda name, module, values: module is None and name.endswith("LMHeadModel"), "text-generation",
@@ -109,7 +110,7 @@ class GptPretraining(CausalLanguageModelling):
     def __init__(self, model: PreTrainedModel, data: PreparedData, block_size: int, batch_size: int, seed: int,
                  within_documents: bool = False, probes: Evaluation | None = None):
         self.model, self.data, self.block_size, self.eval_batch = model, data, block_size, batch_size
-        self.probes = probes
+        self.probes, self.loss_shown = probes, LossShown()
         self.end_id, self.within_documents = data.tokenizer.eos_token_id, within_documents
         self.batches = GptBatches(data.train, block_size, batch_size, seed, data.weights,
                                   self.end_id if within_documents else None)

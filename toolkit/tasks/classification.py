@@ -26,6 +26,7 @@ from toolkit.tasks.base import Description, ViewedTask, fit, for_all, write_arra
 from toolkit.tasks.threshold import ThresholdConfig, choose_threshold, positive_class
 from toolkit.tokenization.load import save_tokenizer
 from toolkit.training.impl.precision import ImplConfig, Precision
+from toolkit.training.observers.base import LossShown
 from toolkit.training.task import TrainingConfig
 
 
@@ -50,6 +51,7 @@ class FineTuningConfig(TrainingConfig):
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
 
 
+_SHORT = {"mse": "mse", "mae": "mae", "msle": "msle", "focal": "focal loss", "kl-divergence": "KL"}
 _CLASSIFIER = re.compile("For(Sequence)?Classification$")  # not of tokens
 DESCRIPTIONS = (
     Description("text", lambda name, module, values: bool(_CLASSIFIER.search(name))
@@ -73,6 +75,8 @@ class FineTuning(ViewedTask):
                  task: Task = "classification"):
         self.model, self.validation, self.config, self.tokenizer = model, validation, config, tokenizer
         self.objective = Objective(task, config.objective, train.labels, model.config.num_labels)
+        self.loss_shown = LossShown(_SHORT.get(self.objective.loss_name, "loss"),
+                                    guessing=self.objective.of_guessing(validation.labels))
         self.criterion = config.metric_for_best_model
         if self.criterion == "auto":
             self.criterion = {"classification": "accuracy", "multi-label": "f1"}.get(task, "loss")

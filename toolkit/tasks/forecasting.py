@@ -14,12 +14,14 @@ from transformers import PreTrainedModel
 from toolkit.data.series.windows import ForecastData, Split, WindowBatches
 from toolkit.errors import UserError
 from toolkit.metrics.forecast_sums import ForecastScores, calibration_stride, known_quantiles, residual_quantiles
+from toolkit.models.small.linear import carried_forward
 from toolkit.pretrained import save_model
 from toolkit.run.directory import Run
 from toolkit.run.files import write_atomic
 from toolkit.tasks.base import Description, ViewedTask, fit, write_arrays
 from toolkit.training.feed import as_tensors, to_device
 from toolkit.training.impl.precision import ImplConfig, Precision, choose
+from toolkit.training.observers.base import LossShown
 from toolkit.training.task import TrainingConfig
 
 Forecaster = Callable[..., torch.Tensor]
@@ -66,6 +68,8 @@ class ForecastingTask(ViewedTask):
     def __init__(self, model: PreTrainedModel, train: WindowBatches, validation: WindowBatches):
         self.model, self.validation, self.batch = model, validation, train.batch
         model.config.update(train.data.model_input())
+        self.loss_shown = LossShown("mse", validation="eval_mse", guessing=_error_of_repeating(validation),
+                                    guess="repeat last")
 
     def counts(self, batch: dict[str, np.ndarray]) -> dict[str, int]:
         observed = batch.get("future_observed")
@@ -85,6 +89,13 @@ class ForecastingTask(ViewedTask):
 
     def save(self, model: PreTrainedModel, directory: Path) -> None:
         save_model(model, directory)
+
+
+def _error_of_repeating(windows: WindowBatches) -> float:
+    """The mean squared error of the last value again and again, on some windows from all over the split."""
+    batch = as_tensors(windows.rows(np.unique(np.linspace(0, len(windows) - 1, 32).round().astype(int))))
+    errors = (carried_forward(batch["values"], batch.get("observed"))[..., -1:] - batch["future"]) ** 2
+    return float(errors[batch["future_observed"]].mean() if "future_observed" in batch else errors.mean())
 
 
 def as_forecaster(model: PreTrainedModel) -> Forecaster:

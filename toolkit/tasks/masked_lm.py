@@ -26,6 +26,7 @@ from toolkit.tokenization.load import save_tokenizer
 from toolkit.training.feed import as_tensors, to_device
 from toolkit.training.impl.distributed import reduce_sums, share
 from toolkit.training.impl.precision import ImplConfig
+from toolkit.training.observers.base import LossShown
 
 _EVALUATION_MLM_PROBABILITY = 0.15  # Devlin et al. 2018, whatever is masked in training
 
@@ -100,6 +101,7 @@ class BertPretraining(ViewedTask):
         self.evaluation = BertBatches(data.validation, data.tokenizer, asked, eval_rows, EVALUATION_SEED,
                                       pairs_alone=pairs_alone)
         self.eval_rows, self.eval_batch = eval_rows, batch_size
+        self.loss_shown = LossShown("mlm", "mlm_loss", "eval_mlm_loss")
         self.batch = self.batches.batch
 
     def counts(self, batch: dict[str, np.ndarray]) -> dict[str, int]:

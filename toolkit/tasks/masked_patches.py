@@ -18,6 +18,7 @@ from toolkit.tasks.base import ViewedTask, fit
 from toolkit.training.feed import as_tensors, to_device
 from toolkit.training.impl.distributed import reduce_sums
 from toolkit.training.impl.precision import ImplConfig, Precision
+from toolkit.training.observers.base import LossShown
 from toolkit.training.task import TrainingConfig
 
 _EVALUATION_SEED = 0x5EED  # one fixed draw of masks for every evaluation
@@ -44,6 +45,7 @@ class MaskedPatches(ViewedTask):
     def __init__(self, model: SeriesForMaskedPatches, train: MaskedPatchBatches, validation: MaskedPatchBatches):
         self.model, self.batch, self.validation = model, train.batch, validation
         self.channels = train.values.shape[1]
+        self.loss_shown = LossShown("mse")
 
     def counts(self, batch: dict[str, np.ndarray]) -> dict[str, int]:
         hidden = batch["masked"] if "observed" not in batch else batch["masked"] & batch["observed"]
@@ -72,6 +74,7 @@ class MaskedPatches(ViewedTask):
             for key, value in (("error", error), ("squares", squares), ("count", self.counts(batch)["masked_patches"])):
                 sums[key] += float(value)
         sums = reduce_sums(accelerator, sums)
+        self.loss_shown.guessing = sums["squares"] / max(1.0, sums["count"])
         return {"loss": sums["error"] / max(1.0, sums["count"]),
                 "explained": 1 - sums["error"] / max(1e-12, sums["squares"])}
 

@@ -17,6 +17,8 @@ class LossShown:
     """… and of an evaluation."""
     guessing: float | None = None
     """What it is, on validation, without a look at the input. A task may learn it at its first evaluation."""
+    guess: str = "guess"
+    """How that is called."""
 
 
 @dataclass(frozen=True)

@@ -36,21 +36,22 @@ class Learning:
             self.speeds.append(record)
 
     def line(self, width: int = WIDTH) -> str:
-        """Name, share done, step, losses, speed, time left; what has no room is left out from the end of this list:
-        losses, share done, time left, step, speed.
+        """Name, share done, step, losses, speed, time left; where there is no room for all, the speed goes first, then
+        the step, then the end of the name.
         """
         losses = self._losses(self.record.get(self.training.loss.training), self.validation)
         done, left, unit = f"{100 * self.used:.0f} %", self._left(), self.training.unit
         step = f"step {self.record['step']:,}" if self.record else ""
         speed = self.record.get("tokens_per_second", 0)
-        exact, rough = f"{speed:,.0f} {unit}/s" * bool(speed), f"{_rounded(speed)} {unit}/s" * bool(speed)
+        exact = f"{speed:,.0f} {unit}/s" * bool(speed)
+        rough = f"{_rounded(speed)} {unit.replace('tokens', 'tok')}/s" * bool(speed)
         name = on_one_line(self.training.name)
         for parts in ((name, done, step, losses, exact, left), (name, done, step, losses, rough, left),
                       (name, done, step, losses, left), (name, done, losses, left)):
             if cell_len(line := _joined(parts)) <= width:
                 return line
         room = width - cell_len(_joined((done, losses, left))) - 2
-        if room < SHORTEST_NAME:
+        if room < min(SHORTEST_NAME, cell_len(name)):
             return set_cell_size(_joined((done, losses, left)), width).rstrip()
         return _joined((_cut(name, room), done, losses, left))
 
@@ -63,15 +64,16 @@ class Learning:
         ends = (f"{steps:,} steps in {duration(seconds)}", losses,
                 f"kept: step {kept['best_step']:,}" if kept.get("best_step", 0) not in (0, self.record["step"]) else "")
         name, room = on_one_line(self.training.name), WIDTH - cell_len(_joined(ends)) - 2
-        if room < SHORTEST_NAME:
+        if room < min(SHORTEST_NAME, cell_len(name)):
             ends, room = ends[:2], WIDTH - cell_len(_joined(ends[:2])) - 2
-        line = _joined((_cut(name, max(room, SHORTEST_NAME)), *ends))
+        line = _joined((_cut(name, room), *ends))
         if seconds < LONG_SECONDS:
             return line
         return f"{line}\n  {efficiency(self.speeds, self.training.unit)}"
 
     def _losses(self, training: float | None, validation: float | None) -> str:
-        named = ((self.training.loss.name, training), ("val", validation), ("guess", self.training.loss.guessing))
+        loss = self.training.loss
+        named = ((loss.name, training), ("val", validation), (loss.guess, loss.guessing))
         return "  ".join(f"{name} {_digits(value)}" for name, value in named if value is not None)
 
     def _left(self) -> str:
@@ -155,5 +157,5 @@ def _digits(value: float) -> str:
 def _rounded(value: float) -> str:
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= size:
-            return f"{value / size:.3g}{letter}"
+            return f"{value / size:.{0 if value >= 10 * size else 1}f}{letter}"
     return f"{value:.0f}"
