@@ -20,9 +20,9 @@ from toolkit.analysis.dead_branches import report_dead_branches
 from toolkit.data.series.windows import load_forecast_data, window_splits
 from toolkit.data.tables.columns import shown
 from toolkit.experiments import forecasts
-from toolkit.experiments.forecasts import ForecastRecipeConfig
 from toolkit.experiments.grid import Cell, Forecasting, Grid
 from toolkit.experiments.published import published_errors
+from toolkit.experiments.settings import ForecastRecipeConfig
 from toolkit.metrics.tabulate import table
 from toolkit.models.series.patches import SeriesForForecasting
 from toolkit.pretrained import saved_model

@@ -19,7 +19,8 @@ from matplotlib.figure import Figure
 
 from toolkit import cli, config, metrics
 from toolkit.baselines.naive import repeat_last, seasonal_naive
-from toolkit.data.stores.series import SeriesCorpusConfig, split_windows
+from toolkit.data.stores.series import split_windows
+from toolkit.data.stores.settings import SeriesCorpusConfig
 from toolkit.errors import UserError
 from toolkit.inference.sampling import load_series_gpt, sample_paths
 from toolkit.metrics.intervals import paired_bootstrap
@@ -30,8 +31,8 @@ from toolkit.report.figures.canvas import save_figure
 from toolkit.report.figures.forecasts import WINDOWS, Forecaster, Forecasts, Window, forecasts_figure
 from toolkit.run.directory import Run
 from toolkit.tasks.base import write_arrays
-from toolkit.tasks.causal_lm import PretrainGptConfig
 from toolkit.tasks.forecasting import BANDS
+from toolkit.tasks.settings import PretrainGptConfig
 from toolkit.tokenization.bins import SeriesBins
 
 QUANTILES = (0.1, 0.5, 0.9)

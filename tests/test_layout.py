@@ -64,7 +64,7 @@ MAY_IMPORT = {
 
 LARGEST_FOLDER, LONGEST_MODULE = 13, 400
 SAME_IDEA = {"text", "series", "classification", "forecasting", "attention", "results", "batches", "masked_patches",
-             "forecasts", "covariates", "generation", "base", "registry", "load", "pretraining"}
+             "forecasts", "covariates", "generation", "base", "registry", "load", "pretraining", "settings"}
 """Names that occur in several folders: the same idea on several levels."""
 
 

@@ -56,7 +56,8 @@ class Reported(Viewed, dict):
 
 def as_text(view: View) -> str:
     """At most LONGEST characters."""
-    lines = [_cut(view.title, FACT), *(f"  {_cut(key, CELL)}: {_cut(shown(value), FACT)}" for key, value in view.facts.items())]
+    lines = [_cut(view.title, FACT)]
+    lines += [f"  {_cut(key, CELL)}: {_cut(shown(value), FACT)}" for key, value in view.facts.items()]
     if view.rows:
         table = [[_cut(head, CELL) for head in view.heads],
                  *([_cut(shown(cell), CELL) for cell in row] for row in view.rows[:ROWS])]

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +18,10 @@ from toolkit.pretrained import save_model
 from toolkit.run.directory import Run
 from toolkit.run.files import write_atomic
 from toolkit.tasks.base import Description, ViewedTask, fit, write_arrays
+from toolkit.tasks.settings import ForecastConfig
 from toolkit.training.feed import as_tensors, to_device
 from toolkit.training.impl.precision import ImplConfig, Precision, choose
 from toolkit.training.observers.base import LossShown
-from toolkit.training.task import TrainingConfig
 
 Forecaster = Callable[..., torch.Tensor]
 """values and observed (b, channels, context) and, by name, covariates (b, features, context + horizon) where something
@@ -37,21 +36,6 @@ EXAMPLES = 4
 """Test windows, evenly spread from the first to the last, of which whole forecasts are kept for plots."""
 BANDS = (0.5, 0.8, 0.95)
 """Shares of values that the intervals of these hold, as far as validation has residuals enough."""
-
-
-@dataclass
-class ForecastConfig(TrainingConfig):
-    max_steps: int | None = 2000
-    """The budget in optimiser steps. For another kind of budget set this to null."""
-    weight_decay: float = 0.01
-    eval_steps: int = 100
-    """Evaluate every so many steps, and keep the model that is best on validation; 0: only at the end."""
-    early_stopping_patience: int | None = 6
-    """End after so many evaluations in a row without a better model."""
-    save_steps: int = 0
-    """Checkpoint every so many steps; 0: only when interrupted."""
-    quantiles: list[float] = field(default_factory=lambda: [0.1, 0.5, 0.9])
-    """Of the intervals around every forecast, from residuals on validation."""
 
 
 DESCRIPTIONS = (Description(
