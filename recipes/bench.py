@@ -39,9 +39,10 @@ from toolkit.run.files import write_json
 from toolkit.run.provenance import environment, processor_name
 from toolkit.training.feed import seed_everything
 from toolkit.training.impl.distributed import make_accelerator
-from toolkit.training.impl.precision import ImplConfig, choose
+from toolkit.training.impl.precision import choose
+from toolkit.training.impl.settings import ImplConfig
 from toolkit.training.observers.throughput import peak_memory_mb, synchronize
-from toolkit.training.task import TrainingConfig
+from toolkit.training.settings import TrainingConfig
 from toolkit.training.trainer import train
 
 

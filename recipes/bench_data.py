@@ -30,8 +30,9 @@ from scipy import stats
 
 from toolkit import cli, config
 from toolkit.data.batches import IGNORED
-from toolkit.data.stores.bert_batches import BertBatches, MaskingConfig
+from toolkit.data.stores.bert_batches import BertBatches
 from toolkit.data.stores.prepare import prepare
+from toolkit.data.stores.settings import MaskingConfig
 from toolkit.data.stores.store import TokenStore, build_store
 from toolkit.data.tables.sources import list_parts
 from toolkit.data.text.corpus import CorpusConfig, read_documents, sentences
@@ -41,7 +42,8 @@ from toolkit.run.files import write_json
 from toolkit.run.provenance import environment
 from toolkit.tokenization.load import load_tokenizer, plain_backend
 from toolkit.training.feed import as_tensors, to_device
-from toolkit.training.impl.precision import ImplConfig, choose
+from toolkit.training.impl.precision import choose
+from toolkit.training.impl.settings import ImplConfig
 
 
 @dataclass

@@ -58,7 +58,8 @@ from toolkit.metrics.tabulate import table
 from toolkit.run.files import write_json
 from toolkit.run.provenance import environment
 from toolkit.training.feed import as_tensors, seed_everything, to_device
-from toolkit.training.impl.precision import ImplConfig, choose
+from toolkit.training.impl.precision import choose
+from toolkit.training.impl.settings import ImplConfig
 
 SHAPES = {"gpt2": Shape("gpt2", 16, 1024, 36, 3e-4, windows=3),
           "bert-small-512": Shape("bert-small", 512, 128, 60, 3e-4, windows=3),

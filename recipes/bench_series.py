@@ -35,12 +35,14 @@ from toolkit.models.series.patches import SeriesForClassification, SeriesForFore
 from toolkit.run.directory import Run, read_metrics
 from toolkit.run.files import write_json
 from toolkit.run.provenance import environment
-from toolkit.tasks.classification import FineTuning, FineTuningConfig
+from toolkit.tasks.classification import FineTuning
 from toolkit.tasks.forecasting import ForecastingTask
+from toolkit.tasks.settings import FineTuningConfig
 from toolkit.training.feed import seed_everything
 from toolkit.training.impl.distributed import make_accelerator
-from toolkit.training.impl.precision import ImplConfig
-from toolkit.training.task import Task, TrainingConfig
+from toolkit.training.impl.settings import ImplConfig
+from toolkit.training.settings import TrainingConfig
+from toolkit.training.task import Task
 from toolkit.training.trainer import train
 
 CONTESTANTS = ("ours", "hf_default", "hf_bf16")

@@ -29,10 +29,11 @@ from toolkit.models.presets import model_config
 from toolkit.run.directory import Run, read_metrics
 from toolkit.run.files import write_json
 from toolkit.run.provenance import environment
-from toolkit.tasks.classification import FineTuning, FineTuningConfig
+from toolkit.tasks.classification import FineTuning
+from toolkit.tasks.settings import FineTuningConfig
 from toolkit.training.feed import seed_everything
 from toolkit.training.impl.distributed import make_accelerator
-from toolkit.training.impl.precision import ImplConfig
+from toolkit.training.impl.settings import ImplConfig
 from toolkit.training.trainer import train
 
 CONTESTANTS = ("ours", "hf_pad_to_max_length", "hf_dynamic", "hf_dynamic_bf16_by_length")

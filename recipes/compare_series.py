@@ -24,7 +24,8 @@ from toolkit.experiments.grid import Cell, Grid, classified
 from toolkit.experiments.published import published_accuracies
 from toolkit.experiments.results import cell as shown
 from toolkit.experiments.results import percent
-from toolkit.experiments.series import REFERENCE, RULES, TRANSFORMERS, CompareSeriesConfig, LabelledSet, entry
+from toolkit.experiments.series import REFERENCE, RULES, TRANSFORMERS, LabelledSet, entry
+from toolkit.experiments.settings import CompareSeriesConfig
 from toolkit.metrics.tabulate import table
 from toolkit.publishing.card import LiveCard
 from toolkit.report.plots import plot_arms

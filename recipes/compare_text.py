@@ -19,14 +19,8 @@ from toolkit.data.text.labelled import load_data
 from toolkit.errors import UserError
 from toolkit.experiments.grid import Cell, Grid
 from toolkit.experiments.results import percent, points
-from toolkit.experiments.text import (
-    ARMS,
-    Checkpoint,
-    CompareTextConfig,
-    arms_by_labels,
-    fine_tuning,
-    verdicts_by_labels,
-)
+from toolkit.experiments.settings import CompareTextConfig
+from toolkit.experiments.text import ARMS, Checkpoint, arms_by_labels, fine_tuning, verdicts_by_labels
 from toolkit.metrics.tabulate import table
 from toolkit.publishing.card import LiveCard
 from toolkit.report.pages import write_comparison

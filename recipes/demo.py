@@ -24,8 +24,7 @@ from toolkit.baselines.compressors import compressor_bits_per_byte, primed_xz_bi
 from toolkit.data.stores.prepare import prepare  # noqa: E402
 from toolkit.data.text.corpus import read_documents  # noqa: E402
 from toolkit.experiments.fine_tuning import arms_table  # noqa: E402
-from toolkit.experiments.series import FinetuneSeriesConfig  # noqa: E402
-from toolkit.experiments.text import FinetuneTextConfig  # noqa: E402
+from toolkit.experiments.settings import FinetuneSeriesConfig, FinetuneTextConfig
 from toolkit.inference.generation import continue_text, fill_mask  # noqa: E402
 from toolkit.metrics.intervals import proportion_interval  # noqa: E402
 from toolkit.metrics.tabulate import table  # noqa: E402
@@ -33,8 +32,7 @@ from toolkit.publishing import card  # noqa: E402
 from toolkit.report.plots import plot_arms, plot_confusion, plot_loss  # noqa: E402
 from toolkit.run.directory import read_metrics  # noqa: E402
 from toolkit.run.files import read_json, write_json  # noqa: E402
-from toolkit.tasks.causal_lm import PretrainGptConfig  # noqa: E402
-from toolkit.tasks.masked_lm import PretrainBertConfig  # noqa: E402
+from toolkit.tasks.settings import PretrainBertConfig, PretrainGptConfig
 from toolkit.training.impl.distributed import make_accelerator  # noqa: E402
 
 CONFIGS = Path(__file__).parent / "configs/demo"

@@ -18,9 +18,10 @@ import torch
 from toolkit import cli, config
 from toolkit.errors import UserError
 from toolkit.experiments import fibonacci as lab
-from toolkit.experiments.fibonacci import FibonacciConfig, Windows
+from toolkit.experiments.fibonacci import Windows
 from toolkit.experiments.grid import Cell, Classifying, Grid
 from toolkit.experiments.results import by, values
+from toolkit.experiments.settings import FibonacciConfig
 from toolkit.metrics.intervals import mean_interval
 from toolkit.metrics.tabulate import table
 from toolkit.models.small.recurrent import RecurrentForClassification

@@ -16,7 +16,8 @@ from toolkit.data.series.dataset import SeriesBatches
 from toolkit.data.series.splits import check_patches, load_splits
 from toolkit.errors import UserError
 from toolkit.experiments.fine_tuning import Arm, arms_table, dry_run_arms, fine_tune_arms
-from toolkit.experiments.series import FinetuneSeriesConfig, patches_of
+from toolkit.experiments.series import patches_of
+from toolkit.experiments.settings import FinetuneSeriesConfig
 from toolkit.models.series.patches import SeriesForClassification
 from toolkit.pretrained import saved_model
 from toolkit.publishing.card import LiveCard

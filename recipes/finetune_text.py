@@ -19,7 +19,7 @@ from toolkit.data.text.examples import LabelledText, few_shot, spread
 from toolkit.data.text.labelled import load_data
 from toolkit.errors import UserError
 from toolkit.experiments.fine_tuning import Arm, arms_table, dry_run_arms, fine_tune_arms
-from toolkit.experiments.text import FinetuneTextConfig
+from toolkit.experiments.settings import FinetuneTextConfig
 from toolkit.models.load import load_checkpoint_tokenizer, pretrained_config
 from toolkit.publishing.card import LiveCard
 from toolkit.report.pages import Classified, write_page, write_predictions

@@ -20,9 +20,10 @@ from toolkit.baselines.classical import minirocket
 from toolkit.data.series.splits import check_patches, load_splits
 from toolkit.errors import UserError
 from toolkit.experiments import forda
-from toolkit.experiments.forda import NAMES, FordaLabConfig
+from toolkit.experiments.forda import NAMES
 from toolkit.experiments.grid import Cell, Grid, classified
 from toolkit.experiments.results import percent, points
+from toolkit.experiments.settings import FordaLabConfig
 from toolkit.metrics.tabulate import table
 from toolkit.models.series.patches import SeriesConfig
 from toolkit.publishing.card import LiveCard

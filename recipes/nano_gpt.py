@@ -21,8 +21,8 @@ from toolkit.run.directory import Run
 from toolkit.tasks.causal_lm import CausalLanguageModelling
 from toolkit.training.feed import as_tensors, seed_everything, to_device
 from toolkit.training.impl.distributed import make_accelerator
-from toolkit.training.impl.precision import ImplConfig
-from toolkit.training.task import TrainingConfig
+from toolkit.training.impl.settings import ImplConfig
+from toolkit.training.settings import TrainingConfig
 from toolkit.training.trainer import train
 
 

@@ -23,7 +23,8 @@ from pyarrow import ArrowException
 
 from toolkit import cli, config
 from toolkit.errors import UserError
-from toolkit.inference.predict import PredictConfig, predict
+from toolkit.inference.predict import predict
+from toolkit.inference.settings import PredictConfig
 from toolkit.run.files import disk_errors
 
 WRITTEN = (".parquet", ".csv", ".tsv", ".jsonl")

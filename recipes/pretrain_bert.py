@@ -21,7 +21,8 @@ from toolkit.models.text.bert import BertForPreTraining
 from toolkit.publishing.card import LiveCard
 from toolkit.run.directory import Run
 from toolkit.tasks.continued import start_of
-from toolkit.tasks.masked_lm import BertPretraining, PretrainBertConfig, drawn_in_pairs_alone
+from toolkit.tasks.masked_lm import BertPretraining, drawn_in_pairs_alone
+from toolkit.tasks.settings import PretrainBertConfig
 from toolkit.training.dry_run import dry_run
 from toolkit.training.extension import extension
 from toolkit.training.feed import seed_everything

@@ -19,8 +19,9 @@ from toolkit.models.presets import model_config, preset
 from toolkit.models.text.gpt import GPT2LMHeadModel
 from toolkit.publishing.card import LiveCard
 from toolkit.run.directory import Run
-from toolkit.tasks.causal_lm import GptPretraining, PretrainGptConfig, SeriesPretraining, pretraining_data
+from toolkit.tasks.causal_lm import GptPretraining, SeriesPretraining, pretraining_data
 from toolkit.tasks.continued import start_of
+from toolkit.tasks.settings import PretrainGptConfig
 from toolkit.training.dry_run import dry_run
 from toolkit.training.extension import extension
 from toolkit.training.feed import seed_everything

@@ -16,7 +16,7 @@ from pretrain_gpt import pretrain_gpt
 from toolkit import cli, config
 from toolkit.errors import UserError
 from toolkit.run.files import write_atomic
-from toolkit.tasks.causal_lm import PretrainGptConfig
+from toolkit.tasks.settings import PretrainGptConfig
 from toolkit.training.impl.distributed import main_process_first, make_accelerator
 
 

@@ -25,12 +25,13 @@ from toolkit.data.stores.gpt_batches import GptBatches
 from toolkit.data.stores.prepare import PreparedData, prepare
 from toolkit.data.text.labelled import TextDataSection
 from toolkit.errors import UserError
-from toolkit.experiments.series import FinetuneSeriesConfig, patches_of
+from toolkit.experiments.series import patches_of
+from toolkit.experiments.settings import FinetuneSeriesConfig
 from toolkit.experiments.sweep import read_pretraining
 from toolkit.models.series.embedding import patches_observed
-from toolkit.tasks.causal_lm import PretrainGptConfig, pretraining_data
+from toolkit.tasks.causal_lm import pretraining_data
 from toolkit.tasks.continued import start_of
-from toolkit.tasks.masked_lm import PretrainBertConfig
+from toolkit.tasks.settings import PretrainBertConfig, PretrainGptConfig
 from toolkit.tokenization.bins import SeriesBins
 
 SHOWN_VALUES = 8

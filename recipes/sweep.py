@@ -15,7 +15,8 @@ from pretrain_gpt import pretrain_gpt
 
 from toolkit import cli, config
 from toolkit.experiments.grid import Grid
-from toolkit.experiments.sweep import SweepConfig, cells, read_pretraining, summarise
+from toolkit.experiments.settings import SweepConfig
+from toolkit.experiments.sweep import cells, read_pretraining, summarise
 from toolkit.metrics.tabulate import table
 from toolkit.models.presets import preset
 from toolkit.report.plots import plot_sweep

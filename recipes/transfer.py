@@ -20,9 +20,9 @@ from toolkit.data.text.labelled import TextDataSection, load_data
 from toolkit.errors import UserError
 from toolkit.experiments.grid import Cell, Grid
 from toolkit.experiments.results import cell as shown
+from toolkit.experiments.settings import TransferConfig
 from toolkit.experiments.text import (
     Checkpoint,
-    TransferConfig,
     arms_by_set_and_labels,
     fine_tuning,
     probed,

@@ -18,47 +18,53 @@ MAY_IMPORT = {
     "errors": "",
     "openmp": "",
     "shown": "",
+    "bars": "shown",
+    "views": "shown",
     "regular": "errors",
     "bounded_yaml": "",
     "config": "errors regular bounded_yaml",
     "cli": "errors openmp shown",
-    "hub": "errors regular",
-    "pretrained": "errors",
+    "hub": "errors bars regular",
+    "pretrained": "errors bars",
     "metrics": "errors shown",
-    "run": "errors regular config",
-    "tokenization": "errors config hub pretrained run",
-    "data": "errors",
-    "data.tables": "errors regular data",
-    "data.text": "errors regular run tokenization data data.tables",
-    "data.series": "errors regular data data.tables",
-    "data.stores": "errors run tokenization data data.tables data.text data.series",
-    "models": "errors regular hub pretrained run tokenization data data.tables data.text data.series data.stores",
+    "run": "errors views regular config metrics",
+    "tokenization": "errors views config hub pretrained run",
+    "data": "errors views",
+    "data.tables": "errors bars regular data",
+    "data.text": "errors views bars regular run tokenization data data.tables",
+    "data.series": "errors views regular data data.tables",
+    "data.stores": "errors views bars run tokenization data data.tables data.text data.series",
+    "models": "errors bars regular hub pretrained run tokenization data data.tables data.text data.series data.stores",
     "models.small": "errors models",
     "models.text": "errors hub models",
     "models.series": "errors hub pretrained models models.small",
-    "training.observers": "errors shown config run",
+    "training.observers": "errors shown bars config run",
     "training.impl": "errors config models",
     "training": "errors config pretrained run data models training.observers training.impl",
     "baselines": "errors metrics data data.tables data.text data.series models models.small",
-    "tasks": "errors config pretrained run metrics tokenization data data.tables data.text data.series data.stores "
-             "models models.small models.text models.series training training.impl training.observers",
-    "inference": "errors shown regular config hub pretrained run tokenization data data.tables data.text data.series "
-                 "data.stores models models.small models.text models.series training training.impl tasks",
-    "analysis": "errors config run metrics tokenization data data.tables data.text data.series data.stores models "
-                "models.small models.text models.series training training.impl tasks inference",
+    "tasks": "errors views config pretrained run metrics tokenization data data.tables data.text data.series "
+             "data.stores models models.small models.text models.series training training.impl "
+             "training.observers",
+    "inference": "errors shown views regular config hub pretrained run tokenization data data.tables data.text "
+                 "data.series data.stores models models.small models.text models.series training training.impl tasks",
+    "analysis": "errors shown views config run metrics tokenization data data.tables data.text data.series data.stores "
+                "models models.small models.text models.series training training.impl tasks inference",
     "experiments": "errors regular config pretrained run metrics tokenization data data.tables data.text data.series "
                    "data.stores models models.small models.text models.series training training.impl "
                    "training.observers baselines tasks inference analysis",
     "estimators": "pretrained run data data.text data.series models models.text training training.impl tasks inference "
                   "analysis experiments",
-    "report": "errors shown config run metrics data data.series analysis",
-    "publishing": "errors shown regular config hub pretrained run metrics models report tasks",
+    "report.figures": "errors shown run metrics data data.series",
+    "report.page": "shown run report.figures",
+    "report.sections": "errors regular config run metrics data data.series report.figures report.page",
+    "report": "errors shown config run metrics data data.series analysis report.figures report.page report.sections",
+    "publishing": "errors shown regular config hub pretrained run metrics models report report.figures report.page tasks",
 }
 """Folder of the toolkit, or module at its root → the folders that it may import beside its own, from the ground up."""
 
 LARGEST_FOLDER, LONGEST_MODULE = 13, 400
 SAME_IDEA = {"text", "series", "classification", "forecasting", "attention", "results", "batches", "masked_patches",
-             "forecasts", "covariates", "generation", "base", "registry", "load"}
+             "forecasts", "covariates", "generation", "base", "registry", "load", "pretraining", "settings"}
 """Names that occur in several folders: the same idea on several levels."""
 
 
@@ -76,7 +82,9 @@ MODULES = modules()
 
 
 def folder(module: str) -> str:
-    """That a module lies in; a module at the root is one of its own."""
+    """That a module lies in; a module at the root is one of its own, and so is one that the table names."""
+    if module in MAY_IMPORT:
+        return module
     path = MODULES.get(module)
     if path is None or path.name == "__init__.py":
         return module

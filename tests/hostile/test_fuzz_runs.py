@@ -24,7 +24,7 @@ from toolkit.run.directory import read_metrics
 from toolkit.run.files import read_json
 from toolkit.run.results import read_results
 from toolkit.run.schema import Emissions, Intervals, Manifest, Tracking
-from toolkit.tasks.masked_lm import PretrainBertConfig
+from toolkit.tasks.settings import PretrainBertConfig
 from toolkit.tokenization.bins import SeriesBins
 from toolkit.tokenization.load import load_tokenizer
 from toolkit.tokenization.train import TokenizerSpec, read_spec, train_tokenizer

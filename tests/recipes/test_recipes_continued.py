@@ -20,8 +20,8 @@ from toolkit.errors import UserError
 from toolkit.models.text.bert import BertForPreTraining
 from toolkit.publishing.card import regenerate
 from toolkit.run.files import read_json
-from toolkit.tasks.causal_lm import GptModelSection
 from toolkit.tasks.pretraining import PretrainingConfig
+from toolkit.tasks.settings import GptModelSection
 from toolkit.tokenization.bins import SeriesBins, read_series_bins
 from toolkit.tokenization.load import fingerprint, load_tokenizer
 from toolkit.training.impl.distributed import make_accelerator

@@ -1,32 +1,16 @@
 """What a fine-tuned model answers to a file, of texts or of series."""
 
-from dataclasses import dataclass, field
 
 import pandas as pd
 
-from toolkit.data.series.tables import SeriesTable
 from toolkit.errors import UserError
 from toolkit.inference.series_answers import answers_of_series
+from toolkit.inference.settings import PredictConfig
 from toolkit.inference.table_forecasts import forecast_table, is_forecaster
 from toolkit.inference.text_answers import answers_of_file
 from toolkit.models.load import checkpoint_config
 from toolkit.models.registry import is_classifier, model_class
 from toolkit.shown import tell
-
-
-@dataclass
-class PredictConfig:
-    model: str
-    file: str
-    text_column: str = "text"
-    text_pair_column: str = ""
-    data: SeriesTable = field(default_factory=SeriesTable)
-    """Of a table of series: which columns hold what. Of any .csv or .tsv: its encoding."""
-    sampling_rate: float | None = None
-    """Of series: values a second (Hz), as you know it; refused where the model learned others."""
-    batch_size: int = 32
-    output: str = ""
-    """A .parquet, .csv, .tsv or .jsonl file; empty: to the screen."""
 
 
 def predict(settings: PredictConfig) -> pd.DataFrame:

@@ -1,7 +1,5 @@
 """Losses of fine-tuning: what each kind of label calls for, summed over examples, on raw outputs of the head."""
 
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -11,8 +9,8 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from toolkit.data.tables.labels import Task
 from toolkit.errors import UserError
+from toolkit.models.settings import ObjectiveConfig
 
-Loss = Literal["auto", "cross-entropy", "focal", "binary-cross-entropy", "kl-divergence", "mse", "mae", "msle"]
 LOSSES: dict[str, tuple[str, ...]] = {
     "classification": ("cross-entropy", "focal"),
     "multi-label": ("binary-cross-entropy", "focal"),
@@ -23,20 +21,6 @@ LOSSES: dict[str, tuple[str, ...]] = {
 PROBLEM_TYPES = {"classification": "single_label_classification", "multi-label": "multi_label_classification",
                  "distribution": "single_label_classification", "regression": "regression"}
 """Task → how transformers calls it, and its pipelines treat it."""
-
-
-@dataclass
-class ObjectiveConfig:
-    loss: Loss = "auto"
-    """auto: cross-entropy for classes, binary cross-entropy for several labels at once, the KL divergence for soft
-    labels, MSE for numbers. focal (Lin et al. 2017) gives examples that are answered already less to say; mae counts
-    errors as they are, msle those of log(1 + y). mse and mae count in standard deviations of the training labels: an
-    mse of 1 is that of answering their mean."""
-    class_weights: Literal["none", "balanced"] = "none"
-    """balanced: every class (multi-label: present and absent) weighs the same in all, however rare."""
-    label_smoothing_factor: float = 0.0
-    """Share of each label that is spread over all classes (Szegedy et al. 2016, section 7); with cross-entropy."""
-    focal_gamma: float = 2.0
 
 
 class Objective:

@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
 from sklearn.metrics import precision_recall_curve, roc_curve  # noqa: E402
 
-from toolkit.report.lettering import write_literally  # noqa: E402
+from toolkit.report.figures.lettering import write_literally  # noqa: E402
 from toolkit.run.files import write_atomic  # noqa: E402
 from toolkit.shown import in_picture  # noqa: E402
 

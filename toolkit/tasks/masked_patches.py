@@ -1,9 +1,7 @@
 """Pretraining on series alone, as a task of the loop: hidden patches are told from the rest."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -12,31 +10,19 @@ from accelerate import Accelerator
 from toolkit.data.series.masked_patches import MaskedPatchBatches
 from toolkit.errors import UserError
 from toolkit.models.series.patches import SeriesForMaskedPatches
+from toolkit.pretrained import save_model
 from toolkit.run.directory import Run
-from toolkit.tasks.base import fit
+from toolkit.tasks.base import ViewedTask, fit
+from toolkit.tasks.settings import MaskedPatchesConfig
 from toolkit.training.feed import as_tensors, to_device
 from toolkit.training.impl.distributed import reduce_sums
 from toolkit.training.impl.precision import ImplConfig, Precision
 from toolkit.training.observers.base import LossShown
-from toolkit.training.task import TrainingConfig
 
 _EVALUATION_SEED = 0x5EED  # one fixed draw of masks for every evaluation
 
 
-@dataclass
-class MaskedPatchesConfig(TrainingConfig):
-    max_steps: int | None = 300
-    learning_rate: float = 2e-3
-    weight_decay: float = 0.05
-    warmup_ratio: float = 0.1
-    lr_scheduler_type: Literal["linear", "cosine", "constant", "wsd", "one_cycle"] = "cosine"
-    save_steps: int = 0
-    """Checkpoint every so many steps; 0: only when interrupted."""
-    mask_ratio: float = 0.4
-    """Share of patches hidden (Nie et al. 2023, section 4.2)."""
-
-
-class MaskedPatches:
+class MaskedPatches(ViewedTask):
     """Mean squared error of hidden values, on the scale the model works in. Evaluated on `validation` series."""
 
     best_metric = "loss"
@@ -78,7 +64,7 @@ class MaskedPatches:
                 "explained": 1 - sums["error"] / max(1e-12, sums["squares"])}
 
     def save(self, model: SeriesForMaskedPatches, directory: Path) -> None:
-        model.save_pretrained(directory)
+        save_model(model, directory)
 
 
 def pretrain_on_series(make_model: Callable[[], SeriesForMaskedPatches], train_values: np.ndarray,

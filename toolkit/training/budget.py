@@ -2,24 +2,10 @@
 
 import math
 import statistics
-from dataclasses import dataclass
 
 from toolkit.errors import UserError
 from toolkit.training.observers.throughput import duration
-
-
-@dataclass
-class BudgetConfig:
-    max_steps: int | None = None
-    """The budget in optimiser steps, …"""
-    max_tokens: int | None = None
-    """… or in tokens, padding included, …"""
-    max_minutes: float | None = None
-    """… or in minutes of training, as in Geiping & Goldstein (2022); evaluations, checkpoints and the compiler are not
-    counted. Give exactly one. Two runs of so many minutes are never the same to the digit, as two of so many steps are.
-    Or give max_steps as well: so many steps, but where this machine is too slow for them only as many as it makes in
-    the minutes, by the speed of its first ones."""
-
+from toolkit.training.settings import BudgetConfig
 
 TIMED_STEPS = 40
 """Where steps are to be made in so many minutes: the later half of so many tell the speed; the first are slow."""

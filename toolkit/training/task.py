@@ -1,45 +1,17 @@
-"""What the loop asks of a task, and the settings all trainings share."""
+"""What the loop asks of a task."""
 
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from transformers import PreTrainedModel
 
-from toolkit.config import free
 from toolkit.errors import UserError
-from toolkit.training.budget import BudgetConfig
-from toolkit.training.guard import GuardConfig
 from toolkit.training.impl.precision import ImplConfig, Precision
 from toolkit.training.impl.sharding import is_asked_for as sharding_is_asked_for
 from toolkit.training.observers.base import LossShown
-from toolkit.training.optim import OptimConfig
-
-
-@dataclass
-class TrainingConfig(GuardConfig, OptimConfig, BudgetConfig):
-    batch_size: int = 32
-    """Rows of the global batch, over all processes and accumulated micro-batches."""
-    logging_steps: int = 20
-    eval_steps: int = 0
-    """Evaluate every so many steps; 0: only at the end."""
-    early_stopping_patience: int | None = None
-    """End after so many evaluations in a row without a better model."""
-    save_steps: int = 100
-    """Checkpoint every so many steps; 0: only when interrupted."""
-    save_total_limit: int = 2
-    """Checkpoints kept."""
-    report_to: list[Literal["wandb", "tensorboard", "trackio"]] = free(default_factory=list)
-    """Trackers beside metrics.jsonl, which is always written: `wandb` (offline where nobody is logged in or the server
-    does not answer), `tensorboard`, `trackio` (a local database)."""
-    emissions: bool = free(False)
-    """Measure the energy, by codecarbon, offline. Where the machine has no counters, which is most often, it is an
-    estimate from the power that the processor's maker states."""
-    country: str = free("")
-    """Where the machine stands, as ISO 3166-1 alpha-3, for instance FRA: what its electricity emits. Empty: unknown,
-    and no emissions are given."""
+from toolkit.training.settings import TrainingConfig
 
 
 class Task(Protocol):

@@ -2,8 +2,10 @@
 
 import sys
 
+from toolkit.bars import in_notebook
 from toolkit.training.observers.base import Observer, Observers, Training
 from toolkit.training.observers.emissions import EnergyMeter
+from toolkit.training.observers.notebook import InNotebook
 from toolkit.training.observers.progress import InLog, OnTerminal
 from toolkit.training.observers.tracking import Tracker
 
@@ -25,5 +27,7 @@ def of_every_run(training: Training, report_to: list[str], emissions: bool, coun
 
 
 def progress(training: Training) -> Observer:
-    """Shown where people look: on a terminal, else in a log."""
+    """Shown where people look: in a notebook, on a terminal, else in a log."""
+    if in_notebook():
+        return InNotebook(training)
     return OnTerminal(training) if sys.stderr.isatty() else InLog(training)
