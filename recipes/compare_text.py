@@ -23,6 +23,7 @@ from toolkit.experiments.settings import CompareTextConfig
 from toolkit.experiments.text import ARMS, Checkpoint, arms_by_labels, fine_tuning, verdicts_by_labels
 from toolkit.metrics.tabulate import table
 from toolkit.publishing.card import LiveCard
+from toolkit.report.ending import command, ending
 from toolkit.report.pages import write_comparison
 from toolkit.report.plots import plot_learning_curves
 from toolkit.run.directory import Run
@@ -105,7 +106,9 @@ def main(argv: list[str]) -> None:
     result = compare_text(settings, accelerator)
     if result is not None:
         accelerator.print(show(result))
-        accelerator.print(f"{Path(settings.output_dir) / settings.name}.json")
+        stem = Path(settings.output_dir) / settings.name
+        accelerator.print(ending(stem, command("make card", {"RUN": stem}), page=f"{stem}.html",
+                                 results=f"{stem}.json"))
 
 
 if __name__ == "__main__":

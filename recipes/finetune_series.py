@@ -21,6 +21,7 @@ from toolkit.experiments.settings import FinetuneSeriesConfig
 from toolkit.models.series.patches import SeriesForClassification
 from toolkit.pretrained import saved_model
 from toolkit.publishing.card import LiveCard
+from toolkit.report.ending import command, ending
 from toolkit.run.directory import Run
 from toolkit.tasks.classification import class_scores
 from toolkit.training.impl.distributed import make_accelerator
@@ -77,9 +78,12 @@ def main(argv: list[str]) -> None:
     result = finetune_series(settings, accelerator)
     if settings.dry_run:
         return
-    accelerator.print(f"test accuracy in percent, mean ± 95 % interval over {settings.seeds} seeds, "
+    accelerator.print(f"\ntest accuracy in percent, mean ± 95 % interval over {settings.seeds} seeds, "
                       f"{result['test_examples']:,} series")
     accelerator.print(arms_table(result, list(settings.models)))
+    kept = f"{settings.output_dir}/{next(iter(settings.models))}-pretrained/seed-0"
+    accelerator.print(ending(settings.output_dir, command("make predict", {"MODEL": kept, "FILE": "series.csv"}),
+                             model=f"{kept}/model"))
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from toolkit.metrics.tabulate import table
 from toolkit.models.series.patches import SeriesForForecasting
 from toolkit.pretrained import saved_model
 from toolkit.publishing.card import LiveCard
+from toolkit.report.ending import command, ending
 from toolkit.report.figures.canvas import save_figure
 from toolkit.report.forecast_run import forecast_figures
 from toolkit.run.directory import Run
@@ -131,7 +132,11 @@ def main(argv: list[str]) -> None:
     settings = config.parse(ForecastRecipeConfig, argv, __doc__)
     accelerator = make_accelerator(settings.impl.ddp_timeout, settings.impl)
     if forecast(settings, accelerator) is not None:
-        accelerator.print(f"\n{Path(settings.output_dir) / settings.name}.json")
+        stem = Path(settings.output_dir) / settings.name
+        arm = next(iter(forecasts.arms(settings)))
+        kept = f"{stem}/{arm}/{settings.horizons[0]}/seed-0"
+        accelerator.print(ending(stem, command("make predict", {"MODEL": kept, "FILE": "table.csv"}),
+                                 model=f"{kept}/model", results=f"{stem}.json"))
 
 
 if __name__ == "__main__":

@@ -34,6 +34,11 @@ def on_terminal(text: object) -> str:
     return on_one_line(text)
 
 
+def quoted(token: object) -> str:
+    """A token or a word in a list, where it may be a comma."""
+    return f"“{on_one_line(token)}”"
+
+
 def tell(line: object) -> None:
     """A note, as one line on standard error."""
     print(on_terminal(line), file=sys.stderr)
