@@ -36,6 +36,7 @@ from toolkit.run.files import read_json, write_json  # noqa: E402
 from toolkit.shown import quoted  # noqa: E402
 from toolkit.tasks.settings import PretrainBertConfig, PretrainGptConfig
 from toolkit.training.impl.distributed import make_accelerator  # noqa: E402
+from toolkit.training.observers.throughput import duration  # noqa: E402
 
 CONFIGS = Path(__file__).parent / "configs/demo"
 DEMO = Path("runs/demo")
@@ -138,7 +139,7 @@ def show(summary: dict) -> None:
          "beside": "0.5 by guessing"},
         {"what": "GPT bits per byte", "ours": gpt["bits_per_byte"],
          "beside": f"{gpt['gzip_bits_per_byte']:.3f} gzip, {gpt['xz_bits_per_byte']:.3f} xz"},
-        {"what": "", "ours": "", "beside": f"{gpt['primed_xz_bits_per_byte']:.3f} xz that read the training text"},
+        {"what": "", "ours": "", "beside": f"{gpt['primed_xz_bits_per_byte']:.3f} xz that read the corpus"},
         {"what": "tokens per second", "ours": f"{bert['tokens_per_second']:,.0f} BERT", "beside":
          f"{gpt['tokens_per_second']:,.0f} GPT"},
     ], ["what", "ours", "beside"]))
@@ -153,11 +154,12 @@ def show(summary: dict) -> None:
     print("GPT continues:")
     for sample in gpt["samples"]:
         print(textwrap.fill(" ".join(sample.split()), 78, initial_indent="  ", subsequent_indent="    "))
-    print("\nseconds: " + ", ".join(f"{stage} {value:.0f}" for stage, value in summary["seconds"].items()))
+    stages = [f"{stage} {value:.0f} s" for stage, value in summary["seconds"].items() if stage != "total"]
+    print(f"\n{duration(summary['seconds']['total'])}: " + ", ".join(stages))
     print(f"""
 figures:   {DEMO}/summary.json
 pictures:  {DEMO}/plots
-models:    {DEMO}/bert/model  {DEMO}/gpt/model  (load them with from_pretrained)
+models:    {DEMO}/bert/model  {DEMO}/gpt/model
 next:      make pretrain-bert CONFIG=recipes/configs/bert-5min.yaml
            (your own text: set corpus.sources)""")
 
