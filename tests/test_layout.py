@@ -58,7 +58,8 @@ MAY_IMPORT = {
     "report.page": "shown run report.figures",
     "report.sections": "errors regular config run metrics data data.series report.figures report.page",
     "report": "errors shown config run metrics data data.series analysis report.figures report.page report.sections",
-    "publishing": "errors shown regular config hub pretrained run metrics models report report.figures report.page tasks",
+    "publishing": "errors shown regular config hub pretrained run metrics models report report.figures report.page "
+                  "tasks",
 }
 """Folder of the toolkit, or module at its root → the folders that it may import beside its own, from the ground up."""
 
