@@ -125,7 +125,8 @@ def show(summary: dict, published: dict) -> str:
     left = f", which is 0 or unknown for {left_out}: left out of it" * bool(left_out)
     fits = {"width": terminal_width(), "narrowest": {"arm": 12}}
     return "\n\n".join([
-        f"test errors on standardised values, mean ± 95 % interval over seeds; windows: {windows}\n{table(rows, **fits)}",
+        f"test errors on standardised values, mean ± 95 % interval over seeds; windows: {windows}\n"
+        f"{table(rows, **fits)}",
         f"MASE: 1 is the seasonal naive error on train{left}; quantile: the quantile loss; covered: by intervals of "
         f"nominally {100 * nominal:.0f} %, ends included\n{table(details, **fits)}", *([said] if said else [])])
 
