@@ -131,7 +131,7 @@ class Findings:
     def in_short(self) -> str:
         """One line: whether all is alive, and what the order of the patches is worth."""
         dead = sum(branch.state != "alive" for branch in self.branches)
-        said = "every branch is alive"
+        said = "all branches alive"
         if self.warnings:
             said = f"{dead} of {len(self.branches)} branches do nothing" if dead else "a part of it does nothing"
         return "; ".join([said, *([self.shuffle.in_short()] if self.shuffle is not None else [])])

@@ -25,7 +25,7 @@ class Shuffle:
         return self.answers_changed
 
     def in_short(self) -> str:
-        return f"patches shuffled: accuracy {100 * self.accuracy:.1f} % → {100 * self.shuffled_accuracy:.1f} %"
+        return f"patches shuffled: {100 * self.accuracy:.1f} → {100 * self.shuffled_accuracy:.1f} % right"
 
     def __str__(self) -> str:
         return (f"patches of {self.patch_length} shuffled: accuracy {100 * self.accuracy:.1f} % → "

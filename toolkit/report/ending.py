@@ -1,6 +1,8 @@
 """The last lines of a recipe: what came out, beside guessing; where it lies; the next command."""
 
+import re
 import shlex
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,13 +21,20 @@ def ending(directory: str | Path, following: str, answer: str = "", **places: st
     """
     directory = Path(directory)
     results = read_results(directory) if not answer else None
-    there = {**{name: Path(path) for name, path in places.items()},
-             **{name: directory / inside for name, inside in _PLACES.items()}}
+    there = {name: directory / inside for name, inside in _PLACES.items()}
+    there |= {name: Path(path) for name, path in places.items()}
     lines = [(f"{name}:", str(path)) for name, path in there.items() if path.exists()]
-    lines.append(("next:", following))
-    wide = max(len(name) for name, _ in lines)
+    wide = max(len(name) for name, _ in [*lines, ("next:", "")])
+    lines.append(("next:", _continued(following, 78 - wide - 2).replace("\n", "\n" + " " * (wide + 2))))
     told = answer or (answer_of(results) if results is not None else "")
     return "\n".join(["", *filter(None, [told]), *(f"{name:{wide}}  {what}" for name, what in lines)])
+
+
+def _continued(following: str, width: int) -> str:
+    """A command of several lines, which is typed, or copied, as one of a single line is."""
+    lines = textwrap.wrap(following, width - 2, break_long_words=False, break_on_hyphens=False)
+    is_safe = "'" not in re.sub('"[^"]*"', "", following)  # within single quotes a backslash is one
+    return " \\\n".join(lines) if len(following) > width and is_safe else following
 
 
 def answer_of(results: Results) -> str:
