@@ -32,6 +32,7 @@ from toolkit.experiments.results import percent
 from toolkit.experiments.series import REFERENCE, RULES, TRANSFORMERS, LabelledSet, entry
 from toolkit.metrics.tabulate import table
 from toolkit.publishing.card import LiveCard
+from toolkit.report.ending import command, ending
 from toolkit.report.plots import plot_arms
 from toolkit.run.directory import Run
 from toolkit.run.files import write_json
@@ -154,7 +155,9 @@ def main(argv: list[str]) -> None:
     found = compare_series(settings, accelerator)
     if found is not None:
         accelerator.print(show(found["results"], found["summary"], published))
-        accelerator.print(f"\n{Path(settings.output_dir) / settings.name}.json")
+        stem = Path(settings.output_dir) / settings.name
+        first = stem / next(iter(next(iter(found["results"].values()))))
+        accelerator.print(ending(first, command("make card", {"RUN": first}), results=f"{stem}.json"))
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ def main(argv: list[str]) -> None:
     from toolkit.data.tables.sources import Reading  # only now: --help waits for no library
     from toolkit.data.text.labelled import text_rows
     from toolkit.inference.generation import fill_masks
+    from toolkit.shown import quoted
 
     rows = [] if settings.text else list(text_rows(settings.texts, settings.text_column, option="texts",
                                                    reading=Reading(note=tell)))
@@ -41,7 +42,7 @@ def main(argv: list[str]) -> None:
     for text, masks in zip(texts, found, strict=True):
         print(text)
         for guesses in masks:
-            print("  " + ", ".join(f"{token} {100 * probability:.1f} %" for token, probability in guesses))
+            print("  " + ", ".join(f"{quoted(token)} {100 * probability:.1f} %" for token, probability in guesses))
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from toolkit.experiments.series import patches_of
 from toolkit.models.series.patches import SeriesForClassification
 from toolkit.pretrained import saved_model
 from toolkit.publishing.card import LiveCard
+from toolkit.report.ending import command, ending
 from toolkit.run.directory import Run
 from toolkit.tasks.classification import class_scores
 from toolkit.training.impl.distributed import make_accelerator
@@ -68,9 +69,10 @@ def finetune_series(settings: FinetuneSeriesConfig, accelerator) -> dict | None:
     result = fine_tune_arms(on_seed, settings.seeds, settings.training, settings.impl, run, accelerator, "series")
     if settings.check_dead_branches:
         validation = SeriesBatches(first[1], settings.training.batch_size, 0)
+        kept = {name: run.directory / f"{name}-pretrained/seed-0" for name in settings.models}
         result["dead_branches"] = {name: report_dead_branches(
-            saved_model(SeriesForClassification, run.directory / f"{name}-pretrained/seed-0/model"), validation,
-            accelerator, f"{name}, pretrained") for name in settings.models}
+            saved_model(SeriesForClassification, fit / "model"), validation, accelerator, f"{name}, pretrained", fit)
+            for name, fit in kept.items()}
     return run.finish({**result, "label_names": list(first[0].label_names)})
 
 
@@ -80,9 +82,12 @@ def main(argv: list[str]) -> None:
     result = finetune_series(settings, accelerator)
     if settings.dry_run:
         return
-    accelerator.print(f"test accuracy in percent, mean ± 95 % interval over {settings.seeds} seeds, "
+    accelerator.print(f"\ntest accuracy in percent, mean ± 95 % interval over {settings.seeds} seeds, "
                       f"{result['test_examples']:,} series")
     accelerator.print(arms_table(result, list(settings.models)))
+    kept = f"{settings.output_dir}/{next(iter(settings.models))}-pretrained/seed-0"
+    accelerator.print(ending(settings.output_dir, command("make predict", {"MODEL": kept, "FILE": "series.csv"}),
+                             model=f"{kept}/model"))
 
 
 if __name__ == "__main__":

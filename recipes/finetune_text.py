@@ -16,6 +16,7 @@ if __name__ == "__main__":  # --help, and mistakes in options, before what takes
 
 import hashlib
 from functools import partial
+from pathlib import Path
 
 from toolkit.analysis.probes import new_text_classifier
 from toolkit.baselines.classical import constant_outputs, tfidf_outputs
@@ -26,6 +27,7 @@ from toolkit.errors import UserError
 from toolkit.experiments.fine_tuning import Arm, arms_table, dry_run_arms, fine_tune_arms
 from toolkit.models.load import load_checkpoint_tokenizer, pretrained_config
 from toolkit.publishing.card import LiveCard
+from toolkit.report.ending import command, ending
 from toolkit.report.pages import Classified, write_page, write_predictions
 from toolkit.run.binary import read_npz
 from toolkit.run.directory import Run
@@ -108,10 +110,14 @@ def main(argv: list[str]) -> None:
     result = finetune_text(settings, accelerator)
     if settings.dry_run:
         return
-    accelerator.print(f"test {MAIN_SCORE[settings.data.task]} in percent, mean ± 95 % interval over {settings.seeds} "
+    accelerator.print(f"\ntest {MAIN_SCORE[settings.data.task]} in percent, mean ± 95 % interval over {settings.seeds} "
                       f"seeds, {result['test_examples']:,} examples")
     accelerator.print(arms_table(result, list(settings.models)))
-    accelerator.print(f"classifiers, predictions and a page about each: {settings.output_dir}")
+    first = next(iter(settings.models))
+    pages = {f"page, {name}": Path(settings.output_dir) / f"{name}-report.html" for name in settings.models}
+    kept = f"{settings.output_dir}/{first}-pretrained/seed-0"
+    accelerator.print(ending(settings.output_dir, command("make predict", {"MODEL": kept, "FILE": "texts.csv"}),
+                             model=f"{kept}/model", **pages))
 
 
 if __name__ == "__main__":

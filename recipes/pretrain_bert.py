@@ -23,6 +23,7 @@ from toolkit.models.initialisation import initialise
 from toolkit.models.presets import model_config, preset
 from toolkit.models.text.bert import BertForPreTraining
 from toolkit.publishing.card import LiveCard
+from toolkit.report.ending import command, ending
 from toolkit.run.directory import Run
 from toolkit.tasks.continued import start_of
 from toolkit.tasks.masked_lm import BertPretraining, drawn_in_pairs_alone
@@ -72,7 +73,7 @@ def pretrain_bert(settings: PretrainBertConfig, accelerator) -> dict:
         facts["single_sentences"] = "drawn"
     run.write_manifest(data.files(), data=facts, parameters=model.num_parameters())
     title = f"{start.name} with its tokenizer" if start else settings.model.preset
-    accelerator.print(f"{title}: {model.num_parameters():,} parameters with a vocabulary of {vocab_size:,}; "
+    accelerator.print(f"{title}: {model.num_parameters():,} parameters with a vocabulary of {vocab_size:,}\n"
                       f"{data.train.num_tokens:,} training tokens; unigram entropy {entropy:.2f} nats")
 
     # Train.
@@ -80,6 +81,7 @@ def pretrain_bert(settings: PretrainBertConfig, accelerator) -> dict:
                            settings.eval_rows, Probes(settings.probes, data.tokenizer), pairs_alone)
     if left_out := task.batches.left_out():
         accelerator.print(f"note: {left_out}.")
+    task.loss_shown.guessing = entropy
     if settings.dry_run:
         return dry_run(task, settings.training, settings.impl, run, accelerator, data.train.num_tokens)
     metrics = train(task, settings.training, settings.impl, run, accelerator, settings.seed, "BERT")
@@ -104,11 +106,13 @@ def main(argv: list[str]) -> None:
     result = pretrain_bert(settings, accelerator)
     if settings.dry_run:
         return
-    accelerator.print(f"masked LM {result['mlm_loss']:.3f} nats (unigram entropy {result['unigram_entropy']:.3f}), "
-                      f"accuracy {result['mlm_accuracy']:.3f}")
+    answer = (f"masked words: {result['mlm_loss']:.3f} nats, {result['unigram_entropy']:.3f} by frequencies alone; "
+              f"{100 * result['mlm_accuracy']:.1f} % right")
     if "nsp_accuracy" in result:
-        accelerator.print(f"next sentence: accuracy {result['nsp_accuracy']:.3f}")
-    accelerator.print(f"model: {settings.output_dir}/model")
+        answer += f"\nnext sentence: {100 * result['nsp_accuracy']:.1f} % right, 50 % by guessing"
+    model = f"{settings.output_dir}/model"
+    accelerator.print(ending(settings.output_dir, command(
+        "make finetune-text", models=f"{{bert: {model}}}", output_dir=f"{settings.output_dir}-text"), answer))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from toolkit.models.initialisation import initialise
 from toolkit.models.presets import model_config, preset
 from toolkit.models.text.gpt import GPT2LMHeadModel
 from toolkit.publishing.card import LiveCard
+from toolkit.report.ending import command, ending
 from toolkit.run.directory import Run
 from toolkit.tasks.causal_lm import GptPretraining, SeriesPretraining, pretraining_data
 from toolkit.tasks.continued import start_of
@@ -61,7 +62,7 @@ def pretrain_gpt(settings: PretrainGptConfig, accelerator) -> dict:
     entropy = unigram_entropy(data.validation, vocab_size, data.train)
     run.write_manifest(data.files(), data=data.facts(), parameters=model.num_parameters())
     title = f"{start.name} with its tokenizer" if start else settings.model.preset
-    accelerator.print(f"{title}: {model.num_parameters():,} parameters with a vocabulary of {vocab_size:,}; "
+    accelerator.print(f"{title}: {model.num_parameters():,} parameters with a vocabulary of {vocab_size:,}\n"
                       f"{data.train.num_tokens:,} training tokens; unigram entropy {entropy:.2f} nats")
 
     # Train.
@@ -69,6 +70,7 @@ def pretrain_gpt(settings: PretrainGptConfig, accelerator) -> dict:
     task = objective(model, data, settings.block_size, settings.training.batch_size, settings.seed,
                      settings.attention_within_documents,
                      Probes(settings.probes, data.tokenizer) if settings.probes.sets else None)
+    task.loss_shown.guessing = entropy
     if settings.dry_run:
         return dry_run(task, settings.training, settings.impl, run, accelerator, data.train.num_tokens)
     metrics = train(task, settings.training, settings.impl, run, accelerator, settings.seed, "GPT")
@@ -93,10 +95,13 @@ def main(argv: list[str]) -> None:
     result = pretrain_gpt(settings, accelerator)
     if settings.dry_run:
         return
-    accelerator.print(f"loss {result['loss']:.3f} nats a token, perplexity {result['perplexity']:.1f}"
-                      + (f", {result['bits_per_byte']:.3f} bits per byte" if "bits_per_byte" in result else
-                         f"; unigram entropy {result['unigram_entropy']:.3f} nats"))
-    accelerator.print(f"model: {settings.output_dir}/model")
+    answer = (f"next token: {result['loss']:.3f} nats, {result['unigram_entropy']:.3f} by frequencies alone; "
+              f"perplexity {result['perplexity']:.1f}")
+    following = command("make sample-forecasts", run=settings.output_dir)
+    if "bits_per_byte" in result:
+        answer += f"; {result['bits_per_byte']:.3f} bits per byte"
+        following = command("make chat", {"MODEL": settings.output_dir})
+    accelerator.print(ending(settings.output_dir, following, answer))
 
 
 if __name__ == "__main__":

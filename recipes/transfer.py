@@ -37,6 +37,7 @@ from toolkit.metrics.tabulate import table
 from toolkit.models.load import load_checkpoint_tokenizer
 from toolkit.models.word_vectors import averaged, load_word2vec
 from toolkit.publishing.card import LiveCard
+from toolkit.report.ending import command, ending
 from toolkit.report.plots import plot_learning_curves
 from toolkit.run.directory import Run
 from toolkit.run.files import write_json
@@ -138,7 +139,9 @@ def main(argv: list[str]) -> None:
     result = transfer(settings, accelerator)
     if result is not None:
         accelerator.print(show(result))
-        accelerator.print(f"{Path(settings.output_dir) / 'transfer.json'}")
+        accelerator.print(ending(settings.output_dir, command("make card", {"RUN": settings.output_dir}),
+                                 results=f"{settings.output_dir}/transfer.json",
+                                 picture=f"{settings.output_dir}/transfer.png"))
 
 
 if __name__ == "__main__":

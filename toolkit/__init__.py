@@ -6,9 +6,10 @@ asked for, so that `import toolkit` itself costs nothing.
 
 import importlib
 
-from toolkit import openmp
+from toolkit import bars, openmp
 
 openmp.spin_briefly()
+bars.load_tqdm()
 
 _WHERE = {
     # Data: documents → tokenizer → token store; labelled texts; labelled series

@@ -41,7 +41,7 @@ from toolkit.inference.answers import asking
 from toolkit.models.load import load_checkpoint_tokenizer, pretrained_config
 from toolkit.models.losses import probabilities
 from toolkit.models.text.classifier import Pooling
-from toolkit.pretrained import saved_model
+from toolkit.pretrained import save_model, saved_model
 from toolkit.run.directory import Run
 from toolkit.tasks.base import fit
 from toolkit.tasks.classification import FineTuning, FineTuningConfig
@@ -127,7 +127,7 @@ class TextClassifier(_Classifier):
     def save_pretrained(self, directory: str | Path) -> None:
         """Model and tokenizer in Hugging Face's format, as `make predict` takes them."""
         check_is_fitted(self)
-        self.model_.save_pretrained(directory)
+        save_model(self.model_, directory)
         save_with_input(self.tokenizer_, self._input(), Path(directory))
 
     def _batches(self, X: Any) -> TextBatches:
@@ -189,7 +189,7 @@ class SeriesClassifier(_Classifier):
     def save_pretrained(self, directory: str | Path) -> None:
         """The model in Hugging Face's format, as `make predict` takes it."""
         check_is_fitted(self)
-        self.model_.save_pretrained(directory)
+        save_model(self.model_, directory)
 
     def _batches(self, X: Any) -> SeriesBatches:
         X = self._checked(X, reset=False)
@@ -275,7 +275,7 @@ class SeriesForecaster(BaseEstimator):
     def save_pretrained(self, directory: str | Path) -> None:
         """The model in Hugging Face's format, as `make predict` takes it."""
         check_is_fitted(self)
-        self.model_.save_pretrained(directory)
+        save_model(self.model_, directory)
 
     def _scale(self) -> tuple[np.ndarray, np.ndarray]:
         config = self.model_.config

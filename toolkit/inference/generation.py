@@ -16,6 +16,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from toolkit.errors import UserError
 from toolkit.models.load import checkpoint_config, load_checkpoint_tokenizer, load_weights, model_directory
 from toolkit.run.provenance import without_machine_paths
+from toolkit.views import View, Viewed
 
 Kind = Literal["masked", "causal"]
 
@@ -25,8 +26,8 @@ _KINDS = {  # how the names of architectures end, what such a model does, and wh
 }
 
 
-@dataclass(frozen=True)
-class LanguageModel:
+@dataclass(frozen=True, repr=False)
+class LanguageModel(Viewed):
     """A model with its tokenizer, ready to be asked."""
 
     name: str
@@ -35,14 +36,20 @@ class LanguageModel:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
 
+    def _shown(self) -> View:
+        what = "fills masks" if self.kind == "masked" else "continues texts"
+        return View(f"language model {self.name}", {
+            "it": what, "parameters": self.model.num_parameters(), "vocabulary": len(self.tokenizer),
+            "positions": self.positions})
+
     @property
     def positions(self) -> int:
         """The most tokens it can see at once; of a model without positions, as many as its tokenizer is meant for."""
         return getattr(self.model.config, "max_position_embeddings", None) or self.tokenizer.model_max_length
 
 
-@dataclass(frozen=True)
-class Continuation:
+@dataclass(frozen=True, repr=False)
+class Continuation(Viewed):
     """What a model wrote after a prompt; `str()` is both together."""
 
     prompt: str
@@ -54,6 +61,9 @@ class Continuation:
 
     def __str__(self) -> str:
         return self.prompt + self.text
+
+    def _shown(self) -> View:
+        return View(f"{self.prompt}▸{self.text}", {"new tokens": self.new_tokens, "ended by": self.stopped})
 
 
 def open_model(name: str | Path, kind: Kind | None = None) -> LanguageModel:

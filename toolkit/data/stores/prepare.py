@@ -22,16 +22,23 @@ from toolkit.tokenization.load import fingerprint, load_tokenizer, save_tokenize
 from toolkit.tokenization.measure import check_unknown
 from toolkit.tokenization.normalizer import MEASURED
 from toolkit.tokenization.train import TokenizerSpec, TrainingSample, is_spec, read_spec, train_tokenizer
+from toolkit.views import View, Viewed
 
 
-@dataclass(frozen=True)
-class PreparedData:
+@dataclass(frozen=True, repr=False)
+class PreparedData(Viewed):
     tokenizer: PreTrainedTokenizerBase | SeriesBins
     train: TokenStore
     validation: TokenStore
     corpus: dict
     weights: tuple[float, ...] = ()
     """How often an epoch passes over each source; empty: once over each."""
+
+    def _shown(self) -> View:
+        rows = [(split, store.num_documents, store.num_tokens)
+                for split, store in (("train", self.train), ("validation", self.validation))]
+        return View("prepared data", {"vocabulary": len(self.tokenizer), "kept in": self.train.directory.parents[1]},
+                    ("part", "documents", "tokens"), rows)
 
     def facts(self) -> dict:
         """What a manifest should say of the data."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from toolkit.data.prepared import SeriesManifest
 from toolkit.data.series.generators import mackey_glass

@@ -21,8 +21,9 @@ from queue import Queue
 
 import numpy as np
 from tokenizers import Tokenizer
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
+from toolkit.bars import bar
 from toolkit.data.prepared import ShardCounts, StoreManifest, StorePlan
 from toolkit.data.stores import shards as shard_process
 from toolkit.data.stores.shards import GROUP_CHARACTERS, shard_path, write_shard
@@ -30,6 +31,7 @@ from toolkit.data.text.corpus import prepared_document, sentences
 from toolkit.errors import UserError
 from toolkit.run.files import LOCK_FILE, building, read_json, write_atomic, write_json
 from toolkit.tokenization.load import one_thread, plain_backend
+from toolkit.views import View, Viewed
 
 STORE_FILES = ("ids.bin", "sentence_offsets.bin", "document_offsets.bin", "manifest.json")
 SHARD_BYTES = 4 * 2**20
@@ -38,8 +40,8 @@ PROCESS_BYTES = 80_000_000
 """Memory of one process beside the document it works on: measured, in `make bench-data`."""
 
 
-@dataclass(frozen=True)
-class TokenStore:
+@dataclass(frozen=True, repr=False)
+class TokenStore(Viewed):
     """`ids` (tokens,), `sentence_offsets` (sentences + 1,) into ids, `document_offsets` (documents + 1,) into those."""
 
     directory: Path
@@ -47,6 +49,10 @@ class TokenStore:
     sentence_offsets: np.ndarray
     document_offsets: np.ndarray
     manifest: dict
+
+    def _shown(self) -> View:
+        return View(f"token store {self.directory.name}", {"tokens": self.num_tokens, "documents": self.num_documents,
+                                                           "sentences": len(self.sentence_offsets) - 1})
 
     @property
     def num_tokens(self) -> int:
@@ -112,14 +118,14 @@ def build_store(text: Path, tokenizer, directory: Path, language: str = "en", ap
                     if not shard_path(partial, "shard", number).exists()]
             workers = min(num_proc or _cores(), len(todo))
             _announce(plan, backend, directory, todo, workers, progress)
-            with tqdm(total=sum(stop - start for _, start, stop in plan["shards"]), unit="B", unit_scale=True,
-                      desc=f"tokenising {directory.name}", disable=None if progress else True, leave=False) as bar:
-                bar.update(bar.total - sum(plan["shards"][n][2] - plan["shards"][n][1] for n in todo))
+            with bar(total=sum(stop - start for _, start, stop in plan["shards"]), unit="B", unit_scale=True,
+                     desc=f"tokenising {directory.name}", progress=progress) as read:
+                read.update(read.total - sum(plan["shards"][n][2] - plan["shards"][n][1] for n in todo))
                 if workers <= 1:
                     for number in todo:
-                        write_shard(partial, plan, backend, number, bar.update)
+                        write_shard(partial, plan, backend, number, read.update)
                 else:
-                    _run_workers(partial, todo, workers, bar)
+                    _run_workers(partial, todo, workers, read)
             _join(partial, plan, directory)
         for path in sorted(partial.iterdir(), key=lambda path: path.name == "plan.json"):  # without it, all is redone
             if path.name not in (*STORE_FILES, LOCK_FILE):
@@ -182,7 +188,7 @@ def _announce(plan: dict, backend: Tokenizer, directory: Path, todo: list[int], 
                    f"{PROCESS_BYTES / 1e6:,.0f} MB, {max(1, seconds):,.0f} s")
 
 
-def _run_workers(partial: Path, todo: list[int], count: int, bar: tqdm) -> None:
+def _run_workers(partial: Path, todo: list[int], count: int, read: tqdm) -> None:
     """Hand out shards to `count` processes and follow what they report."""
     environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}
     events: Queue[tuple[subprocess.Popen, str]] = Queue()
@@ -212,7 +218,7 @@ def _run_workers(partial: Path, todo: list[int], count: int, bar: tqdm) -> None:
             process, line = events.get()
             event, _, facts = line.strip().partition(" ")
             if event == "bytes":
-                bar.update(int(facts))
+                read.update(int(facts))
             elif event == "done":
                 finished += 1
                 hand_out(process)

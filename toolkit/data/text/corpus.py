@@ -17,8 +17,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
+from toolkit.bars import bar
 from toolkit.data.prepared import CorpusJournal, CorpusManifest, SavedDocument
 from toolkit.data.tables.sources import Part, Reading, list_parts
 from toolkit.data.text.documents import Document, read_part
@@ -258,12 +259,12 @@ class _Preparation:
         known = None not in sizes
         files = {split: open(self.directory / f"{split}.jsonl", "ab") for split in SPLITS}
         with (files["train"], files["validation"],
-              tqdm(total=sum(sizes) if known else None, desc="reading", unit="B", unit_scale=True,
-                   disable=None if progress else True, leave=False) as bar):
+              bar(total=sum(sizes) if known else None, desc="reading", unit="B", unit_scale=True,
+                  progress=progress) as read):
             if known:
-                bar.update(sum(sizes[:self.state["parts"]]))
+                read.update(sum(sizes[:self.state["parts"]]))
             try:
-                self._read(files, bar, progress)
+                self._read(files, read, progress)
             except UserError:
                 if any(source[split]["size"] for source in self.state["sources"] for split in SPLITS):
                     self._note(files)
@@ -291,7 +292,7 @@ class _Preparation:
                 "inputs": inputs,
                 **({"revisions": revisions} if revisions else {})}
 
-    def _read(self, files: dict[str, BinaryIO], bar: tqdm, progress: bool) -> None:
+    def _read(self, files: dict[str, BinaryIO], read: tqdm, progress: bool) -> None:
         counts, config, unnoted = self.state["counts"], self.config, 0
         for number, split_of_source, part in self.parts[self.state["parts"]:]:
             source = self.state["sources"][number]
@@ -321,12 +322,12 @@ class _Preparation:
                     unnoted += len(line)
                 self.state["documents"] += 1
                 if part.size is None:
-                    bar.update(len(encoded))
+                    read.update(len(encoded))
                 if unnoted > _JOURNAL_BYTES:
                     self._note(files)
                     unnoted = 0
             if part.size is not None:
-                bar.update(part.size)
+                read.update(part.size)
             for name, count in self.reading.counts.items():
                 counts[name] = counts.get(name, 0) + count
             self.reading.counts.clear()

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from toolkit.data.parts import Parts
 from toolkit.data.tables.labels import LabelSpec, Note, read_labels, refuse
 from toolkit.data.tables.rows import SPLITS, hub_splits, read_rows, whole_rows
 from toolkit.data.tables.sources import Reading, file_kind, read_lines
@@ -65,7 +66,7 @@ class TextRow(NamedTuple):
     """All of them as they stand, in the file's order."""
 
 
-def load_data(data: TextDataSection, note: Note = lambda line: None) -> tuple[LabelledText, LabelledText, LabelledText]:
+def load_data(data: TextDataSection, note: Note = lambda line: None) -> Parts:
     """Train, validation and test. `note` is told what was decided on the way, and how often."""
     _check_section(data)
     if data.corpus_dir:
@@ -82,7 +83,7 @@ def load_data(data: TextDataSection, note: Note = lambda line: None) -> tuple[La
         parts = train, validation, test
     _tell_of_absent_classes(parts, note)
     _tell_of_duplicates(parts, note)
-    return parts
+    return Parts(*parts)
 
 
 def read_table(path: str | Path, text_column: str = "text", label_column: str = "label",
