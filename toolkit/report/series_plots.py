@@ -1,6 +1,5 @@
 """Pictures of labelled series and of what learns them: examples, spectra, learning curves of arms."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -56,32 +55,6 @@ def plot_spectra(data: SeriesDataset, path: str | Path, title: str) -> None:
     axes.set_xlabel("frequency (Hz)" if data.sampling_rate else "frequency (cycles a sample)")
     axes.set_ylabel("power")
     axes.legend(frameon=False, fontsize=8)
-    save_figure(figure, path)
-
-
-def plot_fits(fits: dict[str, Sequence[Sequence[dict]]], path: str | Path, title: str) -> None:
-    """Arm → one metrics.jsonl's records a seed: training loss and validation accuracy by step, the mean over seeds as a
-    line and their range as a band.
-    """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
-    figure.suptitle(title, color=INK, fontsize=11)
-    colours = dict(zip(fits, plt.cm.tab10.colors * (1 + len(fits) // 10), strict=False))
-    for axes, key, factor, label in ((left, "loss", 1, "training loss (nats)"),
-                                     (right, "eval_accuracy", 100, "validation accuracy (%)")):
-        for arm, seeds in fits.items():
-            curves = [{record["step"]: factor * record[key] for record in records if key in record}
-                      for records in seeds]
-            steps = sorted(set.intersection(*(set(curve) for curve in curves)))
-            values = np.asarray([[curve[step] for step in steps] for curve in curves])
-            axes.plot(steps, values.mean(0), color=colours[arm], marker="o", markersize=3, linewidth=1.2,
-                      label=in_picture(arm))
-            axes.fill_between(steps, values.min(0), values.max(0), color=colours[arm], alpha=0.12, linewidth=0)
-        axes.set_xlabel("step")
-        axes.set_ylabel(label)
-        axes.set_ylim(bottom=0)
-        axes.grid(axis="y", color=SOFT, alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     save_figure(figure, path)
 
 
