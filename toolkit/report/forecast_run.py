@@ -87,7 +87,10 @@ def _measured(directory: str | Path) -> tuple[Results, dict[str, dict[str, Forec
     results = read_results(directory)
     if results is None or results.metric != "mse" or results.sizes != "horizon":
         raise UserError(f"{directory}: is no comparison of forecasts that has ended. Make one: make forecast.")
-    return results, read_json(directory / "result.json", dict[str, dict[str, ForecastEntry]])
+    entries = read_json(directory / "result.json", dict[str, dict[str, ForecastEntry]])
+    rows = [row if row.reference else replace(row, reference=entries.get(row.arm, {}).get(row.size, {}).get(
+        "reference", "")) for row in results.rows]  # in runs of earlier versions only the entry names it
+    return replace(results, rows=rows), entries
 
 
 def _chosen(results: Results, entries: dict[str, dict[str, ForecastEntry]], horizon: str) -> dict[str, str]:

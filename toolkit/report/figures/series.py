@@ -13,6 +13,8 @@ from toolkit.shown import in_picture
 
 MOST_CLASSES = 12
 """The largest, of which a row each is drawn."""
+LEAST_ERROR = 1e-10
+"""Squared; what is less is rounding, and stands at the axis' end with its value."""
 
 
 def classes_shown(labels: np.ndarray, classes: int) -> list[int]:
@@ -152,13 +154,16 @@ def next_values_figure(result: Mapping, label: str) -> Figure:
             dots.vlines(middle, row - 0.36, row + 0.36, color=INK, linewidth=1.6, zorder=4)
         else:
             middle = result["references"][name]
-            dots.scatter([middle], [row], color=SOFT, marker="D", s=30, zorder=3)
-        dots.annotate(f"{middle:.2g}", (1.02, row), xycoords=("axes fraction", "data"), va="center", fontsize=9,
-                      color=INK)
+            below = middle < LEAST_ERROR
+            dots.scatter([max(middle, LEAST_ERROR)], [row], color=SOFT, marker="<" if below else "D", s=30, zorder=3,
+                         clip_on=False)
+        dots.annotate(f"{middle:.2g}".replace("-", "\u2212"), (1.02, row), xycoords=("axes fraction", "data"),
+                      va="center", fontsize=9, color=INK)
     curves.set_xlabel("window of the test part")
     curves.set_ylabel(in_picture(label, 60))
     curves.set_title("answers of the first seed", loc="left", fontsize=10)
     dots.set_xscale("log")
+    dots.set_xlim(left=max(dots.get_xlim()[0], LEAST_ERROR))
     dots.set_xlabel("test MSE (logarithmic)")
     dots.set_title("errors: a dot a seed, a line their median", loc="left", fontsize=10)
     dots.set_yticks(range(len(names)), [in_picture(name, 40) for name in names])

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from toolkit.report.figures.canvas import INK, OKABE_ITO, SOFT, new_figure, style_of
 from toolkit.run.results import kept_evaluation
@@ -162,7 +162,8 @@ def _scale(axes: Axes, lines: Sequence[tuple[np.ndarray, np.ndarray]], curve: Cu
     early = longest[1][longest[0] <= 0.15 * steps.max()]
     if len(early) and abs(early[0] - early[-1]) > 0.6 * np.ptp(longest[1]):
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("step (logarithmic)")
 
