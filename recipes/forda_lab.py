@@ -29,8 +29,8 @@ from toolkit.publishing.card import LiveCard
 from toolkit.report.comparison_run import ahead_panel
 from toolkit.report.figures.canvas import save_figure
 from toolkit.report.figures.gains import gain_figure
+from toolkit.report.figures.series import examples_figure, spectra_figure
 from toolkit.report.figures.training import Curve, fits_figure
-from toolkit.report.series_plots import plot_examples, plot_spectra
 from toolkit.run.directory import Run, read_metrics
 from toolkit.run.files import write_atomic
 from toolkit.run.results import Verdict
@@ -58,8 +58,8 @@ def forda_lab(settings: FordaLabConfig, accelerator) -> dict | None:
     title = data.generator or Path(data.train).stem.removesuffix("_TRAIN")
     plots = run.directory / "plots"
     if run.is_main:
-        plot_examples(train, plots / "examples.png", f"{title}: training series by class")
-        plot_spectra(train, plots / "spectra.png", f"{title}: mean spectra of training series by class")
+        save_figure(examples_figure(train, f"{title}: training series by class"), plots / "examples.png")
+        save_figure(spectra_figure(train, f"{title}: mean spectra of training series by class"), plots / "spectra.png")
     shapes, sizes, parameters = forda.shapes_at_budget(settings, train)
     run.write_manifest(parameters=sizes, examples={"train": len(train), "validation": len(validation),
                                                    "test": len(test)})
