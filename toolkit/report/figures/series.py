@@ -116,7 +116,7 @@ def shuffle_figure(found: Mapping[str, Mapping], title: str = "") -> Figure | No
                                                                       "shrinkA": 5, "shrinkB": 5})
         axes.scatter([before], [place], s=42, color=PRETRAINED, zorder=3, clip_on=False)
         axes.scatter([after], [place], s=42, facecolor=PAPER, edgecolor=RANDOM, linewidths=1.4, zorder=3, clip_on=False)
-        told = f"{before:.1f} → {after:.1f} %" if share else f"{before:.3g} → {after:.3g}"
+        told = f"{before:.1f} → {after:.1f} %" if share else f"{before:#.3g} → {after:#.3g}"
         axes.annotate(told, (1.03, place), xycoords=("axes fraction", "data"), va="center", fontsize=9, color=INK)
     axes.set_yticks(range(len(shuffled)), [in_picture(name, 40) for name in shuffled])
     axes.set_ylim(len(shuffled) - 0.5, -0.5)
