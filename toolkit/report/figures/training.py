@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
-from toolkit.report.figures.canvas import INK, OKABE_ITO, SOFT, new_figure, style_of
+from toolkit.report.figures.canvas import INK, OKABE_ITO, SOFT, entitle, new_figure, style_of
 from toolkit.run.results import kept_evaluation
 from toolkit.shown import in_picture
 
@@ -136,7 +136,7 @@ def _panels(curves: Sequence[Curve], title: str) -> tuple[Figure, list[Axes]]:
     rows = -(-len(curves) // columns)
     figure, all_axes = new_figure(6.4 if columns == 1 else 9.2, 0.9 + 2.8 * rows, rows, columns)
     if title:
-        figure.suptitle(in_picture(title, 90), x=0.01, ha="left", fontsize=12, color=INK)
+        entitle(figure, title)
     found = list(all_axes.flat)
     for axes in found[len(curves):]:
         axes.remove()
