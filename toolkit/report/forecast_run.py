@@ -32,6 +32,8 @@ from toolkit.run.schema import ForecastEntry, Manifest
 
 NAIVE = ("repeat-last", "seasonal-naive")
 """The rules that stand beside every forecast."""
+ROWS = "rows, the forecast from 0"
+"""What the axis is called where rows have no times."""
 _UNITS = (("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1))
 
 
@@ -94,13 +96,14 @@ def read_forecasts(directory: str | Path, horizon: int | str) -> Forecasts:
         place = run.part(f"{arm}/{horizon}" + ("/seed-0" if row.parameters else "")).directory / "forecasts.npz"
         saved = _in_units(place, data)
         windows = windows or _windows(saved, data)
+        around = banded(saved["band_quantiles"], saved["bands"]) if "bands" in saved else []
         entry = entries[arm][horizon]
         mase = entry.get("mase")
-        forecasters.append(Forecaster(arm, role, list(saved["prediction"]), _bands(saved), ", ".join(
+        forecasters.append(Forecaster(arm, role, list(saved["prediction"]), around, ", ".join(
             [f"test MSE {entry['mse']:.3g}", *([] if mase is None else [f"MASE {mase:.3g}"])])))
     column = (data.get("columns") or [""])[-1]
     table = read_yaml(run.directory / "config.yaml").get("data") or {}
-    time = str(table.get("time_column") or "") if "times" in saved else "rows, the forecast from 0"
+    time = str(table.get("time_column") or "") if "times" in saved else ROWS
     return Forecasts(windows, forecasters, column, "(the table's unit)" if table.get("path") else "", time)
 
 
@@ -166,7 +169,7 @@ def _in_units(path: Path, data: dict) -> dict[str, np.ndarray]:
     for name, of in (("observed", "values"), ("future_observed", "future")):
         if name in saved:
             found[of] = np.where(saved[name][some, -1], found[of], np.nan)
-    return found | {"quantiles": saved.get("band_quantiles", np.zeros(0))}
+    return found | {name: saved[name] for name in ("band_quantiles",) if name in saved}
 
 
 def _windows(saved: dict[str, np.ndarray], data: dict) -> list[Window]:
@@ -181,13 +184,15 @@ def _windows(saved: dict[str, np.ndarray], data: dict) -> list[Window]:
     return found
 
 
-def _bands(saved: dict[str, np.ndarray]) -> list[dict[float, tuple[np.ndarray, np.ndarray]]]:
-    """Of each window, by the share that they hold, the widest first; only such as leave out as much on either side."""
-    levels = [round(float(level), 6) for level in saved["quantiles"]]
+def banded(quantiles: np.ndarray, around: np.ndarray) -> list[dict[float, tuple[np.ndarray, np.ndarray]]]:
+    """quantiles (k,) and their values (windows, horizon, k) → of each window, by the share that they hold, the ends of
+    bands, the widest first; only such as leave out as much on either side.
+    """
+    levels = [round(float(level), 6) for level in quantiles]
     pairs = {round(1 - 2 * level, 6): (place, levels.index(round(1 - level, 6))) for place, level in enumerate(levels)
              if level < 0.5 and round(1 - level, 6) in levels}
-    return [{share: (saved["bands"][number][:, low], saved["bands"][number][:, high])
-             for share, (low, high) in sorted(pairs.items(), reverse=True)} for number in range(len(saved["index"]))]
+    return [{share: (ends[:, low], ends[:, high]) for share, (low, high) in sorted(pairs.items(), reverse=True)}
+            for ends in around]
 
 
 def _apart(times: np.ndarray) -> str:

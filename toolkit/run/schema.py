@@ -55,6 +55,15 @@ class ForecastEntry(TypedDict, total=False):
     dead_branches: dict[str, Any]
 
 
+class SampledSource(TypedDict, total=False):
+    """Of a source, in the result.json of sampled forecasts."""
+
+    windows: Required[int]
+    arms: Required[dict[str, dict[str, float]]]
+    paths: int
+    file: str
+
+
 class Emissions(TypedDict, total=False):
     """emissions.json."""
 
