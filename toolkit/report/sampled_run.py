@@ -46,7 +46,8 @@ def _figure(source: str, entry: SampledSource, path: Path) -> Figure:
                                         for name, (role, answers, around) in roles.items()],
                       "value", "" if source.startswith("generator:") else "(the table's unit)",
                       "" if "times" in saved else ROWS, f"of {entry.get('paths', 0):,} paths")
-    return forecasts_figure(shown, f"{source}: {horizon} values after {known}, MAE in units of the context's mean size")
+    name = source if source.startswith("generator:") else Path(source).name
+    return forecasts_figure(shown, f"{name}: {horizon} values after {known}; MAE in units of the context's mean size")
 
 
 def _arrays(path: Path, naive: str) -> dict[str, np.ndarray]:
