@@ -52,6 +52,16 @@ class ForecastEntry(TypedDict, total=False):
     mse_by_step: Required[list[float]]
     mase: float | None
     reference: str
+    dead_branches: dict[str, Any]
+
+
+class SampledSource(TypedDict, total=False):
+    """Of a source, in the result.json of sampled forecasts."""
+
+    windows: Required[int]
+    arms: Required[dict[str, dict[str, float]]]
+    paths: int
+    file: str
 
 
 class Emissions(TypedDict, total=False):
