@@ -176,31 +176,6 @@ def plot_arms(panels: dict[str, dict[str, dict]], path: str | Path, title: str) 
     save_figure(figure, path)
 
 
-def plot_vocabularies(rows: Sequence[dict], path: str | Path, title: str) -> None:
-    """One panel a text: `bytes_per_token` against `vocab_size`, a line a tokenizer; one of a single size is a dot."""
-    texts = list(dict.fromkeys(row["text"] for row in rows))
-    names = list(dict.fromkeys(row["tokenizer"] for row in rows))
-    colours = dict(zip(names, plt.cm.tab10.colors * (1 + len(names) // 10), strict=False))
-    figure, all_axes = plt.subplots(1, len(texts), figsize=(5.4 * len(texts), 4.2), layout="constrained", sharey=True)
-    figure.suptitle(title, color=INK)
-    for axes, text in zip(np.atleast_1d(all_axes), texts, strict=True):
-        for name in names:
-            points = sorted((row["vocab_size"], row["bytes_per_token"]) for row in rows
-                            if row["tokenizer"] == name and row["text"] == text)
-            axes.plot(*zip(*points, strict=True), color=colours[name], marker="o", markersize=4, label=in_picture(name))
-        axes.set_xscale("log", base=2)
-        ticks = [2**power for power in range(8, 1 + int(np.log2(max(row["vocab_size"] for row in rows))), 2)]
-        axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
-        axes.set_title(text, fontsize=10, color=INK)
-        axes.set_xlabel("vocabulary size")
-        axes.set_ylim(bottom=0)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", color=SOFT, alpha=0.3)
-    np.atleast_1d(all_axes)[0].set_ylabel("bytes per token")
-    np.atleast_1d(all_axes)[-1].legend(frameon=False, fontsize=8, loc="lower right")
-    save_figure(figure, path)
-
-
 def plot_learning_curves(panels: dict[str, dict[str, dict[str, dict]]], path: str | Path, title: str) -> None:
     """One panel a data set: labels → arm → {mean, ci95}, a line an arm with its interval as a band."""
     arms = list(dict.fromkeys(arm for by_count in panels.values() for entries in by_count.values() for arm in entries))
@@ -227,84 +202,6 @@ def plot_learning_curves(panels: dict[str, dict[str, dict[str, dict]]], path: st
         axes.spines[["top", "right"]].set_visible(False)
     figure.legend(*all_axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False,
                   fontsize=8)
-    save_figure(figure, path)
-
-
-def plot_forecasts(rows: dict[str, Sequence[dict]], path: str | Path, title: str) -> None:
-    """One row a forecaster, one column a window of its: {title, context, truth, prediction, low, high}, each of the
-    last five a flat sequence; low and high bound the band.
-    """
-    columns = max(len(windows) for windows in rows.values())
-    figure, all_axes = plt.subplots(len(rows), columns, squeeze=False, sharex=True, sharey="col", layout="constrained",
-                                    figsize=(3.6 * columns, 0.9 + 2.1 * len(rows)))
-    figure.suptitle(title, color=INK)
-    for row, (name, windows) in enumerate(rows.items()):
-        for axes, window in zip(all_axes[row], windows, strict=False):
-            before, after = np.arange(-len(window["context"]), 0), np.arange(len(window["truth"]))
-            axes.plot(before, window["context"], color=SOFT, linewidth=0.9, label="context")
-            axes.plot(after, window["truth"], color=INK, linewidth=0.9, label="truth")
-            axes.fill_between(after, window["low"], window["high"], color=COLOURS[0], alpha=0.18, linewidth=0,
-                              label="interval")
-            axes.plot(after, window["prediction"], color=COLOURS[0], linewidth=1.3, label="forecast")
-            axes.axvline(-0.5, color=SOFT, linewidth=0.6)
-            axes.spines[["top", "right"]].set_visible(False)
-            if row == 0:
-                axes.set_title(window["title"], fontsize=9, color=INK)
-            if row == len(rows) - 1:
-                axes.set_xlabel("rows from the first forecast on")
-        all_axes[row, 0].set_ylabel(name)
-    figure.legend(*all_axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False,
-                  fontsize=8)
-    save_figure(figure, path)
-
-
-def plot_by_step(panels: dict[str, dict[str, Sequence[float]]], path: str | Path, title: str, ylabel: str) -> None:
-    """One panel a horizon: forecaster → its error at each step, a line each."""
-    names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
-    colours = dict(zip(names, plt.cm.tab10.colors * (1 + len(names) // 10), strict=False))
-    columns = min(2, len(panels))
-    figure, all_axes = plt.subplots(-(-len(panels) // columns), columns, squeeze=False, layout="constrained",
-                                    sharey=True, figsize=(5.4 * columns, 0.9 + 3.2 * -(-len(panels) // columns)))
-    figure.suptitle(title, color=INK)
-    for axes in all_axes.flat[len(panels):]:
-        axes.set_visible(False)
-    for axes, (panel, curves) in zip(all_axes.flat, panels.items(), strict=False):
-        for name, curve in curves.items():
-            axes.plot(range(1, 1 + len(curve)), curve, color=colours[name], linewidth=1.2, label=in_picture(name))
-        axes.set_title(panel, fontsize=10, color=INK)
-        axes.set_xlabel("rows ahead")
-        axes.set_ylim(bottom=0)
-        axes.grid(axis="y", color=SOFT, alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
-    all_axes[0, 0].set_ylabel(ylabel)
-    figure.legend(*all_axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False,
-                  fontsize=8)
-    save_figure(figure, path)
-
-
-def plot_sweep(rows: Sequence[dict], path: str | Path, title: str) -> None:
-    """One line a setting: its mean loss, and a dot a seed; beside it, where there are any, the mean of the probes."""
-    probed = all("probe" in row for row in rows)
-    names = [textwrap.fill(row["setting"], 56) for row in rows]
-    lines = len(names) + sum(name.count("\n") for name in names)
-    figure, all_axes = plt.subplots(1, 1 + probed, figsize=(9 + 3 * probed, 1.2 + 0.3 * lines), sharey=True,
-                                    squeeze=False, layout="constrained")
-    figure.suptitle(title, color=INK, fontsize=11)
-    columns = [("nats, lower is better", [(row["values"], f"{row['mean']:.3f}") for row in rows])]
-    if probed:
-        shares = [100 * row["probe"]["mean"] for row in rows]
-        columns.append(("frozen probes, accuracy in percent", [([share], f"{share:.1f}") for share in shares]))
-    for axes, (label, entries), colour in zip(all_axes[0], columns, COLOURS, strict=False):
-        for position, (values, text) in enumerate(entries):
-            axes.scatter(values, [position] * len(values), s=28, color=colour, zorder=3)
-            axes.annotate(text, (max(values), position), xytext=(8, 0), textcoords="offset points", va="center",
-                          fontsize=8, color=INK)
-        axes.margins(x=0.15)
-        axes.set_xlabel(label)
-        axes.grid(axis="x", color=SOFT, alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
-    all_axes[0, 0].set_yticks(range(len(rows)), names, fontsize=8)
-    all_axes[0, 0].invert_yaxis()
     save_figure(figure, path)
 
 

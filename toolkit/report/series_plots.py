@@ -83,27 +83,3 @@ def plot_fits(fits: dict[str, Sequence[Sequence[dict]]], path: str | Path, title
         axes.spines[["top", "right"]].set_visible(False)
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     save_figure(figure, path)
-
-
-def plot_next_values(result: dict, path: str | Path, label: str) -> None:
-    """Test values with each arm's answers of the first seed; errors of all seeds on a logarithmic axis. `label` names
-    the series.
-    """
-    figure, (curves, dots) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
-    place = np.arange(len(result["test_values"]))
-    curves.plot(place, result["test_values"], color=INK, linewidth=2, linestyle="--", label=label)
-    for colour, (name, values) in zip(COLOURS, result["test_predictions"].items(), strict=False):
-        curves.plot(place, values, color=colour, label=name)
-        dots.scatter(result["arms"][name]["values"], [name] * result["arms"][name]["n"], color=colour, s=24)
-    for name, error in result["references"].items():
-        dots.scatter([error], [name], color=SOFT, marker="D", s=24)
-    curves.set(xlabel="window of the test part", ylabel="next value (training: 0 to 1)")
-    curves.set_title("Answers of the first seed", color=INK, fontsize=11)
-    curves.legend(frameon=False, fontsize=8)
-    dots.set(xscale="log", xlabel="MSE on the test part, one dot a seed")
-    dots.set_title("Errors", color=INK, fontsize=11)
-    dots.invert_yaxis()
-    dots.grid(axis="x", color=SOFT, alpha=0.3)
-    for axes in (curves, dots):
-        axes.spines[["top", "right"]].set_visible(False)
-    save_figure(figure, path)

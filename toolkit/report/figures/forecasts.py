@@ -88,8 +88,22 @@ def forecasts_figure(shown: Forecasts, title: str = "") -> Figure:
         all_axes[row, 0].set_title(in_picture(forecaster.name, 40) + told, loc="left", fontsize=10,
                                    color=INK)
         all_axes[row, 0].set_ylabel("\n".join(filter(None, [in_picture(shown.quantity, 20), shown.unit])), fontsize=8)
+    for column, axes in enumerate(all_axes[0]):
+        axes.set_ylim(*_limits(shown, column))
     _legend(figure, shown)
     return figure
+
+
+def _limits(shown: Forecasts, number: int) -> tuple[float, float]:
+    """Every line is whole; bands are as far as they reach no farther beyond the lines than these lie apart."""
+    window = shown.windows[number]
+    lines = np.concatenate([window.context, window.truth, *(one.predictions[number] for one in shown.forecasters)])
+    low, high = np.nanmin(lines), np.nanmax(lines)
+    room = (high - low) or abs(high) or 1.0
+    ends = [end for one in shown.forecasters if one.bands for band in one.bands[number].values() for end in band]
+    if ends:
+        low, high = (min(low, max(np.nanmin(ends), low - room)), max(high, min(np.nanmax(ends), high + room)))
+    return low - 0.05 * room, high + 0.05 * room
 
 
 def _draw(axes: Axes, window: Window, forecaster: Forecaster, number: int) -> None:
@@ -174,7 +188,8 @@ def _draw_skill(axes: Axes, panel: SkillPanel) -> None:
     axes.axhline(0, color=INK, linewidth=0.9, zorder=1)
     lowest = min((np.nanmin(curve) for name, curve in curves.items() if name in panel.roles), default=0.0)
     bottom = 1.06 * max(min(lowest, -20.0), LOWEST_SKILL)
-    axes.set_ylim(bottom, 103)
+    highest = max((np.nanmax(curve) for curve in curves.values()), default=0.0)
+    axes.set_ylim(bottom, min(103, max(1.1 * highest, 20)))
     axes.set_xlim(1, max(steps, 2))
     labels = [(0.0, f"{in_picture(panel.naive, 30)} = 0", INK)]
     thin = [name for name in curves if name not in panel.roles]

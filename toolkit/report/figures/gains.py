@@ -50,6 +50,8 @@ class GainPanel:
     hollow: str = "random start"
     """What `Gain.random` are values of."""
     filled: str = "pretrained"
+    axis: str = ""
+    """What the axis of values is called; default: the metric, on test."""
 
 
 def gain_of(row: Gain, panel: GainPanel) -> Interval | None:
@@ -204,13 +206,13 @@ def _draw_values(axes: Axes, panel: GainPanel, places: tuple[list[float], list[f
         axes.plot([shown], [place], marker="D" if shown == scale * value else ">" if shown == high else "<",
                   markersize=5, color=BASELINE, clip_on=False, zorder=3)
     names = [row.name for row in panel.rows] + list(panel.baselines)
-    axes.set_yticks([*places[0], *places[1]], [in_picture(name, 40) for name in names])
+    axes.set_yticks([*places[0], *places[1]], [textwrap.fill(in_picture(name, 120), 42) for name in names])
     for label in axes.get_yticklabels()[len(places[0]):]:
         label.set(color=SOFT, fontsize=8)
     axes.set_ylim(*_ends(places))
     axes.tick_params(axis="y", length=0)
     axes.set_title(textwrap.fill(panel.title, 75), loc="left", fontsize=10)
-    axes.set_xlabel(f"test {panel.metric} (%)" if panel.share else f"test {panel.metric}")
+    axes.set_xlabel(panel.axis or (f"test {panel.metric} (%)" if panel.share else f"test {panel.metric}"))
     axes.grid(axis="x", color=SOFT, alpha=0.2, linewidth=0.6)
 
 
