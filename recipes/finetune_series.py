@@ -20,6 +20,8 @@ from toolkit.experiments.series import FinetuneSeriesConfig, patches_of
 from toolkit.models.series.patches import SeriesForClassification
 from toolkit.pretrained import saved_model
 from toolkit.publishing.card import LiveCard
+from toolkit.report.comparison_run import comparison_figures
+from toolkit.report.figures.canvas import save_figure
 from toolkit.run.directory import Run
 from toolkit.tasks.classification import class_scores
 from toolkit.training.impl.distributed import make_accelerator
@@ -61,6 +63,8 @@ def finetune_series(settings: FinetuneSeriesConfig, accelerator) -> dict | None:
     if settings.dry_run:
         return dry_run_arms(on_seed, settings.seeds, settings.training, settings.impl, run, accelerator)
     result = fine_tune_arms(on_seed, settings.seeds, settings.training, settings.impl, run, accelerator, "series")
+    if accelerator.is_main_process:
+        save_figure(comparison_figures(run.directory)["gains"], run.directory / "plots/gains.png")
     if settings.check_dead_branches:
         validation = SeriesBatches(first[1], settings.training.batch_size, 0)
         result["dead_branches"] = {name: report_dead_branches(

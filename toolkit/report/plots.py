@@ -156,55 +156,6 @@ def plot_numbers(references: np.ndarray, predictions: np.ndarray, path: str | Pa
     save_figure(figure, path)
 
 
-def plot_arms(panels: dict[str, dict[str, dict]], path: str | Path, title: str) -> None:
-    """One panel a task: arm → {mean, ci95, values}, as bars with intervals and one dot a seed."""
-    figure, all_axes = plt.subplots(1, len(panels), figsize=(5.2 * len(panels), 4), layout="constrained")
-    figure.suptitle(title, color=INK)
-    for axes, (name, arms) in zip(np.atleast_1d(all_axes), panels.items(), strict=True):
-        for position, (arm, entry) in enumerate(arms.items()):
-            colour = COLOURS[0] if arm.endswith("pretrained") else COLOURS[1] if arm.endswith("random") else SOFT
-            axes.barh(position, 100 * entry["mean"], color=colour, alpha=0.85, height=0.7,
-                      xerr=100 * entry["ci95"] if entry["ci95"] else None, error_kw={"ecolor": INK, "capsize": 3})
-            axes.scatter([100 * value for value in entry["values"]], [position] * len(entry["values"]), s=9, color=INK,
-                         zorder=3)
-        axes.set_yticks(range(len(arms)), list(arms))
-        axes.invert_yaxis()
-        axes.set_xlim(-2, 102)  # dots at either end are whole
-        axes.set_xlabel("test accuracy (%)")
-        axes.set_title(name, fontsize=10, color=INK)
-        axes.spines[["top", "right"]].set_visible(False)
-    save_figure(figure, path)
-
-
-def plot_learning_curves(panels: dict[str, dict[str, dict[str, dict]]], path: str | Path, title: str) -> None:
-    """One panel a data set: labels → arm → {mean, ci95}, a line an arm with its interval as a band."""
-    arms = list(dict.fromkeys(arm for by_count in panels.values() for entries in by_count.values() for arm in entries))
-    colours = dict(zip(arms, plt.cm.tab10.colors * (1 + len(arms) // 10), strict=False))
-    columns = min(3, len(panels))
-    figure, all_axes = plt.subplots(-(-len(panels) // columns), columns, squeeze=False, layout="constrained",
-                                    figsize=(4.6 * columns, 1 + 3.4 * -(-len(panels) // columns)))
-    figure.suptitle(title, color=INK)
-    for axes in all_axes.flat[len(panels):]:
-        axes.set_visible(False)
-    for axes, (name, by_count) in zip(all_axes.flat, panels.items(), strict=False):
-        for arm in arms:
-            points = [(x, entries[arm]) for x, entries in enumerate(by_count.values()) if arm in entries]
-            x, mean = [x for x, _ in points], np.asarray([100 * entry["mean"] for _, entry in points])
-            half = np.asarray([100 * (entry["ci95"] or 0) for _, entry in points])
-            style = {"color": colours[arm], "linestyle": "--" if "random" in arm else "-"}
-            axes.plot(x, mean, marker="o", markersize=3, label=in_picture(arm), **style)
-            axes.fill_between(x, mean - half, mean + half, color=colours[arm], alpha=0.15, linewidth=0)
-        axes.set_xticks(range(len(by_count)), list(by_count))
-        axes.set_title(name, fontsize=10, color=INK)
-        axes.set_xlabel("labels")
-        axes.set_ylabel("test accuracy (%)")
-        axes.grid(axis="y", color=SOFT, alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(*all_axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False,
-                  fontsize=8)
-    save_figure(figure, path)
-
-
 def new_axes(title: str, size: tuple[float, float]):
     """A figure of `size` in inches and its only axes, in the style of all pictures."""
     figure, axes = plt.subplots(figsize=size, layout="constrained")
