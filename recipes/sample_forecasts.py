@@ -28,6 +28,7 @@ from toolkit.models.small.linear import carried_forward
 from toolkit.publishing.card import LiveCard
 from toolkit.report.figures.canvas import save_figure
 from toolkit.report.figures.forecasts import WINDOWS, Forecaster, Forecasts, Window, forecasts_figure
+from toolkit.report.run_report import write_report
 from toolkit.run.directory import Run
 from toolkit.tasks.base import write_arrays
 from toolkit.tasks.causal_lm import PretrainGptConfig
@@ -222,6 +223,7 @@ def main(argv: list[str]) -> None:
             judgement = "better" if gain["low"] > 0 else "worse" if gain["high"] < 0 else "not distinguishable"
             print(f"against {name}: MAE {-gain['mean']:+.4f} (95 % of bootstraps over windows: {-gain['high']:+.4f} to "
                   f"{-gain['low']:+.4f}): {judgement}")
+    print(f"report: {write_report(settings.output_dir)}")
 
 
 if __name__ == "__main__":
