@@ -8,13 +8,12 @@ The table is one series or several, each cut by time by itself; what is known ah
 arm is told alike. Arms × horizons × seeds. Models are chosen on validation; the test windows are counted once each, at
 the end; intervals are from residuals on validation, for every arm alike. A first seed's model is kept with all that
 predict needs to say what comes after a table's end. Writes <output_dir>/<name>.json: arm → horizon → mse, mae, …,
-and what the dead-branch check found.
+and what the dead-branch check found. Pictures: <name>-gain.png (did pretraining help?), <name>-by-step.png (skill over
+the naive rule) and <name>-forecasts-<horizon>.png (test windows with bands).
 """
 
 from functools import partial
 from pathlib import Path
-
-import numpy as np
 
 from toolkit import cli, config
 from toolkit.analysis.dead_branches import report_dead_branches
@@ -28,7 +27,8 @@ from toolkit.metrics.tabulate import table
 from toolkit.models.series.patches import SeriesForForecasting
 from toolkit.pretrained import saved_model
 from toolkit.publishing.card import LiveCard
-from toolkit.report.plots import plot_by_step, plot_forecasts
+from toolkit.report.figures.canvas import save_figure
+from toolkit.report.forecast_run import forecast_figures
 from toolkit.run.directory import Run
 from toolkit.run.files import write_json
 from toolkit.tasks.forecasting import score_forecaster
@@ -89,15 +89,8 @@ def forecast(settings: ForecastRecipeConfig, accelerator) -> dict | None:
     if accelerator.is_main_process:
         write_json(stem.with_name(f"{settings.name}.json"), summary)
         run.finish(summary)  # which nothing above asks for: a later command may bring more, and writes it anew
-        panels = {f"horizon {horizon}": {arm: np.mean([one["mse_by_step"] for one in by_horizon[horizon]], 0)
-                                         for arm, by_horizon in fits.items()} for horizon in settings.horizons}
-        plot_by_step(panels, stem.with_name(f"{settings.name}-by-step.png"), f"{settings.name}: error by step",
-                     "test MSE, standardised")
-        share = round(100 * (settings.training.quantiles[-1] - settings.training.quantiles[0]))
-        for horizon in settings.horizons:
-            plot_forecasts(forecasts.example_windows(run.directory, fits, list(trained), horizon, data),
-                           stem.with_name(f"{settings.name}-forecasts-{horizon}.png"),
-                           f"{settings.name}, column {data.columns[-1]}, horizon {horizon}, {share} % intervals")
+        for name, figure in forecast_figures(run.directory).items():
+            save_figure(figure, stem.with_name(f"{settings.name}-{name}.png"))
     accelerator.print(show(summary, published))
     return summary
 

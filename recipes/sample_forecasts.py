@@ -5,17 +5,17 @@
 
 Of each source, windows of its test part (what lies behind train and validation; of a generator, series of their own):
 the context is read, paths are drawn, their quantiles are the forecast. Errors are in units of the context's mean
-absolute value, so that series of any size count alike. `result.json` holds them, `<source>.png` shows some windows, and
-`<source>.npz` has all: contexts, what came, quantiles, the other forecasts.
+absolute value, so that series of any size count alike. `result.json` holds them, `<source>.png` shows some windows, the
+linear and the naive forecast below, and `<source>.npz` has all: contexts, what came, quantiles, the other forecasts.
 """
 
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 
 from toolkit import cli, config, metrics
 from toolkit.baselines.naive import repeat_last, seasonal_naive
@@ -26,13 +26,16 @@ from toolkit.metrics.intervals import paired_bootstrap
 from toolkit.metrics.tabulate import table
 from toolkit.models.small.linear import carried_forward
 from toolkit.publishing.card import LiveCard
-from toolkit.report.plots import COLOURS, INK, SOFT, save_figure
+from toolkit.report.figures.canvas import save_figure
+from toolkit.report.figures.forecasts import WINDOWS, Forecaster, Forecasts, Window, forecasts_figure
 from toolkit.run.directory import Run
 from toolkit.tasks.base import write_arrays
 from toolkit.tasks.causal_lm import PretrainGptConfig
+from toolkit.tasks.forecasting import BANDS
 from toolkit.tokenization.bins import SeriesBins
 
 QUANTILES = (0.1, 0.5, 0.9)
+GPT = "GPT, median of samples"
 
 
 @dataclass
@@ -133,26 +136,27 @@ def errors_by_window(forecast: np.ndarray, future: np.ndarray, scale: np.ndarray
     return np.nanmean(np.abs(forecast - future), 1) / scale
 
 
-def plot(path: Path, context: np.ndarray, future: np.ndarray, quantiles: np.ndarray, naive: np.ndarray,
-         title: str) -> None:
-    """Six windows: the end of the context, what came, the median with its 80 % interval, and the seasonal naive."""
-    figure, all_axes = plt.subplots(2, 3, figsize=(11, 5.2), layout="constrained", sharex=True)
-    figure.suptitle(title, color=INK, fontsize=11)
-    length, horizon = context.shape[1], future.shape[1]
-    shown = np.unique(np.linspace(0, len(context) - 1, all_axes.size).round().astype(int))
-    before, after = np.arange(-length, 0), np.arange(horizon)
-    for axes, window in zip(all_axes.flat, shown, strict=False):
-        axes.plot(before, context[window], color=INK, linewidth=1)
-        axes.plot(after, future[window], color=INK, linewidth=1, linestyle=":", label="what came")
-        axes.fill_between(after, quantiles[window, :, 0], quantiles[window, :, -1], color=COLOURS[0], alpha=0.2,
-                          linewidth=0, label="80 % of paths")
-        axes.plot(after, quantiles[window, :, 1], color=COLOURS[0], linewidth=1.3, label="median")
-        axes.plot(after, naive[window], color=COLOURS[1], linewidth=0.9, linestyle="--", label="seasonal naive")
-        axes.axvline(-0.5, color=SOFT, linewidth=0.8)
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(*all_axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False,
-                  fontsize=8)
-    save_figure(figure, path)
+def picture(source: str, context: np.ndarray, future: np.ndarray, paths: np.ndarray,
+            naive: dict[str, np.ndarray], scored: dict[str, dict[str, float]]) -> Figure:
+    """A few windows by the GPT, with the bands of its paths, by the linear map and by the better of the naive rules.
+    """
+    horizon = future.shape[1]
+    known = min(context.shape[1], max(24, horizon))
+    windows = np.unique(np.linspace(0, len(context) - 1, WINDOWS).round().astype(int))
+    rule = min(("repeat-last", "seasonal naive"), key=lambda name: scored[name]["mae"])
+    quantiles = {share: np.quantile(paths[windows], ((1 - share) / 2, (1 + share) / 2), axis=1, method="weibull")
+                 for share in sorted(BANDS, reverse=True) if (1 - share) / 2 * (paths.shape[1] + 1) >= 1}
+    bands = [{share: (low[place], high[place]) for share, (low, high) in quantiles.items()}
+             for place in range(len(windows))]
+    shown = {GPT: ("pretrained", np.quantile(paths, 0.5, axis=1, method="weibull"), bands),
+             "linear": ("best baseline", naive["linear"], []), rule: ("naive", naive[rule], [])}
+    return forecasts_figure(Forecasts(
+        [Window(f"test window {window + 1:,}", context[window, -known:], future[window], np.arange(-known, horizon))
+         for window in windows],
+        [Forecaster(name, role, list(forecast[windows]), around, f"test MAE {scored[name]['mae']:.3g}")
+         for name, (role, forecast, around) in shown.items()],
+        "value", time="rows, the forecast from 0", bands=f"of {paths.shape[1]} paths"),
+        f"{source}: {horizon} values after {context.shape[1]}")
 
 
 def sample_forecasts(settings: SampleForecastsConfig) -> dict:
@@ -188,7 +192,7 @@ def sample_forecasts(settings: SampleForecastsConfig) -> dict:
         # Weibull's: were truth one more path, it would lie below the q-quantile with probability q.
         quantiles = np.quantile(paths, QUANTILES, axis=1, method="weibull").transpose(1, 2, 0)
         naive = naive_forecasts(context, bins.horizon, settings.season, linear_map(asked, number, bins), bins)
-        arms = {"GPT, median of samples": quantiles, **naive}
+        arms = {GPT: quantiles, **naive}
         median = errors_by_window(quantiles[..., 1], future, scale)
         gains = {}
         for name, forecast in naive.items():
@@ -202,8 +206,8 @@ def sample_forecasts(settings: SampleForecastsConfig) -> dict:
         drawn.append(name)
         write_arrays(run.directory / f"{name}.npz", {"context": context, "future": future, "quantiles": quantiles,
                                                      **naive})
-        plot(run.directory / f"{name}.png", context, future, quantiles, naive["seasonal naive"],
-             f"{source}: {bins.horizon} values after {bins.context_length}")
+        save_figure(picture(source, context, future, paths, naive, result[source]["arms"]),
+                    run.directory / f"{name}.png")
     return run.finish(result)
 
 

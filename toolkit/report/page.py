@@ -15,7 +15,9 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
+from toolkit.report.figures.canvas import as_svg
 from toolkit.run.files import write_atomic
 from toolkit.shown import on_one_line
 
@@ -38,6 +40,17 @@ class Measured:
     value: float
     half: float | None = None
     decimals: int = 1
+
+
+@dataclass(frozen=True)
+class Between:
+    """A number with both ends of its interval, for a table's cell; or as `text` writes it."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    decimals: int = 3
+    text: str = ""
 
 
 def _text(value: Any) -> Any:
@@ -95,7 +108,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[Any]], *, sortable: bool
     """A real table: numbers to the right with even decimals; texts as they were written, from whichever side.
 
     sortable: by every column, with a box to search in; filters: columns of which one value can be chosen.
-    A cell is a text, Markup, a number, `Measured`, a truth or None, of a number that is not defined.
+    A cell is a text, Markup, a number, `Measured`, `Between`, a truth or None, of a number that is not defined.
     """
     numeric = [any(_is_number(row[place]) for row in rows) and
                all(row[place] is None or _is_number(row[place]) for row in rows) for place in range(len(heads))]
@@ -108,16 +121,16 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[Any]], *, sortable: bool
 
 
 def _width(texts: Sequence[Any]) -> float:
-    """What a column of texts is never narrower than, in em: about 40 letters, or the longest text; of scripts with wide
+    """What a column of texts is never narrower than, in em: about 26 letters, or the longest text; of scripts with wide
     letters half as many.
     """
-    longest = max((sum(1 + (letter >= "\u2e80") for letter in on_one_line(text)[:40]) for text in texts
+    longest = max((sum(1 + (letter >= "\u2e80") for letter in on_one_line(text)[:26]) for text in texts
                    if isinstance(text, str) and not isinstance(text, Markup)), default=0)
-    return round(0.56 * min(40, longest), 1)
+    return round(0.56 * min(26, longest), 1)
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float, Measured)) and not isinstance(value, bool)
+    return isinstance(value, (int, float, Measured, Between)) and not isinstance(value, bool)
 
 
 def _cell(value: Any, decimals: int, is_number: bool) -> dict:
@@ -125,6 +138,11 @@ def _cell(value: Any, decimals: int, is_number: bool) -> dict:
     if isinstance(value, Measured):
         half = "" if value.half is None else f" ± {number(float(value.half), value.decimals)}"
         return {"shown": number(float(value.value), value.decimals) + half, "key": float(value.value)}
+    if isinstance(value, Between):
+        ends = "" if value.low is None or value.high is None else (
+            f" ({number(float(value.low), value.decimals)} – {number(float(value.high), value.decimals)})")
+        shown = value.text.replace("-", _MINUS) or number(float(value.value), value.decimals) + ends
+        return {"shown": shown, "key": float(value.value)}
     if isinstance(value, bool):
         return {"shown": "yes" if value else "no", "key": None}
     if _is_number(value):
@@ -134,12 +152,10 @@ def _cell(value: Any, decimals: int, is_number: bool) -> dict:
     return {"shown": value, "key": None}
 
 
-def picture(figure: Any, alt: str, caption: str | Markup = "") -> Markup:
+def picture(figure: Figure, alt: str, caption: str | Markup = "") -> Markup:
     """A figure of `toolkit.report.figures` as inline SVG in a box of its own. alt: what it shows, for those who cannot
     see it; caption: what stands under it.
     """
-    from toolkit.report.figures.canvas import as_svg
-
     return drawn(as_svg(figure), alt, caption)
 
 
@@ -148,7 +164,9 @@ _SIZE = re.compile(r'\b(width|height)="([\d.]+)(pt|px)?"')
 
 
 def drawn(svg: str, alt: str, caption: str | Markup = "") -> Markup:
-    """An <svg> as `picture` shows it: as wide as it was drawn, or as the page; on a narrow one its box scrolls."""
+    """An <svg> as `picture` shows it: as wide as it was drawn, or as the page; where its letters would get less than
+    about three quarters of their size, its box scrolls.
+    """
     root = _ROOT.search(svg)
     assert root, "no <svg>"
     sizes = {name: float(size) * (4 / 3 if unit == "pt" else 1) for name, size, unit in _SIZE.findall(root[0])}
@@ -157,7 +175,7 @@ def drawn(svg: str, alt: str, caption: str | Markup = "") -> Markup:
                   '<div style="max-width: {{ width }}px; min-width: {{ least }}px">{{ svg }}</div></div>'
                   "{% if caption %}<figcaption>{{ caption }}</figcaption>{% endif %}</figure>",
                   alt=alt, caption=caption, width=round(sizes.get("width", 640)),
-                  least=round(min(sizes.get("width", 640), 560)),
+                  least=round(0.72 * sizes.get("width", 640)),
                   svg=Markup(svg[root.start():].replace(root[0], opened, 1)))
 
 

@@ -43,6 +43,17 @@ class Intervals(TypedDict):
     """(channels, horizon, quantiles)"""
 
 
+class ForecastEntry(TypedDict, total=False):
+    """Of an arm at a horizon, in the result.json of a comparison of forecasts."""
+
+    seeds: Required[int]
+    mse: Required[float]
+    validation_mse: Required[float]
+    mse_by_step: Required[list[float]]
+    mase: float | None
+    reference: str
+
+
 class Emissions(TypedDict, total=False):
     """emissions.json."""
 

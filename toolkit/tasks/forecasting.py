@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from toolkit.data.series.windows import ForecastData, Split, WindowBatches
 from toolkit.errors import UserError
-from toolkit.metrics.forecast_sums import ForecastScores, calibration_stride, residual_quantiles
+from toolkit.metrics.forecast_sums import ForecastScores, calibration_stride, known_quantiles, residual_quantiles
 from toolkit.run.directory import Run
 from toolkit.run.files import write_atomic
 from toolkit.tasks.base import Description, fit, write_arrays
@@ -32,6 +32,8 @@ INPUTS = ("values", "observed", "covariates")
 """Of a batch: what a forecaster sees."""
 EXAMPLES = 4
 """Test windows, evenly spread from the first to the last, of which whole forecasts are kept for plots."""
+BANDS = (0.5, 0.8, 0.95)
+"""Shares of values that the intervals of these hold, as far as validation has residuals enough."""
 
 
 @dataclass
@@ -119,9 +121,9 @@ def errors(forecast: Forecaster, windows: WindowBatches, accelerator: Accelerato
     return scores
 
 
-def interval_offsets(forecast: Forecaster, validation: WindowBatches, quantiles: list[float],
-                     accelerator: Accelerator, precision: Precision) -> np.ndarray:
-    """(channels, horizon, quantiles): what to add to a forecast for its quantiles, from residuals on validation."""
+def residuals_of(forecast: Forecaster, validation: WindowBatches, accelerator: Accelerator, precision: Precision
+                 ) -> np.ndarray:
+    """(n, channels, horizon) true − predicted values on validation, NaN where not observed: all, or evenly chosen."""
     stride = calibration_stride(len(validation), len(validation.data.columns), validation.horizon)
     kept = []
     for index, batch, prediction in forecasts(forecast, validation, accelerator, precision):
@@ -132,7 +134,7 @@ def interval_offsets(forecast: Forecaster, validation: WindowBatches, quantiles:
         kept.append(residuals)
     if accelerator.num_processes > 1:
         kept = gather_object(kept)
-    return residual_quantiles(np.concatenate(kept), quantiles)
+    return np.concatenate(kept)
 
 
 def held_out(forecast: Forecaster, windows: Mapping[Split, WindowBatches], config: ForecastConfig,
@@ -143,7 +145,9 @@ def held_out(forecast: Forecaster, windows: Mapping[Split, WindowBatches], confi
     quantiles = config.quantiles
     if not quantiles or any(b <= a for a, b in zip([0, *quantiles], [*quantiles, 1], strict=True)):
         raise UserError(f"training.quantiles is {quantiles}; expected numbers between 0 and 1 in rising order.")
-    offsets = interval_offsets(forecast, windows["validation"], quantiles, accelerator, precision)
+    residuals = residuals_of(forecast, windows["validation"], accelerator, precision)
+    around = residual_quantiles(residuals, [*quantiles, *(drawn := bands_of(residuals, quantiles))])
+    offsets, of_bands = around[..., :len(quantiles)], around[..., len(quantiles):]
     on_validation = errors(forecast, windows["validation"], accelerator, precision).result()
     test = windows["test"]
     scores = errors(forecast, test, accelerator, precision, quantiles, offsets).result()
@@ -154,8 +158,16 @@ def held_out(forecast: Forecaster, windows: Mapping[Split, WindowBatches], confi
     index = np.unique(np.linspace(0, len(test) - 1, EXAMPLES).round().astype(int))
     batch = {**test.rows(index), "series": test.series_of(index)}
     prediction = predicted(forecast, batch, accelerator.device, precision)
-    return result, {"index": index, **batch, "prediction": prediction,
-                    "quantiles": with_offsets(prediction, offsets)}, offsets
+    times = test.times(index)
+    return result, {"index": index, **batch, **({} if times is None else {"times": times}), "prediction": prediction,
+                    "quantiles": with_offsets(prediction, offsets), "band_quantiles": np.asarray(drawn),
+                    "bands": with_offsets(prediction, of_bands)}, offsets
+
+
+def bands_of(residuals: np.ndarray, quantiles: list[float]) -> list[float]:
+    """The quantiles, rising, that the intervals of `BANDS` end at, with the outermost of those that are scored."""
+    ends = [round(0.5 + side * share / 2, 6) for share in BANDS for side in (-1, 1)]
+    return sorted({*known_quantiles(residuals, ends), quantiles[0], quantiles[-1]})
 
 
 def with_offsets(prediction: np.ndarray, offsets: np.ndarray) -> np.ndarray:

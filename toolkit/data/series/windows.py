@@ -85,6 +85,8 @@ class ForecastData:
     """Of each series float32 (features, rows): what is known ahead."""
     table: dict = field(default_factory=dict)
     """How the table was read, in plain values; empty where there was none."""
+    times: tuple[np.ndarray, ...] | None = None
+    """Of each series datetime64[ns] or float64 (rows,); None where rows have no times."""
 
     def scale_of(self, series: int) -> tuple[np.ndarray, np.ndarray]:
         """Mean and deviation of a series, float64 (channels,)."""
@@ -166,6 +168,8 @@ def _of_panel(section: ForecastDataSection, panel: Panel, ahead: list[str], cale
                       for table, count in zip(series, rows, strict=True)]
     data = standardised([table.values for table in series], series[0].columns, section.borders, section.season,
                         observed, note, section.scale, names, covariates, reading)
+    if series[0].times is not None:
+        data = replace(data, times=tuple(table.times[:count] for table, count in zip(series, rows, strict=True)))
     sizes = np.asarray([values[:, :end].std(1).max() for values, (end, _, _) in
                         zip(data.values, data.borders, strict=True)])
     small, large = np.where(sizes > 1e-6, sizes, np.inf).argmin(), sizes.argmax()  # one that is flat has no size
@@ -346,6 +350,13 @@ class WindowBatches:
         if self._covariates is not None:
             batch["covariates"] = self._covariates[starts]
         return batch
+
+    def times(self, index: np.ndarray) -> np.ndarray | None:
+        """(b, context_length + horizon), the times of the windows' rows; None where they have none."""
+        if self.data.times is None:
+            return None
+        starts = index + self._shifts[self.series_of(index)]
+        return np.concatenate(self.data.times)[starts[:, None] + np.arange(self.context_length + self.horizon)]
 
     def in_order(self, size: int = 256, rank: int = 0, world: int = 1) -> Iterator[tuple[np.ndarray, dict]]:
         """(index, batch) over every `world`-th window from `rank` on, each once, the last batch however small."""
