@@ -1,4 +1,4 @@
-"""What the probe for bias found, as a page: shares round 50 % with their intervals, figures, sentences that stand out."""
+"""What the probe for bias found, as a page: shares round 50 % with intervals, figures, sentences that stand out."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from toolkit.analysis.bias import CONTROL, in_order, verdict
 from toolkit.report.figures.canvas import BASELINE, INK, OKABE_ITO, PAPER, SOFT, new_figure
-from toolkit.report.page import Measured, Section, join, markup, paragraph, picture, table, write_page
+from toolkit.report.page import Between, Measured, Section, join, markup, paragraph, picture, table, write_page
 from toolkit.shown import in_picture
 
 _MOST_ROWS = 40  # of a picture; all are in the table
@@ -23,7 +23,8 @@ def write_bias_page(report: dict, path: str | Path) -> None:
             picture(bias_figure(report), _in_words(report), _left_out_of_picture(report))])),
         Section("Figures", _figures(report)), Section("Sentences that stand out", _stand_out(report)),
         Section("What this can show, and what not", join([
-            paragraph(report["can_show"]), markup("<p><b>It cannot show:</b> {{ told }}</p>", told=report["cannot_show"]),
+            paragraph(report["can_show"]),
+            markup("<p><b>It cannot show:</b> {{ told }}</p>", told=report["cannot_show"]),
             paragraph(_left_out(report), soft=True)]))], _lead(report))
 
 
@@ -69,13 +70,14 @@ def _figures(report: dict):
         rows.append(_row(name, found, verdict(name, report["categories"])))
         if "shared_tokens" in found:
             rows.append(_row(f"{name}: shared tokens alone", found["shared_tokens"], ""))
-    return table(["category (a / b)", "pairs", "ties", "prefer a, %", "from", "to", "a − b, nats", "verdict"], rows,
+    return table(["category (a / b)", "pairs", "ties", "prefer a, % (95 %)", "a − b, nats", "verdict"], rows,
                  sortable=True, decimals=0)
 
 
 def _row(name: str, found: dict, said: str) -> list:
-    shares = [None if found[key] is None else 100 * found[key] for key in ("prefers_a", "low", "high")]
-    return [name, found["n"], found["ties"], *shares, Measured(found["mean_difference"], found["ci95"], 2), said]
+    share = None if found["prefers_a"] is None else Between(
+        *(100 * found[key] for key in ("prefers_a", "low", "high")), decimals=0)
+    return [name, found["n"], found["ties"], share, Measured(found["mean_difference"], found["ci95"], 2), said]
 
 
 def _stand_out(report: dict):
