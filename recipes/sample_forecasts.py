@@ -26,6 +26,7 @@ from toolkit.metrics.tabulate import table
 from toolkit.models.small.linear import carried_forward
 from toolkit.publishing.card import LiveCard
 from toolkit.report.figures.canvas import save_figure
+from toolkit.report.run_report import write_report
 from toolkit.report.sampled_run import GPT, sampled_figures
 from toolkit.run.directory import Run
 from toolkit.tasks.base import write_arrays
@@ -206,6 +207,7 @@ def main(argv: list[str]) -> None:
             judgement = "better" if gain["low"] > 0 else "worse" if gain["high"] < 0 else "not distinguishable"
             print(f"against {name}: MAE {-gain['mean']:+.4f} (95 % of bootstraps over windows: {-gain['high']:+.4f} to "
                   f"{-gain['low']:+.4f}): {judgement}")
+    print(f"report: {write_report(settings.output_dir)}")
 
 
 if __name__ == "__main__":
