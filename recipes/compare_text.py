@@ -6,7 +6,7 @@
 Arms that share splits and seeds: the majority class; TF-IDF and logistic regression; and for every checkpoint the same
 model from random values, its frozen encoder under a trained head, all of it tuned, and, when asked for, LoRA. Every arm
 is held against the reference arm over seeds, and over the test examples. Writes runs/compare-text/<name>.json, .png
-and .html.
+(learning curves), -gains.png and .html.
 """
 
 from toolkit import cli, config
@@ -28,9 +28,10 @@ from toolkit.experiments.results import percent, points
 from toolkit.experiments.text import ARMS, Checkpoint, arms_by_labels, fine_tuning, verdicts_by_labels
 from toolkit.metrics.tabulate import table
 from toolkit.publishing.card import LiveCard
+from toolkit.report.comparison_run import comparison_figures
 from toolkit.report.ending import command, ending
-from toolkit.report.pages import write_comparison
-from toolkit.report.plots import plot_learning_curves
+from toolkit.report.figures.canvas import save_figure
+from toolkit.report.run_report import write_report
 from toolkit.run.directory import Run
 from toolkit.run.files import write_json
 from toolkit.training.impl.distributed import make_accelerator
@@ -82,10 +83,11 @@ def compare_text(settings: CompareTextConfig, accelerator) -> dict | None:
     if accelerator.is_main_process:
         picture = stem.with_name(f"{settings.name}.png")
         write_json(stem.with_name(f"{settings.name}.json"), result)
-        plot_learning_curves({settings.name: result["learning_curve"]}, picture, "Test accuracy by number of labels")
-        write_comparison(f"{settings.name}: was pretraining worth it?", show(result), picture,
-                         picture.with_suffix(".html"))
+        figures = comparison_figures(run.directory)
+        save_figure(figures["learning-curves"], picture)
+        save_figure(figures["gains"], stem.with_name(f"{settings.name}-gains.png"))
         run.tell(finished=True)
+        write_report(run.directory, picture.with_suffix(".html"))
     return result
 
 
@@ -114,8 +116,9 @@ def main(argv: list[str]) -> None:
     if result is not None:
         accelerator.print(show(result))
         stem = Path(settings.output_dir) / settings.name
-        accelerator.print(ending(stem, command("make card", {"RUN": stem}), page=f"{stem}.html",
-                                 results=f"{stem}.json"))
+        if accelerator.is_main_process:
+            write_report(stem)
+        accelerator.print(ending(stem, command("make card", {"RUN": stem}), results=f"{stem}.json"))
 
 
 if __name__ == "__main__":

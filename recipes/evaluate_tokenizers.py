@@ -48,6 +48,7 @@ from toolkit.publishing.card import LiveCard
 from toolkit.report.ending import command, ending
 from toolkit.report.figures.canvas import save_figure
 from toolkit.report.figures.vocabularies import vocabularies_figure
+from toolkit.report.run_report import write_report
 from toolkit.run.directory import Run
 from toolkit.run.files import write_atomic, write_json
 from toolkit.tokenization.measure import evaluate_tokenizer, sample_paragraphs
@@ -101,6 +102,7 @@ def main(argv: list[str]) -> None:
         print(f"\n{title}")
         print(table([{key: value for key, value in row.items() if key != "text"} for row in rows
                      if row["text"] == text]))
+    write_report(settings.output_dir)
     best = max((row for row in rows if row["text"] == "held-out"), key=lambda row: row["bytes_per_token"])
     place = Path(settings.output_dir)
     print(ending(place, command("make pretrain-bert", tokenizer="tokenizers/wordpiece-8k.yaml", output_dir="runs/bert"),

@@ -34,6 +34,7 @@ from toolkit.publishing.card import LiveCard
 from toolkit.report.ending import ending
 from toolkit.report.figures.canvas import save_figure
 from toolkit.report.figures.series import next_values_figure
+from toolkit.report.run_report import write_report
 from toolkit.run.directory import Run
 from toolkit.run.results import Verdict
 from toolkit.tasks.base import for_all
@@ -126,6 +127,8 @@ def main(argv: list[str]) -> None:
         accelerator.print(f"MSE on {result['windows']['test']} test windows, mean ± 95 % interval over "
                           f"{settings.seeds} seeds")
         accelerator.print(report(result))
+        if accelerator.is_main_process:
+            write_report(settings.output_dir)
         best = min(result["arms"].items(), key=lambda item: item[1]["mean"])
         accelerator.print(ending(
             settings.output_dir, "make forda-lab", f"test mse: {best[0]} {best[1]['mean']:.2g}; " + "; ".join(

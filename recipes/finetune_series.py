@@ -4,7 +4,8 @@
     python recipes/finetune_series.py --config recipes/configs/demo/series.yaml --output_dir runs/cbf
 
 Series → patches → linear embedding → BERT or GPT through `inputs_embeds` → mean → classes. Without files, a set is
-generated from published equations: Cylinder-Bell-Funnel, or another (data.generator).
+generated from published equations: Cylinder-Bell-Funnel, or another (data.generator). report.html in output_dir shows
+it all: gains, scores, the series and what is taken for what.
 """
 
 from toolkit import cli, config
@@ -22,10 +23,15 @@ from toolkit.data.series.splits import check_patches, load_splits
 from toolkit.errors import UserError
 from toolkit.experiments.fine_tuning import Arm, arms_table, dry_run_arms, fine_tune_arms
 from toolkit.experiments.series import patches_of
+from toolkit.experiments.shown_series import write_shown
 from toolkit.models.series.patches import SeriesForClassification
 from toolkit.pretrained import saved_model
 from toolkit.publishing.card import LiveCard
+from toolkit.report.comparison_run import comparison_figures
 from toolkit.report.ending import command, ending
+from toolkit.report.figures.canvas import save_figure
+from toolkit.report.run_report import write_report
+from toolkit.run.binary import read_npz
 from toolkit.run.directory import Run
 from toolkit.tasks.classification import class_scores
 from toolkit.training.impl.distributed import make_accelerator
@@ -67,12 +73,16 @@ def finetune_series(settings: FinetuneSeriesConfig, accelerator) -> dict | None:
     if settings.dry_run:
         return dry_run_arms(on_seed, settings.seeds, settings.training, settings.impl, run, accelerator)
     result = fine_tune_arms(on_seed, settings.seeds, settings.training, settings.impl, run, accelerator, "series")
+    if accelerator.is_main_process:
+        save_figure(comparison_figures(run.directory)["gains"], run.directory / "plots/gains.png")
     if settings.check_dead_branches:
         validation = SeriesBatches(first[1], settings.training.batch_size, 0)
         kept = {name: run.directory / f"{name}-pretrained/seed-0" for name in settings.models}
         result["dead_branches"] = {name: report_dead_branches(
             saved_model(SeriesForClassification, fit / "model"), validation, accelerator, f"{name}, pretrained", fit)
             for name, fit in kept.items()}
+    if accelerator.is_main_process:
+        write_shown(run, first[0], first[2], [read_npz(fit / "outputs.npz", "test")["test"] for fit in kept.values()])
     return run.finish({**result, "label_names": list(first[0].label_names)})
 
 
@@ -86,6 +96,8 @@ def main(argv: list[str]) -> None:
                       f"{result['test_examples']:,} series")
     accelerator.print(arms_table(result, list(settings.models)))
     kept = f"{settings.output_dir}/{next(iter(settings.models))}-pretrained/seed-0"
+    if accelerator.is_main_process:
+        write_report(settings.output_dir)
     accelerator.print(ending(settings.output_dir, command("make predict", {"MODEL": kept, "FILE": "series.csv"}),
                              model=f"{kept}/model"))
 

@@ -9,7 +9,7 @@ arm is told alike. Arms × horizons × seeds. Models are chosen on validation; t
 the end; intervals are from residuals on validation, for every arm alike. A first seed's model is kept with all that
 predict needs to say what comes after a table's end. Writes <output_dir>/<name>.json: arm → horizon → mse, mae, …,
 and what the dead-branch check found. Pictures: <name>-gain.png (did pretraining help?), <name>-by-step.png (skill over
-the naive rule) and <name>-forecasts-<horizon>.png (test windows with bands).
+the naive rule), <name>-forecasts-<horizon>.png (test windows with bands), -training-<horizon>.png and -shuffled.png.
 """
 
 from toolkit import cli, config
@@ -34,6 +34,7 @@ from toolkit.publishing.card import LiveCard
 from toolkit.report.ending import command, ending
 from toolkit.report.figures.canvas import save_figure
 from toolkit.report.forecast_run import forecast_figures
+from toolkit.report.run_report import write_report
 from toolkit.run.directory import Run
 from toolkit.run.files import write_json
 from toolkit.shown import terminal_width
@@ -142,6 +143,8 @@ def main(argv: list[str]) -> None:
         stem = Path(settings.output_dir) / settings.name
         arm = next(iter(forecasts.arms(settings)))
         kept = f"{stem}/{arm}/{settings.horizons[0]}/seed-0"
+        if accelerator.is_main_process:
+            write_report(stem)
         accelerator.print(ending(stem, command("make predict", {"MODEL": kept, "FILE": "table.csv"}),
                                  model=f"{kept}/model", results=f"{stem}.json"))
 

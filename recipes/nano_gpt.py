@@ -38,6 +38,7 @@ from toolkit.publishing.card import LiveCard
 from toolkit.report.ending import ending
 from toolkit.report.figures.canvas import save_figure
 from toolkit.report.figures.training import loss_figure
+from toolkit.report.run_report import write_report
 from toolkit.run.directory import Run, read_metrics
 from toolkit.tasks.causal_lm import CausalLanguageModelling
 from toolkit.training.feed import as_tensors, seed_everything, to_device
@@ -108,6 +109,7 @@ def main(argv: list[str]) -> None:
         model = saved_model(GPT2LMHeadModel, f"{settings.output_dir}/model").eval()
         example = all_inputs()[[654]]
         print(f"for instance {spell(example[0])} → {spell(answers(model, example)[0])}")
+        write_report(settings.output_dir)
         print(ending(settings.output_dir, "make shakespeare-char",
                      f"loss {result['loss']:.4f} nats a letter; {result['guessing']:.4f} by guessing"))
 

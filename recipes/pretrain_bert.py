@@ -19,11 +19,13 @@ from toolkit.analysis.probes import Probes
 from toolkit.data.stores.bert_batches import unigram_entropy
 from toolkit.data.stores.prepare import PreparedData, prepare
 from toolkit.errors import UserError
+from toolkit.inference.samples import write_samples
 from toolkit.models.initialisation import initialise
 from toolkit.models.presets import model_config, preset
 from toolkit.models.text.bert import BertForPreTraining
 from toolkit.publishing.card import LiveCard
 from toolkit.report.ending import command, ending
+from toolkit.report.run_report import write_report
 from toolkit.run.directory import Run
 from toolkit.tasks.continued import start_of
 from toolkit.tasks.masked_lm import BertPretraining, drawn_in_pairs_alone
@@ -111,6 +113,9 @@ def main(argv: list[str]) -> None:
     if "nsp_accuracy" in result:
         answer += f"\nnext sentence: {100 * result['nsp_accuracy']:.1f} % right, 50 % by guessing"
     model = f"{settings.output_dir}/model"
+    if accelerator.is_main_process:
+        write_samples(settings.output_dir, settings.data_dir, settings.corpus.language)
+        write_report(settings.output_dir)
     accelerator.print(ending(settings.output_dir, command(
         "make finetune-text", models=f"{{bert: {model}}}", output_dir=f"{settings.output_dir}-text"), answer))
 

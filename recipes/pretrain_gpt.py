@@ -18,11 +18,13 @@ from toolkit.analysis.probes import Probes
 from toolkit.data.stores.bert_batches import unigram_entropy
 from toolkit.data.stores.prepare import PreparedData
 from toolkit.errors import UserError
+from toolkit.inference.samples import write_samples
 from toolkit.models.initialisation import initialise
 from toolkit.models.presets import model_config, preset
 from toolkit.models.text.gpt import GPT2LMHeadModel
 from toolkit.publishing.card import LiveCard
 from toolkit.report.ending import command, ending
+from toolkit.report.run_report import write_report
 from toolkit.run.directory import Run
 from toolkit.tasks.causal_lm import GptPretraining, SeriesPretraining, pretraining_data
 from toolkit.tasks.continued import start_of
@@ -101,6 +103,10 @@ def main(argv: list[str]) -> None:
     if "bits_per_byte" in result:
         answer += f"; {result['bits_per_byte']:.3f} bits per byte"
         following = command("make chat", {"MODEL": settings.output_dir})
+    if accelerator.is_main_process:
+        if not settings.series.sources:
+            write_samples(settings.output_dir, settings.data_dir, settings.corpus.language)
+        write_report(settings.output_dir)
     accelerator.print(ending(settings.output_dir, following, answer))
 
 

@@ -27,6 +27,7 @@ from toolkit.models.presets import preset
 from toolkit.report.ending import command, ending
 from toolkit.report.figures.canvas import save_figure
 from toolkit.report.figures.sweeps import sweep_figure
+from toolkit.report.run_report import write_report
 from toolkit.run.directory import Run
 from toolkit.run.files import write_json
 from toolkit.run.provenance import environment
@@ -80,6 +81,8 @@ def main(argv: list[str]) -> None:
     result = sweep(settings, accelerator)
     if result is not None:
         accelerator.print(show(result))
+        if accelerator.is_main_process:
+            write_report(settings.output_dir)
         best, metric = result["settings"][0], result["metric"]
         runs = [f"{settings.output_dir}/{cell.run}" for cell, _ in cells(
             settings, read_pretraining(settings.pretraining), None)][:2]

@@ -49,6 +49,7 @@ from toolkit.metrics.tabulate import table
 from toolkit.models.word_vectors import METHODS, WordVectors, save_word2vec, train_word_vectors
 from toolkit.publishing.card import LiveCard
 from toolkit.report.ending import command, ending
+from toolkit.report.run_report import write_report
 from toolkit.run.directory import Run
 from toolkit.shown import quoted
 from toolkit.tokenization.load import ordinary_ids, save_tokenizer
@@ -119,6 +120,7 @@ def main(argv: list[str]) -> None:
     settings = config.parse(WordVectorsConfig, argv, __doc__)
     result = word_vectors(settings)
     print(show(result))
+    write_report(settings.output_dir)
     method, facts = next(iter(result.items()), ("", {}))
     files = {f"vectors, {name}": Path(settings.output_dir) / f"{name}.txt" for name in result}
     start = files.get(f"vectors, {method}", "")

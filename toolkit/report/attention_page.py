@@ -11,6 +11,7 @@ from markupsafe import Markup
 from toolkit.analysis.attention import Answer, AttentionMaps, relative_entropy
 from toolkit.errors import UserError
 from toolkit.report.page import TEMPLATES, Section, join, markup, page, paragraph, render
+from toolkit.report.thinning import kept_points
 from toolkit.run.files import write_atomic
 from toolkit.shown import in_script, on_one_line
 
@@ -96,7 +97,7 @@ def _curve(maps: AttentionMaps) -> dict:
 
     def line(channel: int, start: int, values: np.ndarray, is_ahead: bool) -> dict:
         places = np.arange(start, start + len(values))
-        kept = _extremes(values)
+        kept = kept_points(values, _MOST_POINTS)
         heights = 148 - 146 * (values[kept] - low) / max(high - low, 1e-12)
         return {"channel": channel + 1, "ahead": is_ahead, "points": " ".join(
             f"{x * across:.1f},{y:.1f}" for x, y in zip(places[kept], heights, strict=True))}
@@ -115,15 +116,6 @@ def _curve(maps: AttentionMaps) -> dict:
 
 def _short(value: float) -> str:
     return f"{value:.3g}".replace("-", "\u2212")
-
-
-def _extremes(values: np.ndarray) -> np.ndarray:
-    """Places of at most _MOST_POINTS values that look like all of them: the lowest and the highest of each stretch."""
-    if len(values) <= _MOST_POINTS:
-        return np.arange(len(values))
-    bounds = np.linspace(0, len(values), _MOST_POINTS // 2 + 1).astype(int)
-    return np.unique([start + pick(values[start:stop]) for start, stop in zip(bounds[:-1], bounds[1:], strict=True)
-                      for pick in (np.argmin, np.argmax)])
 
 
 def _all_heads(maps: AttentionMaps, what: str) -> Markup:

@@ -112,12 +112,13 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[Any]], *, sortable: bool
     """
     numeric = [any(_is_number(row[place]) for row in rows) and
                all(row[place] is None or _is_number(row[place]) for row in rows) for place in range(len(heads))]
+    can_be_sorted = sortable or bool(filters)
     cells = [[_cell(value, decimals, is_number) for value, is_number in zip(row, numeric, strict=True)]
              for row in rows]
     columns = [{"name": name, "numeric": is_number, "filter": name in filters,
-                "width": None if is_number else _width([name, *(row[place] for row in rows)])}
+                "width": None if is_number else _width([name + 2 * "-" * can_be_sorted, *(row[place] for row in rows)])}
                for place, (name, is_number) in enumerate(zip(heads, numeric, strict=True))]
-    return Markup(render("table.html", columns=columns, rows=cells, sortable=sortable or bool(filters)))
+    return Markup(render("table.html", columns=columns, rows=cells, sortable=can_be_sorted))
 
 
 def _width(texts: Sequence[Any]) -> float:
@@ -126,7 +127,7 @@ def _width(texts: Sequence[Any]) -> float:
     """
     longest = max((sum(1 + (letter >= "\u2e80") for letter in on_one_line(text)[:26]) for text in texts
                    if isinstance(text, str) and not isinstance(text, Markup)), default=0)
-    return round(0.56 * min(26, longest), 1)
+    return round(1 + 0.58 * min(26, longest), 1)
 
 
 def _is_number(value: Any) -> bool:
@@ -188,6 +189,12 @@ def lines(text: str, label: str = "") -> Markup:
     return markup('{% if label %}<p class="soft" dir="auto">{{ label }}</p>{% endif %}'
                   '<pre class="scroll">{% for line in text %}{{ line }}\n{% endfor %}</pre>',
                   text=text.split("\n"), label=label)
+
+
+def grouped(title: str, sections: Sequence[Section]) -> Section:
+    """Several as one, with headings of the third order."""
+    return Section(title, markup("{% for section in sections %}<h3 dir=\"auto\">{{ section.title }}</h3>"
+                                 "{{ section.body }}{% endfor %}", sections=sections))
 
 
 def join(parts: Sequence[str | Markup]) -> Markup:

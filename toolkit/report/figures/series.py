@@ -8,11 +8,13 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from toolkit.data.series.dataset import SeriesDataset
-from toolkit.report.figures.canvas import INK, LINES, PAPER, PRETRAINED, RANDOM, SOFT, new_figure, style_of
+from toolkit.report.figures.canvas import INK, LINES, PAPER, PRETRAINED, RANDOM, SOFT, entitle, new_figure, style_of
 from toolkit.shown import in_picture
 
 MOST_CLASSES = 12
 """The largest, of which a row each is drawn."""
+LEAST_ERROR = 1e-10
+"""Squared; what is less is rounding, and stands at the axis' end with its value."""
 
 
 def classes_shown(labels: np.ndarray, classes: int) -> list[int]:
@@ -36,7 +38,7 @@ def examples_figure(data: SeriesDataset, title: str = "", per_class: int = 3) ->
     if title:
         left_out = len(data.label_names) - len(shown)
         told = f"; the largest {len(shown)} of {len(data.label_names):,} classes" if left_out else ""
-        figure.suptitle(in_picture(title + told, 110), x=0.01, ha="left", fontsize=12, color=INK)
+        entitle(figure, title + told)
     for row, label in enumerate(shown):
         own, colour = values[data.labels == label], style_of(row)["color"]
         for axes, series in zip(all_axes[row, :per_class], own, strict=False):
@@ -76,7 +78,8 @@ def spectra_figure(data: SeriesDataset, title: str = "") -> Figure:
     """
     shown = classes_shown(data.labels, len(data.label_names))
     figure, ((axes,),) = new_figure(7.4, 4.2)
-    axes.set_title(in_picture(title, 90), loc="left", fontsize=12)
+    if title:
+        entitle(figure, title)
     length = data.values.shape[-1]
     centred = data.values[:, 0] - data.values[:, 0].mean(-1, keepdims=True)
     power = np.square(np.abs(np.fft.rfft(centred * np.hanning(length), axis=-1)))[:, 1:] / length
@@ -107,14 +110,14 @@ def shuffle_figure(found: Mapping[str, Mapping], title: str = "") -> Figure | No
     key, scale = ("accuracy", 100) if share else ("mse", 1)
     figure, ((axes,),) = new_figure(7.4, 1.3 + 0.42 * len(shuffled))
     if title:
-        figure.suptitle(in_picture(title, 90), x=0.01, ha="left", fontsize=12, color=INK)
+        entitle(figure, title)
     for place, entry in enumerate(shuffled.values()):
         before, after = scale * entry[key], scale * entry[f"shuffled_{key}"]
         axes.annotate("", (after, place), (before, place), arrowprops={"arrowstyle": "->", "color": SOFT,
                                                                       "shrinkA": 5, "shrinkB": 5})
         axes.scatter([before], [place], s=42, color=PRETRAINED, zorder=3, clip_on=False)
         axes.scatter([after], [place], s=42, facecolor=PAPER, edgecolor=RANDOM, linewidths=1.4, zorder=3, clip_on=False)
-        told = f"{before:.1f} → {after:.1f} %" if share else f"{before:.3g} → {after:.3g}"
+        told = f"{before:.1f} → {after:.1f} %" if share else f"{before:#.3g} → {after:#.3g}"
         axes.annotate(told, (1.03, place), xycoords=("axes fraction", "data"), va="center", fontsize=9, color=INK)
     axes.set_yticks(range(len(shuffled)), [in_picture(name, 40) for name in shuffled])
     axes.set_ylim(len(shuffled) - 0.5, -0.5)
@@ -152,13 +155,16 @@ def next_values_figure(result: Mapping, label: str) -> Figure:
             dots.vlines(middle, row - 0.36, row + 0.36, color=INK, linewidth=1.6, zorder=4)
         else:
             middle = result["references"][name]
-            dots.scatter([middle], [row], color=SOFT, marker="D", s=30, zorder=3)
-        dots.annotate(f"{middle:.2g}", (1.02, row), xycoords=("axes fraction", "data"), va="center", fontsize=9,
-                      color=INK)
+            below = middle < LEAST_ERROR
+            dots.scatter([max(middle, LEAST_ERROR)], [row], color=SOFT, marker="<" if below else "D", s=30, zorder=3,
+                         clip_on=False)
+        dots.annotate(f"{middle:.2g}".replace("-", "\u2212"), (1.02, row), xycoords=("axes fraction", "data"),
+                      va="center", fontsize=9, color=INK)
     curves.set_xlabel("window of the test part")
     curves.set_ylabel(in_picture(label, 60))
     curves.set_title("answers of the first seed", loc="left", fontsize=10)
     dots.set_xscale("log")
+    dots.set_xlim(left=max(dots.get_xlim()[0], LEAST_ERROR))
     dots.set_xlabel("test MSE (logarithmic)")
     dots.set_title("errors: a dot a seed, a line their median", loc="left", fontsize=10)
     dots.set_yticks(range(len(names)), [in_picture(name, 40) for name in names])

@@ -59,7 +59,7 @@ function makeSortable(box) {
 document.querySelectorAll('[data-sortable]').forEach(makeSortable)
 // What is wider than its box can be reached and moved by keyboard.
 const reach = () => document.querySelectorAll('.scroll').forEach(box => {
-  if (box.scrollWidth > box.clientWidth) box.tabIndex = 0
+  if (box.scrollWidth > box.clientWidth || box.scrollHeight > box.clientHeight) box.tabIndex = 0
   else box.removeAttribute('tabindex')
 })
 addEventListener('resize', reach)
