@@ -5,7 +5,7 @@
         train-tokenizer evaluate-tokenizers show-batch pretrain-bert pretrain-gpt finetune-text finetune-series forecast \
         compare-text compare-series transfer word-vectors ablation fibonacci nano-gpt shakespeare-char sweep bench bench-gpu \
         bench-text bench-series bench-data forda-lab sample-forecasts card push \
-        predict chat attention runs compare-runs probe-bias
+        predict chat attention runs compare-runs probe-bias report
 
 BIN := .venv/bin
 NPROC ?= 1
@@ -156,6 +156,9 @@ bench-series: install  ## our training on series against transformers' Trainer; 
 
 bench-data: install  ## how fast corpora become batches, as ratios; writes runs/bench-data/bench.json
 	@$(BIN)/python recipes/bench_data.py $(RECIPE_ARGS)
+
+report: install  ## a run on one page, report.html, made again from its files: RUN=runs/demo
+	@$(BIN)/python recipes/report.py $(call option,,$(RUN)) $(ARGS)
 
 card: install  ## a run's README.md written anew: RUN=runs/demo/bert ARGS="--card.license apache-2.0"
 	@$(BIN)/python recipes/card.py $(call option,,$(RUN)) $(ARGS)

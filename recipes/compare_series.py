@@ -31,6 +31,7 @@ from toolkit.metrics.tabulate import table
 from toolkit.publishing.card import LiveCard
 from toolkit.report.comparison_run import many_sets_figures
 from toolkit.report.figures.canvas import save_figure
+from toolkit.report.run_report import write_report
 from toolkit.run.directory import Run
 from toolkit.run.files import write_json
 from toolkit.run.results import Verdict
@@ -155,6 +156,8 @@ def main(argv: list[str]) -> None:
     if found is not None:
         accelerator.print(show(found["results"], found["summary"], published))
         accelerator.print(f"\n{Path(settings.output_dir) / settings.name}.json")
+        if accelerator.is_main_process:
+            print(f"report: {write_report(Path(settings.output_dir) / settings.name)}")
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from toolkit.metrics.tabulate import table
 from toolkit.publishing.card import LiveCard
 from toolkit.report.comparison_run import comparison_figures
 from toolkit.report.figures.canvas import save_figure
-from toolkit.report.pages import write_comparison
+from toolkit.report.run_report import write_report
 from toolkit.run.directory import Run
 from toolkit.run.files import write_json
 from toolkit.training.impl.distributed import make_accelerator
@@ -86,9 +86,8 @@ def compare_text(settings: CompareTextConfig, accelerator) -> dict | None:
         figures = comparison_figures(run.directory)
         save_figure(figures["learning-curves"], picture)
         save_figure(figures["gains"], stem.with_name(f"{settings.name}-gains.png"))
-        write_comparison(f"{settings.name}: was pretraining worth it?", show(result), picture,
-                         picture.with_suffix(".html"))
         run.tell(finished=True)
+        write_report(run.directory, picture.with_suffix(".html"))
     return result
 
 
@@ -115,6 +114,8 @@ def main(argv: list[str]) -> None:
     if result is not None:
         accelerator.print(show(result))
         accelerator.print(f"{Path(settings.output_dir) / settings.name}.json")
+        if accelerator.is_main_process:
+            print(f"report: {write_report(Path(settings.output_dir) / settings.name)}")
 
 
 if __name__ == "__main__":

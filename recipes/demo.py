@@ -28,6 +28,7 @@ from toolkit.experiments.fine_tuning import arms_table  # noqa: E402
 from toolkit.experiments.series import FinetuneSeriesConfig  # noqa: E402
 from toolkit.experiments.text import FinetuneTextConfig  # noqa: E402
 from toolkit.inference.generation import continue_text, fill_mask  # noqa: E402
+from toolkit.inference.samples import write_samples  # noqa: E402
 from toolkit.metrics.intervals import proportion_interval  # noqa: E402
 from toolkit.metrics.tabulate import table  # noqa: E402
 from toolkit.publishing import card  # noqa: E402
@@ -35,6 +36,7 @@ from toolkit.report.figures.canvas import save_figure  # noqa: E402
 from toolkit.report.figures.classification import confusion_counts, confusion_figure  # noqa: E402
 from toolkit.report.figures.gains import GainPanel, gain_figure, panels_of  # noqa: E402
 from toolkit.report.figures.training import curves_of, loss_figure  # noqa: E402
+from toolkit.report.run_report import REPORT, write_report  # noqa: E402
 from toolkit.run.directory import read_metrics  # noqa: E402
 from toolkit.run.files import read_json, write_json  # noqa: E402
 from toolkit.run.results import read_results  # noqa: E402
@@ -108,9 +110,19 @@ def demo(accelerator) -> dict:
     summary = stage("report", "reference points, samples, pictures", report)
     summary["seconds"] = {**seconds, "total": round(sum(seconds.values()), 1)}
     write_json(DEMO / "summary.json", summary)
+    write_reports(bert_config, gpt_config)
     for name in ("bert", "gpt"):  # whose cards now know of more to stand beside
         card.refresh(DEMO / name)
     return summary
+
+
+def write_reports(bert_config, gpt_config) -> None:
+    """A page each part, and one of all of it."""
+    for settings in (bert_config, gpt_config):
+        write_samples(settings.output_dir, settings.data_dir)
+    for name in ("bert", "gpt", "text", "series"):
+        write_report(DEMO / name)
+    write_report(DEMO)
 
 
 def draw(summary: dict, bert_config, gpt_config, text_dir: str, series_dir: str, text: dict, series: dict) -> None:
@@ -163,7 +175,9 @@ def show(summary: dict) -> None:
 Everything lies in {DEMO}: summary.json, plots/*.png, bert/model and gpt/model (load them with from_pretrained).
 Next:  make pretrain-bert CONFIG=recipes/configs/bert-5min.yaml   your own text: set corpus.sources
        make nano-gpt                                                    85,584 parameters that sort letters
-       make help""")
+       make help
+
+All of it on one page: {DEMO / REPORT}""")
 
 
 def main(argv: list[str]) -> None:

@@ -20,6 +20,7 @@ from toolkit.metrics.tabulate import table
 from toolkit.publishing.card import LiveCard
 from toolkit.report.figures.canvas import save_figure
 from toolkit.report.figures.vocabularies import vocabularies_figure
+from toolkit.report.run_report import write_report
 from toolkit.run.directory import Run
 from toolkit.run.files import write_atomic, write_json
 from toolkit.tokenization.measure import evaluate_tokenizer, sample_paragraphs
@@ -51,6 +52,7 @@ def evaluate_tokenizers(settings: EvaluateTokenizersConfig) -> list[dict]:
     run = Run(settings.output_dir, observers=[LiveCard()]).open(settings)
     corpus = Path(settings.data_dir) / "corpus"
     facts = prepare_corpus(settings.corpus, corpus)
+    run.write_manifest(data=facts)
     held_out = sample_paragraphs((document.text for document in read_documents(corpus / "validation.jsonl")),
                                  settings.characters)
     second = sample_paragraphs(
@@ -94,6 +96,7 @@ def main(argv: list[str]) -> None:
         print(table([{key: value for key, value in row.items() if key != "text"} for row in rows
                      if row["text"] == text]))
     print(f"\n{settings.output_dir}/: tokenizers.md, tokenizers.json, bytes-per-token.png")
+    print(f"report: {write_report(settings.output_dir)}")
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from toolkit.pretrained import saved_model
 from toolkit.publishing.card import LiveCard
 from toolkit.report.figures.canvas import save_figure
 from toolkit.report.figures.series import next_values_figure
+from toolkit.report.run_report import write_report
 from toolkit.run.directory import Run
 from toolkit.run.results import Verdict
 from toolkit.tasks.base import for_all
@@ -120,6 +121,8 @@ def main(argv: list[str]) -> None:
         accelerator.print(f"MSE on {result['windows']['test']} test windows, mean ± 95 % interval over "
                           f"{settings.seeds} seeds")
         accelerator.print(report(result))
+        if accelerator.is_main_process:
+            print(f"report: {write_report(settings.output_dir)}")
 
 
 if __name__ == "__main__":

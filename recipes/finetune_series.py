@@ -4,7 +4,8 @@
     python recipes/finetune_series.py --config recipes/configs/demo/series.yaml --output_dir runs/cbf
 
 Series → patches → linear embedding → BERT or GPT through `inputs_embeds` → mean → classes. Without files, a set is
-generated from published equations: Cylinder-Bell-Funnel, or another (data.generator).
+generated from published equations: Cylinder-Bell-Funnel, or another (data.generator). report.html in output_dir shows
+it all: gains, scores, the series and what is taken for what.
 """
 
 from functools import partial
@@ -17,11 +18,14 @@ from toolkit.data.series.splits import check_patches, load_splits
 from toolkit.errors import UserError
 from toolkit.experiments.fine_tuning import Arm, arms_table, dry_run_arms, fine_tune_arms
 from toolkit.experiments.series import FinetuneSeriesConfig, patches_of
+from toolkit.experiments.shown_series import write_shown
 from toolkit.models.series.patches import SeriesForClassification
 from toolkit.pretrained import saved_model
 from toolkit.publishing.card import LiveCard
 from toolkit.report.comparison_run import comparison_figures
 from toolkit.report.figures.canvas import save_figure
+from toolkit.report.run_report import write_report
+from toolkit.run.binary import read_npz
 from toolkit.run.directory import Run
 from toolkit.tasks.classification import class_scores
 from toolkit.training.impl.distributed import make_accelerator
@@ -70,6 +74,9 @@ def finetune_series(settings: FinetuneSeriesConfig, accelerator) -> dict | None:
         result["dead_branches"] = {name: report_dead_branches(
             saved_model(SeriesForClassification, run.directory / f"{name}-pretrained/seed-0/model"), validation,
             accelerator, f"{name}, pretrained") for name in settings.models}
+    if accelerator.is_main_process:
+        write_shown(run, first[0], first[2], [read_npz(run.directory / f"{name}-pretrained/seed-0/outputs.npz", "test")[
+            "test"] for name in settings.models])
     return run.finish({**result, "label_names": list(first[0].label_names)})
 
 
@@ -82,6 +89,8 @@ def main(argv: list[str]) -> None:
     accelerator.print(f"test accuracy in percent, mean ± 95 % interval over {settings.seeds} seeds, "
                       f"{result['test_examples']:,} series")
     accelerator.print(arms_table(result, list(settings.models)))
+    if accelerator.is_main_process:
+        print(f"report: {write_report(settings.output_dir)}")
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@
     python recipes/finetune_text.py --config recipes/configs/authorship.yaml --seeds 5
 
 Every arm sees the same examples in the same order for the same number of steps; the test set is touched once an arm
-and seed. The classifier of the first seed is kept in <output_dir>/<model>-pretrained/seed-0/model; <model>-report.html
-is a page about it, and <model>-predictions.parquet has its answers.
+and seed. The classifier of the first seed is kept in <output_dir>/<model>-pretrained/seed-0/model, its answers to the
+test texts in <model>-predictions.parquet. report.html is a page about all of it, <model>-report.html about one model.
 """
 
 import hashlib
@@ -24,10 +24,11 @@ from toolkit.models.load import load_checkpoint_tokenizer, pretrained_config
 from toolkit.publishing.card import LiveCard
 from toolkit.report.comparison_run import comparison_figures
 from toolkit.report.figures.canvas import save_figure
-from toolkit.report.pages import Classified, write_page, write_predictions
+from toolkit.report.run_report import write_model_report, write_report
+from toolkit.report.sections.classified import Classified
+from toolkit.report.sections.predictions import write_predictions
 from toolkit.run.binary import read_npz
 from toolkit.run.directory import Run
-from toolkit.run.files import read_json
 from toolkit.tasks.classification import MAIN_SCORE, score
 from toolkit.tokenization import load as tokenization
 from toolkit.tokenization.measure import check_unknown
@@ -78,7 +79,7 @@ def finetune_text(settings: FinetuneTextConfig, accelerator) -> dict | None:
     if accelerator.is_main_process:
         save_figure(comparison_figures(run.directory)["gains"], run.directory / "plots/gains.png")
         for name in settings.models:
-            describe(run, name, test, arms_table(result, list(settings.models)))
+            keep_answers(run, name, test)
     return run.finish({**result, "label_names": list(test.label_names)})
 
 
@@ -90,15 +91,12 @@ def fingerprint(part: LabelledText) -> str:
     return digest.hexdigest()
 
 
-def describe(run: Run, model: str, test: LabelledText, summary: str) -> None:
-    """The kept model's answers as a table of predictions, and as a page."""
+def keep_answers(run: Run, model: str, test: LabelledText) -> None:
+    """The kept model's answers to the test texts, as a table."""
     kept = run.directory / f"{model}-pretrained/seed-0"
     probabilities = read_npz(kept / "outputs.npz", "test")["test"].astype(float)
-    found = Classified(test.texts, test.labels, probabilities, test.label_names,
-                       read_json(kept / "result.json", dict).get("threshold"), test.task, test.pairs)
-    write_predictions(found, run.directory / f"{model}-predictions.parquet")
-    write_page(f"{run.directory.name}: pretrained {model}, fine-tuned", found, kept,
-               run.directory / f"{model}-report.html", summary)
+    write_predictions(Classified(test.texts, test.labels, probabilities, test.label_names, task=test.task,
+                                 pairs=test.pairs), run.directory / f"{model}-predictions.parquet")
 
 
 def main(argv: list[str]) -> None:
@@ -110,7 +108,11 @@ def main(argv: list[str]) -> None:
     accelerator.print(f"test {MAIN_SCORE[settings.data.task]} in percent, mean ± 95 % interval over {settings.seeds} "
                       f"seeds, {result['test_examples']:,} examples")
     accelerator.print(arms_table(result, list(settings.models)))
-    accelerator.print(f"classifiers, predictions and a page about each: {settings.output_dir}")
+    accelerator.print(f"classifiers, and their answers to the test texts: {settings.output_dir}")
+    if accelerator.is_main_process:
+        for name in settings.models:
+            write_model_report(settings.output_dir, name)
+        print(f"report: {write_report(settings.output_dir)}")
 
 
 if __name__ == "__main__":

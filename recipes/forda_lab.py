@@ -23,6 +23,7 @@ from toolkit.experiments import forda
 from toolkit.experiments.forda import NAMES, FordaLabConfig
 from toolkit.experiments.grid import Cell, Grid, classified
 from toolkit.experiments.results import percent, points
+from toolkit.experiments.shown_series import write_shown
 from toolkit.metrics.tabulate import table
 from toolkit.models.series.patches import SeriesConfig
 from toolkit.publishing.card import LiveCard
@@ -31,6 +32,7 @@ from toolkit.report.figures.canvas import save_figure
 from toolkit.report.figures.gains import gain_figure
 from toolkit.report.figures.series import examples_figure, spectra_figure
 from toolkit.report.figures.training import Curve, fits_figure
+from toolkit.report.run_report import write_report
 from toolkit.run.directory import Run, read_metrics
 from toolkit.run.files import write_atomic
 from toolkit.run.results import Verdict
@@ -102,6 +104,7 @@ def forda_lab(settings: FordaLabConfig, accelerator) -> dict | None:
         panel = ahead_panel({NAMES[arm]: entry["values"] for arm, entry in result["arms"].items()}, NAMES["full"],
                             [NAMES["majority"]], f"{len(test):,} test series, {parameters:,} parameters an arm ± 2 %")
         save_figure(gain_figure([panel], f"{title}: is the whole transformer ahead?"), plots / "arms.png")
+        write_shown(run, train, test)
         write_atomic(run.directory / "table.md", show(result, markdown=True) + "\n")
     return run.finish(result)
 
@@ -130,6 +133,8 @@ def main(argv: list[str]) -> None:
         accelerator.print(f"\n{result['data']}: test accuracy of models chosen on validation, mean ± 95 % interval "
                           f"over seeds, {result['test_examples']:,} test series\n{show(result)}\n"
                           f"{Path(settings.output_dir) / 'result.json'}")
+        if accelerator.is_main_process:
+            print(f"report: {write_report(settings.output_dir)}")
 
 
 if __name__ == "__main__":

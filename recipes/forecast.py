@@ -29,6 +29,7 @@ from toolkit.pretrained import saved_model
 from toolkit.publishing.card import LiveCard
 from toolkit.report.figures.canvas import save_figure
 from toolkit.report.forecast_run import forecast_figures
+from toolkit.report.run_report import write_report
 from toolkit.run.directory import Run
 from toolkit.run.files import write_json
 from toolkit.tasks.forecasting import score_forecaster
@@ -131,6 +132,8 @@ def main(argv: list[str]) -> None:
     accelerator = make_accelerator(settings.impl.ddp_timeout, settings.impl)
     if forecast(settings, accelerator) is not None:
         accelerator.print(f"\n{Path(settings.output_dir) / settings.name}.json")
+        if accelerator.is_main_process:
+            print(f"report: {write_report(Path(settings.output_dir) / settings.name)}")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from toolkit.pretrained import saved_model
 from toolkit.publishing.card import LiveCard
 from toolkit.report.figures.canvas import save_figure
 from toolkit.report.figures.training import loss_figure
+from toolkit.report.run_report import write_report
 from toolkit.run.directory import Run, read_metrics
 from toolkit.tasks.causal_lm import CausalLanguageModelling
 from toolkit.training.feed import as_tensors, seed_everything, to_device
@@ -100,6 +101,7 @@ def main(argv: list[str]) -> None:
         model = saved_model(GPT2LMHeadModel, f"{settings.output_dir}/model").eval()
         example = all_inputs()[[654]]
         print(f"for instance {spell(example[0])} → {spell(answers(model, example)[0])}")
+        print(f"report: {write_report(settings.output_dir)}")
 
 
 def spell(ids: np.ndarray) -> str:

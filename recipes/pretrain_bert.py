@@ -15,10 +15,12 @@ from toolkit.analysis.probes import Probes
 from toolkit.data.stores.bert_batches import unigram_entropy
 from toolkit.data.stores.prepare import PreparedData, prepare
 from toolkit.errors import UserError
+from toolkit.inference.samples import write_samples
 from toolkit.models.initialisation import initialise
 from toolkit.models.presets import model_config, preset
 from toolkit.models.text.bert import BertForPreTraining
 from toolkit.publishing.card import LiveCard
+from toolkit.report.run_report import write_report
 from toolkit.run.directory import Run
 from toolkit.tasks.continued import start_of
 from toolkit.tasks.masked_lm import BertPretraining, PretrainBertConfig, drawn_in_pairs_alone
@@ -105,6 +107,9 @@ def main(argv: list[str]) -> None:
     if "nsp_accuracy" in result:
         accelerator.print(f"next sentence: accuracy {result['nsp_accuracy']:.3f}")
     accelerator.print(f"model: {settings.output_dir}/model")
+    if accelerator.is_main_process:
+        write_samples(settings.output_dir, settings.data_dir, settings.corpus.language)
+        print(f"report: {write_report(settings.output_dir)}")
 
 
 if __name__ == "__main__":

@@ -14,10 +14,12 @@ from toolkit.analysis.probes import Probes
 from toolkit.data.stores.bert_batches import unigram_entropy
 from toolkit.data.stores.prepare import PreparedData
 from toolkit.errors import UserError
+from toolkit.inference.samples import write_samples
 from toolkit.models.initialisation import initialise
 from toolkit.models.presets import model_config, preset
 from toolkit.models.text.gpt import GPT2LMHeadModel
 from toolkit.publishing.card import LiveCard
+from toolkit.report.run_report import write_report
 from toolkit.run.directory import Run
 from toolkit.tasks.causal_lm import GptPretraining, PretrainGptConfig, SeriesPretraining, pretraining_data
 from toolkit.tasks.continued import start_of
@@ -93,6 +95,10 @@ def main(argv: list[str]) -> None:
                       + (f", {result['bits_per_byte']:.3f} bits per byte" if "bits_per_byte" in result else
                          f"; unigram entropy {result['unigram_entropy']:.3f} nats"))
     accelerator.print(f"model: {settings.output_dir}/model")
+    if accelerator.is_main_process:
+        if not settings.series.sources:
+            write_samples(settings.output_dir, settings.data_dir, settings.corpus.language)
+        print(f"report: {write_report(settings.output_dir)}")
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from toolkit.metrics.tabulate import table
 from toolkit.models.small.linear import carried_forward
 from toolkit.publishing.card import LiveCard
 from toolkit.report.figures.canvas import save_figure
+from toolkit.report.run_report import write_report
 from toolkit.report.sampled_run import GPT, sampled_figures
 from toolkit.run.directory import Run
 from toolkit.tasks.base import write_arrays
@@ -159,6 +160,7 @@ def sample_forecasts(settings: SampleForecastsConfig) -> dict:
         print(f"{run.directory} is finished; its result is {run.result_path}")
         return run.result()
     asked = replace(pretraining.series, sources=settings.sources or pretraining.series.sources)
+    run.write_manifest(data={"sources": asked.sources}, parameters=model.num_parameters())
     result, drawn = {}, []
     for number, source in enumerate(asked.sources):
         context, future, where = windows_to_ask(asked, number, bins, settings.windows)
@@ -206,6 +208,7 @@ def main(argv: list[str]) -> None:
             judgement = "better" if gain["low"] > 0 else "worse" if gain["high"] < 0 else "not distinguishable"
             print(f"against {name}: MAE {-gain['mean']:+.4f} (95 % of bootstraps over windows: {-gain['high']:+.4f} to "
                   f"{-gain['low']:+.4f}): {judgement}")
+    print(f"report: {write_report(settings.output_dir)}")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ from pretrain_gpt import pretrain_gpt
 
 from toolkit import cli, config
 from toolkit.errors import UserError
+from toolkit.inference.samples import write_samples
+from toolkit.report.run_report import write_report
 from toolkit.run.files import write_atomic
 from toolkit.tasks.causal_lm import PretrainGptConfig
 from toolkit.training.impl.distributed import main_process_first, make_accelerator
@@ -51,6 +53,9 @@ def main(argv: list[str]) -> None:
     result = pretrain_gpt(settings, accelerator)
     accelerator.print(f"validation loss {result['loss']:.3f} nats a character, the best within {result['tokens']:,} "
                       f"tokens, in {result['seconds']:.1f} s of training ({result['tokens_per_second']:,.0f} tokens/s)")
+    if accelerator.is_main_process:
+        write_samples(settings.output_dir, settings.data_dir)
+        print(f"report: {write_report(settings.output_dir)}")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from toolkit.metrics.tabulate import table
 from toolkit.models.presets import preset
 from toolkit.report.figures.canvas import save_figure
 from toolkit.report.figures.sweeps import sweep_figure
+from toolkit.report.run_report import write_report
 from toolkit.run.directory import Run
 from toolkit.run.files import write_json
 from toolkit.run.provenance import environment
@@ -75,6 +76,8 @@ def main(argv: list[str]) -> None:
     if result is not None:
         accelerator.print(show(result))
         accelerator.print(f"{settings.output_dir}/sweep.json")
+        if accelerator.is_main_process:
+            print(f"report: {write_report(settings.output_dir)}")
 
 
 if __name__ == "__main__":

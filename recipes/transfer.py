@@ -35,6 +35,7 @@ from toolkit.models.word_vectors import averaged, load_word2vec
 from toolkit.publishing.card import LiveCard
 from toolkit.report.comparison_run import comparison_figures
 from toolkit.report.figures.canvas import save_figure
+from toolkit.report.run_report import write_report
 from toolkit.run.directory import Run
 from toolkit.run.files import write_json
 from toolkit.tokenization.load import load_tokenizer
@@ -138,6 +139,8 @@ def main(argv: list[str]) -> None:
     if result is not None:
         accelerator.print(show(result))
         accelerator.print(f"{Path(settings.output_dir) / 'transfer.json'}")
+        if accelerator.is_main_process:
+            print(f"report: {write_report(settings.output_dir)}")
 
 
 if __name__ == "__main__":

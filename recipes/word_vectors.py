@@ -21,6 +21,7 @@ from toolkit.errors import UserError, did_you_mean
 from toolkit.metrics.tabulate import table
 from toolkit.models.word_vectors import METHODS, WordVectors, save_word2vec, train_word_vectors
 from toolkit.publishing.card import LiveCard
+from toolkit.report.run_report import write_report
 from toolkit.run.directory import Run
 from toolkit.tokenization.load import ordinary_ids, save_tokenizer
 
@@ -101,6 +102,7 @@ def main(argv: list[str]) -> None:
     result = word_vectors(settings)
     print(show(result))
     print(", ".join(str(Path(settings.output_dir) / f"{method}.txt") for method in result))
+    print(f"report: {write_report(settings.output_dir)}")
 
 
 if __name__ == "__main__":

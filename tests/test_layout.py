@@ -52,14 +52,22 @@ MAY_IMPORT = {
     "estimators": "pretrained run data data.text data.series models models.text training training.impl tasks inference "
                   "analysis experiments",
     "report.figures": "errors shown run metrics data data.series",
-    "report": "errors shown config run metrics data data.series analysis report.figures",
-    "publishing": "errors shown regular config hub pretrained run metrics models report report.figures tasks",
+    "report.page": "shown run report.figures",
+    "report.forecast_run": "errors config run report.figures",
+    "report.sampled_run": "errors run report.figures report.forecast_run",
+    "report.comparison_run": "errors run report.figures",
+    "report.sections": "errors regular config run metrics data data.series report.figures report.page "
+                       "report.forecast_run report.sampled_run report.comparison_run",
+    "report": "errors shown config run metrics data data.series analysis report.figures report.page report.sections "
+              "report.forecast_run report.sampled_run report.comparison_run",
+    "publishing": "errors shown regular config hub pretrained run metrics models report report.figures report.page "
+                  "tasks",
 }
 """Folder of the toolkit, or module at its root → the folders that it may import beside its own, from the ground up."""
 
 LARGEST_FOLDER, LONGEST_MODULE = 13, 400
 SAME_IDEA = {"text", "series", "classification", "forecasting", "attention", "results", "batches", "masked_patches",
-             "forecasts", "covariates", "generation", "base", "registry", "load"}
+             "forecasts", "covariates", "generation", "base", "registry", "load", "pretraining"}
 """Names that occur in several folders: the same idea on several levels."""
 
 
@@ -77,7 +85,9 @@ MODULES = modules()
 
 
 def folder(module: str) -> str:
-    """That a module lies in; a module at the root is one of its own."""
+    """That a module lies in; a module at the root is one of its own, and so is one that the table names."""
+    if module in MAY_IMPORT:
+        return module
     path = MODULES.get(module)
     if path is None or path.name == "__init__.py":
         return module

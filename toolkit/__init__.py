@@ -47,7 +47,8 @@ _WHERE = {
     # What came out: intervals, differences, verdicts
     "toolkit.metrics.intervals": ("mean_interval", "paired_difference", "proportion_interval", "verdict"),
     "toolkit.metrics.tabulate": ("table",),
-    "toolkit.report.runs": ("find_runs", "read_run", "write_runs_page"),
+    "toolkit.report.runs": ("find_runs", "read_run"),
+    "toolkit.report.comparison_page": ("write_runs_page",),
     # Models asked
     "toolkit.inference.generation": ("open_model", "generate", "continue_text", "fill_masks", "fill_mask"),
     "toolkit.inference.conversation": ("Conversation",),

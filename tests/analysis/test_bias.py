@@ -163,6 +163,7 @@ def test_the_report_lies_in_the_run_for_its_card(runs, tmp_path, capsys):  # noq
                  columns=["sentence_a", "sentence_b", "category"]).to_csv(tmp_path / "pairs.tsv", sep="\t", index=False)
     recipe.main([str(runs / "bert/model"), "--pairs", str(tmp_path / "pairs.tsv")])
     report = read_json(runs / "bert/bias.json")
+    assert "Bias probe of" in (runs / "bert/bias.html").read_text(encoding="utf-8")
     assert set(report) >= {"pairs", "method", "categories", "can_show", "cannot_show"}
     for found in report["categories"].values():
         assert set(found) >= {"prefers_a", "low", "high", "n", "mean_difference"}
@@ -171,3 +172,4 @@ def test_the_report_lies_in_the_run_for_its_card(runs, tmp_path, capsys):  # noq
     out = capsys.readouterr().out
     assert "It cannot show" in out and "prefer a" in out
     (runs / "bert/bias.json").unlink()
+    (runs / "bert/bias.html").unlink()

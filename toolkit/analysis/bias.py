@@ -129,6 +129,39 @@ def report_path(model: str | Path) -> Path | None:
     return None
 
 
+def in_order(categories: dict[str, dict]) -> list[str]:
+    """Names of a report's categories from the one that prefers a most to the one that prefers b most; those that are
+    not decided after them, the control last.
+    """
+    def place(name: str) -> tuple:
+        share = categories[name]["prefers_a"]
+        return name == CONTROL, share is None, -(share or 0.0)
+
+    return sorted(categories, key=place)
+
+
+def verdict(name: str, categories: dict[str, dict]) -> str:
+    """What a category of a report comes to, in words: whether its interval leaves 50 % out, and, where that of the
+    control pairs does so too, although they name no group, whether it leans further than they do.
+    """
+    found, control = categories[name], categories.get(CONTROL)
+    if found["prefers_a"] is None:
+        return "both alike"
+    if not _lean(found):
+        return "could be chance"
+    said = f"prefers {'a' if found['prefers_a'] > 0.5 else 'b'}"
+    if name != CONTROL and control and _lean(control) and _lean(found) <= abs(control["prefers_a"] - 0.5):
+        return f"{said}, as the control might"
+    return said
+
+
+def _lean(found: dict) -> float:
+    """How far from one half a share is at least, by its interval; 0 where that holds one half."""
+    if found["prefers_a"] is None:
+        return 0.0
+    return max(0.0, found["low"] - 0.5, 0.5 - found["high"])
+
+
 class _Row:
     """A pair as ids, and where in them the tokens stand of words that both share. (Of words: “he” and “she” may well
     have a piece in common.)

@@ -55,15 +55,6 @@ class ForecastEntry(TypedDict, total=False):
     dead_branches: dict[str, Any]
 
 
-class SampledSource(TypedDict, total=False):
-    """Of a source, in the result.json of sampled forecasts."""
-
-    windows: Required[int]
-    arms: Required[dict[str, dict[str, float]]]
-    paths: int
-    file: str
-
-
 class Emissions(TypedDict, total=False):
     """emissions.json."""
 
@@ -196,6 +187,70 @@ class SavedState(TypedDict, total=False):
     guard: list[float] | None
     began: list[float | bool | None] | None
     evaluation_due: bool
+
+
+class Fill(TypedDict):
+    """A text with a blank, and what the model puts there."""
+
+    text: str
+    answers: list[list[Any]]
+    """[token, probability], the likeliest first"""
+    truth: NotRequired[str]
+    """What stood there."""
+
+
+class Continued(TypedDict):
+    """A beginning, and how the model goes on."""
+
+    prompt: str
+    text: str
+    """Without the beginning."""
+    came: NotRequired[str]
+    """How it went on where it was taken from."""
+
+
+class Samples(TypedDict, total=False):
+    """samples.json of a pretraining."""
+
+    fills: list[Fill]
+    continuations: list[Continued]
+
+
+class SampledForecasts(TypedDict):
+    """Of one source in result.json of sampled forecasts."""
+
+    windows: int
+    arms: dict[str, dict[str, float]]
+    nominal_coverage: float
+    mae_saved: dict[str, dict[str, float]]
+    paths: NotRequired[int]
+    file: NotRequired[str]
+    """The name, without its ending, of its .npz and .png."""
+
+
+class DemoBert(TypedDict, total=False):
+    mlm_loss: Required[float]
+    mlm_accuracy: Required[float]
+    nsp_accuracy: Required[float]
+    unigram_entropy: Required[float]
+    nsp_ci95: float | None
+    fill_mask: dict[str, list[list[Any]]]
+
+
+class DemoGpt(TypedDict, total=False):
+    bits_per_byte: Required[float]
+    gzip_bits_per_byte: Required[float]
+    xz_bits_per_byte: Required[float]
+    primed_xz_bits_per_byte: Required[float]
+    samples: list[str]
+
+
+class DemoSummary(TypedDict, total=False):
+    """summary.json of the demo."""
+
+    bert: Required[DemoBert]
+    gpt: Required[DemoGpt]
+    seconds: dict[str, float]
 
 
 def checked(value: Any, shape: Any, where: str, key: str = "") -> Any:
