@@ -170,6 +170,7 @@ def sample_forecasts(settings: SampleForecastsConfig) -> dict:
         print(f"{run.directory} is finished; its result is {run.result_path}")
         return run.result()
     asked = replace(pretraining.series, sources=settings.sources or pretraining.series.sources)
+    run.write_manifest(data={"sources": asked.sources}, parameters=model.num_parameters())
     result, drawn = {}, []
     for number, source in enumerate(asked.sources):
         context, future, where = windows_to_ask(asked, number, bins, settings.windows)

@@ -31,7 +31,6 @@ _FIGURES = ("loss", "mlm_loss", "nsp_loss", "mlm_accuracy", "nsp_accuracy", "acc
             "f1", "r2", "mse", "mae")
 
 
-
 @dataclass(frozen=True)
 class RunFacts:
     """What a run directory says of itself."""
@@ -55,6 +54,11 @@ class RunFacts:
     """Seconds since 1970."""
     size: int = 0
     """Bytes on disk, with its checkpoints."""
+
+    @property
+    def metric(self) -> str:
+        """Of an experiment: what the figures of its arms are."""
+        return self.measured.metric if self.measured else ""
 
     @property
     def steps(self) -> int | None:

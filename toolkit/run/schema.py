@@ -59,15 +59,6 @@ class ForecastEntry(TypedDict, total=False):
     dead_branches: dict[str, Any]
 
 
-class SampledSource(TypedDict, total=False):
-    """Of a source, in the result.json of sampled forecasts."""
-
-    windows: Required[int]
-    arms: Required[dict[str, dict[str, float]]]
-    paths: int
-    file: str
-
-
 class Emissions(TypedDict, total=False):
     """emissions.json."""
 
@@ -272,6 +263,9 @@ class SampledForecasts(TypedDict):
     arms: dict[str, dict[str, float]]
     nominal_coverage: float
     mae_saved: dict[str, dict[str, float]]
+    paths: NotRequired[int]
+    file: NotRequired[str]
+    """The name, without its ending, of its .npz and .png."""
 
 
 class DemoBert(TypedDict, total=False):
