@@ -39,7 +39,7 @@ def forecast_figures(directory: str | Path) -> dict[str, Figure]:
     results, entries = _measured(directory)
     name = results.experiment
     horizons = list(dict.fromkeys(row.size for row in results.rows))
-    found = {"gain": gain_figure([replace(panel, metric="MSE", axis="test MSE (standardised values), less is better")
+    found = {"gain": gain_figure([replace(panel, metric="MSE", axis="test MSE (standardised)")
                                   for panel in panels_of(results.rows, "mse", results.sizes)],
                                  f"{name}: did pretraining help?")}
     panels, shown = [], {horizon: read_forecasts(directory, horizon) for horizon in horizons}
