@@ -2,8 +2,8 @@
 
     make demo
 
-Everything lies in runs/demo. Each stage is a recipe of its own with a YAML in recipes/configs/demo; a stage that is
-finished is not repeated, one that was interrupted continues.
+Everything lies in runs/demo, and report.html there shows it. Each stage is a recipe of its own with a YAML in
+recipes/configs/demo; a stage that is finished is not repeated, one that was interrupted continues.
 """
 
 import os
@@ -186,6 +186,8 @@ def main(argv: list[str]) -> None:
         sys.exit(0 if argv[0] in ("-h", "--help") else 2)
     if (DEMO / "summary.json").exists():
         print(f"The demo has run; to run it again, delete {DEMO}.")
+        if not (DEMO / REPORT).exists():  # of an earlier version
+            write_report(DEMO)
         show(read_json(DEMO / "summary.json"))
         return
     show(demo(make_accelerator()))
