@@ -52,6 +52,7 @@ def evaluate_tokenizers(settings: EvaluateTokenizersConfig) -> list[dict]:
     run = Run(settings.output_dir, observers=[LiveCard()]).open(settings)
     corpus = Path(settings.data_dir) / "corpus"
     facts = prepare_corpus(settings.corpus, corpus)
+    run.write_manifest(data=facts)
     held_out = sample_paragraphs((document.text for document in read_documents(corpus / "validation.jsonl")),
                                  settings.characters)
     second = sample_paragraphs(

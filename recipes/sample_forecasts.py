@@ -15,11 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 
 from toolkit import cli, config, metrics
 from toolkit.baselines.naive import repeat_last, seasonal_naive
-from toolkit.data.stores.series import SeriesCorpusConfig, split_windows
+from toolkit.data.stores.series import SeriesCorpusConfig, series_windows, split_windows
 from toolkit.errors import UserError
 from toolkit.inference.sampling import load_series_gpt, sample_paths
 from toolkit.metrics.intervals import paired_bootstrap
@@ -27,8 +26,8 @@ from toolkit.metrics.tabulate import table
 from toolkit.models.small.linear import carried_forward
 from toolkit.publishing.card import LiveCard
 from toolkit.report.figures.canvas import save_figure
-from toolkit.report.figures.forecasts import WINDOWS, Forecaster, Forecasts, Window, forecasts_figure
 from toolkit.report.run_report import write_report
+from toolkit.report.sampled_run import GPT, sampled_figures
 from toolkit.run.directory import Run
 from toolkit.tasks.base import write_arrays
 from toolkit.tasks.causal_lm import PretrainGptConfig
@@ -36,7 +35,6 @@ from toolkit.tasks.forecasting import BANDS
 from toolkit.tokenization.bins import SeriesBins
 
 QUANTILES = (0.1, 0.5, 0.9)
-GPT = "GPT, median of samples"
 
 
 @dataclass
@@ -60,15 +58,19 @@ class SampleForecastsConfig:
 
 
 def windows_to_ask(series: SeriesCorpusConfig, number: int, bins: SeriesBins, most: int
-                   ) -> tuple[np.ndarray, np.ndarray]:
-    """(n, context_length) contexts and (n, horizon) futures of the test part, NaN where a value is missing."""
-    values = split_windows(series, number, "test", bins.context_length + bins.horizon, 1)
-    known = ~np.isnan(values[:, :bins.context_length]).all(1) & ~np.isnan(values[:, bins.context_length:]).all(1)
-    values = values[known]
-    if not len(values):
+                   ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """(n, context_length) contexts and (n, horizon) futures of the test part, NaN where a value is missing; the column
+    of each and, where there are any, the times of its values.
+    """
+    windows = series_windows(series, number, "test", bins.context_length + bins.horizon, 1)
+    cut = bins.context_length
+    known = np.flatnonzero(~np.isnan(windows.values[:, :cut]).all(1) & ~np.isnan(windows.values[:, cut:]).all(1))
+    if not len(known):
         raise UserError(f"{series.sources[number]}: no test window has values in its context and in its horizon.")
-    values = values[np.unique(np.linspace(0, len(values) - 1, most).round().astype(int))]
-    return values[:, :bins.context_length], values[:, bins.context_length:]
+    known = known[np.unique(np.linspace(0, len(known) - 1, most).round().astype(int))]
+    values, times = windows.values[known], windows.times_of(known)
+    where = {"column": windows.columns[known], **({} if times is None else {"times": times})}
+    return values[:, :cut], values[:, cut:], where
 
 
 def filled(values: np.ndarray) -> np.ndarray:
@@ -137,30 +139,6 @@ def errors_by_window(forecast: np.ndarray, future: np.ndarray, scale: np.ndarray
     return np.nanmean(np.abs(forecast - future), 1) / scale
 
 
-def picture(source: str, context: np.ndarray, future: np.ndarray, paths: np.ndarray,
-            naive: dict[str, np.ndarray], scored: dict[str, dict[str, float]]) -> Figure:
-    """A few windows by the GPT, with the bands of its paths, by the linear map and by the better of the naive rules.
-    """
-    horizon = future.shape[1]
-    known = min(context.shape[1], max(24, horizon))
-    windows = np.unique(np.linspace(0, len(context) - 1, WINDOWS).round().astype(int))
-    rule = min(("repeat-last", "seasonal naive"), key=lambda name: scored[name]["mae"])
-    quantiles = {share: np.quantile(paths[windows], ((1 - share) / 2, (1 + share) / 2), axis=1, method="weibull")
-                 for share in sorted(BANDS, reverse=True) if (1 - share) / 2 * (paths.shape[1] + 1) >= 1}
-    bands = [{share: (low[place], high[place]) for share, (low, high) in quantiles.items()}
-             for place in range(len(windows))]
-    shown = {GPT: ("pretrained", np.quantile(paths, 0.5, axis=1, method="weibull"), bands),
-             "linear": ("best baseline", naive["linear"], []), rule: ("naive", naive[rule], [])}
-    return forecasts_figure(Forecasts(
-        [Window(f"test window {window + 1:,}", context[window, -known:], future[window], np.arange(-known, horizon))
-         for window in windows],
-        [Forecaster(name, role, list(forecast[windows]), around, f"test MAE {scored[name]['mae']:.3g}")
-         for name, (role, forecast, around) in shown.items()],
-        "value", "" if source.startswith("generator:") else "(the table's unit)", "rows, the forecast from 0",
-        f"of {paths.shape[1]} paths"),
-        f"{source}: {horizon} values after {context.shape[1]}")
-
-
 def sample_forecasts(settings: SampleForecastsConfig) -> dict:
     """Forecast, score and draw; returns what `result.json` holds."""
     trained = Path(settings.run)
@@ -182,9 +160,10 @@ def sample_forecasts(settings: SampleForecastsConfig) -> dict:
         print(f"{run.directory} is finished; its result is {run.result_path}")
         return run.result()
     asked = replace(pretraining.series, sources=settings.sources or pretraining.series.sources)
+    run.write_manifest(data={"sources": asked.sources}, parameters=model.num_parameters())
     result, drawn = {}, []
     for number, source in enumerate(asked.sources):
-        context, future = windows_to_ask(asked, number, bins, settings.windows)
+        context, future, where = windows_to_ask(asked, number, bins, settings.windows)
         if flat := int((np.nanmax(context, 1) == np.nanmin(context, 1)).sum()):
             print(f"{source}: {flat:,} of {len(context):,} contexts are constant: they have no season, and those of "
                   f"zeros alone no scale, so that their errors are in the file's own units")
@@ -202,15 +181,21 @@ def sample_forecasts(settings: SampleForecastsConfig) -> dict:
             gains[name] = {"mean": mean, "low": low, "high": high}
         result[source] = {"windows": len(context), "clipped": bins.clipped(future, scale),
                           "arms": {name: scores(forecast, future, scale, bins) for name, forecast in arms.items()},
-                          "nominal_coverage": QUANTILES[-1] - QUANTILES[0], "mae_saved": gains}
+                          "nominal_coverage": QUANTILES[-1] - QUANTILES[0], "mae_saved": gains, "paths": paths.shape[1]}
         name = re.sub(r"[^\w-]+", "-", Path(source).name.removeprefix("generator:"))
         name += f"-{number}" * (name in drawn)  # two tables of one name
         drawn.append(name)
-        write_arrays(run.directory / f"{name}.npz", {"context": context, "future": future, "quantiles": quantiles,
-                                                     **naive})
-        save_figure(picture(source, context, future, paths, naive, result[source]["arms"]),
-                    run.directory / f"{name}.png")
-    return run.finish(result)
+        result[source]["file"] = name
+        ends = [end for share in BANDS for end in ((1 - share) / 2, (1 + share) / 2)
+                if (1 - share) / 2 * (paths.shape[1] + 1) >= 1]
+        bands = np.quantile(paths, ends, axis=1, method="weibull").transpose(1, 2, 0)
+        write_arrays(run.directory / f"{name}.npz", {
+            "context": context, "future": future, "quantiles": quantiles, "bands": bands,
+            "band_quantiles": np.asarray(ends), **naive, **where})
+    run.finish(result)
+    for name, figure in sampled_figures(run.directory).items():
+        save_figure(figure, run.directory / f"{name}.png")
+    return result
 
 
 def main(argv: list[str]) -> None:

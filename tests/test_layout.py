@@ -54,11 +54,12 @@ MAY_IMPORT = {
     "report.figures": "errors shown run metrics data data.series",
     "report.page": "shown run report.figures",
     "report.forecast_run": "errors config run report.figures",
+    "report.sampled_run": "errors run report.figures report.forecast_run",
     "report.comparison_run": "errors run report.figures",
     "report.sections": "errors regular config run metrics data data.series report.figures report.page "
-                       "report.forecast_run report.comparison_run",
+                       "report.forecast_run report.sampled_run report.comparison_run",
     "report": "errors shown config run metrics data data.series analysis report.figures report.page report.sections "
-              "report.forecast_run report.comparison_run",
+              "report.forecast_run report.sampled_run report.comparison_run",
     "publishing": "errors shown regular config hub pretrained run metrics models report report.figures report.page "
                   "tasks",
 }

@@ -1,7 +1,7 @@
 """A run of forecasts as its files tell it: which forecasters are shown, their answers to test windows, its pictures.
 
     for name, figure in forecast_figures("runs/forecast/etth1").items():
-        save_figure(figure, f"etth1-{name}.png")        # gain, by-step, forecasts-96, …
+        save_figure(figure, f"etth1-{name}.png")        # gain, by-step, forecasts-96, training-96, shuffled
 """
 
 from dataclasses import replace
@@ -22,24 +22,29 @@ from toolkit.report.figures.forecasts import (
     skill_figure,
 )
 from toolkit.report.figures.gains import gain_figure, panels_of
+from toolkit.report.figures.series import shuffle_figure
+from toolkit.report.figures.training import Curve, curves_of, fits_figure
 from toolkit.run.binary import read_npz
-from toolkit.run.directory import Run
+from toolkit.run.directory import Run, read_metrics
 from toolkit.run.files import read_json
 from toolkit.run.results import Results, Row, read_results
 from toolkit.run.schema import ForecastEntry, Manifest
 
 NAIVE = ("repeat-last", "seasonal-naive")
 """The rules that stand beside every forecast."""
+ROWS = "rows, the forecast from 0"
+"""What the axis is called where rows have no times."""
 _UNITS = (("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1))
 
 
 def forecast_figures(directory: str | Path) -> dict[str, Figure]:
-    """All pictures of a comparison that has ended, by what they show: gain, by-step, and the forecasts of each horizon.
+    """All pictures of a comparison that has ended, by what they show: gain, by-step, forecasts and training of each
+    horizon and, where the dead-branch check ran, what shuffled patches cost.
     """
     results, entries = _measured(directory)
     name = results.experiment
     horizons = list(dict.fromkeys(row.size for row in results.rows))
-    found = {"gain": gain_figure([replace(panel, metric="MSE", axis="test MSE (standardised values), less is better")
+    found = {"gain": gain_figure([replace(panel, metric="MSE", axis="test MSE (standardised)")
                                   for panel in panels_of(results.rows, "mse", results.sizes)],
                                  f"{name}: did pretraining help?")}
     panels, shown = [], {horizon: read_forecasts(directory, horizon) for horizon in horizons}
@@ -54,7 +59,26 @@ def forecast_figures(directory: str | Path) -> dict[str, Figure]:
     for horizon in horizons:
         found[f"forecasts-{horizon}"] = forecasts_figure(shown[horizon],
                                                          f"{name}: test windows, horizon {horizon}, first seed")
+        if figure := fits_figure(*_fits(directory, results, entries, horizon), f"{name}: training, horizon {horizon}"):
+            found[f"training-{horizon}"] = figure
+    checked = {f"{arm}, horizon {horizon}": entry["dead_branches"] for arm, by_horizon in entries.items()
+               for horizon, entry in by_horizon.items() if "dead_branches" in entry}
+    if figure := shuffle_figure(checked, f"{name}: what the order of patches is worth"):
+        found["shuffled"] = figure
     return found
+
+
+def _fits(directory: str | Path, results: Results, entries: dict[str, dict[str, ForecastEntry]], horizon: str
+          ) -> tuple[dict[str, list[list[dict]]], list[Curve]]:
+    """Arm → the records of each seed; the curve of their loss, with what the naive rules give on validation."""
+    run, fits = Run(directory, False), {}
+    for row in results.rows:
+        if row.size == horizon and row.parameters:
+            place = run.part(f"{row.arm}/{horizon}/seed-{row.seed}")
+            fits.setdefault(row.arm, []).append(read_metrics(place.metrics_path))
+    every = [record for seeds in fits.values() for records in seeds for record in records]
+    return fits, curves_of(every, references={rule: entries[rule][horizon]["validation_mse"] for rule in NAIVE
+                                              if horizon in entries.get(rule, {})})
 
 
 def read_forecasts(directory: str | Path, horizon: int | str) -> Forecasts:
@@ -72,13 +96,14 @@ def read_forecasts(directory: str | Path, horizon: int | str) -> Forecasts:
         place = run.part(f"{arm}/{horizon}" + ("/seed-0" if row.parameters else "")).directory / "forecasts.npz"
         saved = _in_units(place, data)
         windows = windows or _windows(saved, data)
+        around = banded(saved["band_quantiles"], saved["bands"]) if "bands" in saved else []
         entry = entries[arm][horizon]
         mase = entry.get("mase")
-        forecasters.append(Forecaster(arm, role, list(saved["prediction"]), _bands(saved), ", ".join(
+        forecasters.append(Forecaster(arm, role, list(saved["prediction"]), around, ", ".join(
             [f"test MSE {entry['mse']:.3g}", *([] if mase is None else [f"MASE {mase:.3g}"])])))
     column = (data.get("columns") or [""])[-1]
     table = read_yaml(run.directory / "config.yaml").get("data") or {}
-    time = str(table.get("time_column") or "") if "times" in saved else "rows, the forecast from 0"
+    time = str(table.get("time_column") or "") if "times" in saved else ROWS
     return Forecasts(windows, forecasters, column, "(the table's unit)" if table.get("path") else "", time)
 
 
@@ -144,7 +169,7 @@ def _in_units(path: Path, data: dict) -> dict[str, np.ndarray]:
     for name, of in (("observed", "values"), ("future_observed", "future")):
         if name in saved:
             found[of] = np.where(saved[name][some, -1], found[of], np.nan)
-    return found | {"quantiles": saved.get("band_quantiles", np.zeros(0))}
+    return found | {name: saved[name] for name in ("band_quantiles",) if name in saved}
 
 
 def _windows(saved: dict[str, np.ndarray], data: dict) -> list[Window]:
@@ -159,13 +184,15 @@ def _windows(saved: dict[str, np.ndarray], data: dict) -> list[Window]:
     return found
 
 
-def _bands(saved: dict[str, np.ndarray]) -> list[dict[float, tuple[np.ndarray, np.ndarray]]]:
-    """Of each window, by the share that they hold, the widest first; only such as leave out as much on either side."""
-    levels = [round(float(level), 6) for level in saved["quantiles"]]
+def banded(quantiles: np.ndarray, around: np.ndarray) -> list[dict[float, tuple[np.ndarray, np.ndarray]]]:
+    """quantiles (k,) and their values (windows, horizon, k) → of each window, by the share that they hold, the ends of
+    bands, the widest first; only such as leave out as much on either side.
+    """
+    levels = [round(float(level), 6) for level in quantiles]
     pairs = {round(1 - 2 * level, 6): (place, levels.index(round(1 - level, 6))) for place, level in enumerate(levels)
              if level < 0.5 and round(1 - level, 6) in levels}
-    return [{share: (saved["bands"][number][:, low], saved["bands"][number][:, high])
-             for share, (low, high) in sorted(pairs.items(), reverse=True)} for number in range(len(saved["index"]))]
+    return [{share: (ends[:, low], ends[:, high]) for share, (low, high) in sorted(pairs.items(), reverse=True)}
+            for ends in around]
 
 
 def _apart(times: np.ndarray) -> str:

@@ -52,6 +52,7 @@ class ForecastEntry(TypedDict, total=False):
     mse_by_step: Required[list[float]]
     mase: float | None
     reference: str
+    dead_branches: dict[str, Any]
 
 
 class Emissions(TypedDict, total=False):
@@ -222,6 +223,9 @@ class SampledForecasts(TypedDict):
     arms: dict[str, dict[str, float]]
     nominal_coverage: float
     mae_saved: dict[str, dict[str, float]]
+    paths: NotRequired[int]
+    file: NotRequired[str]
+    """The name, without its ending, of its .npz and .png."""
 
 
 class DemoBert(TypedDict, total=False):

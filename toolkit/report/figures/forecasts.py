@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from toolkit.report.figures.canvas import INK, LINES, OKABE_ITO, PRETRAINED, RANDOM, SOFT, new_figure
+from toolkit.report.figures.canvas import INK, LINES, OKABE_ITO, PRETRAINED, RANDOM, SOFT, entitle, new_figure
 from toolkit.shown import in_picture
 
 ROLES = {"pretrained": (PRETRAINED, "-"), "random start": (RANDOM, LINES[1]), "model": (PRETRAINED, "-"),
@@ -74,7 +74,7 @@ def forecasts_figure(shown: Forecasts, title: str = "") -> Figure:
     columns, rows = len(shown.windows), len(shown.forecasters)
     figure, all_axes = new_figure(0.5 + 3.1 * columns, 1.1 + 1.65 * rows, rows, columns, sharex="col", sharey="col")
     if title:
-        figure.suptitle(in_picture(title, 100), x=0.01, ha="left", fontsize=12, color=INK)
+        entitle(figure, title)
     for row, forecaster in enumerate(shown.forecasters):
         for column, window in enumerate(shown.windows):
             axes = all_axes[row, column]
@@ -169,7 +169,7 @@ def skill_figure(panels: Sequence[SkillPanel], title: str = "", metric: str = "M
     rows = -(-len(panels) // columns)
     figure, all_axes = new_figure(6.6 if columns == 1 else 10.4, 0.8 + 3.1 * rows, rows, columns)
     if title:
-        figure.suptitle(in_picture(title, 100), x=0.01, ha="left", fontsize=12, color=INK)
+        entitle(figure, title)
     for axes in all_axes.flat[len(panels):]:
         axes.remove()
     for axes, panel in zip(all_axes.flat, panels, strict=False):
@@ -191,22 +191,25 @@ def _draw_skill(axes: Axes, panel: SkillPanel) -> None:
     highest = max((np.nanmax(curve) for curve in curves.values()), default=0.0)
     axes.set_ylim(bottom, min(103, max(1.1 * highest, 20)))
     axes.set_xlim(1, max(steps, 2))
-    labels = [(0.0, f"{in_picture(panel.naive, 30)} = 0", INK)]
+    labels: list[tuple[float, str, dict]] = [(0.0, f"{in_picture(panel.naive, 30)} = 0", {"color": INK,
+                                                                                          "linewidth": 0.9})]
     thin = [name for name in curves if name not in panel.roles]
     for name, curve in curves.items():
         chosen = name in panel.roles
         place = 0 if chosen else thin.index(name)
         colour, line = ROLES[panel.roles[name]] if chosen else (_OTHERS[place % len(_OTHERS)], LINES[1 + place % 3])
-        axes.plot(range(1, 1 + len(curve)), curve, color=colour, linestyle=line, linewidth=1.8 if chosen else 0.9,
-                  zorder=3 if chosen else 2)
+        style = {"color": colour, "linestyle": line, "linewidth": 1.8 if chosen else 0.9}
+        axes.plot(range(1, 1 + len(curve)), curve, zorder=3 if chosen else 2, **style)
         worst = np.nanmin(curve)
         told = f", down to {worst:,.0f} %".replace("-", "\u2212") if worst < bottom else ""
-        labels.append((curve[-1], in_picture(name, 30) + told, colour))
+        labels.append((curve[-1], in_picture(name, 30) + told, style))
     _name(axes, labels)
 
 
-def _name(axes: Axes, labels: Sequence[tuple[float, str, str]]) -> None:
-    """Names at the right end of their lines, moved apart where they would lie on each other."""
+def _name(axes: Axes, labels: Sequence[tuple[float, str, dict]]) -> None:
+    """Names, each with a piece of its line, at the right end of the lines, moved apart where they would lie on each
+    other.
+    """
     low, high = axes.get_ylim()
     gap = 0.062 * (high - low)
     ordered = sorted(labels, key=lambda label: np.nan_to_num(label[0], nan=low))
@@ -217,5 +220,6 @@ def _name(axes: Axes, labels: Sequence[tuple[float, str, str]]) -> None:
         places[-1] -= over
         for index in range(len(places) - 2, -1, -1):
             places[index] = min(places[index], places[index + 1] - gap)
-    for place, (_, name, colour) in zip(places, ordered, strict=True):
-        axes.annotate(name, (1.015, place), xycoords=("axes fraction", "data"), va="center", fontsize=8, color=colour)
+    for place, (_, name, style) in zip(places, ordered, strict=True):
+        axes.plot([1.015, 1.075], [place, place], transform=axes.get_yaxis_transform(), clip_on=False, **style)
+        axes.annotate(name, (1.09, place), xycoords=("axes fraction", "data"), va="center", fontsize=8, color=INK)

@@ -30,7 +30,7 @@ def critical_difference_figure(scores: Scores, title: str = "Mean ranks") -> Fig
     order = np.argsort(ranks, kind="stable")
     half = -(-models // 2)
     bars = 0.16 * len(groups)
-    figure, ((axes,),) = new_figure(10.5, 1.15 + bars + LINE * half)
+    figure, ((axes,),) = new_figure(11, 1.15 + bars + LINE * half)
     entitle(figure, title)
     _rank_axis(axes, models, -(0.2 + bars + LINE * half), 0.4)
     for number, group in enumerate(groups):
@@ -43,8 +43,8 @@ def critical_difference_figure(scores: Scores, title: str = "Mean ranks") -> Fig
         place = -(0.3 + bars + LINE * line)
         edge = 0.75 if left else models + 0.25
         axes.plot([ranks[model], ranks[model], edge], [0, place, place], color=SOFT, linewidth=0.9, clip_on=False)
-        axes.annotate(f"{in_picture(names[model], 40)}  {ranks[model]:.2f}" if left else
-                      f"{ranks[model]:.2f}  {in_picture(names[model], 40)}", (edge, place),
+        axes.annotate(f"{in_picture(names[model], 48)}  {ranks[model]:.2f}" if left else
+                      f"{ranks[model]:.2f}  {in_picture(names[model], 48)}", (edge, place),
                       xytext=(-4 if left else 4, 0), textcoords="offset points", ha="right" if left else "left",
                       va="center", fontsize=9, color=INK)
     most = smallest_p_value(sets, models)
@@ -107,7 +107,7 @@ def differences_figure(scores: Scores, baselines: Sequence[str], title: str) -> 
     rows = {name: paired_difference(100 * _values(scores, name), 100 * _values(scores, best))
             for name in scores if name != best}
     names = sorted(rows, key=lambda name: -rows[name].mean)
-    figure, ((axes,),) = new_figure(9.2, 1.3 + 0.3 * len(names))
+    figure, ((axes,),) = new_figure(9.6, 1.3 + 0.31 * len(names))
     entitle(figure, title)
     axes.axvline(0, color=INK, linewidth=0.9, zorder=1)
     known = len(_values(scores, best)) >= FEWEST_SETS
@@ -130,7 +130,7 @@ def differences_figure(scores: Scores, baselines: Sequence[str], title: str) -> 
         words = (f"{signed(gain)}  {_against(judgement(gain))}" if known else f"{gain.mean:+.1f}")
         axes.annotate(f"{100 * _values(scores, name).mean():.1f} %   {words}".replace("-", "\u2212"), (1.04, place),
                       xycoords=("axes fraction", "data"), va="center", fontsize=8.5, color=INK)
-    axes.set_yticks(range(len(names)), [in_picture(name, 40) for name in names])
+    axes.set_yticks(range(len(names)), [wrapped(name, 42) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0, pad=9)
     axes.grid(axis="x", color=SOFT, alpha=0.2, linewidth=0.6)
