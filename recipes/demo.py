@@ -130,7 +130,7 @@ def draw(summary: dict, bert_config, gpt_config, text_dir: str, series_dir: str,
     for run, names in ((bert_config.output_dir, ("bert-mlm", "bert-nsp")), (gpt_config.output_dir, ("gpt",))):
         records, model = read_metrics(Path(run) / "metrics.jsonl"), names[0].split("-")[0]
         for name, curve in zip(names, curves_of(records, summary[model]), strict=True):
-            save_figure(loss_figure(records, [curve], f"{model.upper()}: {curve.title}"), plots / f"{name}.png")
+            save_figure(loss_figure(records, [curve], model.upper()), plots / f"{name}.png")
     for name, result in (("text", text), ("series", series)):
         counts = confusion_counts(result["references"], result["predictions"]["bert-pretrained"],
                                   len(result["label_names"]))

@@ -62,10 +62,10 @@ class GainPanel:
     hollow: str = "random start"
     """What `Gain.random` are values of."""
     filled: str = "pretrained"
-    dot: str = "seed"
-    """What there is a value of; or "set"."""
     axis: str = ""
     """What the axis of values is called; default: the metric, on test."""
+    dot: str = "seed"
+    """What there is a value of; or "set"."""
 
 
 def gain_of(row: Gain, panel: GainPanel) -> Interval | None:
@@ -249,7 +249,7 @@ def _draw_values(axes: Axes, panel: GainPanel, places: tuple[list[float], list[f
         axes.plot([shown], [place], marker="D" if shown == scale * value else ">" if shown == high else "<",
                   markersize=5, color=BASELINE, clip_on=False, zorder=3)
     names = [row.name for row in panel.rows] + list(panel.baselines)
-    axes.set_yticks([*places[0], *places[1]], [wrapped(name, 42) for name in names])
+    axes.set_yticks([*places[0], *places[1]], [wrapped(in_picture(name, 120), 42) for name in names])
     for label in axes.get_yticklabels()[len(places[0]):]:
         label.set(color=SOFT, fontsize=8)
     axes.set_ylim(*_ends(places))
