@@ -2,8 +2,8 @@
 
     make demo
 
-Everything lies in runs/demo. Each stage is a recipe of its own with a YAML in recipes/configs/demo; a stage that is
-finished is not repeated, one that was interrupted continues.
+Everything lies in runs/demo, and report.html there shows it. Each stage is a recipe of its own with a YAML in
+recipes/configs/demo; a stage that is finished is not repeated, one that was interrupted continues.
 """
 
 import os
@@ -192,6 +192,8 @@ All of it on one page: {DEMO / REPORT}""")
 def main(argv: list[str]) -> None:
     if (DEMO / "summary.json").exists():
         print(f"The demo has run; to run it again, delete {DEMO}.")
+        if not (DEMO / REPORT).exists():  # of an earlier version
+            write_report(DEMO)
         show(read_json(DEMO / "summary.json"))
         return
     show(demo(make_accelerator()))

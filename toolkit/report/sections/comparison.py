@@ -63,7 +63,7 @@ def drawn(run: Evidence, results: Results) -> list[Section]:
         figures = comparison_figures(run.directory)
     else:
         return pieces.gains(results)
-    return [Section(PICTURES[name][0], picture(figure, PICTURES[name][1])) for name, figure in figures.items()]
+    return [Section(title, picture(figures[name], alt)) for name, (title, alt) in PICTURES.items() if name in figures]
 
 
 def _with_table(panels: list[GainPanel]) -> Section:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from toolkit.metrics.intervals import mean_interval
-from toolkit.report.forecast_run import forecast_figures
+from toolkit.report.forecast_run import NAIVE, forecast_figures
 from toolkit.report.page import Between, Measured, Section, join, paragraph, picture, table
 from toolkit.report.sampled_run import sampled_figures
 from toolkit.report.sections import pieces
@@ -44,10 +44,11 @@ def lead(run: Evidence, entries: Mapping[str, Mapping[str, ForecastEntry]], hori
     for horizon in horizons:
         errors = {arm: by_horizon[horizon]["mse"] for arm, by_horizon in entries.items() if horizon in by_horizon}
         best = min(errors, key=lambda arm: errors[arm])
-        naive = min(value for arm, value in errors.items() if arm in ("repeat-last", "seasonal-naive"))
-        told.append(f"{horizon} rows ahead {best} errs least: MSE {errors[best]:.3g}, the naive rule {naive:.3g}")
-    said = pieces.verdicts(run.results)
-    return f"{'; '.join(told)}. {said[:1].upper()}{said[1:]}".strip()
+        naive = min((arm for arm in errors if arm in NAIVE), key=lambda arm: errors[arm])
+        told.append(f"{horizon} rows ahead nothing errs less than the naive rule {naive}: MSE {errors[naive]:.3g}"
+                    if best in NAIVE else
+                    f"{horizon} rows ahead {best} errs least: MSE {errors[best]:.3g}, {naive} {errors[naive]:.3g}")
+    return f"{'; '.join(told)}. {pieces.verdicts(run.results)}".strip()
 
 
 def arms(entries: Mapping[str, Mapping[str, ForecastEntry]], horizon: str) -> object:

@@ -9,7 +9,7 @@ from toolkit.metrics.intervals import mean_interval
 from toolkit.report.figures.gains import GainPanel, gain_figure, gain_table, panels_of
 from toolkit.report.figures.series import shuffle_figure
 from toolkit.report.figures.training import curves_of, fits_figure, loss_figure
-from toolkit.report.page import Measured, Section, join, markup, paragraph, picture, table
+from toolkit.report.page import Between, Measured, Section, join, markup, paragraph, picture, table
 from toolkit.report.sections.evidence import Evidence
 from toolkit.run.results import Results, Row
 
@@ -116,13 +116,16 @@ def arms_section(results: Results) -> Section:
         ["arm", *heads, "seeds"], rows, sortable=len(rows) > 6)]))
 
 
-def measured(rows: Sequence[Row] | None, metric: str) -> Measured | None:
-    """A cell of a table: mean over seeds with its interval."""
+def measured(rows: Sequence[Row] | None, metric: str) -> Measured | Between | None:
+    """A cell of a table: mean over seeds with its interval; of what is no share so many digits as count."""
     values = [row.metrics[metric] for row in rows or () if row.metrics.get(metric) is not None]
     if not values:
         return None
     scale = 100 if is_share(metric) else 1
     found = mean_interval([scale * value for value in values])
+    if scale == 1 and 0 < abs(found.mean) < 0.01:
+        half = f" ± {found.ci95:.2g}" if found.n >= SEVERAL else ""
+        return Between(found.mean, text=f"{found.mean:.3g}{half}")
     return Measured(found.mean, found.ci95 if found.n >= SEVERAL else None, 1 if scale == 100 else 4)
 
 
