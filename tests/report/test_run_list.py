@@ -72,6 +72,9 @@ def test_all_that_is_known_in_long_lines():
     ({"figures": {"training loss": 7.25}}, "training loss 7.25"), ({"figures": {}}, ""),
     ({"measured": experiment("mse", "96", random=0.42, pretrained=0.401)}, "mse 0.401, random 0.42"),
     ({"measured": experiment("f1", random=0.42, pretrained=0.4)}, "f1 40.0 %, random 42.0"),
+    ({"measured": Results("e", "mse", [Row("e", "naive", 0, {"mse": 2.0}, run="naive"),
+                                       Row("e", "a", 0, {"mse": 1.5}, reference="naive", start="masked-patches")])},
+     "mse 1.5, beside 2"),
     ({"measured": experiment(random=0.9)}, "90.0 %"), ({"measured": Results("e", "accuracy", [])}, "")])
 def test_the_figure_that_a_run_is_judged_by(facts, said):
     assert main_figure(run("a", **facts)) == said

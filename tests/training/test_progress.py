@@ -41,6 +41,8 @@ def test_what_is_told():
     assert found.line(120) == ("BERT  34 %  step 1,240  loss 6.45  val 6.40  guess 7.33  21,480 tokens/s  "
                                "2 min left")
     assert found.line() == "BERT  34 %  step 1,240  loss 6.45  val 6.40  guess 7.33  21k tok/s  2 min left"
+    whole = "small-masked-patches, horizon 24, seed 0"
+    assert learning(whole).line().startswith("small-masked-…on 24, seed 0  34 %  loss 6.45")
     assert learning(name="mse").line().startswith("BERT  34 %  step 1,240  mse 6.45")
     assert found.summary({"loss": 6.3, "best_step": 1100}) == (
         "BERT  1,240 steps in 60 s  loss 6.45  val 6.30  guess 7.33  kept: step 1,100\n"

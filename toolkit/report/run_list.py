@@ -95,14 +95,16 @@ def _of_arms(results: Results) -> str:
         return ""
     said = figure_text(results.metric, mean)
     said = said if results.metric == "accuracy" else f"{results.metric} {said}"
-    return said if beside is None else f"{said}, random {figure_text(results.metric, beside).removesuffix(' %')}"
+    how = "random" if "random" in reference else "beside"
+    return said if beside is None else f"{said}, {how} {figure_text(results.metric, beside).removesuffix(' %')}"
 
 
 def judged_arm(results: Results) -> tuple[str, str, list[Row]]:
-    """The arm that an experiment is about: the first that starts pretrained, or else that is trained; its reference,
-    "" for none; and the rows at the last of its sizes: of labels the most.
+    """The arm that an experiment is about: the first that starts pretrained, or else that must beat another, or is
+    trained; its reference, "" for none; and the rows at the last of its sizes: of labels the most.
     """
     arms = [[row.arm for row in results.rows if row.start == "pretrained"],
+            [row.arm for row in results.rows if row.reference],
             [row.arm for row in results.rows if row.start or row.run], [row.arm for row in results.rows]]
     arm = next((names[0] for names in arms if names), "")
     sizes = [row.size for row in results.rows if row.arm == arm]

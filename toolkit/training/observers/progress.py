@@ -142,7 +142,11 @@ def _joined(parts) -> str:
 
 
 def _cut(name: str, width: int) -> str:
-    return name if cell_len(name) <= width else set_cell_size(name, width - 1).rstrip() + "…"
+    """Out of the middle: that begins with what is compared, and ends with which of its fits this is."""
+    if cell_len(name) <= width:
+        return name
+    end = set_cell_size(name[::-1], (width - 1) // 2)[::-1].lstrip()
+    return set_cell_size(name, width - 1 - cell_len(end)).rstrip() + "…" + end
 
 
 def _digits(value: float) -> str:
