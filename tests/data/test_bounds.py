@@ -11,6 +11,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import mutation
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,10 +19,12 @@ import pytest
 from toolkit import regular
 from toolkit.data.series.readers import read_values
 from toolkit.data.tables import sources
+from toolkit.data.tables.labels import numbered
 from toolkit.data.tables.parquet_batches import parquet_batches
 from toolkit.data.tables.sources import LONGEST, json_object, list_parts, read_table_rows
 from toolkit.data.tables.table_files import read_columns
 from toolkit.data.text.corpus import iterate_sentences, normalise, sentences
+from toolkit.data.text.documents import read_part
 from toolkit.errors import UserError
 from toolkit.run.binary import saved_arrays
 
@@ -68,7 +71,7 @@ def parquet(path: Path, size: int) -> None:
     import pyarrow
     from pyarrow import parquet
 
-    rows = pyarrow.array([fill("ab cd ", size)] * 64)
+    rows = pyarrow.array([fill("ab cd ", size)] * 16)  # of more than 1 GB it would be refused
     parquet.write_table(pyarrow.table({"text": rows}), path, compression="zstd")
     assert path.stat().st_size < size / 20
 
@@ -122,6 +125,34 @@ def test_sentences_taken_some_at_a_time_are_the_same(monkeypatch, text):
     monkeypatch.setattr(corpus, "_AT_ONCE", 200)
     assert list(iterate_sentences(whole)) == expected
     assert normalise(text * 400) == whole
+
+
+LONG = 200_000
+LINES = {
+    "heading": (".md", {}, "# a" + " #" * LONG + "x"), "blanks of a heading": (".md", {}, "# a" + " " * LONG + "x"),
+    "fence": (".md", {}, "`" * LONG + "x`"),
+    "article": (".txt", {"txt_documents": "wikitext"}, "= a" + " =" * LONG + "x"),
+    "sentence": (".txt", {}, "A" + " ./" * LONG + "x")}
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_no_line_takes_time_out_of_proportion_to_its_length(tmp_path, name):
+    """A pattern that tries every place with every other takes hours for a line of this length."""
+    suffix, reading, line = LINES[name]
+    (tmp_path / f"a{suffix}").write_text(f"{line}\nA line after it.\n")
+    with mutation.within(30):
+        (part,) = list_parts(str(tmp_path / f"a{suffix}"))
+        texts = [document.text for document in read_part(part, sources.Reading(**reading))]
+        assert "".join(texts).strip().endswith("A line after it.")
+        if name == "sentence":
+            assert "".join(sentences(texts[0])) == texts[0]
+
+
+def test_no_cell_takes_time_out_of_proportion_to_its_length():
+    places = ["a", "b"]
+    with mutation.within(30):
+        assert numbered(["1", "9" * LONG + "x"], places, "label", None, "train", print)[0].tolist() == [0, 1]
+        assert numbered(["1.", ".5e3"], places, "label", None, "train", print)[1] == ("1", "500")
 
 
 def test_json_of_many_parts_is_refused_and_a_text_with_many_commas_is_not(monkeypatch):

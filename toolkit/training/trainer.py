@@ -148,13 +148,13 @@ class Trainer:
         self.optimizers = self.make_optimizers(self.plain_model, self.config, self.precision.optimizer_dtype)
         self.parameters = [parameter for optimizer in self.optimizers for group in optimizer.param_groups
                            for parameter in group["params"]]
-        self.average = None
-        if self.config.ema_decay:
-            self.average = WeightAverage([parameter for parameter in self.plain_model.parameters()
-                                          if parameter.requires_grad], self.config.ema_decay)
+        trained = [parameter for parameter in self.plain_model.parameters() if parameter.requires_grad]
+        self.average = WeightAverage(trained, self.config.ema_decay) if self.config.ema_decay else None
         self.stepped = [*self.optimizers, *([self.average] if self.average else [])]
         if path is not None:
             checkpoint.load(path, self.plain_model, self.stepped)
+            if self.is_main:
+                checkpoint.tidy(path, self.config.save_total_limit)
         self.model = self.plain_model if self.sharded else self.accelerator.prepare(self.plain_model)
         # On a CPU asking costs nothing. A GPU decides by itself, and is asked when it is waited for anyway.
         at_once = self.device.type != "cuda" or self.sharded is not None
