@@ -176,7 +176,7 @@ attention: install  ## a page of every head's map and entropy: MODEL=â€¦ TEXT="â
 probe-bias: install  ## which of two sentences a model finds likelier: MODEL=runs/bert-5min, your own PAIRS=pairs.csv
 	@$(BIN)/python recipes/probe_bias.py $(call option,,$(MODEL)) $(call option,--pairs,$(PAIRS)) $(ARGS)
 
-runs: install  ## the runs there are, with state and key figures: DIR=runs
+runs: install  ## the runs there are: state, kind, main figure, age; ARGS=--wide for the rest; DIR=runs
 	@$(BIN)/python recipes/list_runs.py $(call option,,$(DIR)) $(ARGS)
 
 compare-runs: install  ## figures, curves and settings of runs side by side, as a page: RUNS="runs/a runs/b"

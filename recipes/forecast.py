@@ -78,7 +78,8 @@ def forecast(settings: ForecastRecipeConfig, accelerator) -> dict | None:
                 if found and seed == 0 and arm.model and settings.check_dead_branches:
                     best = saved_model(SeriesForForecasting, run.part(cell.run).model_dir)
                     found = {**found, "dead_branches": report_dead_branches(
-                        best, windows["validation"], accelerator, f"{name}, horizon {horizon}, seed {seed}")}
+                        best, windows["validation"], accelerator, f"{name}, horizon {horizon}, seed {seed}",
+                        run.part(cell.run).directory)}
                 fits.setdefault(name, {}).setdefault(horizon, []).append(found)
     if settings.dry_run:
         return grid.tell()

@@ -6,6 +6,7 @@ draws, formats, moves a cursor or ends a table.
 
 import html
 import re
+import shutil
 import sys
 import unicodedata
 from collections.abc import Iterable
@@ -70,6 +71,11 @@ def guard_terminal() -> None:
         sys.stdout = Terminal(sys.stdout)
     if sys.stderr.isatty():
         sys.stderr = Terminal(sys.stderr, steered=True)
+
+
+def terminal_width() -> int | None:
+    """Columns of the terminal that standard output goes to; None for a file or a pipe, which have no end."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def in_markdown(text: object) -> str:

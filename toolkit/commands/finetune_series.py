@@ -59,7 +59,8 @@ def finetune_series(settings: FinetuneSeriesConfig, accelerator: Accelerator | N
     result = fine_tune_arms(on_seed, settings.seeds, settings.training, settings.impl, run, accelerator, "series")
     if settings.check_dead_branches:
         validation = SeriesBatches(first[1], settings.training.batch_size, 0)
+        kept = {name: run.directory / f"{name}-pretrained/seed-0" for name in settings.models}
         result["dead_branches"] = {name: report_dead_branches(
-            saved_model(SeriesForClassification, run.directory / f"{name}-pretrained/seed-0/model"), validation,
-            accelerator, f"{name}, pretrained") for name in settings.models}
+            saved_model(SeriesForClassification, fit / "model"), validation, accelerator, f"{name}, pretrained", fit)
+            for name, fit in kept.items()}
     return run.finish({**result, "label_names": list(first[0].label_names)})

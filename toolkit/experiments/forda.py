@@ -113,7 +113,8 @@ def examine(arm: str, run: Run, validation: SeriesDataset, accelerator: Accelera
     answers when its blocks are replaced by one number.
     """
     model = saved_model(AutoModelForSequenceClassification, run.model_dir).to(accelerator.device).eval()
-    found = report_dead_branches(model, SeriesBatches(validation, 64, 0), accelerator, NAMES[arm])
+    found = report_dead_branches(model, SeriesBatches(validation, 64, 0), accelerator, NAMES[arm],
+                                 run.directory)
     if isinstance(model, KerasForda):
         with torch.inference_mode():
             batches = [torch.from_numpy(part).to(accelerator.device)

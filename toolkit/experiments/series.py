@@ -214,7 +214,7 @@ def shuffled_scores(run: Run, data: LabelledSet, settings: CompareSeriesConfig, 
 
 def examined(run: Run, data: LabelledSet, settings: CompareSeriesConfig, accelerator: Accelerator, name: str) -> dict:
     return report_dead_branches(kept_model(run), SeriesBatches(data.train, settings.training.batch_size, 0),
-                                accelerator, name)
+                                accelerator, name, run.directory)
 
 
 def answers(run: Run) -> np.ndarray:

@@ -7,7 +7,6 @@ process.
 import base64
 import math
 import os
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,6 +55,8 @@ class RunFacts:
     metrics: list[dict] = field(default_factory=list)
     figures: dict[str, float] = field(default_factory=dict)
     """Of the finished run, or of the best evaluation so far."""
+    measured: Results | None = None
+    """Of an experiment: what it measured."""
     changed: float = 0.0
     """Seconds since 1970."""
     size: int = 0
@@ -120,17 +121,8 @@ def read_run(directory: str | Path, name: str = "") -> RunFacts:
     if isinstance(values.get("model"), dict) and values["model"].get("preset"):
         kind += f", {values['model']['preset']}"
     return RunFacts(directory, name or str(directory), kind, state, "; ".join(problems), values, manifest, metrics,
-                    figures, max((each.st_mtime for each in files), default=0.0), sum(each.st_size for each in files))
-
-
-def runs_rows(runs: Sequence[RunFacts], now: float | None = None) -> list[dict]:
-    """A row a run, for `toolkit.metrics.tabulate.table`; now: seconds since 1970, from which ages are counted."""
-    now = time.time() if now is None else now
-    return [{"state": run.state, "kind": run.kind, "steps": _shown(run.steps),
-             "figures": ", ".join(f"{name} {_shown(value)}" for name, value in list(run.figures.items())[:3]),
-             "parameters": _shown(run.manifest.get("parameters")), "size": f"{run.size / 1e6:,.1f} MB",
-             "changed": _age(now - run.changed), "commit": str(run.manifest.get("commit") or ""),
-             "run": f"{run.name} ({run.problem})" if run.problem else run.name} for run in runs]
+                    figures, measured, max((each.st_mtime for each in files), default=0.0),
+                    sum(each.st_size for each in files))
 
 
 def differences(runs: Sequence[RunFacts], part: Literal["config", "manifest"] = "config") -> list[tuple[str, list]]:
@@ -313,13 +305,6 @@ def _shown(value: object) -> str:
     else:
         text = f"{value:,}" if isinstance(value, int) else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
     return text if len(text) <= 80 else text[:77] + "…"
-
-
-def _age(seconds: float) -> str:
-    for size, unit in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit} ago"
-    return "just now"
 
 
 def _table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -23,7 +23,7 @@ from toolkit.training import checkpoint
 from toolkit.training.budget import Budget
 from toolkit.training.feed import StepDataset, num_tokens, seed_everything, steps_from, to_device
 from toolkit.training.guard import MOST_IN_A_ROW, Beginning, Guard, Moment, what_is_bad
-from toolkit.training.impl.distributed import from_main, reduce_sums
+from toolkit.training.impl.distributed import from_main, reduce_sums, tell_once
 from toolkit.training.impl.precision import ImplConfig, choose
 from toolkit.training.impl.sharding import Sharded, whole
 from toolkit.training.impl.sharding import is_asked_for as sharding_is_asked_for
@@ -168,12 +168,12 @@ class Trainer:
         step = self.state.step
         resuming = f", resuming at step {step:,} with {100 * self.used:.0f} % of {self.budget.name} used" * bool(step)
         sharding = f", sharded over {self.world} processes" * self.is_sharded
-        self.accelerator.print(f"{self.name}: {self.precision.describe()}{sharding}{resuming}")
+        tell_once(self.accelerator, self.name, self.precision.describe(), sharding + resuming)
         for remark in remarks(self.impl, self.precision):
-            self.accelerator.print(f"{self.name}: {remark}")
+            tell_once(self.accelerator, self.name, remark)
         if self.config.early_stopping_patience and not self.config.eval_steps:
-            self.accelerator.print(f"{self.name}: training.early_stopping_patience does nothing, since "
-                                   f"training.eval_steps is 0: there is one evaluation, at the end")
+            tell_once(self.accelerator, self.name, "training.early_stopping_patience does nothing, since "
+                      "training.eval_steps is 0: there is one evaluation, at the end")
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
@@ -283,10 +283,10 @@ class Trainer:
                                 "learning_rate": self.config.learning_rate * step.rate_factor, "tokens": state.tokens,
                                 **speed, "grad_norm": float(gradient_norm)})
         if self.beginning.has_not_fallen(self.used, total):
-            self.accelerator.print(
-                f"{self.name}: after {100 * self.used:.0f} % of the budget the loss is {total:.3f}, not below the "
-                f"{self.beginning.first:.3f} of its beginning. Usual causes: a learning rate too high or too low, "
-                f"labels that do not belong to their rows, or a start that knows the task already.")
+            self.accelerator.print(f"{self.name}: after {100 * self.used:.0f} % the loss is {total:.3f}, not below "
+                                   f"{self.beginning.first:.3f}, where it began")
+            tell_once(self.accelerator, "usual causes", "a learning rate too high or too low, labels that do not "
+                      "belong to their rows, or a start that knows the task already")
         state.forget_running()
 
     def _evaluate(self, log: bool = True) -> None:
