@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from toolkit.shown import in_html
+from toolkit.shown import in_html, on_one_line
 
 
 def in_notebook() -> bool:
@@ -31,16 +31,19 @@ def load_tqdm() -> None:
 
 
 class Display:
-    """A place in a notebook whose HTML is replaced."""
+    """A place in a notebook whose HTML is replaced; what shows no HTML has the line."""
 
-    def __init__(self, content: str):
-        from IPython.display import HTML, display
+    def __init__(self, line: str, content: str):
+        from IPython.display import display
 
-        self._html = HTML
-        self._handle = display(HTML(content), display_id=True)
+        self._handle = display(_forms(line, content), raw=True, display_id=True)
 
-    def show(self, content: str) -> None:
-        self._handle.update(self._html(content))
+    def show(self, line: str, content: str) -> None:
+        self._handle.update(_forms(line, content), raw=True)
+
+
+def _forms(line: str, content: str) -> dict[str, str]:
+    return {"text/plain": on_one_line(line), "text/html": content}
 
 
 def bar_in_html(share: float, line: str) -> str:
@@ -70,20 +73,20 @@ def _notebook_bar() -> Callable[..., Any]:
             self.place = None
             super().__init__(*args, gui=True, **options)
             if not self.disable:
-                self.place = Display(self.drawn())
+                self.place = Display(*self.drawn())
 
-        def drawn(self) -> str:
+        def drawn(self) -> tuple[str, str]:
             left = "/{total_fmt} {elapsed}<{remaining}" if self.total else " {elapsed}"
             line = self.format_meter(**{**self.format_dict, "ncols": None, "bar_format": "{desc}: {n_fmt}" + left})
-            return bar_in_html(self.n / self.total if self.total else 0.0, line)
+            return line, bar_in_html(self.n / self.total if self.total else 0.0, line)
 
         def display(self, *_: Any, **__: Any) -> None:
             if self.place is not None:
-                self.place.show(self.drawn())
+                self.place.show(*self.drawn())
 
         def close(self) -> None:
             if self.place is not None:
-                self.place.show("")
+                self.place.show("", "")
                 self.place = None
             super().close()
 

@@ -33,7 +33,7 @@ class InNotebook(InLog):
         self.said = ""
         for record in read_metrics(training.directory / "metrics.jsonl"):  # of before it was broken off
             self._add(record)
-        self.place = Display(self.html())
+        self.place = Display(*self.drawn())
 
     def log(self, record: dict) -> None:
         super().log(record)
@@ -49,12 +49,11 @@ class InNotebook(InLog):
         self.show()
 
     def show(self) -> None:
-        self.place.show(self.html())
+        self.place.show(*self.drawn())
 
-    def html(self) -> str:
-        loss = self.learning.training.loss
-        return bar_in_html(self.learning.used, self.said or self.learning.line()) + curves_in_svg(
-            self.curves, loss.name, loss.guessing)
+    def drawn(self) -> tuple[str, str]:
+        loss, line = self.learning.training.loss, self.said or self.learning.line()
+        return line, bar_in_html(self.learning.used, line) + curves_in_svg(self.curves, loss.name, loss.guessing)
 
     def ended(self, kept: dict) -> None:
         if self.learning.record:
