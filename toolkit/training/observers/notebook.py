@@ -115,5 +115,6 @@ def thinned(curve: Curve) -> Curve:
     size = -(-len(curve) // POINTS)
     if size < 2:
         return list(curve)
-    parts = [curve[start:start + size] for start in range(0, len(curve) - 1, size)]
+    before = curve[:-1]
+    parts = [before[start:start + size] for start in range(0, len(before), size)]
     return [(part[-1][0], sum(value for _, value in part) / len(part)) for part in parts] + [curve[-1]]
