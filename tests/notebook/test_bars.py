@@ -93,6 +93,12 @@ def test_a_bar_in_a_notebook_is_html_in_its_place(shell, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_mistake_is_one_line(shell, capsys):
+    shell.run_cell("from toolkit.errors import UserError\nraise UserError('notes: no such file.\\x1b[2J Give one.')")
+    said = capsys.readouterr().out
+    assert "UserError: notes: no such file. [2J Give one." in said and "Traceback" not in said and "\x1b[2J" not in said
+
+
 def test_a_training_in_a_notebook_is_a_bar_a_line_and_curves(shell, tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 9.0, "eval_loss": 8.0}\n')  # before it was broken off
     loss = LossShown("<i>mlm", guessing=6.5)

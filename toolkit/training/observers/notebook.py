@@ -94,7 +94,7 @@ def curves_in_svg(curves: dict[str, Curve], loss: str, guessing: float | None = 
     if guessing is not None:
         y = place(0, guessing).split(",")[1]
         drawn.append(f'<path d="M{LEFT} {y}H{WIDTH - 8}" stroke="currentColor" stroke-dasharray="4 3"/>'
-                     f'<text x="{LEFT + 4}" y="{float(y) - 4:.1f}">guessing {guessing:.3g}</text>')
+                     f'<text x="{(LEFT + WIDTH) / 2}" y="{float(y) - 4:.1f}" text-anchor="middle">guessing {guessing:.3g}</text>')
     for number, (name, curve) in enumerate(curves.items()):
         colour = COLOURS[name]
         points = " ".join(place(*point) for point in curve)
@@ -102,8 +102,9 @@ def curves_in_svg(curves: dict[str, Curve], loss: str, guessing: float | None = 
         if name == "validation":
             drawn += [f'<circle cx="{x}" cy="{y}" r="3" fill="{colour}"/>'
                       for x, y in (place(*point).split(",") for point in curve)]
-        drawn.append(f'<text x="{WIDTH - 12}" y="{20 + 16 * number}" text-anchor="end" fill="{colour}" '
-                     f'font-weight="600">{name} {in_html(loss)}</text>')
+        y = 20 + 16 * number
+        drawn.append(f'<path d="M{WIDTH - 30} {y - 4}h18" stroke="{colour}" stroke-width="3"/>'
+                     f'<text x="{WIDTH - 36}" y="{y}" text-anchor="end">{name} {in_html(loss)}</text>')
     said = ", ".join(f"{name} {curve[-1][1]:.3f}" for name, curve in curves.items())
     return (f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" style="max-width:{WIDTH}px;width:100%;display:block" role="img" '
             f'aria-label="{in_html(f"{loss} by step; last: {said}")}" font-family="sans-serif" font-size="11" '
