@@ -5,7 +5,7 @@
 Arms that share splits and seeds: the majority class; TF-IDF and logistic regression; and for every checkpoint the same
 model from random values, its frozen encoder under a trained head, all of it tuned, and, when asked for, LoRA. Every arm
 is held against the reference arm over seeds, and over the test examples. Writes runs/compare-text/<name>.json, .png
-and .html.
+(learning curves), -gains.png and .html.
 """
 
 from pathlib import Path
@@ -23,8 +23,9 @@ from toolkit.experiments.settings import CompareTextConfig
 from toolkit.experiments.text import ARMS, Checkpoint, arms_by_labels, fine_tuning, verdicts_by_labels
 from toolkit.metrics.tabulate import table
 from toolkit.publishing.card import LiveCard
+from toolkit.report.comparison_run import comparison_figures
+from toolkit.report.figures.canvas import save_figure
 from toolkit.report.pages import write_comparison
-from toolkit.report.plots import plot_learning_curves
 from toolkit.run.directory import Run
 from toolkit.run.files import write_json
 from toolkit.training.impl.distributed import make_accelerator
@@ -76,7 +77,9 @@ def compare_text(settings: CompareTextConfig, accelerator) -> dict | None:
     if accelerator.is_main_process:
         picture = stem.with_name(f"{settings.name}.png")
         write_json(stem.with_name(f"{settings.name}.json"), result)
-        plot_learning_curves({settings.name: result["learning_curve"]}, picture, "Test accuracy by number of labels")
+        figures = comparison_figures(run.directory)
+        save_figure(figures["learning-curves"], picture)
+        save_figure(figures["gains"], stem.with_name(f"{settings.name}-gains.png"))
         write_comparison(f"{settings.name}: was pretraining worth it?", show(result), picture,
                          picture.with_suffix(".html"))
         run.tell(finished=True)

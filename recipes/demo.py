@@ -12,6 +12,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before any import of a Hugging F
 
 import sys  # noqa: E402
 import time  # noqa: E402
+from dataclasses import replace  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 from finetune_series import finetune_series  # noqa: E402
@@ -29,15 +30,20 @@ from toolkit.inference.generation import continue_text, fill_mask  # noqa: E402
 from toolkit.metrics.intervals import proportion_interval  # noqa: E402
 from toolkit.metrics.tabulate import table  # noqa: E402
 from toolkit.publishing import card  # noqa: E402
-from toolkit.report.plots import plot_arms, plot_confusion, plot_loss  # noqa: E402
+from toolkit.report.figures.canvas import save_figure  # noqa: E402
+from toolkit.report.figures.classification import confusion_counts, confusion_figure  # noqa: E402
+from toolkit.report.figures.gains import GainPanel, gain_figure, panels_of  # noqa: E402
+from toolkit.report.figures.training import curves_of, loss_figure  # noqa: E402
 from toolkit.run.directory import read_metrics  # noqa: E402
 from toolkit.run.files import read_json, write_json  # noqa: E402
-from toolkit.tasks.settings import PretrainBertConfig, PretrainGptConfig
+from toolkit.run.results import read_results  # noqa: E402
+from toolkit.tasks.settings import PretrainBertConfig, PretrainGptConfig  # noqa: E402
 from toolkit.training.impl.distributed import make_accelerator  # noqa: E402
 
 CONFIGS = Path(__file__).parent / "configs/demo"
 DEMO = Path("runs/demo")
 PROMPTS = ("Returns the", "This function is used to")
+QUESTIONS = {"text": "which package? (few labels, names masked)", "series": "cylinder, bell or funnel?"}
 BLANKS = ("returns true if the [MASK] is empty.", "the shape of the input [MASK].")
 
 
@@ -94,7 +100,7 @@ def demo(accelerator) -> dict:
             "text": {key: value for key, value in text.items() if key not in ("predictions", "references")},
             "series": {key: value for key, value in series.items() if key not in ("predictions", "references")},
         }
-        draw(summary, bert_config, gpt_config, text, series)
+        draw(summary, bert_config, gpt_config, text_config.output_dir, series_config.output_dir, text, series)
         return summary
 
     summary = stage("report", "reference points, samples, pictures", report)
@@ -105,24 +111,24 @@ def demo(accelerator) -> dict:
     return summary
 
 
-def draw(summary: dict, bert_config, gpt_config, text: dict, series: dict) -> None:
+def draw(summary: dict, bert_config, gpt_config, text_dir: str, series_dir: str, text: dict, series: dict) -> None:
     plots = DEMO / "plots"
-    bert_metrics = read_metrics(Path(bert_config.output_dir) / "metrics.jsonl")
-    plot_loss(bert_metrics, plots / "bert-mlm.png", "BERT: masked LM", "mlm_loss", "eval_mlm_loss",
-              {"unigram entropy": summary["bert"]["unigram_entropy"]})
-    plot_loss(bert_metrics, plots / "bert-nsp.png", "BERT: next-sentence prediction", "nsp_loss", "eval_nsp_loss",
-              {"guessing": 0.6931})
-    plot_loss(read_metrics(Path(gpt_config.output_dir) / "metrics.jsonl"), plots / "gpt.png", "GPT: next token",
-              ylabel="loss (nats per token)")
+    for run, names in ((bert_config.output_dir, ("bert-mlm", "bert-nsp")), (gpt_config.output_dir, ("gpt",))):
+        records, model = read_metrics(Path(run) / "metrics.jsonl"), names[0].split("-")[0]
+        for name, curve in zip(names, curves_of(records, summary[model]), strict=True):
+            save_figure(loss_figure(records, [curve], f"{model.upper()}: {curve.title}"), plots / f"{name}.png")
     for name, result in (("text", text), ("series", series)):
-        plot_confusion(result["references"], result["predictions"]["bert-pretrained"], result["label_names"],
-                       plots / f"{name}-confusion.png", f"{name}: pretrained BERT, last seed")
-    panels = {}
-    for name, result, baselines in (("text", summary["text"], ("tfidf", "majority")),
-                                    ("series", summary["series"], ("logistic", "majority"))):
-        panels[name] = {f"{model} {arm}": result[model][arm] for model in ("bert", "gpt")
-                        for arm in ("pretrained", "random")} | {key: result[key] for key in baselines}
-    plot_arms(panels, plots / "arms.png", "What pretraining bought")
+        counts = confusion_counts(result["references"], result["predictions"]["bert-pretrained"],
+                                  len(result["label_names"]))
+        title = f"{name}: pretrained BERT, last seed, test examples"
+        save_figure(confusion_figure(counts, result["label_names"], title), plots / f"{name}-confusion.png")
+    save_figure(gain_figure(gain_panels(text_dir, series_dir)), plots / "arms.png")
+
+
+def gain_panels(text_dir: str, series_dir: str) -> list[GainPanel]:
+    """What pretraining bought on text and on series."""
+    return [replace(panel, title=QUESTIONS[name]) for name, directory in (("text", text_dir), ("series", series_dir))
+            for panel in panels_of(read_results(directory).rows)]
 
 
 def show(summary: dict) -> None:
@@ -140,7 +146,7 @@ def show(summary: dict) -> None:
         {"what": "tokens per second", "ours": f"{bert['tokens_per_second']:,.0f} BERT", "beside":
          f"{gpt['tokens_per_second']:,.0f} GPT"},
     ], ["what", "ours", "beside"]))
-    for name, what in (("text", "which package? (few labels, names masked)"), ("series", "cylinder, bell or funnel?")):
+    for name, what in QUESTIONS.items():
         print(f"\n{what} Test accuracy in percent, mean ± 95 % interval over seeds, "
               f"{summary[name]['test_examples']:,} test examples")
         print(arms_table(summary[name], ["bert", "gpt"]))

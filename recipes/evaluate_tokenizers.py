@@ -18,7 +18,8 @@ from toolkit.data.stores.prepare import prepare_tokenizer
 from toolkit.data.text.corpus import CorpusConfig, iterate_documents, prepare_corpus, read_documents
 from toolkit.metrics.tabulate import table
 from toolkit.publishing.card import LiveCard
-from toolkit.report.plots import plot_vocabularies
+from toolkit.report.figures.canvas import save_figure
+from toolkit.report.figures.vocabularies import vocabularies_figure
 from toolkit.run.directory import Run
 from toolkit.run.files import write_atomic, write_json
 from toolkit.tokenization.measure import evaluate_tokenizer, sample_paragraphs
@@ -74,7 +75,7 @@ def evaluate_tokenizers(settings: EvaluateTokenizersConfig) -> list[dict]:
             write_json(run.directory / "tokenizers.json",
                        {"corpus": facts, "second_sources": settings.second_sources, "rows": rows})
     write_atomic(run.directory / "tokenizers.md", table(rows, markdown=True) + "\n")
-    plot_vocabularies(rows, run.directory / "bytes-per-token.png", "Bytes per token by vocabulary size")
+    save_figure(vocabularies_figure(rows, "Bytes per token by vocabulary size"), run.directory / "bytes-per-token.png")
     return rows
 
 

@@ -27,7 +27,8 @@ from toolkit.metrics.tabulate import table
 from toolkit.models.small.recurrent import RecurrentForClassification
 from toolkit.pretrained import saved_model
 from toolkit.publishing.card import LiveCard
-from toolkit.report.series_plots import plot_next_values
+from toolkit.report.figures.canvas import save_figure
+from toolkit.report.figures.series import next_values_figure
 from toolkit.run.directory import Run
 from toolkit.run.results import Verdict
 from toolkit.tasks.base import for_all
@@ -92,7 +93,7 @@ def fibonacci(settings: FibonacciConfig, accelerator) -> dict | None:
                       "mean_weights": np.mean(np.concatenate(weights), 0).tolist()},
         "verdicts": verdicts, "test_predictions": predictions, "test_values": test.labels.tolist()}
     if accelerator.is_main_process:
-        plot_next_values(result, run.directory / "plots/fibonacci.png", "ln F, scaled")
+        save_figure(next_values_figure(result, "ln F (training: 0 to 1)"), run.directory / "plots/fibonacci.png")
     return run.finish(result)
 
 

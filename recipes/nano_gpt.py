@@ -17,7 +17,9 @@ from toolkit.models.presets import model_config
 from toolkit.models.text.gpt import GPT2LMHeadModel
 from toolkit.pretrained import saved_model
 from toolkit.publishing.card import LiveCard
-from toolkit.run.directory import Run
+from toolkit.report.figures.canvas import save_figure
+from toolkit.report.figures.training import loss_figure
+from toolkit.run.directory import Run, read_metrics
 from toolkit.tasks.causal_lm import CausalLanguageModelling
 from toolkit.training.feed import as_tensors, seed_everything, to_device
 from toolkit.training.impl.distributed import make_accelerator
@@ -78,9 +80,14 @@ def nano_gpt(settings: NanoGptConfig, accelerator) -> dict:
     best = saved_model(GPT2LMHeadModel, run.model_dir).eval()
     exact = (answers(best, inputs) == np.sort(inputs, 1)).all(1)
     unseen = held_out(inputs)
-    return run.finish({**metrics, "parameters": model.num_parameters(), "inputs": len(inputs),
-                       "exact": int(exact.sum()), "held_out": int(unseen.sum()),
-                       "held_out_exact": int(exact[unseen].sum())})
+    result = {**metrics, "guessing": float(np.log(len(LETTERS))), "parameters": model.num_parameters(),
+              "inputs": len(inputs), "exact": int(exact.sum()), "held_out": int(unseen.sum()),
+              "held_out_exact": int(exact[unseen].sum())}
+    figure = loss_figure(read_metrics(run.metrics_path), title="Six letters sorted, by a GPT of "
+                         f"{model.num_parameters():,} parameters", result=result)
+    if accelerator.is_main_process and figure is not None:
+        save_figure(figure, run.directory / "plots/loss.png")
+    return run.finish(result)
 
 
 def main(argv: list[str]) -> None:

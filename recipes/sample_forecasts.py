@@ -156,7 +156,8 @@ def picture(source: str, context: np.ndarray, future: np.ndarray, paths: np.ndar
          for window in windows],
         [Forecaster(name, role, list(forecast[windows]), around, f"test MAE {scored[name]['mae']:.3g}")
          for name, (role, forecast, around) in shown.items()],
-        "value", time="rows, the forecast from 0", bands=f"of {paths.shape[1]} paths"),
+        "value", "" if source.startswith("generator:") else "(the table's unit)", "rows, the forecast from 0",
+        f"of {paths.shape[1]} paths"),
         f"{source}: {horizon} values after {context.shape[1]}")
 
 

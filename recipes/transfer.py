@@ -7,7 +7,7 @@
 For each data set, number of labels and seed (which draws the labels, the random start, the order and the dropout):
 a frozen probe (logistic regression on the checkpoint's states), full fine-tuning that starts from this probe, both from
 random weights of the same shape, TF-IDF, and averaged word vectors. Writes transfer.json (data set → labels → arm →
-mean, ci95) and transfer.png. A run that was broken off goes on.
+mean, ci95), transfer.png (learning curves) and transfer-gains.png. A run that was broken off goes on.
 """
 
 from pathlib import Path
@@ -33,7 +33,8 @@ from toolkit.metrics.tabulate import table
 from toolkit.models.load import load_checkpoint_tokenizer
 from toolkit.models.word_vectors import averaged, load_word2vec
 from toolkit.publishing.card import LiveCard
-from toolkit.report.plots import plot_learning_curves
+from toolkit.report.comparison_run import comparison_figures
+from toolkit.report.figures.canvas import save_figure
 from toolkit.run.directory import Run
 from toolkit.run.files import write_json
 from toolkit.tokenization.load import load_tokenizer
@@ -112,7 +113,9 @@ def transfer(settings: TransferConfig, accelerator) -> dict | None:
     grid.write([verdict for name, curve in result.items() for verdict in verdicts_by_labels(curve, name)])
     if accelerator.is_main_process:
         write_json(run.directory / "transfer.json", result)
-        plot_learning_curves(result, run.directory / "transfer.png", "Test accuracy by number of labels")
+        figures = comparison_figures(run.directory)
+        save_figure(figures["learning-curves"], run.directory / "transfer.png")
+        save_figure(figures["gains"], run.directory / "transfer-gains.png")
         run.tell(finished=True)
     return result
 

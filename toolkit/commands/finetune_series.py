@@ -15,6 +15,8 @@ from toolkit.experiments.settings import FinetuneSeriesConfig
 from toolkit.models.series.patches import SeriesForClassification
 from toolkit.pretrained import saved_model
 from toolkit.publishing.card import LiveCard
+from toolkit.report.comparison_run import comparison_figures
+from toolkit.report.figures.canvas import save_figure
 from toolkit.run.directory import Run
 from toolkit.tasks.classification import class_scores
 from toolkit.training.impl.distributed import make_accelerator
@@ -57,6 +59,8 @@ def finetune_series(settings: FinetuneSeriesConfig, accelerator: Accelerator | N
     if settings.dry_run:
         return dry_run_arms(on_seed, settings.seeds, settings.training, settings.impl, run, accelerator)
     result = fine_tune_arms(on_seed, settings.seeds, settings.training, settings.impl, run, accelerator, "series")
+    if accelerator.is_main_process:
+        save_figure(comparison_figures(run.directory)["gains"], run.directory / "plots/gains.png")
     if settings.check_dead_branches:
         validation = SeriesBatches(first[1], settings.training.batch_size, 0)
         kept = {name: run.directory / f"{name}-pretrained/seed-0" for name in settings.models}

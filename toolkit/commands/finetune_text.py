@@ -15,6 +15,8 @@ from toolkit.experiments.fine_tuning import Arm, arms_table, dry_run_arms, fine_
 from toolkit.experiments.settings import FinetuneTextConfig
 from toolkit.models.load import load_checkpoint_tokenizer, pretrained_config
 from toolkit.publishing.card import LiveCard
+from toolkit.report.comparison_run import comparison_figures
+from toolkit.report.figures.canvas import save_figure
 from toolkit.report.pages import Classified, write_page, write_predictions
 from toolkit.run.binary import read_npz
 from toolkit.run.directory import Run
@@ -68,6 +70,7 @@ def finetune_text(settings: FinetuneTextConfig, accelerator: Accelerator | None 
         return dry_run_arms(on_seed, settings.seeds, settings.training, settings.impl, run, accelerator)
     result = fine_tune_arms(on_seed, settings.seeds, settings.training, settings.impl, run, accelerator, "text")
     if accelerator.is_main_process:
+        save_figure(comparison_figures(run.directory)["gains"], run.directory / "plots/gains.png")
         for name in settings.models:
             describe(run, name, test, arms_table(result, list(settings.models)))
     return run.finish({**result, "label_names": list(test.label_names)})

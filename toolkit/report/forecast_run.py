@@ -4,6 +4,7 @@
         save_figure(figure, f"etth1-{name}.png")        # gain, by-step, forecasts-96, …
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,8 +39,9 @@ def forecast_figures(directory: str | Path) -> dict[str, Figure]:
     results, entries = _measured(directory)
     name = results.experiment
     horizons = list(dict.fromkeys(row.size for row in results.rows))
-    found = {"gain": gain_figure(panels_of(results.rows, "mse", results.sizes),
-                                 f"{name}: did pretraining help? Test MSE, less is better")}
+    found = {"gain": gain_figure([replace(panel, metric="MSE", axis="test MSE (standardised)")
+                                  for panel in panels_of(results.rows, "mse", results.sizes)],
+                                 f"{name}: did pretraining help?")}
     panels, shown = [], {horizon: read_forecasts(directory, horizon) for horizon in horizons}
     for horizon in horizons:
         roles = {forecaster.name: forecaster.role for forecaster in shown[horizon].forecasters}
@@ -47,7 +49,7 @@ def forecast_figures(directory: str | Path) -> dict[str, Figure]:
         panels.append(SkillPanel(f"horizon {horizon}", naive, {
             arm: by_horizon[horizon]["mse_by_step"] for arm, by_horizon in entries.items() if horizon in by_horizon},
             roles))
-    found["by-step"] = skill_figure(panels, f"{name}: by how much each step is forecast better than by the naive rule",
+    found["by-step"] = skill_figure(panels, f"{name}: skill by step, over the naive rule",
                                     "test MSE", f"{_apart(shown[horizons[0]].windows[0].times) or 'rows'} ahead")
     for horizon in horizons:
         found[f"forecasts-{horizon}"] = forecasts_figure(shown[horizon],
@@ -75,9 +77,9 @@ def read_forecasts(directory: str | Path, horizon: int | str) -> Forecasts:
         forecasters.append(Forecaster(arm, role, list(saved["prediction"]), _bands(saved), ", ".join(
             [f"test MSE {entry['mse']:.3g}", *([] if mase is None else [f"MASE {mase:.3g}"])])))
     column = (data.get("columns") or [""])[-1]
-    config = read_yaml(run.directory / "config.yaml")
-    time = str((config.get("data") or {}).get("time_column") or "") if "times" in saved else "rows, the forecast from 0"
-    return Forecasts(windows, forecasters, column, time=time)
+    table = read_yaml(run.directory / "config.yaml").get("data") or {}
+    time = str(table.get("time_column") or "") if "times" in saved else "rows, the forecast from 0"
+    return Forecasts(windows, forecasters, column, "(the table's unit)" if table.get("path") else "", time)
 
 
 def _measured(directory: str | Path) -> tuple[Results, dict[str, dict[str, ForecastEntry]]]:
@@ -85,7 +87,10 @@ def _measured(directory: str | Path) -> tuple[Results, dict[str, dict[str, Forec
     results = read_results(directory)
     if results is None or results.metric != "mse" or results.sizes != "horizon":
         raise UserError(f"{directory}: is no comparison of forecasts that has ended. Make one: make forecast.")
-    return results, read_json(directory / "result.json", dict[str, dict[str, ForecastEntry]])
+    entries = read_json(directory / "result.json", dict[str, dict[str, ForecastEntry]])
+    rows = [row if row.reference else replace(row, reference=entries.get(row.arm, {}).get(row.size, {}).get(
+        "reference", "")) for row in results.rows]  # in runs of earlier versions only the entry names it
+    return replace(results, rows=rows), entries
 
 
 def _chosen(results: Results, entries: dict[str, dict[str, ForecastEntry]], horizon: str) -> dict[str, str]:

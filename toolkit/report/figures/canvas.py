@@ -13,6 +13,7 @@ returns the figure; who calls it saves it.
 import hashlib
 import io
 import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +51,22 @@ def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **o
     """A figure of so many inches, and its axes as a table (rows, columns). options: of `Figure.subplots`."""
     with matplotlib.rc_context(_STYLE):
         figure = Picture(figsize=(width, height), layout="constrained", facecolor=PAPER)
+        figure.get_layout_engine().set(h_pad=0.07)
         FigureCanvasAgg(figure)
         all_axes = figure.subplots(rows, columns, squeeze=False, **options)
     for axes in all_axes.flat:
         dress(axes)
     return figure, all_axes
+
+
+def entitle(figure: Figure, title: str) -> None:
+    """The title of all its axes, at the left, on as many lines as it needs."""
+    figure.suptitle(wrapped(title, 9.5 * figure.get_figwidth()), x=0.01, ha="left", fontsize=12, color=INK)
+
+
+def wrapped(text: str, characters: float) -> str:
+    """On lines of so many characters; at most 80, after which a line of a picture is cut."""
+    return textwrap.fill(text, min(80, int(characters)))
 
 
 def dress(axes: Axes) -> None:

@@ -88,8 +88,22 @@ def forecasts_figure(shown: Forecasts, title: str = "") -> Figure:
         all_axes[row, 0].set_title(in_picture(forecaster.name, 40) + told, loc="left", fontsize=10,
                                    color=INK)
         all_axes[row, 0].set_ylabel("\n".join(filter(None, [in_picture(shown.quantity, 20), shown.unit])), fontsize=8)
+    for column, axes in enumerate(all_axes[0]):
+        axes.set_ylim(*_limits(shown, column))
     _legend(figure, shown)
     return figure
+
+
+def _limits(shown: Forecasts, number: int) -> tuple[float, float]:
+    """Every line is whole; bands are as far as they reach no farther beyond the lines than these lie apart."""
+    window = shown.windows[number]
+    lines = np.concatenate([window.context, window.truth, *(one.predictions[number] for one in shown.forecasters)])
+    low, high = np.nanmin(lines), np.nanmax(lines)
+    room = (high - low) or abs(high) or 1.0
+    ends = [end for one in shown.forecasters if one.bands for band in one.bands[number].values() for end in band]
+    if ends:
+        low, high = (min(low, max(np.nanmin(ends), low - room)), max(high, min(np.nanmax(ends), high + room)))
+    return low - 0.05 * room, high + 0.05 * room
 
 
 def _draw(axes: Axes, window: Window, forecaster: Forecaster, number: int) -> None:
@@ -174,24 +188,28 @@ def _draw_skill(axes: Axes, panel: SkillPanel) -> None:
     axes.axhline(0, color=INK, linewidth=0.9, zorder=1)
     lowest = min((np.nanmin(curve) for name, curve in curves.items() if name in panel.roles), default=0.0)
     bottom = 1.06 * max(min(lowest, -20.0), LOWEST_SKILL)
-    axes.set_ylim(bottom, 103)
+    highest = max((np.nanmax(curve) for curve in curves.values()), default=0.0)
+    axes.set_ylim(bottom, min(103, max(1.1 * highest, 20)))
     axes.set_xlim(1, max(steps, 2))
-    labels = [(0.0, f"{in_picture(panel.naive, 30)} = 0", INK)]
+    labels: list[tuple[float, str, dict]] = [(0.0, f"{in_picture(panel.naive, 30)} = 0", {"color": INK,
+                                                                                          "linewidth": 0.9})]
     thin = [name for name in curves if name not in panel.roles]
     for name, curve in curves.items():
         chosen = name in panel.roles
         place = 0 if chosen else thin.index(name)
         colour, line = ROLES[panel.roles[name]] if chosen else (_OTHERS[place % len(_OTHERS)], LINES[1 + place % 3])
-        axes.plot(range(1, 1 + len(curve)), curve, color=colour, linestyle=line, linewidth=1.8 if chosen else 0.9,
-                  zorder=3 if chosen else 2)
+        style = {"color": colour, "linestyle": line, "linewidth": 1.8 if chosen else 0.9}
+        axes.plot(range(1, 1 + len(curve)), curve, zorder=3 if chosen else 2, **style)
         worst = np.nanmin(curve)
         told = f", down to {worst:,.0f} %".replace("-", "\u2212") if worst < bottom else ""
-        labels.append((curve[-1], in_picture(name, 30) + told, colour))
+        labels.append((curve[-1], in_picture(name, 30) + told, style))
     _name(axes, labels)
 
 
-def _name(axes: Axes, labels: Sequence[tuple[float, str, str]]) -> None:
-    """Names at the right end of their lines, moved apart where they would lie on each other."""
+def _name(axes: Axes, labels: Sequence[tuple[float, str, dict]]) -> None:
+    """Names, each with a piece of its line, at the right end of the lines, moved apart where they would lie on each
+    other.
+    """
     low, high = axes.get_ylim()
     gap = 0.062 * (high - low)
     ordered = sorted(labels, key=lambda label: np.nan_to_num(label[0], nan=low))
@@ -202,5 +220,6 @@ def _name(axes: Axes, labels: Sequence[tuple[float, str, str]]) -> None:
         places[-1] -= over
         for index in range(len(places) - 2, -1, -1):
             places[index] = min(places[index], places[index + 1] - gap)
-    for place, (_, name, colour) in zip(places, ordered, strict=True):
-        axes.annotate(name, (1.015, place), xycoords=("axes fraction", "data"), va="center", fontsize=8, color=colour)
+    for place, (_, name, style) in zip(places, ordered, strict=True):
+        axes.plot([1.015, 1.075], [place, place], transform=axes.get_yaxis_transform(), clip_on=False, **style)
+        axes.annotate(name, (1.09, place), xycoords=("axes fraction", "data"), va="center", fontsize=8, color=INK)

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from toolkit.report.figures.canvas import INK, OKABE_ITO, SOFT, new_figure, style_of
 from toolkit.run.results import kept_evaluation
@@ -45,18 +45,20 @@ def curves_of(records: Records, result: Mapping | None = None, references: Mappi
               ) -> list[Curve]:
     """What the records of a run hold, each loss by its task's name and in its unit.
 
-    result: what the run reported; its `unigram_entropy` is a reference. references: further lines of the first panel.
+    result: what the run reported; its `unigram_entropy` and `guessing` are references. references: further lines of the
+        first panel.
     """
     keys = {key for record in records for key in record}
     last = {key: value for record in records for key, value in record.items() if key.startswith("eval_")}
-    curves = _of_kind(keys, last, (result or {}).get("unigram_entropy"))
+    known = {name.replace("_", " "): value for name in ("unigram_entropy", "guessing")
+             if (value := (result or {}).get(name))}
+    curves = _of_kind(keys, last, known)
     if curves and references:
         curves[0] = replace(curves[0], references={**curves[0].references, **references})
     return curves
 
 
-def _of_kind(keys: set[str], last: Mapping[str, float], entropy: float | None) -> list[Curve]:
-    known = {"unigram entropy": entropy} if entropy else {}
+def _of_kind(keys: set[str], last: Mapping[str, float], known: dict[str, float]) -> list[Curve]:
     if "mlm_loss" in keys:
         pairs = [Curve("next sentence", "loss (nats a pair)", "nsp_loss", "eval_nsp_loss", {"guessing": math.log(2)})]
         return [Curve("masked words", "loss (nats a masked token)", "mlm_loss", "eval_mlm_loss", known),
@@ -160,7 +162,8 @@ def _scale(axes: Axes, lines: Sequence[tuple[np.ndarray, np.ndarray]], curve: Cu
     early = longest[1][longest[0] <= 0.15 * steps.max()]
     if len(early) and abs(early[0] - early[-1]) > 0.6 * np.ptp(longest[1]):
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("step (logarithmic)")
 
