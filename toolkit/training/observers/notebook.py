@@ -94,7 +94,8 @@ def curves_in_svg(curves: dict[str, Curve], loss: str, guessing: float | None = 
     if guessing is not None:
         y = place(0, guessing).split(",")[1]
         drawn.append(f'<path d="M{LEFT} {y}H{WIDTH - 8}" stroke="currentColor" stroke-dasharray="4 3"/>'
-                     f'<text x="{(LEFT + WIDTH) / 2}" y="{float(y) - 4:.1f}" text-anchor="middle">guessing {guessing:.3g}</text>')
+                     f'<text x="{(LEFT + WIDTH) / 2}" y="{float(y) - 4:.1f}" text-anchor="middle">guessing '
+                     f'{guessing:.3g}</text>')
     for number, (name, curve) in enumerate(curves.items()):
         colour = COLOURS[name]
         points = " ".join(place(*point) for point in curve)
