@@ -9,7 +9,7 @@ arm is told alike. Arms × horizons × seeds. Models are chosen on validation; t
 the end; intervals are from residuals on validation, for every arm alike. A first seed's model is kept with all that
 predict needs to say what comes after a table's end. Writes <output_dir>/<name>.json: arm → horizon → mse, mae, …,
 and what the dead-branch check found. Pictures: <name>-gain.png (did pretraining help?), <name>-by-step.png (skill over
-the naive rule) and <name>-forecasts-<horizon>.png (test windows with bands).
+the naive rule), <name>-forecasts-<horizon>.png (test windows with bands), -training-<horizon>.png and -shuffled.png.
 """
 
 from functools import partial

@@ -103,10 +103,15 @@ def test_skill_goes_down_to_minus_100_for_those_that_have_a_role():
 
 def test_a_run_of_an_earlier_version_is_drawn_from_its_files():
     found = forecast_figures(OLD)
-    assert list(found) == ["gain", "by-step", "forecasts-8"]
+    assert list(found) == ["gain", "by-step", "forecasts-8", "training-8", "shuffled"]
     assert re.findall(r"(\S+) \(([\w ]+)\), test MSE", texts(found["forecasts-8"])) == [
         ("small-masked-patches", "pretrained"), ("small-random", "random start"), ("dlinear", "best baseline"),
         ("repeat-last", "naive")]
+    rules = small.read_json(OLD / "result.json")
+    for rule, where in (("repeat-last", ""), ("seasonal-naive", "above: ")):
+        assert f"{where}{rule} {rules[rule]['8']['validation_mse']:.3g}" in texts(found["training-8"]).split("\n")
+    before = rules["small-random"]["8"]["dead_branches"]["shuffle"]
+    assert f"{before['mse']:#.3g} → {before['shuffled_mse']:#.3g}" in texts(found["shuffled"])
     assert "chaos: did pretraining help?" in texts(found["gain"]) and "repeat-last = 0" in texts(found["by-step"])
 
 

@@ -75,6 +75,12 @@ def test_references_are_lines_with_their_names_and_values():
     assert list(ring.get_ydata()) == [result["mlm_loss"]]
 
 
+def test_a_reference_far_off_is_told_and_does_not_squash_the_curves():
+    records = [{"step": step, "eval_mse": value} for step, value in ((1, 2.0), (2, 1.0))]
+    figure = loss_figure(records, curves_of(records, references={"near": 2.5, "far": 40.0, "farther": 50.0}))
+    assert {"near 2.5", "above: far 40, farther 50"} <= {*texts(figure)} and figure.axes[0].get_ylim()[1] < 3
+
+
 def test_bits_per_byte_stand_at_the_right_of_a_gpt():
     records = read_metrics(OLD / "gpt/metrics.jsonl")
     figure = loss_figure(records)
@@ -189,7 +195,7 @@ def test_shuffled_patches_are_told_before_and_after():
     found = {"full": {"shuffle": {"accuracy": 0.97, "shuffled_accuracy": 0.5}}, "mlp": {}}
     figure = shuffle_figure(found)
     assert "97.0 → 50.0 %" in texts(figure) and figure.axes[0].get_xlim() == (0, 100)
-    assert "0.1 → 0.9" in texts(shuffle_figure({"a": {"shuffle": {"mse": 0.1, "shuffled_mse": 0.9}}}))
+    assert "0.100 → 0.900" in texts(shuffle_figure({"a": {"shuffle": {"mse": 0.1, "shuffled_mse": 0.9}}}))
     assert shuffle_figure({"mlp": {}}) is None
 
 

@@ -1,7 +1,7 @@
 """A run of forecasts as its files tell it: which forecasters are shown, their answers to test windows, its pictures.
 
     for name, figure in forecast_figures("runs/forecast/etth1").items():
-        save_figure(figure, f"etth1-{name}.png")        # gain, by-step, forecasts-96, …
+        save_figure(figure, f"etth1-{name}.png")        # gain, by-step, forecasts-96, training-96, shuffled
 """
 
 from dataclasses import replace
@@ -22,8 +22,10 @@ from toolkit.report.figures.forecasts import (
     skill_figure,
 )
 from toolkit.report.figures.gains import gain_figure, panels_of
+from toolkit.report.figures.series import shuffle_figure
+from toolkit.report.figures.training import Curve, curves_of, fits_figure
 from toolkit.run.binary import read_npz
-from toolkit.run.directory import Run
+from toolkit.run.directory import Run, read_metrics
 from toolkit.run.files import read_json
 from toolkit.run.results import Results, Row, read_results
 from toolkit.run.schema import ForecastEntry, Manifest
@@ -34,7 +36,8 @@ _UNITS = (("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1))
 
 
 def forecast_figures(directory: str | Path) -> dict[str, Figure]:
-    """All pictures of a comparison that has ended, by what they show: gain, by-step, and the forecasts of each horizon.
+    """All pictures of a comparison that has ended, by what they show: gain, by-step, forecasts and training of each
+    horizon and, where the dead-branch check ran, what shuffled patches cost.
     """
     results, entries = _measured(directory)
     name = results.experiment
@@ -54,7 +57,26 @@ def forecast_figures(directory: str | Path) -> dict[str, Figure]:
     for horizon in horizons:
         found[f"forecasts-{horizon}"] = forecasts_figure(shown[horizon],
                                                          f"{name}: test windows, horizon {horizon}, first seed")
+        if figure := fits_figure(*_fits(directory, results, entries, horizon), f"{name}: training, horizon {horizon}"):
+            found[f"training-{horizon}"] = figure
+    checked = {f"{arm}, horizon {horizon}": entry["dead_branches"] for arm, by_horizon in entries.items()
+               for horizon, entry in by_horizon.items() if "dead_branches" in entry}
+    if figure := shuffle_figure(checked, f"{name}: what the order of patches is worth"):
+        found["shuffled"] = figure
     return found
+
+
+def _fits(directory: str | Path, results: Results, entries: dict[str, dict[str, ForecastEntry]], horizon: str
+          ) -> tuple[dict[str, list[list[dict]]], list[Curve]]:
+    """Arm → the records of each seed; the curve of their loss, with what the naive rules give on validation."""
+    run, fits = Run(directory, False), {}
+    for row in results.rows:
+        if row.size == horizon and row.parameters:
+            place = run.part(f"{row.arm}/{horizon}/seed-{row.seed}")
+            fits.setdefault(row.arm, []).append(read_metrics(place.metrics_path))
+    every = [record for seeds in fits.values() for records in seeds for record in records]
+    return fits, curves_of(every, references={rule: entries[rule][horizon]["validation_mse"] for rule in NAIVE
+                                              if horizon in entries.get(rule, {})})
 
 
 def read_forecasts(directory: str | Path, horizon: int | str) -> Forecasts:

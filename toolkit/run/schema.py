@@ -52,6 +52,7 @@ class ForecastEntry(TypedDict, total=False):
     mse_by_step: Required[list[float]]
     mase: float | None
     reference: str
+    dead_branches: dict[str, Any]
 
 
 class Emissions(TypedDict, total=False):

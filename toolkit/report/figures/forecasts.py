@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from toolkit.report.figures.canvas import INK, LINES, OKABE_ITO, PRETRAINED, RANDOM, SOFT, new_figure
+from toolkit.report.figures.canvas import INK, LINES, OKABE_ITO, PRETRAINED, RANDOM, SOFT, entitle, new_figure
 from toolkit.shown import in_picture
 
 ROLES = {"pretrained": (PRETRAINED, "-"), "random start": (RANDOM, LINES[1]), "model": (PRETRAINED, "-"),
@@ -74,7 +74,7 @@ def forecasts_figure(shown: Forecasts, title: str = "") -> Figure:
     columns, rows = len(shown.windows), len(shown.forecasters)
     figure, all_axes = new_figure(0.5 + 3.1 * columns, 1.1 + 1.65 * rows, rows, columns, sharex="col", sharey="col")
     if title:
-        figure.suptitle(in_picture(title, 100), x=0.01, ha="left", fontsize=12, color=INK)
+        entitle(figure, title)
     for row, forecaster in enumerate(shown.forecasters):
         for column, window in enumerate(shown.windows):
             axes = all_axes[row, column]
@@ -169,7 +169,7 @@ def skill_figure(panels: Sequence[SkillPanel], title: str = "", metric: str = "M
     rows = -(-len(panels) // columns)
     figure, all_axes = new_figure(6.6 if columns == 1 else 10.4, 0.8 + 3.1 * rows, rows, columns)
     if title:
-        figure.suptitle(in_picture(title, 100), x=0.01, ha="left", fontsize=12, color=INK)
+        entitle(figure, title)
     for axes in all_axes.flat[len(panels):]:
         axes.remove()
     for axes, panel in zip(all_axes.flat, panels, strict=False):

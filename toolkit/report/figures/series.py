@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from toolkit.data.series.dataset import SeriesDataset
-from toolkit.report.figures.canvas import INK, LINES, PAPER, PRETRAINED, RANDOM, SOFT, new_figure, style_of
+from toolkit.report.figures.canvas import INK, LINES, PAPER, PRETRAINED, RANDOM, SOFT, entitle, new_figure, style_of
 from toolkit.shown import in_picture
 
 MOST_CLASSES = 12
@@ -38,7 +38,7 @@ def examples_figure(data: SeriesDataset, title: str = "", per_class: int = 3) ->
     if title:
         left_out = len(data.label_names) - len(shown)
         told = f"; the largest {len(shown)} of {len(data.label_names):,} classes" if left_out else ""
-        figure.suptitle(in_picture(title + told, 110), x=0.01, ha="left", fontsize=12, color=INK)
+        entitle(figure, title + told)
     for row, label in enumerate(shown):
         own, colour = values[data.labels == label], style_of(row)["color"]
         for axes, series in zip(all_axes[row, :per_class], own, strict=False):
@@ -78,7 +78,8 @@ def spectra_figure(data: SeriesDataset, title: str = "") -> Figure:
     """
     shown = classes_shown(data.labels, len(data.label_names))
     figure, ((axes,),) = new_figure(7.4, 4.2)
-    axes.set_title(in_picture(title, 90), loc="left", fontsize=12)
+    if title:
+        entitle(figure, title)
     length = data.values.shape[-1]
     centred = data.values[:, 0] - data.values[:, 0].mean(-1, keepdims=True)
     power = np.square(np.abs(np.fft.rfft(centred * np.hanning(length), axis=-1)))[:, 1:] / length
@@ -109,14 +110,14 @@ def shuffle_figure(found: Mapping[str, Mapping], title: str = "") -> Figure | No
     key, scale = ("accuracy", 100) if share else ("mse", 1)
     figure, ((axes,),) = new_figure(7.4, 1.3 + 0.42 * len(shuffled))
     if title:
-        figure.suptitle(in_picture(title, 90), x=0.01, ha="left", fontsize=12, color=INK)
+        entitle(figure, title)
     for place, entry in enumerate(shuffled.values()):
         before, after = scale * entry[key], scale * entry[f"shuffled_{key}"]
         axes.annotate("", (after, place), (before, place), arrowprops={"arrowstyle": "->", "color": SOFT,
                                                                       "shrinkA": 5, "shrinkB": 5})
         axes.scatter([before], [place], s=42, color=PRETRAINED, zorder=3, clip_on=False)
         axes.scatter([after], [place], s=42, facecolor=PAPER, edgecolor=RANDOM, linewidths=1.4, zorder=3, clip_on=False)
-        told = f"{before:.1f} → {after:.1f} %" if share else f"{before:.3g} → {after:.3g}"
+        told = f"{before:.1f} → {after:.1f} %" if share else f"{before:#.3g} → {after:#.3g}"
         axes.annotate(told, (1.03, place), xycoords=("axes fraction", "data"), va="center", fontsize=9, color=INK)
     axes.set_yticks(range(len(shuffled)), [in_picture(name, 40) for name in shuffled])
     axes.set_ylim(len(shuffled) - 0.5, -0.5)

@@ -12,9 +12,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
-from toolkit.report.figures.canvas import INK, OKABE_ITO, SOFT, new_figure, style_of
+from toolkit.report.figures.canvas import INK, OKABE_ITO, SOFT, entitle, new_figure, style_of
 from toolkit.run.results import kept_evaluation
 from toolkit.shown import in_picture
 
@@ -136,13 +136,14 @@ def _panels(curves: Sequence[Curve], title: str) -> tuple[Figure, list[Axes]]:
     rows = -(-len(curves) // columns)
     figure, all_axes = new_figure(6.4 if columns == 1 else 9.2, 0.9 + 2.8 * rows, rows, columns)
     if title:
-        figure.suptitle(in_picture(title, 90), x=0.01, ha="left", fontsize=12, color=INK)
+        entitle(figure, title)
     found = list(all_axes.flat)
     for axes in found[len(curves):]:
         axes.remove()
     for axes, curve in zip(found, curves, strict=False):
         axes.set_title(in_picture(curve.title), loc="left", fontsize=10)
         axes.set_xlabel("step")
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.set_ylabel(in_picture(curve.unit))
         axes.grid(axis="y", color=SOFT, alpha=0.2, linewidth=0.6)
     return figure, found[:len(curves)]
@@ -169,17 +170,27 @@ def _scale(axes: Axes, lines: Sequence[tuple[np.ndarray, np.ndarray]], curve: Cu
 
 
 def _refer(axes: Axes, curve: Curve, lines: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
-    """Marked lines, each with its name and value at the end where the curves are farther; the second axis, if any."""
+    """Marked lines, each with its name and value at the end where the curves are farther; the second axis, if any. What
+    lies so far off that its line would squash the curves is told over them.
+    """
     scale = 100 if curve.share else 1
     steps, values = (np.concatenate([line[part] for line in lines]) for part in (0, 1))
     share = (steps - steps.min()) / (np.ptp(steps) or 1)
+    room = np.ptp(values) or abs(values[0]) or 1.0
+    beyond = {"above": [], "below": []}
     for name, value in curve.references.items():
+        told = f"{in_picture(name, 40)} {scale * value:.3g}"
+        if not curve.share and not values.min() - room <= value <= values.max() + room:
+            beyond["above" if value > values.max() else "below"].append(told)
+            continue
         near = [np.abs(values[chosen] - value).min(initial=np.inf) for chosen in (share < 0.4, share > 0.6)]
         at_left = near[0] > near[1]
         axes.axhline(scale * value, color=SOFT, linestyle=(0, (5, 2)), linewidth=1, zorder=1)
-        axes.annotate(f"{in_picture(name, 40)} {scale * value:.3g}", (0.01 if at_left else 0.99, scale * value),
-                      xycoords=("axes fraction", "data"), xytext=(0, 2), textcoords="offset points",
-                      ha="left" if at_left else "right", va="bottom", color=SOFT, fontsize=8)
+        axes.annotate(told, (0.01 if at_left else 0.99, scale * value), xycoords=("axes fraction", "data"),
+                      xytext=(0, 2), textcoords="offset points", ha="left" if at_left else "right", va="bottom",
+                      color=SOFT, fontsize=8)
+    axes.set_title("; ".join(f"{where}: {', '.join(names)}" for where, names in beyond.items() if names), loc="right",
+                   fontsize=8, color=SOFT)
     if curve.beside:
         name, factor = curve.beside
         right = axes.secondary_yaxis("right", functions=(lambda y: y * factor, lambda y: y / factor))

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
-from toolkit.report.figures.canvas import INK, SOFT, new_figure, style_of
+from toolkit.report.figures.canvas import INK, SOFT, entitle, new_figure, style_of
 from toolkit.shown import in_picture
 
 
@@ -18,7 +18,7 @@ def vocabularies_figure(rows: Sequence[dict], title: str = "") -> Figure:
     styles = {name: style_of(number) for number, name in enumerate(names)}
     figure, all_axes = new_figure(1.0 + 4.4 * len(texts), 4.4, 1, len(texts), sharey=True)
     if title:
-        figure.suptitle(in_picture(title, 100), x=0.01, ha="left", fontsize=12, color=INK)
+        entitle(figure, title)
     sizes = np.log2([row["vocab_size"] for row in rows])
     for axes, text in zip(all_axes[0], texts, strict=True):
         for name in names:
