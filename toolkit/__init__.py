@@ -64,7 +64,17 @@ _WHERE = {
     "toolkit.metrics.tabulate": ("table",),
     "toolkit.report.runs": ("find_runs", "read_run", "write_runs_page"),
     # Figures: each is returned, and drawn without touching pyplot
+    "toolkit.report.comparison_run": ("comparison_figures",),
+    "toolkit.report.forecast_run": ("forecast_figures",),
     "toolkit.report.figures.gains": ("Gain", "GainPanel", "gain_figure", "gain_table", "panels_of"),
+    "toolkit.report.figures.learning_curves": ("learning_curves_figure",),
+    "toolkit.report.figures.many_sets": ("critical_difference_figure", "pairs_figure", "differences_figure"),
+    "toolkit.report.figures.classification": ("confusion_counts", "confusion_figure", "ranking_figure",
+                                              "calibration_figure", "numbers_figure"),
+    "toolkit.report.figures.series": ("examples_figure", "spectra_figure"),
+    "toolkit.report.figures.forecasts": ("Forecasts", "forecasts_figure", "SkillPanel", "skill_figure"),
+    "toolkit.report.figures.sweeps": ("sweep_figure",),
+    "toolkit.report.figures.vocabularies": ("vocabularies_figure",),
     "toolkit.report.figures.training": ("loss_figure",),
     "toolkit.report.figures.canvas": ("save_figure",),
     # Models asked
