@@ -53,12 +53,13 @@ MAY_IMPORT = {
     "experiments": "errors regular config pretrained run metrics tokenization data data.tables data.text data.series "
                    "data.stores models models.small models.text models.series training training.impl "
                    "training.observers baselines tasks inference analysis",
-    "estimators": "pretrained run data data.text data.series models models.text training training.impl tasks inference "
-                  "analysis experiments",
+    "estimators": "bars pretrained run data data.text data.series models models.text training training.impl tasks "
+                  "inference analysis experiments",
     "report.figures": "errors shown run metrics data data.series",
     "report.page": "shown run report.figures",
     "report.sections": "errors regular config run metrics data data.series report.figures report.page",
-    "report": "errors shown config run metrics data data.series analysis report.figures report.page report.sections",
+    "report": "errors shown views config run metrics data data.series analysis report.figures report.page "
+              "report.sections",
     "publishing": "errors shown regular config hub pretrained run metrics models report report.figures report.page "
                   "tasks",
     "commands": "errors pretrained run metrics tokenization data data.text data.series data.stores models models.text "

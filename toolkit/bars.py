@@ -8,16 +8,29 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from toolkit.shown import in_html, on_one_line
 
+_hidden: ContextVar[bool] = ContextVar("hidden", default=False)
+
+
+@contextmanager
+def hidden() -> Iterator[None]:
+    """Within, nothing is displayed in a notebook; what would be, is printed as into a log."""
+    token = _hidden.set(True)
+    try:
+        yield
+    finally:
+        _hidden.reset(token)
+
 
 def in_notebook() -> bool:
-    """Whether what is displayed reaches a notebook: a kernel of IPython runs this process."""
+    """Whether what is displayed reaches a notebook: a kernel of IPython runs this process, and nobody hides it."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None and hasattr(ipython, "get_ipython") else None
-    return hasattr(shell, "kernel")
+    return hasattr(shell, "kernel") and not _hidden.get()
 
 
 def load_tqdm() -> None:

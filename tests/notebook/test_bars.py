@@ -6,12 +6,14 @@ import sys
 
 import datasets
 import huggingface_hub.utils as hub
+import numpy as np
 import pytest
 import small
 from datasets.utils import disable_progress_bars as no_bars_of_datasets
 from transformers.utils import logging
 
 from toolkit import bars
+from toolkit.estimators import SeriesClassifier
 from toolkit.models.text.bert import BertForPreTraining
 from toolkit.pretrained import save_model, saved_model
 from toolkit.training.observers.base import LossShown, Training
@@ -93,6 +95,15 @@ def test_a_bar_in_a_notebook_is_html_in_its_place(shell, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_estimators_stay_quiet_in_a_notebook(shell, capfd):
+    values = np.random.default_rng(0).normal(size=(16, 24)).astype(np.float32)
+    values[::2] += np.linspace(0, 5, 24, dtype=np.float32)
+    fitted = SeriesClassifier(max_steps=2, patches=4).fit(values, np.arange(16) % 2)
+    assert not shell.display_pub.outputs and capfd.readouterr() == ("", "")
+    assert any("SeriesClassifier" in line for line in fitted.log_)
+    assert bars.in_notebook()
+
+
 def test_a_mistake_is_one_line(shell, capsys):
     shell.run_cell("from toolkit.errors import UserError\nraise UserError('notes: no such file.\\x1b[2J Give one.')")
     said = capsys.readouterr().out
@@ -116,6 +127,7 @@ def test_a_training_in_a_notebook_is_a_bar_a_line_and_curves(shell, tmp_path):
     assert 'value="1.000"' in after["text/html"] and "9 steps" in after["text/plain"]
     assert "step 10" in during["text/plain"] and "val 0.5" in during["text/plain"]
     page = after["text/html"]
+    assert "<details>" in page and "<details>" not in during["text/html"]  # it was short: one of many fits, perhaps
     assert page.count("<polyline") == 2 and page.count("<circle") == 2  # the earlier evaluation, and this one
     assert "guessing 6.5" in page and "<b>" not in page and "<i>" not in page and "&lt;i&gt;mlm" in page
 

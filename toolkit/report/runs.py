@@ -23,6 +23,7 @@ from toolkit.run.files import LOCK_FILE, read_json
 from toolkit.run.results import Results, kept_evaluation, of_kept_model, read_results, result_file
 from toolkit.run.schema import Manifest
 from toolkit.shown import in_html, in_picture
+from toolkit.views import View, Viewed, shown
 
 STATES = ("finished", "running", "unfinished", "damaged")
 
@@ -38,8 +39,8 @@ _NO_CURVE = ("step", "tokens", "seconds", "bytes", "bad_step", "criterion", "mfu
 _HOW = ("learning_rate", "grad_norm", "tokens_per_second")  # curves of how it was trained, which come last
 
 
-@dataclass(frozen=True)
-class RunFacts:
+@dataclass(frozen=True, repr=False)
+class RunFacts(Viewed):
     """What a run directory says of itself."""
 
     directory: Path
@@ -65,6 +66,10 @@ class RunFacts:
     @property
     def steps(self) -> int | None:
         return max((record["step"] for record in self.metrics if "step" in record), default=None)
+
+    def _shown(self) -> View:
+        said = [self.kind, self.state, *(f"{name} {shown(value)}" for name, value in list(self.figures.items())[:3])]
+        return View(f"{self.name}: {', '.join(said)}", {"problem": self.problem} if self.problem else {})
 
 
 def find_runs(root: str | Path) -> list[RunFacts]:

@@ -3,12 +3,13 @@ grow. What stands there at the end stays in the notebook.
 """
 
 import math
+import time
 
 from toolkit.bars import Display, bar_in_html
 from toolkit.run.directory import read_metrics
 from toolkit.shown import in_html
 from toolkit.training.observers.base import Training
-from toolkit.training.observers.progress import InLog
+from toolkit.training.observers.progress import LONG_SECONDS, InLog
 
 SECONDS = 0.5
 """Between two drawings: a browser that is far away must keep up."""
@@ -53,7 +54,10 @@ class InNotebook(InLog):
 
     def drawn(self) -> tuple[str, str]:
         loss, line = self.learning.training.loss, self.said or self.learning.line()
-        return line, bar_in_html(self.learning.used, line) + curves_in_svg(self.curves, loss.name, loss.guessing)
+        curves = curves_in_svg(self.curves, loss.name, loss.guessing)
+        if self.said and curves and time.monotonic() - self.learning.began < LONG_SECONDS:
+            curves = f"<details><summary>curves</summary>{curves}</details>"  # of one of many fits, mostly
+        return line, bar_in_html(self.learning.used, line) + curves
 
     def ended(self, kept: dict) -> None:
         if self.learning.record:
