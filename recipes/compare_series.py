@@ -31,6 +31,7 @@ from toolkit.experiments.settings import CompareSeriesConfig
 from toolkit.metrics.tabulate import table
 from toolkit.publishing.card import LiveCard
 from toolkit.report.comparison_run import many_sets_figures
+from toolkit.report.ending import command, ending
 from toolkit.report.figures.canvas import save_figure
 from toolkit.run.directory import Run
 from toolkit.run.files import write_json
@@ -155,7 +156,9 @@ def main(argv: list[str]) -> None:
     found = compare_series(settings, accelerator)
     if found is not None:
         accelerator.print(show(found["results"], found["summary"], published))
-        accelerator.print(f"\n{Path(settings.output_dir) / settings.name}.json")
+        stem = Path(settings.output_dir) / settings.name
+        first = stem / next(iter(next(iter(found["results"].values()))))
+        accelerator.print(ending(first, command("make card", {"RUN": first}), results=f"{stem}.json"))
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from toolkit.experiments.text import ARMS, Checkpoint, arms_by_labels, fine_tuni
 from toolkit.metrics.tabulate import table
 from toolkit.publishing.card import LiveCard
 from toolkit.report.comparison_run import comparison_figures
+from toolkit.report.ending import command, ending
 from toolkit.report.figures.canvas import save_figure
 from toolkit.report.pages import write_comparison
 from toolkit.run.directory import Run
@@ -90,15 +91,17 @@ def show(result: dict) -> str:
     """The table at the most labels, the verdicts, and the learning curve."""
     curve = result["learning_curve"]
     last = curve[result["labels"]]
-    rows = [{"arm": arm, "accuracy %": percent(entry["mean"]), "sd": percent(entry["sd"]),
-             "± 95 %": percent(entry["ci95"]), "over the reference": points(entry.get("gain_points", {}).get("mean")),
+    rows = [{"arm": arm, "accuracy": percent(entry["mean"]), "sd": percent(entry["sd"]),
+             "± 95 %": percent(entry["ci95"]), "gain": points(entry.get("gain_points", {}).get("mean")),
              "± seeds": points(entry.get("gain_points", {}).get("ci95")),
-             "± test set": points(entry["test_set_points"][2] - entry["test_set_points"][0])
+             "± test": points(entry["test_set_points"][2] - entry["test_set_points"][0])
              if "verdict" in entry else None,
              "McNemar p": f"{entry['mcnemar_p']:.2g}" if "verdict" in entry else None} for arm, entry in last.items()]
     curves = [{"arm": arm} | {size: percent(entries[arm]["mean"]) for size, entries in curve.items()} for arm in last]
     verdicts = [f"{verdict.size} labels: {verdict.text}" for verdict in verdicts_by_labels(curve)]
-    return "\n\n".join([f"{result['labels']} labels, {result['test_examples']:,} test examples\n{table(rows)}",
+    told = (f"{result['labels']} labels, {result['test_examples']:,} test examples, in percent; the gain over the "
+            f"reference with its interval over seeds and over the test set")
+    return "\n\n".join([f"{told}\n{table(rows)}",
                         f"test accuracy in percent by number of labels\n{table(curves)}", "\n".join(verdicts)])
 
 
@@ -108,7 +111,9 @@ def main(argv: list[str]) -> None:
     result = compare_text(settings, accelerator)
     if result is not None:
         accelerator.print(show(result))
-        accelerator.print(f"{Path(settings.output_dir) / settings.name}.json")
+        stem = Path(settings.output_dir) / settings.name
+        accelerator.print(ending(stem, command("make card", {"RUN": stem}), page=f"{stem}.html",
+                                 results=f"{stem}.json"))
 
 
 if __name__ == "__main__":

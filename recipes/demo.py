@@ -11,6 +11,7 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before any import of a Hugging Face library: nothing here needs a hub
 
 import sys  # noqa: E402
+import textwrap  # noqa: E402
 import time  # noqa: E402
 from dataclasses import replace  # noqa: E402
 from pathlib import Path  # noqa: E402
@@ -37,8 +38,10 @@ from toolkit.report.figures.training import curves_of, loss_figure  # noqa: E402
 from toolkit.run.directory import read_metrics  # noqa: E402
 from toolkit.run.files import read_json, write_json  # noqa: E402
 from toolkit.run.results import read_results  # noqa: E402
+from toolkit.shown import quoted  # noqa: E402
 from toolkit.tasks.settings import PretrainBertConfig, PretrainGptConfig  # noqa: E402
 from toolkit.training.impl.distributed import make_accelerator  # noqa: E402
+from toolkit.training.observers.throughput import duration  # noqa: E402
 
 CONFIGS = Path(__file__).parent / "configs/demo"
 DEMO = Path("runs/demo")
@@ -133,35 +136,38 @@ def gain_panels(text_dir: str, series_dir: str) -> list[GainPanel]:
 
 def show(summary: dict) -> None:
     bert, gpt = summary["bert"], summary["gpt"]
-    print("\n" + "=" * 100)
+    print("\n" + "=" * 78)
     print(table([
-        {"what": "BERT masked LM, nats", "ours": bert["mlm_loss"],
-         "beside": f"{bert['unigram_entropy']:.3f} unigram entropy"},
-        {"what": "BERT masked accuracy", "ours": bert["mlm_accuracy"], "beside": ""},
+        {"what": "BERT masked words, nats", "ours": bert["mlm_loss"],
+         "beside": f"{bert['unigram_entropy']:.3f} by frequencies alone"},
+        {"what": "BERT masked words, accuracy", "ours": bert["mlm_accuracy"], "beside": ""},
         {"what": "BERT next sentence, accuracy", "ours": f"{bert['nsp_accuracy']:.3f} ± {bert['nsp_ci95']:.3f}",
          "beside": "0.5 by guessing"},
         {"what": "GPT bits per byte", "ours": gpt["bits_per_byte"],
-         "beside": f"{gpt['gzip_bits_per_byte']:.3f} gzip, {gpt['xz_bits_per_byte']:.3f} xz, "
-                   f"{gpt['primed_xz_bits_per_byte']:.3f} xz that has read the training text"},
+         "beside": f"{gpt['gzip_bits_per_byte']:.3f} gzip, {gpt['xz_bits_per_byte']:.3f} xz"},
+        {"what": "", "ours": "", "beside": f"{gpt['primed_xz_bits_per_byte']:.3f} xz that read the corpus"},
         {"what": "tokens per second", "ours": f"{bert['tokens_per_second']:,.0f} BERT", "beside":
          f"{gpt['tokens_per_second']:,.0f} GPT"},
     ], ["what", "ours", "beside"]))
     for name, what in QUESTIONS.items():
-        print(f"\n{what} Test accuracy in percent, mean ± 95 % interval over seeds, "
-              f"{summary[name]['test_examples']:,} test examples")
+        print(f"\n{what}\nTest accuracy in percent, mean ± 95 % interval over seeds, "
+              f"{summary[name]['test_examples']:,} examples")
         print(arms_table(summary[name], ["bert", "gpt"]))
     print("\nBERT fills blanks:")
     for blank, answers in bert["fill_mask"].items():
-        print(f"  {blank}  →  " + ", ".join(f"{token} {100 * probability:.0f} %" for token, probability in answers))
+        print(f"  {blank}\n    " + ", ".join(f"{quoted(token)} {100 * probability:.0f} %"
+                                            for token, probability in answers))
     print("GPT continues:")
     for sample in gpt["samples"]:
-        print("  " + " ".join(sample.split()))
-    print("\nseconds: " + ", ".join(f"{stage} {value:.0f}" for stage, value in summary["seconds"].items()))
+        print(textwrap.fill(" ".join(sample.split()), 78, initial_indent="  ", subsequent_indent="    "))
+    stages = [f"{stage} {value:.0f} s" for stage, value in summary["seconds"].items() if stage != "total"]
+    print(f"\n{duration(summary['seconds']['total'])}: " + ", ".join(stages))
     print(f"""
-Everything lies in {DEMO}: summary.json, plots/*.png, bert/model and gpt/model (load them with from_pretrained).
-Next:  make pretrain-bert CONFIG=recipes/configs/bert-5min.yaml   your own text: set corpus.sources
-       make nano-gpt                                                    85,584 parameters that sort letters
-       make help""")
+figures:   {DEMO}/summary.json
+pictures:  {DEMO}/plots
+models:    {DEMO}/bert/model  {DEMO}/gpt/model
+next:      make pretrain-bert CONFIG=recipes/configs/bert-5min.yaml
+           (your own text: set corpus.sources)""")
 
 
 def main(argv: list[str]) -> None:

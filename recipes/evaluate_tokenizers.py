@@ -18,6 +18,7 @@ from toolkit.data.stores.prepare import prepare_tokenizer
 from toolkit.data.text.corpus import CorpusConfig, iterate_documents, prepare_corpus, read_documents
 from toolkit.metrics.tabulate import table
 from toolkit.publishing.card import LiveCard
+from toolkit.report.ending import command, ending
 from toolkit.report.figures.canvas import save_figure
 from toolkit.report.figures.vocabularies import vocabularies_figure
 from toolkit.run.directory import Run
@@ -93,7 +94,12 @@ def main(argv: list[str]) -> None:
         print(f"\n{title}")
         print(table([{key: value for key, value in row.items() if key != "text"} for row in rows
                      if row["text"] == text]))
-    print(f"\n{settings.output_dir}/: tokenizers.md, tokenizers.json, bytes-per-token.png")
+    best = max((row for row in rows if row["text"] == "held-out"), key=lambda row: row["bytes_per_token"])
+    place = Path(settings.output_dir)
+    print(ending(place, command("make pretrain-bert", tokenizer="tokenizers/wordpiece-8k.yaml", output_dir="runs/bert"),
+                 f"most bytes a token: {best['tokenizer']}, vocabulary {best['vocab_size']:,}: "
+                 f"{best['bytes_per_token']:.2f}; bytes themselves: 1", table=place / "tokenizers.md",
+                 results=place / "tokenizers.json", picture=place / "bytes-per-token.png"))
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from toolkit.metrics.tabulate import table
 from toolkit.models.small.recurrent import RecurrentForClassification
 from toolkit.pretrained import saved_model
 from toolkit.publishing.card import LiveCard
+from toolkit.report.ending import ending
 from toolkit.report.figures.canvas import save_figure
 from toolkit.report.figures.series import next_values_figure
 from toolkit.run.directory import Run
@@ -121,6 +122,10 @@ def main(argv: list[str]) -> None:
         accelerator.print(f"MSE on {result['windows']['test']} test windows, mean ± 95 % interval over "
                           f"{settings.seeds} seeds")
         accelerator.print(report(result))
+        best = min(result["arms"].items(), key=lambda item: item[1]["mean"])
+        accelerator.print(ending(
+            settings.output_dir, "make forda-lab", f"test mse: {best[0]} {best[1]['mean']:.2g}; " + "; ".join(
+                f"{name} {error:.2g}" for name, error in result["references"].items())))
 
 
 if __name__ == "__main__":

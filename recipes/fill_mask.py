@@ -31,13 +31,14 @@ def main(argv: list[str]) -> None:
         raise UserError("Give either --text TEXT or --texts FILE.")
     from toolkit.data.text.labelled import read_texts  # only now: --help waits for no library
     from toolkit.inference.generation import fill_masks
+    from toolkit.shown import quoted
 
     texts = [settings.text] if settings.text else [
         text for text, _ in read_texts(settings.texts, settings.text_column, option="texts")]
     for text, masks in zip(texts, fill_masks(settings.model, texts, settings.top_k, settings.batch_size), strict=True):
         print(text)
         for guesses in masks:
-            print("  " + ", ".join(f"{token} {100 * probability:.1f} %" for token, probability in guesses))
+            print("  " + ", ".join(f"{quoted(token)} {100 * probability:.1f} %" for token, probability in guesses))
 
 
 if __name__ == "__main__":

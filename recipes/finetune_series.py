@@ -7,10 +7,12 @@ Series → patches → linear embedding → BERT or GPT through `inputs_embeds` 
 generated from published equations: Cylinder-Bell-Funnel, or another (data.generator).
 """
 
+
 from toolkit import cli, config
 from toolkit.commands.finetune_series import finetune_series
 from toolkit.experiments.fine_tuning import arms_table
 from toolkit.experiments.settings import FinetuneSeriesConfig
+from toolkit.report.ending import command, ending
 from toolkit.training.impl.distributed import make_accelerator
 
 
@@ -20,9 +22,12 @@ def main(argv: list[str]) -> None:
     result = finetune_series(settings, accelerator)
     if settings.dry_run:
         return
-    accelerator.print(f"test accuracy in percent, mean ± 95 % interval over {settings.seeds} seeds, "
+    accelerator.print(f"\ntest accuracy in percent, mean ± 95 % interval over {settings.seeds} seeds, "
                       f"{result['test_examples']:,} series")
     accelerator.print(arms_table(result, list(settings.models)))
+    kept = f"{settings.output_dir}/{next(iter(settings.models))}-pretrained/seed-0"
+    accelerator.print(ending(settings.output_dir, command("make predict", {"MODEL": kept, "FILE": "series.csv"}),
+                             model=f"{kept}/model"))
 
 
 if __name__ == "__main__":

@@ -8,10 +8,13 @@ and seed. The classifier of the first seed is kept in <output_dir>/<model>-pretr
 is a page about it, and <model>-predictions.parquet has its answers.
 """
 
+from pathlib import Path
+
 from toolkit import cli, config
 from toolkit.commands.finetune_text import finetune_text
 from toolkit.experiments.fine_tuning import arms_table
 from toolkit.experiments.settings import FinetuneTextConfig
+from toolkit.report.ending import command, ending
 from toolkit.tasks.classification import MAIN_SCORE
 from toolkit.training.impl.distributed import make_accelerator
 
@@ -22,10 +25,14 @@ def main(argv: list[str]) -> None:
     result = finetune_text(settings, accelerator)
     if settings.dry_run:
         return
-    accelerator.print(f"test {MAIN_SCORE[settings.data.task]} in percent, mean ± 95 % interval over {settings.seeds} "
+    accelerator.print(f"\ntest {MAIN_SCORE[settings.data.task]} in percent, mean ± 95 % interval over {settings.seeds} "
                       f"seeds, {result['test_examples']:,} examples")
     accelerator.print(arms_table(result, list(settings.models)))
-    accelerator.print(f"classifiers, predictions and a page about each: {settings.output_dir}")
+    first = next(iter(settings.models))
+    pages = {f"page, {name}": Path(settings.output_dir) / f"{name}-report.html" for name in settings.models}
+    kept = f"{settings.output_dir}/{first}-pretrained/seed-0"
+    accelerator.print(ending(settings.output_dir, command("make predict", {"MODEL": kept, "FILE": "texts.csv"}),
+                             model=f"{kept}/model", **pages))
 
 
 if __name__ == "__main__":

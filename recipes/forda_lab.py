@@ -28,6 +28,7 @@ from toolkit.metrics.tabulate import table
 from toolkit.models.series.patches import SeriesConfig
 from toolkit.publishing.card import LiveCard
 from toolkit.report.comparison_run import ahead_panel
+from toolkit.report.ending import command, ending
 from toolkit.report.figures.canvas import save_figure
 from toolkit.report.figures.gains import gain_figure
 from toolkit.report.figures.series import examples_figure, spectra_figure
@@ -129,8 +130,9 @@ def main(argv: list[str]) -> None:
     result = forda_lab(settings, accelerator)
     if result is not None:
         accelerator.print(f"\n{result['data']}: test accuracy of models chosen on validation, mean ± 95 % interval "
-                          f"over seeds, {result['test_examples']:,} test series\n{show(result)}\n"
-                          f"{Path(settings.output_dir) / 'result.json'}")
+                          f"over seeds, {result['test_examples']:,} test series\n{show(result)}")
+        accelerator.print(ending(settings.output_dir, command("make card", {"RUN": settings.output_dir}),
+                                 results=f"{settings.output_dir}/result.json"))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from toolkit.models.presets import model_config
 from toolkit.models.text.gpt import GPT2LMHeadModel
 from toolkit.pretrained import saved_model
 from toolkit.publishing.card import LiveCard
+from toolkit.report.ending import ending
 from toolkit.report.figures.canvas import save_figure
 from toolkit.report.figures.training import loss_figure
 from toolkit.run.directory import Run, read_metrics
@@ -24,6 +25,7 @@ from toolkit.tasks.causal_lm import CausalLanguageModelling
 from toolkit.training.feed import as_tensors, seed_everything, to_device
 from toolkit.training.impl.distributed import make_accelerator
 from toolkit.training.impl.settings import ImplConfig
+from toolkit.training.observers.base import LossShown
 from toolkit.training.settings import TrainingConfig
 from toolkit.training.trainer import train
 
@@ -43,7 +45,7 @@ class Sorting(CausalLanguageModelling):
     best_metric = "loss"
 
     def __init__(self, model, batch_size: int, seed: int):
-        self.model = model
+        self.model, self.loss_shown = model, LossShown(guessing=float(np.log(len(LETTERS))))
         self.batch = SortingBatches(batch_size, seed).batch
 
     def evaluate(self, model, accelerator, precision) -> dict[str, float]:
@@ -100,6 +102,8 @@ def main(argv: list[str]) -> None:
         model = saved_model(GPT2LMHeadModel, f"{settings.output_dir}/model").eval()
         example = all_inputs()[[654]]
         print(f"for instance {spell(example[0])} → {spell(answers(model, example)[0])}")
+        print(ending(settings.output_dir, "make shakespeare-char",
+                     f"loss {result['loss']:.4f} nats a letter; {result['guessing']:.4f} by guessing"))
 
 
 def spell(ids: np.ndarray) -> str:

@@ -9,6 +9,7 @@ an interrupted run; a finished one prints its result.
 
 from toolkit import cli, config
 from toolkit.commands.pretrain_bert import pretrain_bert
+from toolkit.report.ending import command, ending
 from toolkit.tasks.settings import PretrainBertConfig
 from toolkit.training.impl.distributed import make_accelerator
 
@@ -19,11 +20,13 @@ def main(argv: list[str]) -> None:
     result = pretrain_bert(settings, accelerator)
     if settings.dry_run:
         return
-    accelerator.print(f"masked LM {result['mlm_loss']:.3f} nats (unigram entropy {result['unigram_entropy']:.3f}), "
-                      f"accuracy {result['mlm_accuracy']:.3f}")
+    answer = (f"masked words: {result['mlm_loss']:.3f} nats, {result['unigram_entropy']:.3f} by frequencies alone; "
+              f"{100 * result['mlm_accuracy']:.1f} % right")
     if "nsp_accuracy" in result:
-        accelerator.print(f"next sentence: accuracy {result['nsp_accuracy']:.3f}")
-    accelerator.print(f"model: {settings.output_dir}/model")
+        answer += f"\nnext sentence: {100 * result['nsp_accuracy']:.1f} % right, 50 % by guessing"
+    model = f"{settings.output_dir}/model"
+    accelerator.print(ending(settings.output_dir, command(
+        "make finetune-text", models=f"{{bert: {model}}}", output_dir=f"{settings.output_dir}-text"), answer))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ Corpus → byte-level BPE tokenizer → token store → blocks → GPT2LMHeadMod
 
 from toolkit import cli, config
 from toolkit.commands.pretrain_gpt import pretrain_gpt
+from toolkit.report.ending import command, ending
 from toolkit.tasks.settings import PretrainGptConfig
 from toolkit.training.impl.distributed import make_accelerator
 
@@ -20,10 +21,13 @@ def main(argv: list[str]) -> None:
     result = pretrain_gpt(settings, accelerator)
     if settings.dry_run:
         return
-    accelerator.print(f"loss {result['loss']:.3f} nats a token, perplexity {result['perplexity']:.1f}"
-                      + (f", {result['bits_per_byte']:.3f} bits per byte" if "bits_per_byte" in result else
-                         f"; unigram entropy {result['unigram_entropy']:.3f} nats"))
-    accelerator.print(f"model: {settings.output_dir}/model")
+    answer = (f"next token: {result['loss']:.3f} nats, {result['unigram_entropy']:.3f} by frequencies alone; "
+              f"perplexity {result['perplexity']:.1f}")
+    following = command("make sample-forecasts", run=settings.output_dir)
+    if "bits_per_byte" in result:
+        answer += f"; {result['bits_per_byte']:.3f} bits per byte"
+        following = command("make chat", {"MODEL": settings.output_dir})
+    accelerator.print(ending(settings.output_dir, following, answer))
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from toolkit.metrics.intervals import paired_bootstrap
 from toolkit.metrics.tabulate import table
 from toolkit.models.small.linear import carried_forward
 from toolkit.publishing.card import LiveCard
+from toolkit.report.ending import command, ending
 from toolkit.report.figures.canvas import save_figure
 from toolkit.report.figures.forecasts import WINDOWS, Forecaster, Forecasts, Window, forecasts_figure
 from toolkit.run.directory import Run
@@ -215,7 +216,8 @@ def sample_forecasts(settings: SampleForecastsConfig) -> dict:
 
 def main(argv: list[str]) -> None:
     settings = config.parse(SampleForecastsConfig, argv, __doc__)
-    for source, found in sample_forecasts(settings).items():
+    result = sample_forecasts(settings)
+    for source, found in result.items():
         print(f"\n{source}: {found['windows']} test windows; errors in units of the context's mean absolute value; "
               f"coverage of intervals of nominally {100 * (QUANTILES[-1] - QUANTILES[0]):.0f} %, ends included")
         print(table([{"forecast": name, **row} for name, row in found["arms"].items()]))
@@ -223,6 +225,10 @@ def main(argv: list[str]) -> None:
             judgement = "better" if gain["low"] > 0 else "worse" if gain["high"] < 0 else "not distinguishable"
             print(f"against {name}: MAE {-gain['mean']:+.4f} (95 % of bootstraps over windows: {-gain['high']:+.4f} to "
                   f"{-gain['low']:+.4f}): {judgement}")
+    source, found = next(iter(result.items()))
+    answer = f"{source}, MAE: " + "; ".join(f"{name} {row['mae']:.3g}" for name, row in found["arms"].items())
+    print(ending(settings.output_dir, command("make card", {"RUN": settings.output_dir}), answer,
+                 results=f"{settings.output_dir}/result.json"))
 
 
 if __name__ == "__main__":

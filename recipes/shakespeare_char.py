@@ -15,6 +15,7 @@ from pretrain_gpt import pretrain_gpt
 
 from toolkit import cli, config
 from toolkit.errors import UserError
+from toolkit.report.ending import command, ending
 from toolkit.run.files import write_atomic
 from toolkit.tasks.settings import PretrainGptConfig
 from toolkit.training.impl.distributed import main_process_first, make_accelerator
@@ -49,8 +50,11 @@ def main(argv: list[str]) -> None:
         parts = split(Path(settings.text), settings.train_share, Path(settings.data_dir))
     settings.corpus.sources, settings.corpus.validation_sources = parts[:1], parts[1:]
     result = pretrain_gpt(settings, accelerator)
-    accelerator.print(f"validation loss {result['loss']:.3f} nats a character, the best within {result['tokens']:,} "
-                      f"tokens, in {result['seconds']:.1f} s of training ({result['tokens_per_second']:,.0f} tokens/s)")
+    accelerator.print(ending(
+        settings.output_dir, command("make chat", {"MODEL": settings.output_dir}),
+        f"validation loss {result['loss']:.3f} nats a character, {result['unigram_entropy']:.3f} by frequencies "
+        f"alone;\nthe best within {result['tokens']:,} tokens, {result['seconds']:.1f} s of training, "
+        f"{result['tokens_per_second']:,.0f} tokens/s"))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from toolkit.experiments.settings import SweepConfig
 from toolkit.experiments.sweep import cells, read_pretraining, summarise
 from toolkit.metrics.tabulate import table
 from toolkit.models.presets import preset
+from toolkit.report.ending import command, ending
 from toolkit.report.figures.canvas import save_figure
 from toolkit.report.figures.sweeps import sweep_figure
 from toolkit.run.directory import Run
@@ -75,7 +76,13 @@ def main(argv: list[str]) -> None:
     result = sweep(settings, accelerator)
     if result is not None:
         accelerator.print(show(result))
-        accelerator.print(f"{settings.output_dir}/sweep.json")
+        best, metric = result["settings"][0], result["metric"]
+        runs = [f"{settings.output_dir}/{cell.run}" for cell, _ in cells(
+            settings, read_pretraining(settings.pretraining), None)][:2]
+        accelerator.print(ending(settings.output_dir, command("make compare-runs", {"RUNS": " ".join(runs)}),
+                                 f"best of {len(result['settings'])}: {best['setting']}, {metric} {best['mean']:.3f}",
+                                 results=f"{settings.output_dir}/sweep.json",
+                                 picture=f"{settings.output_dir}/sweep.png"))
 
 
 if __name__ == "__main__":

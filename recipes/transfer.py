@@ -34,6 +34,7 @@ from toolkit.models.load import load_checkpoint_tokenizer
 from toolkit.models.word_vectors import averaged, load_word2vec
 from toolkit.publishing.card import LiveCard
 from toolkit.report.comparison_run import comparison_figures
+from toolkit.report.ending import command, ending
 from toolkit.report.figures.canvas import save_figure
 from toolkit.run.directory import Run
 from toolkit.run.files import write_json
@@ -137,7 +138,9 @@ def main(argv: list[str]) -> None:
     result = transfer(settings, accelerator)
     if result is not None:
         accelerator.print(show(result))
-        accelerator.print(f"{Path(settings.output_dir) / 'transfer.json'}")
+        accelerator.print(ending(settings.output_dir, command("make card", {"RUN": settings.output_dir}),
+                                 results=f"{settings.output_dir}/transfer.json",
+                                 picture=f"{settings.output_dir}/transfer.png"))
 
 
 if __name__ == "__main__":

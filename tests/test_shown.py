@@ -168,6 +168,19 @@ def said_on_a_terminal(*command: str) -> tuple[int, bytes]:
         said += part
 
 
+def test_long_lines_break_at_blanks_and_nothing_else_does(monkeypatch):
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size((20, 24)))
+    kept = io.StringIO()
+    stream = Terminal(kept, breaks=True)
+    print("  a line of words that is longer than twenty\nand /a/path/that/no/blank/is/in.json", file=stream)
+    assert kept.getvalue() == ("  a line of words\n  that is longer\n  than twenty\n"
+                               "and\n/a/path/that/no/blank/is/in.json\n")
+    for text in ("a\ttable of words that are data\n", "the", " words of a model as they come, one by one", "\n", "\n"):
+        kept.seek(0)
+        kept.truncate()
+        assert stream.write(text) == len(text) and kept.getvalue() == text
+
+
 @given(ANY)
 def test_a_terminal_gets_lines_and_tabs_and_nothing_else_that_steers(text):
     for steered in (False, True):

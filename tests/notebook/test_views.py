@@ -67,7 +67,8 @@ def objects(wordpiece, byte_level_bpe, bert_store, checkpoints, tmp_path_factory
             WindowBatches(forecast, "train", 20, 10), bert_store, prepared,
             BertPretraining(model, prepared, MaskingConfig(max_seq_length=32), 8, 0, 8), run, run.result(), results(),
             maps, gpt,
-            RunFacts(Path(HOSTILE), HOSTILE * 90, HOSTILE, "damaged", HOSTILE * 900, figures={HOSTILE: 1.5}), Conversation(gpt, 10), Continuation(HOSTILE, HOSTILE * 200, 7, "length"),
+            RunFacts(Path(HOSTILE), HOSTILE * 90, HOSTILE, "damaged", HOSTILE * 900, figures={HOSTILE: 1.5}),
+            Conversation(gpt, 10), Continuation(HOSTILE, HOSTILE * 200, 7, "length"),
             compare_tokenizers({HOSTILE: wordpiece, "bytes": byte_level_bpe}, ["Some words, and others."])]
 
 

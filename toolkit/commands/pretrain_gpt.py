@@ -51,7 +51,7 @@ def pretrain_gpt(settings: PretrainGptConfig, accelerator: Accelerator | None = 
     entropy = unigram_entropy(data.validation, vocab_size, data.train)
     run.write_manifest(data.files(), data=data.facts(), parameters=model.num_parameters())
     title = f"{start.name} with its tokenizer" if start else settings.model.preset
-    accelerator.print(f"{title}: {model.num_parameters():,} parameters with a vocabulary of {vocab_size:,}; "
+    accelerator.print(f"{title}: {model.num_parameters():,} parameters with a vocabulary of {vocab_size:,}\n"
                       f"{data.train.num_tokens:,} training tokens; unigram entropy {entropy:.2f} nats")
 
     # Train.

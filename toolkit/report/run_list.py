@@ -84,37 +84,41 @@ def main_figure(run: RunFacts) -> str:
         return _of_arms(run.measured)
     for key, name in _FIRST:
         if key in run.figures:
-            return f"{name} {_shown(key, run.figures[key])}"
+            return f"{name} {figure_text(key, run.figures[key])}"
     return ""
 
 
 def _of_arms(results: Results) -> str:
-    arms = list(dict.fromkeys(row.arm for row in results.rows))
-    started = [row.arm for row in results.rows if row.start == "pretrained"]
-    trained = [row.arm for row in results.rows if row.start or row.run]
-    arm = next(iter(started or trained or arms), "")
-    sizes = list(dict.fromkeys(row.size for row in results.rows if row.arm == arm))
-    if not sizes:
-        return ""
-    of_size = [row for row in results.rows if row.size == sizes[-1]]  # of labels the most
-    reference = next((row.reference for row in of_size if row.arm == arm), "")
-    mean = _mean(of_size, arm, results.metric)
-    beside = _mean(of_size, reference, results.metric)
+    arm, reference, rows = judged_arm(results)
+    mean, beside = (mean_of(rows, name, results.metric) for name in (arm, reference))
     if mean is None:
         return ""
-    said = _shown(results.metric, mean)
+    said = figure_text(results.metric, mean)
     said = said if results.metric == "accuracy" else f"{results.metric} {said}"
-    return said if beside is None else f"{said}, random {_shown(results.metric, beside).removesuffix(' %')}"
+    return said if beside is None else f"{said}, random {figure_text(results.metric, beside).removesuffix(' %')}"
 
 
-def _mean(rows: Sequence[Row], arm: str, metric: str) -> float | None:
+def judged_arm(results: Results) -> tuple[str, str, list[Row]]:
+    """The arm that an experiment is about: the first that starts pretrained, or else that is trained; its reference,
+    "" for none; and the rows at the last of its sizes: of labels the most.
+    """
+    arms = [[row.arm for row in results.rows if row.start == "pretrained"],
+            [row.arm for row in results.rows if row.start or row.run], [row.arm for row in results.rows]]
+    arm = next((names[0] for names in arms if names), "")
+    sizes = [row.size for row in results.rows if row.arm == arm]
+    rows = [row for row in results.rows if row.size == sizes[-1]] if sizes else []
+    return arm, next((row.reference for row in rows if row.arm == arm), ""), rows
+
+
+def mean_of(rows: Sequence[Row], arm: str, metric: str) -> float | None:
     """Over sets and seeds."""
     values = [value for row in rows if row.arm == arm and (value := row.metrics.get(metric)) is not None]
     return float(np.mean(values)) if values else None
 
 
-def _shown(key: str, value: float) -> str:
-    return f"{100 * value:.1f} %" if key in _SHARES else f"{value:.3g}"
+def figure_text(metric: str, value: float) -> str:
+    """Shares in percent."""
+    return f"{100 * value:.1f} %" if metric in _SHARES else f"{value:.3g}"
 
 
 def _parameters(counted: object) -> str:

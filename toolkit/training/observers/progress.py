@@ -63,10 +63,9 @@ class Learning:
         losses = self._losses(self.record[loss.training], best)
         ends = (f"{steps:,} steps in {duration(seconds)}", losses,
                 f"kept: step {kept['best_step']:,}" if kept.get("best_step", 0) not in (0, self.record["step"]) else "")
-        name, room = on_one_line(self.training.name), WIDTH - cell_len(_joined(ends)) - 2
-        if room < min(SHORTEST_NAME, cell_len(name)):
-            ends, room = ends[:2], WIDTH - cell_len(_joined(ends[:2])) - 2
-        line = _joined((_cut(name, room), *ends))
+        name = on_one_line(self.training.name)
+        ends = ends if cell_len(_joined((name, *ends))) <= WIDTH else ends[:2]
+        line = _joined((_cut(name, WIDTH - cell_len(_joined(ends)) - 2), *ends))
         if seconds < LONG_SECONDS:
             return line
         return f"{line}\n  {efficiency(self.speeds, self.training.unit)}"
