@@ -63,7 +63,7 @@ def bar_in_html(share: float, line: str) -> str:
     """A bar as long as `share` of it is done, and a line of text, escaped, beside it."""
     return (f'<div style="display:flex;flex-wrap:wrap;gap:0 .6em;align-items:center">'
             f'<progress style="width:12em" value="{min(1.0, max(0.0, share)):.3f}" max="1"></progress>'
-            f'<span style="font-variant-numeric:tabular-nums">{in_html(line)}</span></div>')
+            f'<span style="font-variant-numeric:tabular-nums;white-space:pre-wrap">{in_html(line)}</span></div>')
 
 
 def bar(*args: Any, progress: bool = True, **options: Any) -> Any:
