@@ -127,9 +127,23 @@ def test_a_training_in_a_notebook_is_a_bar_a_line_and_curves(shell, tmp_path):
     assert 'value="1.000"' in after["text/html"] and "9 steps" in after["text/plain"]
     assert "step 10" in during["text/plain"] and "val 0.5" in during["text/plain"]
     page = after["text/html"]
-    assert "<details>" in page and "<details>" not in during["text/html"]  # it was short: one of many fits, perhaps
+    assert "<details>" not in page
     assert page.count("<polyline") == 2 and page.count("<circle") == 2  # the earlier evaluation, and this one
     assert "guessing 6.5" in page and "<b>" not in page and "<i>" not in page and "&lt;i&gt;mlm" in page
+
+
+def test_curves_of_one_fit_of_many_are_folded_when_it_ends(shell, tmp_path):
+    for name in ("config.yaml", "manifest.json"):
+        (tmp_path / name).write_text("{}")
+    (tmp_path / "bert/seed-0").mkdir(parents=True)
+    watching = InNotebook(Training(tmp_path / "bert/seed-0", "bert"))
+    for step in (1, 2, 3):
+        watching.log({"step": step, "loss": 1.0 / step})
+    watching.evaluated()
+    assert "<details>" not in shell.display_pub.outputs[-1]["data"]["text/html"]
+    watching.ended({"loss": 0.3, "best_step": 3})
+    watching.close()
+    assert "<details><summary>curves</summary><svg" in shell.display_pub.outputs[-1]["data"]["text/html"]
 
 
 def test_long_curves_are_thinned_and_short_ones_wait():
