@@ -1,15 +1,21 @@
 """`from toolkit import …`: every name is there, README's example runs as it stands, and nobody waits for it."""
 
 import ast
+import dataclasses
 import importlib
+import inspect
 import re
 import subprocess
 import sys
+import typing
 
+import pretrain_bert
 import pytest
 import small
 
 import toolkit
+from toolkit.config import field_docs
+from toolkit.config_docs import is_configuration
 
 README = (small.ROOT / "README.md").read_text(encoding="utf-8")
 RECIPES = [path.stem for path in sorted((small.ROOT / "recipes").glob("*.py"))
@@ -66,8 +72,8 @@ assert took < 0.05, took
 
 
 @pytest.mark.parametrize("sources", ["my/notes", pytest.param("python-docs", marks=pytest.mark.slow)])
-def test_the_example_in_readme_pretrains_and_fills_a_mask(tmp_path, monkeypatch, capsys, sources):
-    """With another, smaller corpus and tokenizer; the slow one as it is printed, but for the minutes."""
+def test_the_example_in_readme_leaves_a_run_like_others(tmp_path, monkeypatch, capsys, sources):
+    """It has configuration, state, kind, result and card; the recipe of the same name knows it for finished."""
     example = README.split("### From Python")[1].split("```python\n")[1].split("```")[0]
     assert len(example.strip().splitlines()) <= 15
     small.write_corpus(tmp_path / "my/notes", documents=200)
@@ -81,4 +87,39 @@ def test_the_example_in_readme_pretrains_and_fills_a_mask(tmp_path, monkeypatch,
     shorter = shorter.replace("python-docs", sources)
     exec(compile(shorter, "README.md", "exec"), {})
     assert re.search(r"\[\('\S+', 0\.\d+\)", capsys.readouterr().out)
-    assert (tmp_path / "runs/small/model/model.safetensors").is_file()
+    (run,) = toolkit.find_runs("runs")
+    assert (run.name, run.state, run.steps) == ("small", "finished", 2) and run.kind.startswith("BERT pretraining")
+    assert {"config.yaml", "manifest.json", "README.md", "result.json", "model"} <= {
+        path.name for path in run.directory.iterdir()}
+    pretrain_bert.main(["--config", "runs/small/config.yaml"])
+    assert "is finished" in capsys.readouterr().out
+
+
+def test_help_lists_the_fields_of_every_configuration_class():
+    """With their texts and defaults, those of bases and of the sections in it too."""
+    found = {name: value for name in toolkit.__all__ if is_configuration(value := getattr(toolkit, name))}
+    assert len(found) >= 18 and all(name.endswith(("Config", "Section", "Values")) for name in found)
+    pending, seen = list(found.values()), set()
+    while pending:
+        cls = pending.pop()
+        seen.add(cls)
+        text, docs = inspect.getdoc(cls), field_docs(cls)
+        for field in dataclasses.fields(cls):
+            assert f"\n{field.name}: " in text, (cls, field.name)
+            assert all(word in text for word in docs.get(field.name, "").split()), (cls, field.name)
+        pending += [hint for hint in typing.get_type_hints(cls).values()
+                    if dataclasses.is_dataclass(hint) and hint not in seen]
+    assert "batch_size: int, default 32\n    Rows of the global batch" in toolkit.PretrainingConfig.__doc__
+    assert "output_dir: str, required" in toolkit.PretrainBertConfig.__doc__
+    assert "see help(CorpusConfig)" in toolkit.PretrainBertConfig.__doc__
+    assert toolkit.PretrainingConfig(max_steps=1).__doc__ == toolkit.PretrainingConfig.__doc__
+
+
+def test_no_module_touches_the_users_own_plots():
+    """Nobody loads pyplot, or chooses matplotlib's backend, of a notebook that imports us."""
+    for path in sorted([*(small.ROOT / "toolkit").rglob("*.py"), *(small.ROOT / "recipes").glob("*.py")]):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            named = ([item.name for item in node.names] if isinstance(node, ast.Import) else
+                     [f"{node.module}.{item.name}" for item in node.names] if isinstance(node, ast.ImportFrom) else [])
+            assert not [name for name in named if name.startswith("matplotlib.pyplot")], f"{path}:{node.lineno}"
+            assert not (isinstance(node, ast.Attribute) and ast.unparse(node) == "matplotlib.use"), path

@@ -8,16 +8,29 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
-from toolkit.shown import in_html
+from toolkit.shown import in_html, on_one_line
+
+_hidden: ContextVar[bool] = ContextVar("hidden", default=False)
+
+
+@contextmanager
+def hidden() -> Iterator[None]:
+    """Within, nothing is displayed in a notebook; what would be, is printed as into a log."""
+    token = _hidden.set(True)
+    try:
+        yield
+    finally:
+        _hidden.reset(token)
 
 
 def in_notebook() -> bool:
-    """Whether what is displayed reaches a notebook: a kernel of IPython runs this process."""
+    """Whether what is displayed reaches a notebook: a kernel of IPython runs this process, and nobody hides it."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None and hasattr(ipython, "get_ipython") else None
-    return hasattr(shell, "kernel")
+    return hasattr(shell, "kernel") and not _hidden.get()
 
 
 def load_tqdm() -> None:
@@ -31,23 +44,26 @@ def load_tqdm() -> None:
 
 
 class Display:
-    """A place in a notebook whose HTML is replaced."""
+    """A place in a notebook whose HTML is replaced; what shows no HTML has the line."""
 
-    def __init__(self, content: str):
-        from IPython.display import HTML, display
+    def __init__(self, line: str, content: str):
+        from IPython.display import display
 
-        self._html = HTML
-        self._handle = display(HTML(content), display_id=True)
+        self._handle = display(_forms(line, content), raw=True, display_id=True)
 
-    def show(self, content: str) -> None:
-        self._handle.update(self._html(content))
+    def show(self, line: str, content: str) -> None:
+        self._handle.update(_forms(line, content), raw=True)
+
+
+def _forms(line: str, content: str) -> dict[str, str]:
+    return {"text/plain": on_one_line(line), "text/html": content}
 
 
 def bar_in_html(share: float, line: str) -> str:
     """A bar as long as `share` of it is done, and a line of text, escaped, beside it."""
     return (f'<div style="display:flex;flex-wrap:wrap;gap:0 .6em;align-items:center">'
             f'<progress style="width:12em" value="{min(1.0, max(0.0, share)):.3f}" max="1"></progress>'
-            f'<span style="font-variant-numeric:tabular-nums">{in_html(line)}</span></div>')
+            f'<span style="font-variant-numeric:tabular-nums;white-space:pre-wrap">{in_html(line)}</span></div>')
 
 
 def bar(*args: Any, progress: bool = True, **options: Any) -> Any:
@@ -70,20 +86,20 @@ def _notebook_bar() -> Callable[..., Any]:
             self.place = None
             super().__init__(*args, gui=True, **options)
             if not self.disable:
-                self.place = Display(self.drawn())
+                self.place = Display(*self.drawn())
 
-        def drawn(self) -> str:
+        def drawn(self) -> tuple[str, str]:
             left = "/{total_fmt} {elapsed}<{remaining}" if self.total else " {elapsed}"
             line = self.format_meter(**{**self.format_dict, "ncols": None, "bar_format": "{desc}: {n_fmt}" + left})
-            return bar_in_html(self.n / self.total if self.total else 0.0, line)
+            return line, bar_in_html(self.n / self.total if self.total else 0.0, line)
 
         def display(self, *_: Any, **__: Any) -> None:
             if self.place is not None:
-                self.place.show(self.drawn())
+                self.place.show(*self.drawn())
 
         def close(self) -> None:
             if self.place is not None:
-                self.place.show("")
+                self.place.show("", "")
                 self.place = None
             super().close()
 

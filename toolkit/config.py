@@ -17,10 +17,10 @@ from typing import Any, Literal, TypeVar, Union
 
 import yaml
 
-from toolkit import bounded_yaml
-from toolkit.checkout import shipped, where_else
 from toolkit.errors import UserError, did_you_mean, nearest
-from toolkit.option_help import first_command, help_text, in_words
+from toolkit.options import bounded_yaml
+from toolkit.options.checkout import shipped, where_else
+from toolkit.options.option_help import first_command, help_text, in_words
 from toolkit.regular import regular
 
 Config = TypeVar("Config")

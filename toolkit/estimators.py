@@ -25,6 +25,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted, c
 from transformers import PreTrainedModel
 
 from toolkit.analysis.probes import new_text_classifier
+from toolkit.bars import hidden
 from toolkit.data.batches import LabelledBatches
 from toolkit.data.series.augmentation import AugmentedBatches
 from toolkit.data.series.dataset import SeriesBatches, SeriesDataset, learned_from
@@ -342,7 +343,7 @@ def _heard(aloud: bool) -> Iterator[io.StringIO]:
     """What is printed within, which is shown only `aloud`."""
     said = io.StringIO()
     try:
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said), hidden():
             yield said
     finally:
         if aloud:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import yaml
 
-from toolkit.checkout import CHECKOUT, shipped
 from toolkit.config import flat, read_yaml
 from toolkit.errors import UserError
+from toolkit.options.checkout import CHECKOUT, shipped
 
 EXAMPLES = "../shared/data"
 """Where configs that ship look for example data, beside the checkout."""

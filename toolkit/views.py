@@ -128,12 +128,12 @@ def _cut(text: object, length: int) -> str:
 
 
 def _to_right(view: View) -> list[bool]:
-    """Which columns hold numbers alone."""
+    """Which columns hold numbers alone, or intervals."""
     return [all(_is_number(row[place]) for row in view.rows) for place in range(len(view.heads))]
 
 
 def _is_number(value: Any) -> bool:
-    return value is None or isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return value is None or hasattr(value, "ci95") or isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def _head(text: str, right: bool) -> str:

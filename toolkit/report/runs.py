@@ -19,6 +19,7 @@ from toolkit.run.directory import read_metrics
 from toolkit.run.files import LOCK_FILE, read_json
 from toolkit.run.results import Results, kept_evaluation, of_kept_model, read_results, result_file
 from toolkit.run.schema import Manifest
+from toolkit.views import View, Viewed, shown
 
 STATES = ("finished", "running", "unfinished", "damaged")
 
@@ -31,8 +32,8 @@ _FIGURES = ("loss", "mlm_loss", "nsp_loss", "mlm_accuracy", "nsp_accuracy", "acc
             "f1", "r2", "mse", "mae")
 
 
-@dataclass(frozen=True)
-class RunFacts:
+@dataclass(frozen=True, repr=False)
+class RunFacts(Viewed):
     """What a run directory says of itself."""
 
     directory: Path
@@ -63,6 +64,10 @@ class RunFacts:
     @property
     def steps(self) -> int | None:
         return max((record["step"] for record in self.metrics if "step" in record), default=None)
+
+    def _shown(self) -> View:
+        said = [self.kind, self.state, *(f"{name} {shown(value)}" for name, value in list(self.figures.items())[:3])]
+        return View(f"{self.name}: {', '.join(said)}", {"problem": self.problem} if self.problem else {})
 
 
 def find_runs(root: str | Path) -> list[RunFacts]:

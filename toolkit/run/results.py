@@ -91,7 +91,7 @@ class Results(Viewed):
         for (set_name, size, arm), of_seeds in arms.items():
             found = mean_interval([scale * row.metrics[self.metric] for row in of_seeds])
             verdict = verdicts.get((set_name, size, arm), "").removeprefix(f"{of_seeds[0].model}: ")
-            rows.append((set_name, size, arm, str(found).partition(" (")[0], len(of_seeds), verdict))
+            rows.append((set_name, size, arm, found, len(of_seeds), verdict))
         unit = " in percent" if scale == 100 else ""
         heads = ("set", self.sizes or "size", "arm", f"{self.metric}{unit}", "seeds", "verdict")
         used = [place for place in range(len(heads)) if any(row[place] != "" for row in rows)]

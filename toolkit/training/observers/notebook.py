@@ -3,9 +3,11 @@ grow. What stands there at the end stays in the notebook.
 """
 
 import math
+import os
+from pathlib import Path
 
 from toolkit.bars import Display, bar_in_html
-from toolkit.run.directory import read_metrics
+from toolkit.run.directory import home, read_metrics
 from toolkit.shown import in_html
 from toolkit.training.observers.base import Training
 from toolkit.training.observers.progress import InLog
@@ -14,7 +16,7 @@ SECONDS = 0.5
 """Between two drawings: a browser that is far away must keep up."""
 POINTS = 300
 """Of a curve at most."""
-WIDTH, HEIGHT, LEFT, BOTTOM = 560, 200, 48, 22
+WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 560, 216, 48, 24, 22
 COLOURS = {"training": "#0072b2", "validation": "#d55e00"}
 """Of Okabe and Ito, which the colour-blind can tell."""
 
@@ -31,9 +33,10 @@ class InNotebook(InLog):
         super().__init__(training)
         self.curves: dict[str, Curve] = {"training": [], "validation": []}
         self.said = ""
+        self.is_one_of_many = home(training.directory) not in (None, Path(os.path.abspath(training.directory)))
         for record in read_metrics(training.directory / "metrics.jsonl"):  # of before it was broken off
             self._add(record)
-        self.place = Display(self.html())
+        self.place = Display(*self.drawn())
 
     def log(self, record: dict) -> None:
         super().log(record)
@@ -49,12 +52,14 @@ class InNotebook(InLog):
         self.show()
 
     def show(self) -> None:
-        self.place.show(self.html())
+        self.place.show(*self.drawn())
 
-    def html(self) -> str:
-        loss = self.learning.training.loss
-        return bar_in_html(self.learning.used, self.said or self.learning.line()) + curves_in_svg(
-            self.curves, loss.name, loss.guessing)
+    def drawn(self) -> tuple[str, str]:
+        loss, line = self.learning.training.loss, self.said or self.learning.line()
+        curves = curves_in_svg(self.curves, loss.name, loss.guessing)
+        if self.said and curves and self.is_one_of_many:
+            curves = f"<details><summary>curves</summary>{curves}</details>"
+        return line, bar_in_html(self.learning.used, line) + curves
 
     def ended(self, kept: dict) -> None:
         if self.learning.record:
@@ -79,23 +84,24 @@ def curves_in_svg(curves: dict[str, Curve], loss: str, guessing: float | None = 
     later += [guessing] * (guessing is not None)
     low, high = min(later), max(later)
     margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
-    low, high = low - margin, high + margin
+    low, high = max(low - margin, min(low, 0.0)), high + margin
 
     def place(step: float, value: float) -> str:
         x = LEFT + (WIDTH - LEFT - 8) * step / last
-        y = 8 + (HEIGHT - BOTTOM - 8) * (high - min(high, max(low, value))) / (high - low)
+        y = TOP + (HEIGHT - BOTTOM - TOP) * (high - min(high, max(low, value))) / (high - low)
         return f"{x:.1f},{y:.1f}"
 
     axis = HEIGHT - BOTTOM
-    drawn = [f'<path d="M{LEFT} 8V{axis}H{WIDTH - 8}" fill="none" stroke="currentColor" opacity=".5"/>']
+    drawn = [f'<path d="M{LEFT} {TOP}V{axis}H{WIDTH - 8}" fill="none" stroke="currentColor" opacity=".5"/>']
     drawn += [f'<text x="{LEFT - 6}" y="{y}" text-anchor="end">{value:.3g}</text>'
-              for y, value in ((16, high), (axis, low))]
+              for y, value in ((TOP + 8, high), (axis, low))]
     drawn += [f'<text x="{LEFT}" y="{HEIGHT - 5}">step 0</text>',
               f'<text x="{WIDTH - 8}" y="{HEIGHT - 5}" text-anchor="end">{last:,}</text>']
     if guessing is not None:
         y = place(0, guessing).split(",")[1]
         drawn.append(f'<path d="M{LEFT} {y}H{WIDTH - 8}" stroke="currentColor" stroke-dasharray="4 3"/>'
-                     f'<text x="{LEFT + 4}" y="{float(y) - 4:.1f}">guessing {guessing:.3g}</text>')
+                     f'<text x="{(LEFT + WIDTH) / 2}" y="{float(y) - 4:.1f}" text-anchor="middle">guessing '
+                     f'{guessing:.3g}</text>')
     for number, (name, curve) in enumerate(curves.items()):
         colour = COLOURS[name]
         points = " ".join(place(*point) for point in curve)
@@ -103,8 +109,9 @@ def curves_in_svg(curves: dict[str, Curve], loss: str, guessing: float | None = 
         if name == "validation":
             drawn += [f'<circle cx="{x}" cy="{y}" r="3" fill="{colour}"/>'
                       for x, y in (place(*point).split(",") for point in curve)]
-        drawn.append(f'<text x="{WIDTH - 12}" y="{20 + 16 * number}" text-anchor="end" fill="{colour}" '
-                     f'font-weight="600">{name} {in_html(loss)}</text>')
+        x = LEFT + 180 * number
+        drawn.append(f'<path d="M{x} 10h18" stroke="{colour}" stroke-width="3"/>'
+                     f'<text x="{x + 24}" y="14">{name} {in_html(loss)}</text>')
     said = ", ".join(f"{name} {curve[-1][1]:.3f}" for name, curve in curves.items())
     return (f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" style="max-width:{WIDTH}px;width:100%;display:block" role="img" '
             f'aria-label="{in_html(f"{loss} by step; last: {said}")}" font-family="sans-serif" font-size="11" '
@@ -116,5 +123,6 @@ def thinned(curve: Curve) -> Curve:
     size = -(-len(curve) // POINTS)
     if size < 2:
         return list(curve)
-    parts = [curve[start:start + size] for start in range(0, len(curve) - 1, size)]
+    before = curve[:-1]
+    parts = [before[start:start + size] for start in range(0, len(before), size)]
     return [(part[-1][0], sum(value for _, value in part) / len(part)) for part in parts] + [curve[-1]]
