@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "regular": "errors",
     "options": "",
     "config": "errors regular options",
-    "config_docs": "config",
+    "config_docs": "options",
     "remedy": "errors options config",
     "hub": "bars errors regular",
     "pretrained": "bars errors",

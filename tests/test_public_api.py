@@ -14,7 +14,7 @@ import pytest
 import small
 
 import toolkit
-from toolkit.config import field_docs
+from toolkit.options.option_help import field_docs
 from toolkit.config_docs import is_configuration
 
 README = (small.ROOT / "README.md").read_text(encoding="utf-8")

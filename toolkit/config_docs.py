@@ -5,7 +5,7 @@ import textwrap
 import typing
 from typing import Any
 
-from toolkit.config import field_docs
+from toolkit.options.option_help import field_docs
 
 WIDTH = 100
 

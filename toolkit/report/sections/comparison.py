@@ -22,7 +22,7 @@ RECIPES = {"quick": "transfer", "archive": "compare-series", "keras_seeds": "for
 
 
 def comparison_page(run: Evidence) -> tuple[str, list[Section]]:
-    results = run.results or _of_sets(run)
+    results = _of_sets(run) if run.sets else run.results
     if results is None:
         return "It has not ended yet.", [next_steps(run)]
     sections = [*drawn(run, results), *the_series(shown_of(run), spectra=True), *next_values(run), *_arms(results),
