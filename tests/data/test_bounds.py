@@ -113,7 +113,8 @@ def test_a_small_one_of_any_shape(tmp_path, shape):
 @pytest.mark.hostile
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_longest_of_any_shape(tmp_path, shape):
-    assert taken(tmp_path, shape, LARGE) < TIMES * LARGE + BESIDE
+    times = TIMES + (SHAPES[shape][0] == ".parquet")  # the page that a value stands in is unpacked beside it
+    assert taken(tmp_path, shape, LARGE) < times * LARGE + BESIDE
 
 
 @pytest.mark.parametrize("text", ["Ab. Cd. ", "One, two. Dr. Who went. \"Yes.\" No. ", "a b c ", "Eh?\n\nOh. ", "A.\n"])

@@ -196,15 +196,12 @@ def _parquet_documents(path: Path, reading: Reading) -> Iterator[tuple[int, str]
             raise UserError(_no_column(str(path), reading.text_column, names))
         number = itertools.count(1)
         for batch in parquet_batches(path, [reading.text_column]):
-            values = list(batch.column(0))
-            del batch  # a long value is not to be held beside the text that it becomes
-            while values:
-                value, row = values.pop(0), next(number)
+            for value in batch.column(0):
+                row = next(number)
                 try:
                     text = value.as_py()
                 except UnicodeDecodeError as error:  # nothing in the format rules it out
                     text = _decode_text(value.as_buffer().to_pybytes(), error, f"{path}, row {row}", reading)
-                del value
                 yield row, _checked_text(text, f"{path}, row {row}", reading)
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         if getattr(error, "errno", None):
