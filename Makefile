@@ -5,7 +5,7 @@
         train-tokenizer evaluate-tokenizers show-batch pretrain-bert pretrain-gpt finetune-text finetune-series forecast \
         compare-text compare-series transfer word-vectors ablation fibonacci nano-gpt shakespeare-char sweep bench bench-gpu \
         bench-text bench-series bench-data forda-lab sample-forecasts card push \
-        predict chat attention runs compare-runs probe-bias
+        predict chat attention runs compare-runs probe-bias report
 
 BIN := .venv/bin
 NPROC ?= 1
@@ -37,21 +37,22 @@ endif
 
 # At most 24 lines of at most 80 columns: what a small terminal shows at once.
 define SCREEN
-start here       demo             ten minutes, no network: BERT, GPT, what it bought
-                 nano-gpt         a minute: 85,584 parameters learn to sort letters
+start here       demo             ten minutes, no network: what pretraining buys
+                 nano-gpt         a minute: a tiny GPT learns to sort letters
 your text        pretrain-bert    CONFIG=recipes/configs/bert-5min.yaml
                  pretrain-gpt     CONFIG=recipes/configs/gpt-5min.yaml
                  finetune-text    CONFIG=recipes/configs/authorship.yaml
                  chat             with a GPT of yours: MODEL=runs/gpt-5min
-your signals     finetune-series  classes: CONFIG=recipes/configs/gunpoint.yaml
-                 forecast         what comes next: CONFIG=recipes/configs/etth1.yaml
+your signals     finetune-series  CONFIG=recipes/configs/gunpoint.yaml
+                 forecast         CONFIG=recipes/configs/etth1.yaml
 look             runs             the runs there are, with their main figures
+                 report           one of them on one page: RUN=runs/demo
                  compare-runs     side by side, as a page: RUNS="runs/a runs/b"
                  predict          a model's answers to a file: MODEL=… FILE=…
                  attention        what it looks at: MODEL=… TEXT="…" or SERIES=…
 publish          card             a run's README.md: RUN=runs/demo/bert
                  push             onto the hub: RUN=runs/demo/bert REPO=you/bert
-measure          transfer         what a checkpoint is worth, by number of labels
+measure          transfer         what a checkpoint is worth, by labels given
                  compare-text     what pretraining bought on your labelled texts
                  compare-series   the same on series
 
@@ -187,6 +188,9 @@ bench-series: install  ## our training on series against transformers' Trainer; 
 bench-data: install  ## how fast corpora become batches, as ratios; writes runs/bench-data/bench.json
 	@$(BIN)/python recipes/bench_data.py $(RECIPE_ARGS)
 
+report: install  ## a run on one page, report.html, made again from its files: RUN=runs/demo
+	@$(BIN)/python recipes/report.py $(call option,,$(RUN)) $(ARGS)
+
 card: install  ## a run's README.md written anew: RUN=runs/demo/bert ARGS="--card.license apache-2.0"
 	@$(BIN)/python recipes/card.py $(call option,,$(RUN)) $(ARGS)
 
@@ -206,7 +210,7 @@ attention: install  ## a page of every head's map and entropy: MODEL=… TEXT="�
 probe-bias: install  ## which of two sentences a model finds likelier: MODEL=runs/bert-5min, your own PAIRS=pairs.csv
 	@$(BIN)/python recipes/probe_bias.py $(call option,,$(MODEL)) $(call option,--pairs,$(PAIRS)) $(ARGS)
 
-runs: install  ## the runs there are, with state and key figures: DIR=runs
+runs: install  ## the runs there are: state, kind, main figure, age; ARGS=--wide for the rest; DIR=runs
 	@$(BIN)/python recipes/list_runs.py $(call option,,$(DIR)) $(ARGS)
 
 compare-runs: install  ## figures, curves and settings of runs side by side, as a page: RUNS="runs/a runs/b"

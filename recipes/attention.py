@@ -37,10 +37,7 @@ def main(argv: list[str]) -> None:
     settings = config.parse(AttentionConfig, argv, __doc__, ["model"])
     if bool(settings.text) == bool(settings.series):
         raise UserError("Give either --text TEXT or --series FILE, with --row NUMBER.")
-    from toolkit.analysis.attention import (  # --help waits for none
-        series_attention,
-        text_attention,
-    )
+    from toolkit.analysis.attention import series_attention, text_attention  # --help waits for none
     from toolkit.data.series.learned import Learned
     from toolkit.data.series.readers import read_values
     from toolkit.models.load import checkpoint_config, model_directory

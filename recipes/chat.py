@@ -34,9 +34,7 @@ class ChatConfig:
 
 def main(argv: list[str]) -> None:
     settings = config.parse(ChatConfig, argv, __doc__, ["model"])
-    from toolkit.inference.conversation import (
-        Conversation,  # only now: --help waits for no library
-    )
+    from toolkit.inference.conversation import Conversation  # only now: --help waits for no library
 
     talk = Conversation(settings.model, settings.max_new_tokens, settings.temperature, settings.top_k, settings.top_p,
                         settings.seed, repetition_penalty=settings.repetition_penalty,

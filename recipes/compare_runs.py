@@ -28,8 +28,9 @@ def main(argv: list[str]) -> None:
         raise UserError('Name two or more runs: make compare-runs RUNS="runs/a runs/b". make runs lists them.')
     if settings.output and not settings.output.endswith(".html"):
         raise UserError(f"output is {settings.output}; its name must end in .html.")
-    from toolkit.metrics.tabulate import table  # only now: --help waits for no library
-    from toolkit.report.runs import differences, figure_rows, read_run, write_runs_page
+    from toolkit.report.comparison_page import write_runs_page  # only now: --help waits for no library
+    from toolkit.report.run_comparison import in_words
+    from toolkit.report.runs import read_run
 
     shared = os.path.commonpath([os.path.dirname(path) for path in paths]) if len(paths) > 1 else ""
     runs = [read_run(path, os.path.relpath(path, shared or ".")) for path in dict.fromkeys(paths)]
@@ -38,12 +39,7 @@ def main(argv: list[str]) -> None:
     with disk_errors(output, "output"):
         output.parent.mkdir(parents=True, exist_ok=True)
         write_runs_page(runs, output)
-    names = [run.name for run in runs]
-    print(table([dict(zip(["", *names], row, strict=True)) for row in figure_rows(runs)]))
-    if differing := differences(runs):
-        print("\nset differently")
-        print(table([dict(zip(["key", *names], [key, *map(str, values)], strict=True)) for key, values in differing]))
-    print(f"\n{output}")
+    print(f"{in_words(runs)}\n\n{output}")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,9 @@
 Arms × sets × seeds, with one recipe for all sets; only the length of a patch follows the length of the series. Nothing
 is chosen on any set: a fit learns from all training series and ends after so many steps. (What the recipe is was chosen
 by cross-validation within training sets: docs/results/series.md.) The test series are answered once, at the end.
-Writes <output_dir>/<name>.json: arm → set → mean, ci95, …; and <name>-summary.json: means over sets, and verdicts.
+Writes <output_dir>/<name>.json: arm → set → mean, ci95, …; <name>-summary.json: means over sets, and verdicts; and
+pictures: <name>.png, how far each arm is from the best baseline, <name>-gains.png, and for three sets or more
+-ranks.png (which arms are told apart) and -pairs.png (set by set).
 """
 
 from toolkit import cli, config
@@ -29,22 +31,20 @@ from toolkit.experiments.grid import Cell, Grid, classified
 from toolkit.experiments.published import published_accuracies
 from toolkit.experiments.results import cell as shown
 from toolkit.experiments.results import percent
-from toolkit.experiments.series import (
-    REFERENCE,
-    RULES,
-    TRANSFORMERS,
-    LabelledSet,
-    entry,
-)
+from toolkit.experiments.series import REFERENCE, RULES, TRANSFORMERS, LabelledSet, entry
 from toolkit.metrics.tabulate import table
 from toolkit.publishing.card import LiveCard
-from toolkit.report.plots import plot_arms
+from toolkit.report.comparison_run import many_sets_figures
+from toolkit.report.ending import command, ending
+from toolkit.report.figures.canvas import save_figure
+from toolkit.report.run_report import write_report
 from toolkit.run.directory import Run
 from toolkit.run.files import write_json
 from toolkit.run.results import Verdict
 from toolkit.training.impl.distributed import make_accelerator
 
 DEMO = Path("runs/demo/bert/model")
+BASELINES = (*RULES, "majority")
 
 
 def compare_series(settings: CompareSeriesConfig, accelerator: Accelerator) -> dict | None:
@@ -86,8 +86,9 @@ def compare_series(settings: CompareSeriesConfig, accelerator: Accelerator) -> d
     if accelerator.is_main_process:
         write_json(stem.with_suffix(".json"), results)
         write_json(stem.with_name(f"{settings.name}-summary.json"), summary)
-        plot_arms({f"mean of {len(settings.sets)} sets": {arm: found["over_sets"] for arm, found in summary.items()}},
-                  stem.with_suffix(".png"), f"{settings.name}: test accuracy")
+        figures = many_sets_figures({arm: results[arm] for arm in arms}, REFERENCE, BASELINES, settings.name)
+        for name, figure in figures.items():
+            save_figure(figure, stem.with_name(f"{settings.name}{'' if name == 'arms' else f'-{name}'}.png"))
     return {"results": results, "summary": summary}
 
 
@@ -160,7 +161,11 @@ def main(argv: list[str]) -> None:
     found = compare_series(settings, accelerator)
     if found is not None:
         accelerator.print(show(found["results"], found["summary"], published))
-        accelerator.print(f"\n{Path(settings.output_dir) / settings.name}.json")
+        stem = Path(settings.output_dir) / settings.name
+        first = stem / next(iter(next(iter(found["results"].values()))))
+        if accelerator.is_main_process:
+            write_report(stem)
+        accelerator.print(ending(stem, command("make card", {"RUN": first}), results=f"{stem}.json"))
 
 
 if __name__ == "__main__":

@@ -2,12 +2,24 @@
 
     make demo
 
-Everything lies in runs/demo. Each stage is a recipe of its own with a YAML in recipes/configs/demo; a stage that is
-finished is not repeated, one that was interrupted continues.
+Everything lies in runs/demo, and report.html there shows it. Each stage is a recipe of its own with a YAML in
+recipes/configs/demo; a stage that is finished is not repeated, one that was interrupted continues.
 """
 
 import os
 import sys
+import textwrap
+from dataclasses import replace
+
+from toolkit.inference.samples import write_samples
+from toolkit.report.figures.canvas import save_figure
+from toolkit.report.figures.classification import confusion_counts, confusion_figure
+from toolkit.report.figures.gains import GainPanel, gain_figure, panels_of
+from toolkit.report.figures.training import curves_of, loss_figure
+from toolkit.report.run_report import REPORT, write_report
+from toolkit.run.results import read_results
+from toolkit.shown import quoted
+from toolkit.training.observers.throughput import duration
 
 if __name__ == "__main__" and sys.argv[1:]:  # it takes no options
     print(__doc__)
@@ -24,10 +36,7 @@ from pretrain_bert import pretrain_bert
 from pretrain_gpt import pretrain_gpt
 
 from toolkit import cli, config
-from toolkit.baselines.compressors import (
-    compressor_bits_per_byte,
-    primed_xz_bits_per_byte,
-)
+from toolkit.baselines.compressors import compressor_bits_per_byte, primed_xz_bits_per_byte
 from toolkit.data.stores.prepare import prepare
 from toolkit.data.text.corpus import read_documents
 from toolkit.experiments.fine_tuning import arms_table
@@ -36,7 +45,6 @@ from toolkit.inference.generation import continue_text, fill_mask
 from toolkit.metrics.intervals import proportion_interval
 from toolkit.metrics.tabulate import table
 from toolkit.publishing import card
-from toolkit.report.plots import plot_arms, plot_confusion, plot_loss
 from toolkit.run.directory import read_metrics
 from toolkit.run.files import read_json, write_json
 from toolkit.tasks.settings import PretrainBertConfig, PretrainGptConfig
@@ -45,6 +53,7 @@ from toolkit.training.impl.distributed import make_accelerator
 CONFIGS = Path(__file__).parent / "configs/demo"
 DEMO = Path("runs/demo")
 PROMPTS = ("Returns the", "This function is used to")
+QUESTIONS = {"text": "which package? (few labels, names masked)", "series": "cylinder, bell or funnel?"}
 BLANKS = ("returns true if the [MASK] is empty.", "the shape of the input [MASK].")
 
 
@@ -101,73 +110,90 @@ def demo(accelerator) -> dict:
             "text": {key: value for key, value in text.items() if key not in ("predictions", "references")},
             "series": {key: value for key, value in series.items() if key not in ("predictions", "references")},
         }
-        draw(summary, bert_config, gpt_config, text, series)
+        draw(summary, bert_config, gpt_config, text_config.output_dir, series_config.output_dir, text, series)
         return summary
 
     summary = stage("report", "reference points, samples, pictures", report)
     summary["seconds"] = {**seconds, "total": round(sum(seconds.values()), 1)}
     write_json(DEMO / "summary.json", summary)
+    write_reports(bert_config, gpt_config)
     for name in ("bert", "gpt"):  # whose cards now know of more to stand beside
         card.refresh(DEMO / name)
     return summary
 
 
-def draw(summary: dict, bert_config, gpt_config, text: dict, series: dict) -> None:
+def write_reports(bert_config, gpt_config) -> None:
+    """A page each part, and one of all of it."""
+    for settings in (bert_config, gpt_config):
+        write_samples(settings.output_dir, settings.data_dir)
+    for name in ("bert", "gpt", "text", "series"):
+        write_report(DEMO / name)
+    write_report(DEMO)
+
+
+def draw(summary: dict, bert_config, gpt_config, text_dir: str, series_dir: str, text: dict, series: dict) -> None:
     plots = DEMO / "plots"
-    bert_metrics = read_metrics(Path(bert_config.output_dir) / "metrics.jsonl")
-    plot_loss(bert_metrics, plots / "bert-mlm.png", "BERT: masked LM", "mlm_loss", "eval_mlm_loss",
-              {"unigram entropy": summary["bert"]["unigram_entropy"]})
-    plot_loss(bert_metrics, plots / "bert-nsp.png", "BERT: next-sentence prediction", "nsp_loss", "eval_nsp_loss",
-              {"guessing": 0.6931})
-    plot_loss(read_metrics(Path(gpt_config.output_dir) / "metrics.jsonl"), plots / "gpt.png", "GPT: next token",
-              ylabel="loss (nats per token)")
+    for run, names in ((bert_config.output_dir, ("bert-mlm", "bert-nsp")), (gpt_config.output_dir, ("gpt",))):
+        records, model = read_metrics(Path(run) / "metrics.jsonl"), names[0].split("-")[0]
+        for name, curve in zip(names, curves_of(records, summary[model]), strict=True):
+            save_figure(loss_figure(records, [curve], model.upper()), plots / f"{name}.png")
     for name, result in (("text", text), ("series", series)):
-        plot_confusion(result["references"], result["predictions"]["bert-pretrained"], result["label_names"],
-                       plots / f"{name}-confusion.png", f"{name}: pretrained BERT, last seed")
-    panels = {}
-    for name, result, baselines in (("text", summary["text"], ("tfidf", "majority")),
-                                    ("series", summary["series"], ("logistic", "majority"))):
-        panels[name] = {f"{model} {arm}": result[model][arm] for model in ("bert", "gpt")
-                        for arm in ("pretrained", "random")} | {key: result[key] for key in baselines}
-    plot_arms(panels, plots / "arms.png", "What pretraining bought")
+        counts = confusion_counts(result["references"], result["predictions"]["bert-pretrained"],
+                                  len(result["label_names"]))
+        title = f"{name}: pretrained BERT, last seed, test examples"
+        save_figure(confusion_figure(counts, result["label_names"], title), plots / f"{name}-confusion.png")
+    save_figure(gain_figure(gain_panels(text_dir, series_dir)), plots / "arms.png")
+
+
+def gain_panels(text_dir: str, series_dir: str) -> list[GainPanel]:
+    """What pretraining bought on text and on series."""
+    return [replace(panel, title=QUESTIONS[name]) for name, directory in (("text", text_dir), ("series", series_dir))
+            for panel in panels_of(read_results(directory).rows)]
 
 
 def show(summary: dict) -> None:
     bert, gpt = summary["bert"], summary["gpt"]
-    print("\n" + "=" * 100)
+    print("\n" + "=" * 78)
     print(table([
-        {"what": "BERT masked LM, nats", "ours": bert["mlm_loss"],
-         "beside": f"{bert['unigram_entropy']:.3f} unigram entropy"},
-        {"what": "BERT masked accuracy", "ours": bert["mlm_accuracy"], "beside": ""},
+        {"what": "BERT masked words, nats", "ours": bert["mlm_loss"],
+         "beside": f"{bert['unigram_entropy']:.3f} by frequencies alone"},
+        {"what": "BERT masked words, accuracy", "ours": bert["mlm_accuracy"], "beside": ""},
         {"what": "BERT next sentence, accuracy", "ours": f"{bert['nsp_accuracy']:.3f} ± {bert['nsp_ci95']:.3f}",
          "beside": "0.5 by guessing"},
         {"what": "GPT bits per byte", "ours": gpt["bits_per_byte"],
-         "beside": f"{gpt['gzip_bits_per_byte']:.3f} gzip, {gpt['xz_bits_per_byte']:.3f} xz, "
-                   f"{gpt['primed_xz_bits_per_byte']:.3f} xz that has read the training text"},
+         "beside": f"{gpt['gzip_bits_per_byte']:.3f} gzip, {gpt['xz_bits_per_byte']:.3f} xz"},
+        {"what": "", "ours": "", "beside": f"{gpt['primed_xz_bits_per_byte']:.3f} xz that read the corpus"},
         {"what": "tokens per second", "ours": f"{bert['tokens_per_second']:,.0f} BERT", "beside":
          f"{gpt['tokens_per_second']:,.0f} GPT"},
     ], ["what", "ours", "beside"]))
-    for name, what in (("text", "which package? (few labels, names masked)"), ("series", "cylinder, bell or funnel?")):
+    for name, what in QUESTIONS.items():
         print(f"\n{what} Test accuracy in percent, mean ± 95 % interval over seeds, "
               f"{summary[name]['test_examples']:,} test examples")
         print(arms_table(summary[name], ["bert", "gpt"]))
     print("\nBERT fills blanks:")
     for blank, answers in bert["fill_mask"].items():
-        print(f"  {blank}  →  " + ", ".join(f"{token} {100 * probability:.0f} %" for token, probability in answers))
+        print(f"  {blank}\n    " + ", ".join(f"{quoted(token)} {100 * probability:.0f} %"
+                                            for token, probability in answers))
     print("GPT continues:")
     for sample in gpt["samples"]:
-        print("  " + " ".join(sample.split()))
-    print("\nseconds: " + ", ".join(f"{stage} {value:.0f}" for stage, value in summary["seconds"].items()))
+        print(textwrap.fill(" ".join(sample.split()), 78, initial_indent="  ", subsequent_indent="    "))
+    stages = [f"{stage} {value:.0f} s" for stage, value in summary["seconds"].items() if stage != "total"]
+    print(f"\n{duration(summary['seconds']['total'])}: " + ", ".join(stages))
     print(f"""
-Everything lies in {DEMO}: summary.json, plots/*.png, bert/model and gpt/model (load them with from_pretrained).
-Next:  make pretrain-bert CONFIG=recipes/configs/bert-5min.yaml   your own text: set corpus.sources
-       make nano-gpt                                                    85,584 parameters that sort letters
-       make help""")
+figures:   {DEMO}/summary.json
+pictures:  {DEMO}/plots
+models:    {DEMO}/bert/model  {DEMO}/gpt/model
+next:      make pretrain-bert CONFIG=recipes/configs/bert-5min.yaml
+           (your own text: set corpus.sources)
+
+All of it on one page: {DEMO / REPORT}""")
 
 
 def main(argv: list[str]) -> None:
     if (DEMO / "summary.json").exists():
         print(f"The demo has run; to run it again, delete {DEMO}.")
+        if not (DEMO / REPORT).exists():  # of an earlier version
+            write_report(DEMO)
         show(read_json(DEMO / "summary.json"))
         return
     show(demo(make_accelerator()))

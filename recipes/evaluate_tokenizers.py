@@ -45,7 +45,10 @@ from toolkit.data.stores.prepare import prepare_tokenizer
 from toolkit.data.text.corpus import iterate_documents, prepare_corpus, read_documents
 from toolkit.metrics.tabulate import table
 from toolkit.publishing.card import LiveCard
-from toolkit.report.plots import plot_vocabularies
+from toolkit.report.ending import command, ending
+from toolkit.report.figures.canvas import save_figure
+from toolkit.report.figures.vocabularies import vocabularies_figure
+from toolkit.report.run_report import write_report
 from toolkit.run.directory import Run
 from toolkit.run.files import write_atomic, write_json
 from toolkit.tokenization.measure import evaluate_tokenizer, sample_paragraphs
@@ -57,6 +60,7 @@ def evaluate_tokenizers(settings: EvaluateTokenizersConfig) -> list[dict]:
     run = Run(settings.output_dir, observers=[LiveCard()]).open(settings)
     corpus = Path(settings.data_dir) / "corpus"
     facts = prepare_corpus(settings.corpus, corpus)
+    run.write_manifest(data=facts)
     held_out = sample_paragraphs((document.text for document in read_documents(corpus / "validation.jsonl")),
                                  settings.characters)
     second = sample_paragraphs(
@@ -81,7 +85,7 @@ def evaluate_tokenizers(settings: EvaluateTokenizersConfig) -> list[dict]:
             write_json(run.directory / "tokenizers.json",
                        {"corpus": facts, "second_sources": settings.second_sources, "rows": rows})
     write_atomic(run.directory / "tokenizers.md", table(rows, markdown=True) + "\n")
-    plot_vocabularies(rows, run.directory / "bytes-per-token.png", "Bytes per token by vocabulary size")
+    save_figure(vocabularies_figure(rows, "Bytes per token by vocabulary size"), run.directory / "bytes-per-token.png")
     return rows
 
 
@@ -99,7 +103,13 @@ def main(argv: list[str]) -> None:
         print(f"\n{title}")
         print(table([{key: value for key, value in row.items() if key != "text"} for row in rows
                      if row["text"] == text]))
-    print(f"\n{settings.output_dir}/: tokenizers.md, tokenizers.json, bytes-per-token.png")
+    write_report(settings.output_dir)
+    best = max((row for row in rows if row["text"] == "held-out"), key=lambda row: row["bytes_per_token"])
+    place = Path(settings.output_dir)
+    print(ending(place, command("make pretrain-bert", tokenizer="tokenizers/wordpiece-8k.yaml", output_dir="runs/bert"),
+                 f"most bytes a token: {best['tokenizer']}, vocabulary {best['vocab_size']:,}: "
+                 f"{best['bytes_per_token']:.2f}; bytes themselves: 1", table=place / "tokenizers.md",
+                 results=place / "tokenizers.json", picture=place / "bytes-per-token.png"))
 
 
 if __name__ == "__main__":

@@ -31,7 +31,10 @@ from toolkit.metrics.tabulate import table
 from toolkit.models.small.recurrent import RecurrentForClassification
 from toolkit.pretrained import saved_model
 from toolkit.publishing.card import LiveCard
-from toolkit.report.series_plots import plot_next_values
+from toolkit.report.ending import ending
+from toolkit.report.figures.canvas import save_figure
+from toolkit.report.figures.series import next_values_figure
+from toolkit.report.run_report import write_report
 from toolkit.run.directory import Run
 from toolkit.run.results import Verdict
 from toolkit.tasks.base import for_all
@@ -96,7 +99,7 @@ def fibonacci(settings: FibonacciConfig, accelerator) -> dict | None:
                       "mean_weights": np.mean(np.concatenate(weights), 0).tolist()},
         "verdicts": verdicts, "test_predictions": predictions, "test_values": test.labels.tolist()}
     if accelerator.is_main_process:
-        plot_next_values(result, run.directory / "plots/fibonacci.png", "ln F, scaled")
+        save_figure(next_values_figure(result, "ln F (training: 0 to 1)"), run.directory / "plots/fibonacci.png")
     return run.finish(result)
 
 
@@ -124,6 +127,12 @@ def main(argv: list[str]) -> None:
         accelerator.print(f"MSE on {result['windows']['test']} test windows, mean ± 95 % interval over "
                           f"{settings.seeds} seeds")
         accelerator.print(report(result))
+        if accelerator.is_main_process:
+            write_report(settings.output_dir)
+        best = min(result["arms"].items(), key=lambda item: item[1]["mean"])
+        accelerator.print(ending(
+            settings.output_dir, "make forda-lab", f"test mse: {best[0]} {best[1]['mean']:.2g}; " + "; ".join(
+                f"{name} {error:.2g}" for name, error in result["references"].items())))
 
 
 if __name__ == "__main__":

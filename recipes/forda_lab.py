@@ -28,11 +28,17 @@ from toolkit.experiments import forda
 from toolkit.experiments.forda import NAMES
 from toolkit.experiments.grid import Cell, Grid, classified
 from toolkit.experiments.results import percent, points
+from toolkit.experiments.shown_series import write_shown
 from toolkit.metrics.tabulate import table
 from toolkit.models.series.patches import SeriesConfig
 from toolkit.publishing.card import LiveCard
-from toolkit.report.plots import plot_arms
-from toolkit.report.series_plots import plot_examples, plot_fits, plot_spectra
+from toolkit.report.comparison_run import ahead_panel
+from toolkit.report.ending import command, ending
+from toolkit.report.figures.canvas import save_figure
+from toolkit.report.figures.gains import gain_figure
+from toolkit.report.figures.series import examples_figure, spectra_figure
+from toolkit.report.figures.training import Curve, fits_figure
+from toolkit.report.run_report import write_report
 from toolkit.run.directory import Run, read_metrics
 from toolkit.run.files import write_atomic
 from toolkit.run.results import Verdict
@@ -60,8 +66,8 @@ def forda_lab(settings: FordaLabConfig, accelerator) -> dict | None:
     title = data.generator or Path(data.train).stem.removesuffix("_TRAIN")
     plots = run.directory / "plots"
     if run.is_main:
-        plot_examples(train, plots / "examples.png", f"{title}: training series by class")
-        plot_spectra(train, plots / "spectra.png", f"{title}: mean spectra of training series by class")
+        save_figure(examples_figure(train, f"{title}: training series by class"), plots / "examples.png")
+        save_figure(spectra_figure(train, f"{title}: mean spectra of training series by class"), plots / "spectra.png")
     shapes, sizes, parameters = forda.shapes_at_budget(settings, train)
     run.write_manifest(parameters=sizes, examples={"train": len(train), "validation": len(validation),
                                                    "test": len(test)})
@@ -97,10 +103,14 @@ def forda_lab(settings: FordaLabConfig, accelerator) -> dict | None:
         fits = {NAMES[arm]: [read_metrics(run.part(f"{arm}/seed-{seed}").metrics_path)
                              for seed in range(result["arms"][arm]["n"])] for arm in [*settings.arms, "keras"]
                 if arm in shapes}
-        plot_fits(fits, plots / "learning-curves.png", f"{title}: learning curves, mean and range of seeds")
-        plot_arms({f"{result['test_examples']:,} test series": {NAMES[arm]: entry for arm, entry in
-                                                                result["arms"].items()}},
-                  plots / "arms.png", f"{title}: accuracy at {parameters:,} parameters ± 2 %")
+        curves = [Curve("loss", "loss (nats a label)", train="loss"),
+                  Curve("accuracy", "accuracy (%)", validation="eval_accuracy", share=True)]
+        if figure := fits_figure(fits, curves, f"{title}: learning curves"):
+            save_figure(figure, plots / "learning-curves.png")
+        panel = ahead_panel({NAMES[arm]: entry["values"] for arm, entry in result["arms"].items()}, NAMES["full"],
+                            [NAMES["majority"]], f"{len(test):,} test series, {parameters:,} parameters an arm ± 2 %")
+        save_figure(gain_figure([panel], f"{title}: is the whole transformer ahead?"), plots / "arms.png")
+        write_shown(run, train, test)
         write_atomic(run.directory / "table.md", show(result, markdown=True) + "\n")
     return run.finish(result)
 
@@ -127,8 +137,11 @@ def main(argv: list[str]) -> None:
     result = forda_lab(settings, accelerator)
     if result is not None:
         accelerator.print(f"\n{result['data']}: test accuracy of models chosen on validation, mean ± 95 % interval "
-                          f"over seeds, {result['test_examples']:,} test series\n{show(result)}\n"
-                          f"{Path(settings.output_dir) / 'result.json'}")
+                          f"over seeds, {result['test_examples']:,} test series\n{show(result)}")
+        if accelerator.is_main_process:
+            write_report(settings.output_dir)
+        accelerator.print(ending(settings.output_dir, command("make card", {"RUN": settings.output_dir}),
+                                 results=f"{settings.output_dir}/result.json"))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ The table is one series or several, each cut by time by itself; what is known ah
 arm is told alike. Arms × horizons × seeds. Models are chosen on validation; the test windows are counted once each, at
 the end; intervals are from residuals on validation, for every arm alike. A first seed's model is kept with all that
 predict needs to say what comes after a table's end. Writes <output_dir>/<name>.json: arm → horizon → mse, mae, …,
-and what the dead-branch check found.
+and what the dead-branch check found. Pictures: <name>-gain.png (did pretraining help?), <name>-by-step.png (skill over
+the naive rule), <name>-forecasts-<horizon>.png (test windows with bands), -training-<horizon>.png and -shuffled.png.
 """
 
 from toolkit import cli, config
@@ -20,8 +21,6 @@ if __name__ == "__main__":  # --help, and mistakes in options, before what takes
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from toolkit.analysis.dead_branches import report_dead_branches
 from toolkit.data.series.windows import load_forecast_data, window_splits
 from toolkit.data.tables.columns import shown
@@ -32,9 +31,13 @@ from toolkit.metrics.tabulate import table
 from toolkit.models.series.patches import SeriesForForecasting
 from toolkit.pretrained import saved_model
 from toolkit.publishing.card import LiveCard
-from toolkit.report.plots import plot_by_step, plot_forecasts
+from toolkit.report.ending import command, ending
+from toolkit.report.figures.canvas import save_figure
+from toolkit.report.forecast_run import forecast_figures
+from toolkit.report.run_report import write_report
 from toolkit.run.directory import Run
 from toolkit.run.files import write_json
+from toolkit.shown import terminal_width
 from toolkit.tasks.forecasting import score_forecaster
 from toolkit.training.impl.distributed import make_accelerator
 
@@ -82,7 +85,8 @@ def forecast(settings: ForecastRecipeConfig, accelerator) -> dict | None:
                 if found and seed == 0 and arm.model and settings.check_dead_branches:
                     best = saved_model(SeriesForForecasting, run.part(cell.run).model_dir)
                     found = {**found, "dead_branches": report_dead_branches(
-                        best, windows["validation"], accelerator, f"{name}, horizon {horizon}, seed {seed}")}
+                        best, windows["validation"], accelerator, f"{name}, horizon {horizon}, seed {seed}",
+                        run.part(cell.run).directory)}
                 fits.setdefault(name, {}).setdefault(horizon, []).append(found)
     if settings.dry_run:
         return grid.tell()
@@ -93,15 +97,8 @@ def forecast(settings: ForecastRecipeConfig, accelerator) -> dict | None:
     if accelerator.is_main_process:
         write_json(stem.with_name(f"{settings.name}.json"), summary)
         run.finish(summary)  # which nothing above asks for: a later command may bring more, and writes it anew
-        panels = {f"horizon {horizon}": {arm: np.mean([one["mse_by_step"] for one in by_horizon[horizon]], 0)
-                                         for arm, by_horizon in fits.items()} for horizon in settings.horizons}
-        plot_by_step(panels, stem.with_name(f"{settings.name}-by-step.png"), f"{settings.name}: error by step",
-                     "test MSE, standardised")
-        share = round(100 * (settings.training.quantiles[-1] - settings.training.quantiles[0]))
-        for horizon in settings.horizons:
-            plot_forecasts(forecasts.example_windows(run.directory, fits, list(trained), horizon, data),
-                           stem.with_name(f"{settings.name}-forecasts-{horizon}.png"),
-                           f"{settings.name}, column {data.columns[-1]}, horizon {horizon}, {share} % intervals")
+        for name, figure in forecast_figures(run.directory).items():
+            save_figure(figure, stem.with_name(f"{settings.name}-{name}.png"))
     accelerator.print(show(summary, published))
     return summary
 
@@ -120,9 +117,9 @@ def show(summary: dict, published: dict) -> str:
                                               for horizon in horizons if horizon in by_horizon
                                               for key in ("mse", "mae") if key in by_horizon[horizon]}
              for model, by_horizon in published.items()]
-    details = [{"arm": arm, "horizon": horizon, "MASE": entry.get("mase"), "quantile loss": entry["quantile_loss"],
-                "coverage %": f"{100 * entry['coverage']:.1f}", "validation MSE": entry["validation_mse"],
-                "trained": f"{entry['trained_parameters']:,}", "parameters": f"{entry['parameters']:,}",
+    details = [{"arm": arm, "horizon": horizon, "MASE": entry.get("mase"), "quantile": entry["quantile_loss"],
+                "covered %": f"{100 * entry['coverage']:.1f}", "val MSE": entry["validation_mse"],
+                "trained": f"{entry['trained_parameters']:,}",
                 "seconds": None if "seconds" not in entry else f"{entry['seconds']:.0f}"}
                for arm, by_horizon in summary.items() for horizon, entry in by_horizon.items()]
     first = next(iter(summary.values()))
@@ -130,18 +127,26 @@ def show(summary: dict, published: dict) -> str:
     entry = next(iter(first.values()))
     nominal, left_out = entry["nominal_coverage"], ", ".join(entry["mase_left_out"])
     said = "\n".join(verdict.text for verdict in forecasts.verdicts(summary))
-    return "\n\n".join(["test errors on standardised values, mean ± 95 % interval over seeds; windows: " + windows
-                        + "\n" + table(rows), "MASE: 1 is the seasonal naive error on train"
-                        + f", which is 0 or unknown for {left_out}: left out of it" * bool(left_out)
-                        + f"; intervals of nominally {100 * nominal:.0f} %, ends included\n" + table(details),
-                        *([said] if said else [])])
+    left = f", which is 0 or unknown for {left_out}: left out of it" * bool(left_out)
+    fits = {"width": terminal_width(), "narrowest": {"arm": 12}}
+    return "\n\n".join([
+        f"test errors on standardised values, mean ± 95 % interval over seeds; windows: {windows}\n"
+        f"{table(rows, **fits)}",
+        f"MASE: 1 is the seasonal naive error on train{left}; quantile: the quantile loss; covered: by intervals of "
+        f"nominally {100 * nominal:.0f} %, ends included\n{table(details, **fits)}", *([said] if said else [])])
 
 
 def main(argv: list[str]) -> None:
     settings = config.parse(ForecastRecipeConfig, argv, __doc__)
     accelerator = make_accelerator(settings.impl.ddp_timeout, settings.impl)
     if forecast(settings, accelerator) is not None:
-        accelerator.print(f"\n{Path(settings.output_dir) / settings.name}.json")
+        stem = Path(settings.output_dir) / settings.name
+        arm = next(iter(forecasts.arms(settings)))
+        kept = f"{stem}/{arm}/{settings.horizons[0]}/seed-0"
+        if accelerator.is_main_process:
+            write_report(stem)
+        accelerator.print(ending(stem, command("make predict", {"MODEL": kept, "FILE": "table.csv"}),
+                                 model=f"{kept}/model", results=f"{stem}.json"))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from toolkit import cli, config
 from toolkit.training.impl.settings import ImplConfig
+from toolkit.training.observers.base import LossShown
 from toolkit.training.settings import TrainingConfig
 
 
@@ -29,19 +30,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from toolkit.data.stores.sorting import (
-    LENGTH,
-    LETTERS,
-    SortingBatches,
-    all_inputs,
-    held_out,
-    with_answers,
-)
+from toolkit.data.stores.sorting import LENGTH, LETTERS, SortingBatches, all_inputs, held_out, with_answers
 from toolkit.models.presets import model_config
 from toolkit.models.text.gpt import GPT2LMHeadModel
 from toolkit.pretrained import saved_model
 from toolkit.publishing.card import LiveCard
-from toolkit.run.directory import Run
+from toolkit.report.ending import ending
+from toolkit.report.figures.canvas import save_figure
+from toolkit.report.figures.training import loss_figure
+from toolkit.report.run_report import write_report
+from toolkit.run.directory import Run, read_metrics
 from toolkit.tasks.causal_lm import CausalLanguageModelling
 from toolkit.training.feed import as_tensors, seed_everything, to_device
 from toolkit.training.impl.distributed import make_accelerator
@@ -54,7 +52,7 @@ class Sorting(CausalLanguageModelling):
     best_metric = "loss"
 
     def __init__(self, model, batch_size: int, seed: int):
-        self.model = model
+        self.model, self.loss_shown = model, LossShown(guessing=float(np.log(len(LETTERS))))
         self.batch = SortingBatches(batch_size, seed).batch
 
     def evaluate(self, model, accelerator, precision) -> dict[str, float]:
@@ -91,9 +89,14 @@ def nano_gpt(settings: NanoGptConfig, accelerator) -> dict:
     best = saved_model(GPT2LMHeadModel, run.model_dir).eval()
     exact = (answers(best, inputs) == np.sort(inputs, 1)).all(1)
     unseen = held_out(inputs)
-    return run.finish({**metrics, "parameters": model.num_parameters(), "inputs": len(inputs),
-                       "exact": int(exact.sum()), "held_out": int(unseen.sum()),
-                       "held_out_exact": int(exact[unseen].sum())})
+    result = {**metrics, "guessing": float(np.log(len(LETTERS))), "parameters": model.num_parameters(),
+              "inputs": len(inputs), "exact": int(exact.sum()), "held_out": int(unseen.sum()),
+              "held_out_exact": int(exact[unseen].sum())}
+    figure = loss_figure(read_metrics(run.metrics_path), title="Six letters sorted, by a GPT of "
+                         f"{model.num_parameters():,} parameters", result=result)
+    if accelerator.is_main_process and figure is not None:
+        save_figure(figure, run.directory / "plots/loss.png")
+    return run.finish(result)
 
 
 def main(argv: list[str]) -> None:
@@ -106,6 +109,9 @@ def main(argv: list[str]) -> None:
         model = saved_model(GPT2LMHeadModel, f"{settings.output_dir}/model").eval()
         example = all_inputs()[[654]]
         print(f"for instance {spell(example[0])} → {spell(answers(model, example)[0])}")
+        write_report(settings.output_dir)
+        print(ending(settings.output_dir, "make shakespeare-char",
+                     f"loss {result['loss']:.4f} nats a letter; {result['guessing']:.4f} by guessing"))
 
 
 def spell(ids: np.ndarray) -> str:

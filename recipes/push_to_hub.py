@@ -53,13 +53,7 @@ from pathlib import Path
 
 from toolkit.errors import UserError
 from toolkit.publishing.push import Pushed, Remote, check_name, megabytes
-from toolkit.publishing.staging import (
-    FOLDER,
-    Staged,
-    check_run,
-    stage,
-    stage_checkpoint,
-)
+from toolkit.publishing.staging import FOLDER, Staged, check_run, stage, stage_checkpoint
 
 
 def push_to_hub(settings: PushConfig) -> list[Pushed]:

@@ -5,8 +5,8 @@
 
 Of each source, windows of its test part (what lies behind train and validation; of a generator, series of their own):
 the context is read, paths are drawn, their quantiles are the forecast. Errors are in units of the context's mean
-absolute value, so that series of any size count alike. `result.json` holds them, `<source>.png` shows some windows, and
-`<source>.npz` has all: contexts, what came, quantiles, the other forecasts.
+absolute value, so that series of any size count alike. `result.json` holds them, `<source>.png` shows some windows, the
+linear and the naive forecast below, and `<source>.npz` has all: contexts, what came, quantiles, the other forecasts.
 """
 
 from dataclasses import dataclass, field
@@ -41,13 +41,12 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
 from toolkit import metrics
 from toolkit.baselines.naive import repeat_last, seasonal_naive
-from toolkit.data.stores.series import split_windows
+from toolkit.data.stores.series import series_windows, split_windows
 from toolkit.data.stores.settings import SeriesCorpusConfig
 from toolkit.errors import UserError
 from toolkit.inference.sampling import load_series_gpt, sample_paths
@@ -55,9 +54,13 @@ from toolkit.metrics.intervals import paired_bootstrap
 from toolkit.metrics.tabulate import table
 from toolkit.models.small.linear import carried_forward
 from toolkit.publishing.card import LiveCard
-from toolkit.report.plots import COLOURS, INK, SOFT, save_figure
+from toolkit.report.ending import command, ending
+from toolkit.report.figures.canvas import save_figure
+from toolkit.report.run_report import write_report
+from toolkit.report.sampled_run import GPT, sampled_figures
 from toolkit.run.directory import Run
 from toolkit.tasks.base import write_arrays
+from toolkit.tasks.forecasting import BANDS
 from toolkit.tasks.settings import PretrainGptConfig
 from toolkit.tokenization.bins import SeriesBins
 
@@ -65,15 +68,19 @@ QUANTILES = (0.1, 0.5, 0.9)
 
 
 def windows_to_ask(series: SeriesCorpusConfig, number: int, bins: SeriesBins, most: int
-                   ) -> tuple[np.ndarray, np.ndarray]:
-    """(n, context_length) contexts and (n, horizon) futures of the test part, NaN where a value is missing."""
-    values = split_windows(series, number, "test", bins.context_length + bins.horizon, 1)
-    known = ~np.isnan(values[:, :bins.context_length]).all(1) & ~np.isnan(values[:, bins.context_length:]).all(1)
-    values = values[known]
-    if not len(values):
+                   ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """(n, context_length) contexts and (n, horizon) futures of the test part, NaN where a value is missing; the column
+    of each and, where there are any, the times of its values.
+    """
+    windows = series_windows(series, number, "test", bins.context_length + bins.horizon, 1)
+    cut = bins.context_length
+    known = np.flatnonzero(~np.isnan(windows.values[:, :cut]).all(1) & ~np.isnan(windows.values[:, cut:]).all(1))
+    if not len(known):
         raise UserError(f"{series.sources[number]}: no test window has values in its context and in its horizon.")
-    values = values[np.unique(np.linspace(0, len(values) - 1, most).round().astype(int))]
-    return values[:, :bins.context_length], values[:, bins.context_length:]
+    known = known[np.unique(np.linspace(0, len(known) - 1, most).round().astype(int))]
+    values, times = windows.values[known], windows.times_of(known)
+    where = {"column": windows.columns[known], **({} if times is None else {"times": times})}
+    return values[:, :cut], values[:, cut:], where
 
 
 def filled(values: np.ndarray) -> np.ndarray:
@@ -142,28 +149,6 @@ def errors_by_window(forecast: np.ndarray, future: np.ndarray, scale: np.ndarray
     return np.nanmean(np.abs(forecast - future), 1) / scale
 
 
-def plot(path: Path, context: np.ndarray, future: np.ndarray, quantiles: np.ndarray, naive: np.ndarray,
-         title: str) -> None:
-    """Six windows: the end of the context, what came, the median with its 80 % interval, and the seasonal naive."""
-    figure, all_axes = plt.subplots(2, 3, figsize=(11, 5.2), layout="constrained", sharex=True)
-    figure.suptitle(title, color=INK, fontsize=11)
-    length, horizon = context.shape[1], future.shape[1]
-    shown = np.unique(np.linspace(0, len(context) - 1, all_axes.size).round().astype(int))
-    before, after = np.arange(-length, 0), np.arange(horizon)
-    for axes, window in zip(all_axes.flat, shown, strict=False):
-        axes.plot(before, context[window], color=INK, linewidth=1)
-        axes.plot(after, future[window], color=INK, linewidth=1, linestyle=":", label="what came")
-        axes.fill_between(after, quantiles[window, :, 0], quantiles[window, :, -1], color=COLOURS[0], alpha=0.2,
-                          linewidth=0, label="80 % of paths")
-        axes.plot(after, quantiles[window, :, 1], color=COLOURS[0], linewidth=1.3, label="median")
-        axes.plot(after, naive[window], color=COLOURS[1], linewidth=0.9, linestyle="--", label="seasonal naive")
-        axes.axvline(-0.5, color=SOFT, linewidth=0.8)
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(*all_axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False,
-                  fontsize=8)
-    save_figure(figure, path)
-
-
 def sample_forecasts(settings: SampleForecastsConfig) -> dict:
     """Forecast, score and draw; returns what `result.json` holds."""
     trained = Path(settings.run)
@@ -185,9 +170,10 @@ def sample_forecasts(settings: SampleForecastsConfig) -> dict:
         print(f"{run.directory} is finished; its result is {run.result_path}")
         return run.result()
     asked = replace(pretraining.series, sources=settings.sources or pretraining.series.sources)
+    run.write_manifest(data={"sources": asked.sources}, parameters=model.num_parameters())
     result, drawn = {}, []
     for number, source in enumerate(asked.sources):
-        context, future = windows_to_ask(asked, number, bins, settings.windows)
+        context, future, where = windows_to_ask(asked, number, bins, settings.windows)
         if flat := int((np.nanmax(context, 1) == np.nanmin(context, 1)).sum()):
             print(f"{source}: {flat:,} of {len(context):,} contexts are constant: they have no season, and those of "
                   f"zeros alone no scale, so that their errors are in the file's own units")
@@ -197,7 +183,7 @@ def sample_forecasts(settings: SampleForecastsConfig) -> dict:
         # Weibull's: were truth one more path, it would lie below the q-quantile with probability q.
         quantiles = np.quantile(paths, QUANTILES, axis=1, method="weibull").transpose(1, 2, 0)
         naive = naive_forecasts(context, bins.horizon, settings.season, linear_map(asked, number, bins), bins)
-        arms = {"GPT, median of samples": quantiles, **naive}
+        arms = {GPT: quantiles, **naive}
         median = errors_by_window(quantiles[..., 1], future, scale)
         gains = {}
         for name, forecast in naive.items():
@@ -205,20 +191,27 @@ def sample_forecasts(settings: SampleForecastsConfig) -> dict:
             gains[name] = {"mean": mean, "low": low, "high": high}
         result[source] = {"windows": len(context), "clipped": bins.clipped(future, scale),
                           "arms": {name: scores(forecast, future, scale, bins) for name, forecast in arms.items()},
-                          "nominal_coverage": QUANTILES[-1] - QUANTILES[0], "mae_saved": gains}
+                          "nominal_coverage": QUANTILES[-1] - QUANTILES[0], "mae_saved": gains, "paths": paths.shape[1]}
         name = re.sub(r"[^\w-]+", "-", Path(source).name.removeprefix("generator:"))
         name += f"-{number}" * (name in drawn)  # two tables of one name
         drawn.append(name)
-        write_arrays(run.directory / f"{name}.npz", {"context": context, "future": future, "quantiles": quantiles,
-                                                     **naive})
-        plot(run.directory / f"{name}.png", context, future, quantiles, naive["seasonal naive"],
-             f"{source}: {bins.horizon} values after {bins.context_length}")
-    return run.finish(result)
+        result[source]["file"] = name
+        ends = [end for share in BANDS for end in ((1 - share) / 2, (1 + share) / 2)
+                if (1 - share) / 2 * (paths.shape[1] + 1) >= 1]
+        bands = np.quantile(paths, ends, axis=1, method="weibull").transpose(1, 2, 0)
+        write_arrays(run.directory / f"{name}.npz", {
+            "context": context, "future": future, "quantiles": quantiles, "bands": bands,
+            "band_quantiles": np.asarray(ends), **naive, **where})
+    run.finish(result)
+    for name, figure in sampled_figures(run.directory).items():
+        save_figure(figure, run.directory / f"{name}.png")
+    return result
 
 
 def main(argv: list[str]) -> None:
     settings = config.parse(SampleForecastsConfig, argv, __doc__)
-    for source, found in sample_forecasts(settings).items():
+    result = sample_forecasts(settings)
+    for source, found in result.items():
         print(f"\n{source}: {found['windows']} test windows; errors in units of the context's mean absolute value; "
               f"coverage of intervals of nominally {100 * (QUANTILES[-1] - QUANTILES[0]):.0f} %, ends included")
         print(table([{"forecast": name, **row} for name, row in found["arms"].items()]))
@@ -226,6 +219,11 @@ def main(argv: list[str]) -> None:
             judgement = "better" if gain["low"] > 0 else "worse" if gain["high"] < 0 else "not distinguishable"
             print(f"against {name}: MAE {-gain['mean']:+.4f} (95 % of bootstraps over windows: {-gain['high']:+.4f} to "
                   f"{-gain['low']:+.4f}): {judgement}")
+    write_report(settings.output_dir)
+    source, found = next(iter(result.items()))
+    answer = f"{source}, MAE: " + "; ".join(f"{name} {row['mae']:.3g}" for name, row in found["arms"].items())
+    print(ending(settings.output_dir, command("make card", {"RUN": settings.output_dir}), answer,
+                 results=f"{settings.output_dir}/result.json"))
 
 
 if __name__ == "__main__":

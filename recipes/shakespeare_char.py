@@ -29,6 +29,9 @@ from pathlib import Path
 from pretrain_gpt import pretrain_gpt
 
 from toolkit.errors import UserError
+from toolkit.inference.samples import write_samples
+from toolkit.report.ending import command, ending
+from toolkit.report.run_report import write_report
 from toolkit.run.files import write_atomic
 from toolkit.training.impl.distributed import main_process_first, make_accelerator
 
@@ -55,8 +58,14 @@ def main(argv: list[str]) -> None:
         parts = split(Path(settings.text), settings.train_share, Path(settings.data_dir))
     settings.corpus.sources, settings.corpus.validation_sources = parts[:1], parts[1:]
     result = pretrain_gpt(settings, accelerator)
-    accelerator.print(f"validation loss {result['loss']:.3f} nats a character, the best within {result['tokens']:,} "
-                      f"tokens, in {result['seconds']:.1f} s of training ({result['tokens_per_second']:,.0f} tokens/s)")
+    if accelerator.is_main_process:
+        write_samples(settings.output_dir, settings.data_dir)
+        write_report(settings.output_dir)
+    accelerator.print(ending(
+        settings.output_dir, command("make chat", {"MODEL": settings.output_dir}),
+        f"validation loss {result['loss']:.3f} nats a character, {result['unigram_entropy']:.3f} by frequencies "
+        f"alone;\nthe best within {result['tokens']:,} tokens, {result['seconds']:.1f} s of training, "
+        f"{result['tokens_per_second']:,.0f} tokens/s"))
 
 
 if __name__ == "__main__":

@@ -36,12 +36,7 @@ import torch
 
 from toolkit.data.batches import IGNORED
 from toolkit.data.series.dataset import SeriesBatches
-from toolkit.data.series.splits import (
-    ROLES,
-    SeriesDataSection,
-    check_patches,
-    load_splits,
-)
+from toolkit.data.series.splits import ROLES, SeriesDataSection, check_patches, load_splits
 from toolkit.data.stores.bert_batches import BertBatches
 from toolkit.data.stores.gpt_batches import GptBatches
 from toolkit.data.stores.prepare import PreparedData, prepare
@@ -161,7 +156,8 @@ def main(argv: list[str]) -> None:
     if settings.rows < 1:
         raise UserError(f"rows is {settings.rows}; show at least 1.")
     if is_of_series(settings.pretraining):
-        run = config.from_dict(FinetuneSeriesConfig, config.read_yaml(settings.pretraining), settings.pretraining)
+        run = config.from_dict(FinetuneSeriesConfig, config.with_places(
+            FinetuneSeriesConfig, config.read_yaml(settings.pretraining), settings.pretraining), settings.pretraining)
     else:
         run = read_pretraining(settings.pretraining)
         run, _ = start_of(run, "gpt2" if isinstance(run, PretrainGptConfig) else "bert")

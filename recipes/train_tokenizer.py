@@ -27,6 +27,8 @@ from pathlib import Path
 
 from toolkit.data.stores.prepare import prepare_tokenizer
 from toolkit.data.text.corpus import prepare_corpus, read_documents
+from toolkit.report.ending import command
+from toolkit.shown import quoted
 
 
 def main(argv: list[str]) -> None:
@@ -36,8 +38,9 @@ def main(argv: list[str]) -> None:
     target = directory / Path(settings.tokenizer).stem / "tokenizer"
     tokenizer = prepare_tokenizer(settings.tokenizer, directory / "corpus", target)
     sample = next(read_documents(directory / "corpus/validation.jsonl")).text[:200]
-    print(f"{len(tokenizer):,} tokens in {target}")
-    print(f"{sample!r}\n→ {tokenizer.tokenize(sample)}")
+    print(f"\n{len(tokenizer):,} tokens in {target}")
+    print(f"{sample!r}\n→ {' '.join(quoted(token) for token in tokenizer.tokenize(sample))}")
+    print(f"next: {command('make pretrain-bert', tokenizer=target, output_dir='runs/bert', data_dir=directory)}")
 
 
 if __name__ == "__main__":

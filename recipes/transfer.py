@@ -7,7 +7,7 @@
 For each data set, number of labels and seed (which draws the labels, the random start, the order and the dropout):
 a frozen probe (logistic regression on the checkpoint's states), full fine-tuning that starts from this probe, both from
 random weights of the same shape, TF-IDF, and averaged word vectors. Writes transfer.json (data set → labels → arm →
-mean, ci95) and transfer.png. A run that was broken off goes on.
+mean, ci95), transfer.png (learning curves) and transfer-gains.png. A run that was broken off goes on.
 """
 
 from toolkit import cli, config
@@ -37,7 +37,10 @@ from toolkit.metrics.tabulate import table
 from toolkit.models.load import load_checkpoint_tokenizer
 from toolkit.models.word_vectors import averaged, load_word2vec
 from toolkit.publishing.card import LiveCard
-from toolkit.report.plots import plot_learning_curves
+from toolkit.report.comparison_run import comparison_figures
+from toolkit.report.ending import command, ending
+from toolkit.report.figures.canvas import save_figure
+from toolkit.report.run_report import write_report
 from toolkit.run.directory import Run
 from toolkit.run.files import write_json
 from toolkit.tokenization.load import load_tokenizer
@@ -116,7 +119,9 @@ def transfer(settings: TransferConfig, accelerator) -> dict | None:
     grid.write([verdict for name, curve in result.items() for verdict in verdicts_by_labels(curve, name)])
     if accelerator.is_main_process:
         write_json(run.directory / "transfer.json", result)
-        plot_learning_curves(result, run.directory / "transfer.png", "Test accuracy by number of labels")
+        figures = comparison_figures(run.directory)
+        save_figure(figures["learning-curves"], run.directory / "transfer.png")
+        save_figure(figures["gains"], run.directory / "transfer-gains.png")
         run.tell(finished=True)
     return result
 
@@ -138,7 +143,11 @@ def main(argv: list[str]) -> None:
     result = transfer(settings, accelerator)
     if result is not None:
         accelerator.print(show(result))
-        accelerator.print(f"{Path(settings.output_dir) / 'transfer.json'}")
+        if accelerator.is_main_process:
+            write_report(settings.output_dir)
+        accelerator.print(ending(settings.output_dir, command("make card", {"RUN": settings.output_dir}),
+                                 results=f"{settings.output_dir}/transfer.json",
+                                 picture=f"{settings.output_dir}/transfer.png"))
 
 
 if __name__ == "__main__":

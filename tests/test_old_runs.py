@@ -4,17 +4,15 @@ They lie in fixtures/old; fixtures/make.py made them, and says how they were mad
 """
 
 import json
-import lzma
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import small
+from old_runs import OLD, unpacked
 
-OLD = Path(__file__).parent / "fixtures/old"
 MODELS = sorted(path.name for path in (OLD / "models").iterdir())
 FINISHED = ("bert", "gpt", "text", "text-multi-label", "series")
 UNFINISHED = {"bert": "mlm_loss", "gpt": "loss"}
@@ -42,15 +40,6 @@ for directory in sys.stdin.read().split():
     if os.waitpid(child, 0)[1]:
         print(directory, "FAILED", flush=True)
 """
-
-
-def unpacked(directory: Path) -> Path:
-    """A copy of all fixtures, as the runs were when they were made."""
-    shutil.copytree(OLD, directory)
-    for path in directory.rglob("*.xz"):
-        path.with_suffix("").write_bytes(lzma.decompress(path.read_bytes()))
-        path.unlink()
-    return directory
 
 
 @pytest.fixture(scope="module")

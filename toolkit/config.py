@@ -11,19 +11,21 @@ import os
 import sys
 import types
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
 import yaml
 
-from toolkit import bounded_yaml
-from toolkit.checkout import shipped, where_else
 from toolkit.errors import UserError, did_you_mean, nearest
-from toolkit.option_help import first_command, help_text, in_words
+from toolkit.options import bounded_yaml
+from toolkit.options.checkout import shipped, where_else
+from toolkit.options.option_help import first_command, help_text, in_words
 from toolkit.regular import regular
 
 Config = TypeVar("Config")
+PLACES = ("output_dir", "data_dir")
+"""Keys that `with_places` fills in."""
 
 
 def from_dict(cls: type[Config], values: dict, where: str = "config", prefix: str = "",
@@ -175,16 +177,16 @@ def parse(cls: type[Config], argv: list[str], description: str, positional: Sequ
     values = read_yaml(file) if file else {}
     overrides += _by_position(cls, positional, unnamed, {key for key, _ in overrides})
     given = {key for key, _ in overrides}
-    values = with_places(cls, values, file, given)
-    later = {*given, *positional, *(() if file else _required(cls))}
+    later = {*given, *positional, *PLACES, *(() if file else _required(cls))}
     from_dict(cls, values, file or "command line", given=later)  # errors of the file name it
     for key, value in overrides:
         _override(cls, values, key, value)
     _give_way(cls, values, given)
+    values = with_places(cls, values, file)
     following = f" For example: {example}" if (example := first_command(description)) else ""
     if missing := [key for key in positional if key not in values and key not in default_values(cls)]:
-        raise UserError(f"command line: {missing[0].upper()} is missing. Expected is {_usage(positional)}, and options, "
-                        f"which --help lists.{following}")
+        raise UserError(f"command line: {missing[0].upper()} is missing. Expected is {_usage(positional)}, and "
+                        f"options, which --help lists.{following}")
     if missing := [key for key in _required(cls) if key not in values]:  # for want of a file
         names = missing[:1] if missing == ["output_dir", "data_dir"] else missing
         raise UserError(f"command line: {' and '.join(names)} {'is' if len(names) == 1 else 'are'} missing. Give a "
@@ -234,13 +236,11 @@ def _words(cls: type, argv: list[str], some_unnamed: bool) -> tuple[str, list[tu
     return file, overrides, unnamed
 
 
-def with_places(cls: type, values: dict, file: str | Path, given: Iterable[str] = ()) -> dict:
-    """A copy of a file's values in which a run has a place: `output_dir`, where the class requires it, is named by the
-    file, and `data_dir` lies in there.
-
-    given: keys that come later, from the command line.
+def with_places(cls: type, values: dict, file: str | Path) -> dict:
+    """A copy of the values in which a run has a place: `output_dir`, where the class requires it, is named by the file,
+    and `data_dir` lies in there.
     """
-    values, missing = dict(values), {*_required(cls)} - {*values, *given}
+    values, missing = dict(values), {*_required(cls)} - values.keys()
     if "output_dir" in missing and file:
         values["output_dir"] = f"runs/{Path(file).stem}"
     if "data_dir" in missing and "output_dir" in values:

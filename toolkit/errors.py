@@ -8,7 +8,16 @@ LONGEST_MESSAGE = 2000
 """Characters."""
 
 
-class UserError(ValueError):
+class OneLine(Exception):
+    """Base of what is said in one line, in a notebook too."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows in place of a traceback."""
+        said = "".join(character if character.isprintable() else " " for character in str(self))
+        return [f"{type(self).__name__}: {said}"]
+
+
+class UserError(OneLine, ValueError):
     """Bad input: one line that names the file, line or key, what was expected and what to do.
 
     Recipes print it without a traceback and exit with status 2. What a file holds may be named in it, but cannot make
@@ -21,7 +30,7 @@ class UserError(ValueError):
                          f"{text[:LONGEST_MESSAGE - 500]} … {text[-480:]}")
 
 
-class Interrupted(Exception):
+class Interrupted(OneLine):
     """A signal asked the run to stop; a checkpoint of `step` is on disk. Recipes exit with 128 + its number."""
 
     def __init__(self, signal_number: int, step: int):
@@ -30,11 +39,11 @@ class Interrupted(Exception):
         self.exit_code = 128 + signal_number
 
 
-class Diverged(Exception):
+class Diverged(OneLine):
     """The loss is no number, or leapt; a checkpoint of the last good state is on disk. Recipes exit with 3."""
 
 
-class PeerLost(Exception):
+class PeerLost(OneLine):
     """Another process of the group ended or does not answer; what ails it, it says itself. Recipes exit with 4."""
 
     def __init__(self, rank: int, reason: object):

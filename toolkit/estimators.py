@@ -21,52 +21,32 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import (
-    check_consistent_length,
-    check_is_fitted,
-    column_or_1d,
-    validate_data,
-)
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d, validate_data
 from transformers import PreTrainedModel
 
 from toolkit.analysis.probes import new_text_classifier
+from toolkit.bars import hidden
 from toolkit.data.batches import LabelledBatches
 from toolkit.data.series.augmentation import AugmentedBatches
 from toolkit.data.series.dataset import SeriesBatches, SeriesDataset, learned_from
 from toolkit.data.series.learned import Learned
-from toolkit.data.series.windows import (
-    ForecastData,
-    WindowBatches,
-    scaled_values,
-    standardised,
-)
+from toolkit.data.series.windows import ForecastData, WindowBatches, scaled_values, standardised
 from toolkit.data.text.batches import TextBatches
 from toolkit.data.text.examples import LabelledText, split_off
 from toolkit.data.text.labelled import LongTexts
 from toolkit.data.text.text_input import TextInput, save_with_input
 from toolkit.experiments.forecasts import LINEAR, Arm, ForecastRecipeConfig
 from toolkit.experiments.forecasts import new_model as new_forecaster
-from toolkit.experiments.series import (
-    CompareSeriesConfig,
-    LabelledSet,
-    new_model,
-    patch_length_of,
-)
+from toolkit.experiments.series import CompareSeriesConfig, LabelledSet, new_model, patch_length_of
 from toolkit.inference.answers import asking
 from toolkit.models.load import load_checkpoint_tokenizer, pretrained_config
 from toolkit.models.losses import probabilities
 from toolkit.models.text.classifier import Pooling
-from toolkit.pretrained import saved_model
+from toolkit.pretrained import save_model, saved_model
 from toolkit.run.directory import Run
 from toolkit.tasks.base import fit
 from toolkit.tasks.classification import FineTuning, FineTuningConfig
-from toolkit.tasks.forecasting import (
-    ForecastConfig,
-    ForecastingTask,
-    as_forecaster,
-    errors,
-    predicted,
-)
+from toolkit.tasks.forecasting import ForecastConfig, ForecastingTask, as_forecaster, errors, predicted
 from toolkit.training.impl.distributed import make_accelerator
 from toolkit.training.impl.precision import ImplConfig, exact
 from toolkit.training.task import Task, TrainingConfig
@@ -148,7 +128,7 @@ class TextClassifier(_Classifier):
     def save_pretrained(self, directory: str | Path) -> None:
         """Model and tokenizer in Hugging Face's format, as `make predict` takes them."""
         check_is_fitted(self)
-        self.model_.save_pretrained(directory)
+        save_model(self.model_, directory)
         save_with_input(self.tokenizer_, self._input(), Path(directory))
 
     def _batches(self, X: Any) -> TextBatches:
@@ -210,7 +190,7 @@ class SeriesClassifier(_Classifier):
     def save_pretrained(self, directory: str | Path) -> None:
         """The model in Hugging Face's format, as `make predict` takes it."""
         check_is_fitted(self)
-        self.model_.save_pretrained(directory)
+        save_model(self.model_, directory)
 
     def _batches(self, X: Any) -> SeriesBatches:
         X = self._checked(X, reset=False)
@@ -296,7 +276,7 @@ class SeriesForecaster(BaseEstimator):
     def save_pretrained(self, directory: str | Path) -> None:
         """The model in Hugging Face's format, as `make predict` takes it."""
         check_is_fitted(self)
-        self.model_.save_pretrained(directory)
+        save_model(self.model_, directory)
 
     def _scale(self) -> tuple[np.ndarray, np.ndarray]:
         config = self.model_.config
@@ -363,7 +343,7 @@ def _heard(aloud: bool) -> Iterator[io.StringIO]:
     """What is printed within, which is shown only `aloud`."""
     said = io.StringIO()
     try:
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said), hidden():
             yield said
     finally:
         if aloud:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import yaml
 
-from toolkit.checkout import CHECKOUT
 from toolkit.config import flat, read_yaml
 from toolkit.errors import UserError
+from toolkit.options.checkout import CHECKOUT, shipped
 
 EXAMPLES = "../shared/data"
 """Where configs that ship look for example data, beside the checkout."""
@@ -45,7 +45,7 @@ def _config_of(argv: list[str]) -> str:
 
 def command_in(config: str | Path) -> str:
     """The command that a config is for, as its comment says; empty where it says none."""
-    found = _COMMAND.search(Path(config).read_text(encoding="utf-8"))
+    found = _COMMAND.search(shipped(config).read_text(encoding="utf-8"))
     return found[1] if found else ""
 
 
@@ -73,5 +73,7 @@ def _of_your_own(path: Path, config: str) -> str:
         for part in (value if isinstance(value, list) else [value]))]
     if not keys or not str(path).startswith(EXAMPLES):
         return ""
-    options = " ".join(f"--{key} …" for key in keys)
-    return f" It is example data; name your own: {command_in(config)} ARGS=\"{options}\""
+    options = [f"--{key} …" for key in keys if key.count(".") < 2]  # of a mapping's entries there are no options
+    if any(key.startswith("probes.sets.") for key in keys):
+        options.append("--probes.sets '{}'")
+    return f" It is example data; name your own: {command_in(config)} ARGS=\"{' '.join(options)}\""

@@ -163,6 +163,7 @@ def test_the_report_lies_in_the_run_for_its_card(runs, tmp_path, capsys):  # noq
                  columns=["sentence_a", "sentence_b", "category"]).to_csv(tmp_path / "pairs.tsv", sep="\t", index=False)
     recipe.main([str(runs / "bert/model"), "--pairs", str(tmp_path / "pairs.tsv")])
     report = read_json(runs / "bert/bias.json")
+    assert "Bias probe of" in (runs / "bert/bias.html").read_text(encoding="utf-8")
     assert set(report) >= {"pairs", "method", "categories", "can_show", "cannot_show"}
     for found in report["categories"].values():
         assert set(found) >= {"prefers_a", "low", "high", "n", "mean_difference"}
@@ -171,3 +172,13 @@ def test_the_report_lies_in_the_run_for_its_card(runs, tmp_path, capsys):  # noq
     out = capsys.readouterr().out
     assert "It cannot show" in out and "prefer a" in out
     (runs / "bert/bias.json").unlink()
+    (runs / "bert/bias.html").unlink()
+
+
+def test_the_table_fits_a_terminal(bert, capsys):  # noqa: F811
+    report = probe_bias(bert, template_pairs()[::9])
+    for found in report["categories"].values():  # the longest that each can be
+        found |= {"prefers_a": 1.0, "low": 0.93, "high": 1.0, "mean_difference": -12.34, "ci95": 1.23}
+    recipe.show(report)
+    table = capsys.readouterr().out.split("\n\n")[1]
+    assert len(table.splitlines()) == 2 + len(report["categories"]) and max(map(len, table.splitlines())) <= 80

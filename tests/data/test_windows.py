@@ -1,5 +1,7 @@
 """Tables over time, windows that never cross a split, the linear and naive forecasts: against what they should be."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas
 import pytest
@@ -238,6 +240,17 @@ def test_every_window_is_met_once_the_last_partial_batch_too(world):
     assert sorted(len(part) for part, _ in met)[0] < 4
     for part, batch in met:
         np.testing.assert_array_equal(batch["future"], windows.rows(part)["future"])
+
+
+def test_windows_know_their_times():
+    data = standardised([positions(60), positions(40)], ("a",), [0.5, 0.7, 1.0])
+    assert WindowBatches(data, "test", 5, 2).times(np.asarray([0])) is None
+    times = tuple(np.datetime64(start, "ns") + np.timedelta64(1, "h") * np.arange(rows)
+                  for start, rows in (("2020-01-01", 60), ("2021-01-01", 40)))
+    windows = WindowBatches(replace(data, times=times), "test", 5, 2)
+    for number, series in ((0, 0), (windows.span_of(1).start, 1)):
+        first = data.borders[series][1] - 5  # of the context of the first window
+        np.testing.assert_array_equal(windows.times(np.asarray([number]))[0], times[series][first:first + 7])
 
 
 @pytest.mark.parametrize(("split", "context", "horizon", "found"), [

@@ -17,7 +17,9 @@ from toolkit.config import from_dict, read_yaml
 from toolkit.errors import UserError
 from toolkit.models.load import checkpoint_config, load_backbone, load_weights
 from toolkit.publishing.card_facts import Facts
-from toolkit.report.runs import differences, figure_rows, find_runs, runs_rows
+from toolkit.report.run_comparison import commands, compared, differences
+from toolkit.report.run_list import list_runs
+from toolkit.report.runs import find_runs
 from toolkit.run.binary import read_npz, tensor_shapes
 from toolkit.run.directory import read_metrics
 from toolkit.run.files import read_json
@@ -138,7 +140,8 @@ def test_one_broken_run_does_not_hide_the_others(tmp_path, part, tries):
         assert {run.name for run in runs} == {"good", "bad"}
         good = next(run for run in runs if run.name == "good")
         assert good.state != "damaged", good.problem
-        runs_rows(runs), figure_rows(runs), differences(runs), differences(runs, "manifest")
+        list_runs(runs, 80), [(line.shown, line.deltas) for line in compared(runs)], commands(runs)
+        differences(runs), differences(runs, "manifest")
         read_results(tmp_path / "bad")
 
     sample, spoil = PARTS[part]

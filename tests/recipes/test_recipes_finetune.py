@@ -23,22 +23,20 @@ from transformers import (
 from toolkit import config
 from toolkit.baselines.classical import logistic_on_values, majority, tfidf_logistic
 from toolkit.baselines.compressors import compressor_bits_per_byte, primed_xz_bits_per_byte
-from toolkit.data.series.splits import SeriesDataSection
+from toolkit.data.series.splits import SeriesDataSection, load_splits
 from toolkit.data.series.tables import SeriesTable
 from toolkit.data.stores.sorting import SortingBatches, all_inputs, held_out, with_answers
 from toolkit.data.text.batches import TextBatches
 from toolkit.data.text.examples import LabelledText, split_off
 from toolkit.data.text.labelled import TextDataSection, read_table
 from toolkit.errors import UserError
-from toolkit.experiments.fine_tuning import arms_table, compare_arms
+from toolkit.experiments.fine_tuning import arms_table
 from toolkit.inference.generation import continue_text, fill_mask
 from toolkit.metrics.intervals import paired_difference
 from toolkit.models.load import load_checkpoint_tokenizer
 from toolkit.models.presets import count_parameters
 from toolkit.models.text.bert import BertForPreTraining
 from toolkit.models.text.classifier import text_classifier
-from toolkit.report import plots as report
-from toolkit.report.plots import plot_arms, plot_confusion, plot_loss
 from toolkit.tasks.classification import FineTuningConfig
 
 
@@ -215,10 +213,10 @@ def test_finetune_series_reads_unequal_series_with_gaps(checkpoints, tmp_path, a
 
 
 def test_series_splits_share_no_series():
-    train, validation, test = finetune_series.load_splits(SeriesDataSection(test_per_class=30), seed=3)
+    train, validation, test = load_splits(SeriesDataSection(test_per_class=30), seed=3)
     rows = [{series.tobytes() for series in part.values} for part in (train, validation, test)]
     assert not (rows[0] & rows[1] or rows[0] & rows[2] or rows[1] & rows[2])
-    again = finetune_series.load_splits(SeriesDataSection(test_per_class=30), seed=4)[0]
+    again = load_splits(SeriesDataSection(test_per_class=30), seed=4)[0]
     assert not np.array_equal(train.values, again.values)
 
 
@@ -266,29 +264,6 @@ def test_generation_and_fill_mask(checkpoints):
     assert len(answers) == 3 and answers[0][1] >= answers[2][1] > 0
     sample = continue_text(checkpoints["gpt"], "The river", max_new_tokens=5)
     assert sample.startswith("The river") and sample == continue_text(checkpoints["gpt"], "The river", max_new_tokens=5)
-
-
-def test_pictures_are_drawn(tmp_path):
-    records = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}, {"step": 2, "eval_loss": 1.2}]
-    plot_loss(records, tmp_path / "a/loss.png", "loss", references={"floor": 0.5})
-    plot_confusion([0, 1, 1], [0, 1, 0], ["no", "yes"], tmp_path / "confusion.png", "confusion")
-    arms = compare_arms({"bert": {"pretrained": [0.8, 0.9], "random": [0.5, 0.7]}}, {"majority": [0.5, 0.5]})
-    plot_arms({"text": {"bert pretrained": arms["bert"]["pretrained"], "majority": arms["majority"]}},
-              tmp_path / "arms.png", "arms")
-    assert all(path.stat().st_size > 5000 for path in (tmp_path / "a/loss.png", tmp_path / "confusion.png",
-                                                       tmp_path / "arms.png"))
-
-
-def test_dots_at_either_end_of_accuracy_are_whole(tmp_path, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(report, "save_figure", lambda figure, path: drawn.append(figure))
-    report.plot_arms({"set": {"random": {"mean": 0.5, "ci95": None, "values": [0.0, 1.0]}}}, tmp_path / "arms.png", "")
-    (axes,) = drawn[0].axes
-    drawn[0].canvas.draw()
-    (dots,) = axes.collections
-    radius = dots.get_sizes()[0] ** 0.5 / 2 * drawn[0].dpi / 72  # sizes are squared diameters in points
-    left, right = axes.transData.transform([(0, 0), (100, 0)])[:, 0]
-    assert axes.bbox.x0 <= left - radius and right + radius <= axes.bbox.x1
 
 
 def test_every_config_that_ships_is_valid():

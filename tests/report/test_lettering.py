@@ -3,14 +3,20 @@
 import csv
 import resource
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib import mathtext
-from matplotlib.text import Text
+from PIL import Image
 
-from toolkit.report import lettering
-from toolkit.report.plots import MOST_CLASSES, new_axes, plot_confusion, plot_ranking, save_figure
+from toolkit.report.figures import lettering
+from toolkit.report.figures.canvas import new_figure, save_figure
+from toolkit.report.figures.classification import (
+    MOST_CLASSES,
+    confusion_counts,
+    confusion_figure,
+    ranking_figure,
+    write_counts,
+)
 
 NAMES = ["$", "$$", "cheap: $5_$ or less", "_under", "a\x1b[31mred\nline", "x" * 200, "costs $5 to $10"]
 
@@ -31,26 +37,29 @@ def test_labels_are_drawn_as_they_are_written(tmp_path, no_mathematics):
     # Once wrong: labels with dollars were mathematics, or ended a run after its training.
     generator = np.random.default_rng(0)
     labels, probabilities = generator.integers(0, 7, 200), generator.dirichlet(np.ones(7), 200)
-    plot_confusion(labels, probabilities.argmax(1), NAMES, tmp_path / "confusion.png", "a title of $x_$")
-    plot_ranking(probabilities, labels, NAMES, tmp_path / "ranking.png")
+    counts = confusion_counts(labels, probabilities.argmax(1), len(NAMES))
+    save_figure(confusion_figure(counts, NAMES, "a title of $x_$"), tmp_path / "confusion.png")
+    save_figure(ranking_figure(probabilities, labels, NAMES), tmp_path / "ranking.png")
     assert (tmp_path / "confusion.png").stat().st_size and (tmp_path / "ranking.png").stat().st_size
 
 
-def test_numbers_of_a_logarithmic_axis_stay_powers(tmp_path, monkeypatch):
-    figure, axes = new_axes("log $", (4, 3))
+def test_numbers_of_a_logarithmic_axis_stay_powers(tmp_path):
+    figure, ((axes,),) = new_figure(4, 3)
+    axes.set_title("log $")
     axes.plot([1, 10, 1000], [1e-4, 1, 3])
     axes.set_yscale("log")
-    monkeypatch.setattr(plt, "close", lambda figure: None)
     save_figure(figure, tmp_path / "log.png")
     assert any("mathdefault{10^" in label.get_text() for label in axes.get_yticklabels())
-    assert figure.findobj(Text, include_self=False) and axes.get_title() == r"log \$"
+    assert axes.get_title() == "log $" and not axes.title.get_parse_math()
 
 
 def test_letters_that_no_font_has_are_told_once(tmp_path, capsys, recwarn, monkeypatch):
     monkeypatch.setattr(lettering, "_told", set())
     monkeypatch.setattr(lettering, "_font_with", lambda character: None)
     for _ in range(2):
-        save_figure(new_axes("饮食", (3, 2))[0], tmp_path / "letters.png")
+        figure, all_axes = new_figure(3, 2)
+        all_axes[0, 0].set_title("饮食")
+        save_figure(figure, tmp_path / "letters.png")
     assert capsys.readouterr().out.count("no font of this machine has") == 1
     assert not [warning for warning in recwarn if "Glyph" in str(warning.message)]
 
@@ -62,10 +71,11 @@ def test_of_many_classes_the_most_confused_are_drawn_and_all_are_in_a_table(tmp_
     answers[labels == 7] = 311
     names = [f"class {number}" for number in range(classes)]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    plot_confusion(labels, answers, names, tmp_path / "confusion.png", "Test")
+    counts = confusion_counts(labels, answers, classes)
+    save_figure(confusion_figure(counts, names, "Test", "confusion.csv"), tmp_path / "confusion.png")
+    write_counts(counts, names, tmp_path / "confusion.csv")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 600_000, "kB"
-    image = plt.imread(tmp_path / "confusion.png")
-    assert max(image.shape) < 150 * (MOST_CLASSES + 8)
+    assert max(Image.open(tmp_path / "confusion.png").size) < 150 * (MOST_CLASSES + 8)
     with open(tmp_path / "confusion.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))
     assert len(rows) == classes + 1 and rows[8][312] == "3" and rows[8][8] == "0"

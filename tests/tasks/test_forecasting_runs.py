@@ -22,8 +22,9 @@ from toolkit.data.series.windows import standardised, window_splits
 from toolkit.errors import UserError
 from toolkit.experiments import forecasts
 from toolkit.experiments.published import published_errors
-from toolkit.metrics.forecast_sums import ForecastScores, calibration_stride, residual_quantiles
+from toolkit.metrics.forecast_sums import ForecastScores, calibration_stride, known_quantiles, residual_quantiles
 from toolkit.models.small.linear import NLinear, NLinearConfig
+from toolkit.report.forecast_run import read_forecasts
 from toolkit.run.directory import Run, read_metrics
 from toolkit.run.files import read_json
 from toolkit.run.results import read_results
@@ -119,6 +120,8 @@ def test_residual_quantiles_are_order_statistics():
     with pytest.raises(UserError, match="validation has 8 observed residuals .* need at least 9"):
         residual_quantiles(residuals[:8], QUANTILES)
     assert residual_quantiles(residuals[:9], QUANTILES).shape == (2, 3, 3)
+    for count, known in ((8, [0.5]), (9, [0.1, 0.5]), (38, [0.1, 0.5]), (39, [0.025, 0.1, 0.5])):
+        assert known_quantiles(np.arange(count, dtype=float)[:, None, None], [0.025, 0.1, 0.5]) == known
 
 
 def test_intervals_hold_what_they_promise_where_windows_are_alike():
@@ -356,9 +359,27 @@ def test_the_recipe_compares_arms_by_horizon(recipe):
         found = summary[f"tiny-{start}"]["8"]["dead_branches"]
         assert found["states"].keys() == {"block 1 attention", "block 1 feed-forward"}
         assert found["shuffle"]["patch_length"] == 8 and found["shuffle"]["shuffled_mse"] > 0
-    for picture in ("by-step", "forecasts-4", "forecasts-8"):
+    for picture in ("gain", "by-step", "forecasts-4", "forecasts-8"):
         with open(f"{stem}-{picture}.png", "rb") as file:
             assert file.read(8) == b"\x89PNG\r\n\x1a\n"
+
+
+def test_what_is_drawn_has_dates_and_bands_and_is_in_the_tables_units(recipe):
+    settings, summary = recipe
+    shown = read_forecasts(Path(settings.output_dir, "waves"), 8)
+    assert [(one.name, one.role) for one in shown.forecasters[:3]] == [
+        ("tiny-masked-patches", "pretrained"), ("tiny-random", "random start"), ("nlinear", "best baseline")]
+    assert shown.quantity == "b" and shown.time == "date"
+    hours, values = np.datetime64("2020-01-01", "ns") + np.arange(400) * np.timedelta64(1, "h"), waves(400)[1]
+    for window in shown.windows:
+        rows = np.searchsorted(hours, window.times)
+        np.testing.assert_array_equal(hours[rows], window.times)
+        np.testing.assert_allclose(np.concatenate([window.context, window.truth]), values[rows], atol=1e-5)
+    for one in shown.forecasters:
+        for prediction, bands in zip(one.predictions, one.bands, strict=True):
+            assert list(bands) == [0.8, 0.5], "33 residuals are too few for 95 %"
+            (low, high), (inner_low, inner_high) = bands.values()
+            assert (low <= inner_low).all() and (inner_high <= high).all() and (prediction > low - 9).all()
 
 
 def card_of(settings, part=""):
@@ -418,8 +439,7 @@ def test_the_table_holds_ours_and_the_published(recipe):
 
 def test_the_recipe_resumes_without_training(recipe, monkeypatch):
     monkeypatch.setattr(base, "train", None)
-    for name in ("plot_forecasts", "plot_by_step"):
-        monkeypatch.setattr(forecast, name, lambda *_: None)
+    monkeypatch.setattr(forecast, "forecast_figures", lambda _: {})
     settings, summary = recipe
     fewer = forecast.forecast(dataclasses.replace(settings, horizons=[8], seeds=1, linear=[]), make_accelerator())
     result = Path(settings.output_dir, "waves/result.json")

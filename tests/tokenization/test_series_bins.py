@@ -16,6 +16,7 @@ from toolkit.data.stores.gpt_batches import GptBatches
 from toolkit.data.stores.series import SeriesCorpusConfig, prepare_series, sine_sums, split_windows
 from toolkit.errors import UserError
 from toolkit.inference.sampling import load_series_gpt, sample_paths
+from toolkit.report.sampled_run import sampled_figures
 from toolkit.run.files import building
 from toolkit.tokenization.bins import FILE_NAME, SeriesBins, read_series_bins
 from toolkit.tokenization.train import read_spec
@@ -338,6 +339,12 @@ def test_forecasts_of_the_test_part(trained, tmp_path, capsys):
         found["arms"]["repeat-last"]["mae"] - found["arms"]["GPT, median of samples"]["mae"])
     assert (tmp_path / "forecasts/noisy-sines-600.png").stat().st_size > 20_000
     assert "intervals of nominally 80 %, ends included" in printed and "constant" not in printed
+    figure = sampled_figures(tmp_path / "forecasts")["noisy-sines-600"]
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    naive = min(("repeat-last", "seasonal naive"), key=lambda name: found["arms"][name]["mae"])
+    for name, role in (("GPT, median of samples", "pretrained"), ("linear", "best baseline"), (naive, "naive")):
+        assert f"{name} ({role}), MAE {found['arms'][name]['mae']:.3g}" in titles
+    assert len(figure.axes[0].collections) == 2, "20 paths have bands of 50 and 80 %"
     sample_forecasts.main(arguments)
     assert "is finished" in capsys.readouterr().out
 
@@ -363,7 +370,8 @@ def test_a_table_is_asked_behind_what_was_trained_on(trained, tmp_path):
     (tmp_path / "steps.csv").write_text("\n".join(["date,a", *rows]) + "\n")
     _, bins = load_series_gpt(trained[0] / "model")
     series = SeriesCorpusConfig([str(tmp_path / "steps.csv")])
-    context, future = sample_forecasts.windows_to_ask(series, 0, bins, 4)
+    context, future, where = sample_forecasts.windows_to_ask(series, 0, bins, 4)
+    assert list(where["column"]) == ["a"] * 4 and (where["times"] == np.c_[context, future]).all()
     assert context.min() == 160 and future.max() == 199 and context.shape == (4, 24) and future.shape == (4, 8)
     assert (future[:, 0] == context[:, -1] + 1).all()
 

@@ -22,12 +22,7 @@ from toolkit.data.text.batches import TextBatches
 from toolkit.data.text.examples import draw
 from toolkit.data.text.labelled import TextDataSection, load_data
 from toolkit.models.losses import PROBLEM_TYPES, Task, scale_of
-from toolkit.models.text.classifier import (
-    Pooling,
-    TextForClassification,
-    pooled_states,
-    text_classifier,
-)
+from toolkit.models.text.classifier import Pooling, TextForClassification, pooled_states, text_classifier
 from toolkit.tasks.base import for_all
 from toolkit.tasks.settings import ProbeConfig
 from toolkit.training.impl.precision import ImplConfig, Precision, choose

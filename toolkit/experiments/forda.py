@@ -19,17 +19,10 @@ from toolkit.experiments.results import by, over_test_examples, values
 from toolkit.experiments.series import labels_of
 from toolkit.experiments.settings import WITHOUT_ATTENTION, FordaLabConfig
 from toolkit.metrics.intervals import mean_interval, paired_difference, verdict
-from toolkit.models.series.ablations import (
-    AblatedSeriesConfig,
-    AblatedSeriesForClassification,
-    at_budget,
-)
+from toolkit.models.series.ablations import AblatedSeriesConfig, AblatedSeriesForClassification, at_budget
 from toolkit.models.series.patches import SeriesConfig
 from toolkit.models.small.keras_forda import KerasForda, KerasFordaConfig
-from toolkit.models.small.perceptron import (
-    PerceptronConfig,
-    PerceptronForClassification,
-)
+from toolkit.models.small.perceptron import PerceptronConfig, PerceptronForClassification
 from toolkit.pretrained import saved_model
 from toolkit.run.directory import Run
 from toolkit.run.results import Row
@@ -120,7 +113,8 @@ def examine(arm: str, run: Run, validation: SeriesDataset, accelerator: Accelera
     answers when its blocks are replaced by one number.
     """
     model = saved_model(AutoModelForSequenceClassification, run.model_dir).to(accelerator.device).eval()
-    found = report_dead_branches(model, SeriesBatches(validation, 64, 0), accelerator, NAMES[arm])
+    found = report_dead_branches(model, SeriesBatches(validation, 64, 0), accelerator, NAMES[arm],
+                                 run.directory)
     if isinstance(model, KerasForda):
         with torch.inference_mode():
             batches = [torch.from_numpy(part).to(accelerator.device)

@@ -1,6 +1,6 @@
 """Arms on tables over time: models from random and pretrained starts, beside the linear and the naive ones."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,6 @@ from toolkit.metrics.intervals import mean_interval, verdict
 from toolkit.models.covariates import least_squares
 from toolkit.models.series.patches import SeriesForForecasting, SeriesForMaskedPatches
 from toolkit.models.small.linear import DLinear, DLinearConfig, NLinear, NLinearConfig
-from toolkit.run.binary import read_npz
 from toolkit.run.directory import Run
 from toolkit.run.results import Verdict
 from toolkit.tasks.forecasting import ForecastConfig, Forecaster
@@ -171,27 +170,3 @@ def summarise(fits: dict[str, dict[int, list[dict]]], references: dict[str, str]
 def verdicts(summary: dict) -> list[Verdict]:
     return [Verdict(arm, entry["verdict"], size=horizon) for arm, by_horizon in summary.items()
             for horizon, entry in by_horizon.items() if "verdict" in entry]
-
-
-def example_windows(directory: Path, fits: dict[str, dict[int, list[dict]]], trained: Sequence[str], horizon: int,
-                    data: ForecastData) -> dict[str, list[dict]]:
-    """For `plot_forecasts`: the last channel of a few test windows, in its own units, by the two trained arms that
-    were best on validation, and by the seasonal naive one.
-    """
-    channel = len(data.columns) - 1
-    best = sorted(trained, key=lambda arm: np.mean([fit["validation"]["mse"] for fit in fits[arm][horizon]]))
-    rows = {}
-    for arm in [*best[:2], "seasonal-naive"]:
-        place = directory / arm / str(horizon)
-        drawn = ("values", "future", "prediction", "quantiles")
-        saved = read_npz((place if arm == "seasonal-naive" else place / "seed-0") / "forecasts.npz", "index", *drawn)
-        index = saved["index"]
-        of = saved["series"] if "series" in saved else np.zeros_like(index)
-        mean, deviation = (np.stack(parts)[:, channel] for parts in zip(*map(data.scale_of, of), strict=True))
-        parts = {key: (saved[key][:, channel].T * deviation + mean).T for key in drawn}
-        rows[arm] = [{"title": f"{data.names[of[row]]} test window {number + 1:,}".strip(),
-                      "context": parts["values"][row][-2 * horizon:],
-                      "truth": parts["future"][row], "prediction": parts["prediction"][row],
-                      "low": parts["quantiles"][row][:, 0], "high": parts["quantiles"][row][:, -1]}
-                     for row, number in enumerate(index)]
-    return rows

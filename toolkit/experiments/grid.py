@@ -22,12 +22,7 @@ from toolkit.data.series.windows import Split, WindowBatches
 from toolkit.models.losses import Task
 from toolkit.run.directory import Run
 from toolkit.run.results import Results, Row, Sizes, Verdict, write_results
-from toolkit.tasks.classification import (
-    FineTuning,
-    FineTuningConfig,
-    class_scores,
-    fine_tune,
-)
+from toolkit.tasks.classification import FineTuning, FineTuningConfig, class_scores, fine_tune
 from toolkit.tasks.forecasting import ForecastConfig, ForecastingTask, fit_forecaster
 from toolkit.tasks.threshold import ThresholdConfig
 from toolkit.training.dry_run import dry_run

@@ -4,13 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from toolkit.metrics.intervals import (
-    Interval,
-    mcnemar,
-    mean_interval,
-    paired_bootstrap,
-    paired_difference,
-)
+from toolkit.metrics.intervals import Interval, mcnemar, mean_interval, paired_bootstrap, paired_difference
 from toolkit.run.results import Row
 
 

@@ -23,20 +23,9 @@ from toolkit.experiments.settings import TRANSFORMERS, CompareSeriesConfig
 from toolkit.metrics.intervals import mean_interval, paired_difference, verdict
 from toolkit.models.load import checkpoint_config, pretrained_config
 from toolkit.models.presets import model_config
-from toolkit.models.series.ablations import (
-    AblatedSeriesConfig,
-    AblatedSeriesForClassification,
-    at_budget,
-)
-from toolkit.models.series.patches import (
-    SeriesConfig,
-    SeriesForClassification,
-    SeriesForMaskedPatches,
-)
-from toolkit.models.small.perceptron import (
-    PerceptronConfig,
-    PerceptronForClassification,
-)
+from toolkit.models.series.ablations import AblatedSeriesConfig, AblatedSeriesForClassification, at_budget
+from toolkit.models.series.patches import SeriesConfig, SeriesForClassification, SeriesForMaskedPatches
+from toolkit.models.small.perceptron import PerceptronConfig, PerceptronForClassification
 from toolkit.models.small.recurrent import RecurrentConfig, RecurrentForClassification
 from toolkit.pretrained import saved_model
 from toolkit.run.binary import read_npz
@@ -225,7 +214,7 @@ def shuffled_scores(run: Run, data: LabelledSet, settings: CompareSeriesConfig, 
 
 def examined(run: Run, data: LabelledSet, settings: CompareSeriesConfig, accelerator: Accelerator, name: str) -> dict:
     return report_dead_branches(kept_model(run), SeriesBatches(data.train, settings.training.batch_size, 0),
-                                accelerator, name)
+                                accelerator, name, run.directory)
 
 
 def answers(run: Run) -> np.ndarray:

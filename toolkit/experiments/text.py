@@ -14,14 +14,7 @@ from toolkit.data.text.batches import TextBatches
 from toolkit.data.text.examples import LabelledText, spread
 from toolkit.data.text.labelled import TextDataSection
 from toolkit.experiments.grid import Classifying
-from toolkit.experiments.results import (
-    by,
-    gain,
-    mcnemar_p,
-    over_test_examples,
-    summary,
-    values,
-)
+from toolkit.experiments.results import by, gain, mcnemar_p, over_test_examples, summary, values
 from toolkit.experiments.settings import CompareTextConfig, TransferConfig
 from toolkit.metrics.intervals import mean_interval, verdict
 from toolkit.models.load import load_checkpoint_tokenizer, pretrained_config

@@ -15,11 +15,7 @@ from toolkit.data.text.text_input import TextInput
 from toolkit.errors import UserError
 from toolkit.hub import checkpoint_directory
 from toolkit.inference.answers import answers_table, asking
-from toolkit.models.load import (
-    checkpoint_config,
-    load_checkpoint_tokenizer,
-    load_weights,
-)
+from toolkit.models.load import checkpoint_config, load_checkpoint_tokenizer, load_weights
 from toolkit.models.losses import probabilities, task_of
 from toolkit.models.registry import is_classifier
 from toolkit.shown import tell

@@ -33,26 +33,9 @@ if TYPE_CHECKING:
         Recall,
         Specificity,
     )
-    from toolkit.metrics.forecasting import (
-        MAE,
-        MASE,
-        MSE,
-        MSLE,
-        SMAPE,
-        Coverage,
-        QuantileLoss,
-        seasonal_naive_error,
-    )
-    from toolkit.metrics.language_modelling import (
-        BitsPerByte,
-        MaskedAccuracy,
-        Perplexity,
-    )
-    from toolkit.metrics.probability import (
-        BrierScore,
-        ExpectedCalibrationError,
-        LogLoss,
-    )
+    from toolkit.metrics.forecasting import MAE, MASE, MSE, MSLE, SMAPE, Coverage, QuantileLoss, seasonal_naive_error
+    from toolkit.metrics.language_modelling import BitsPerByte, MaskedAccuracy, Perplexity
+    from toolkit.metrics.probability import BrierScore, ExpectedCalibrationError, LogLoss
     from toolkit.metrics.ranking import PrAuc, RocAuc
     from toolkit.metrics.translation import Bleu, CharacterErrorRate, Chrf, ExactMatch
 

@@ -8,13 +8,7 @@ import numpy as np
 
 from toolkit.errors import did_you_mean
 from toolkit.metrics.base import OfflineMetric, State, averaged, check_average, ratio
-from toolkit.metrics.counts import (
-    CountMetric,
-    Counts,
-    RateMetric,
-    chosen_classes,
-    positions,
-)
+from toolkit.metrics.counts import CountMetric, Counts, RateMetric, chosen_classes, positions
 
 
 class Accuracy(OfflineMetric):

@@ -114,14 +114,28 @@ def residual_quantiles(residuals: np.ndarray, quantiles: Sequence[float]) -> np.
     exchangeable, as many true values would lie below as promised, whatever the model. Windows that overlap, and years
     that differ, are not: so coverage on test is measured and reported.
     """
+    n, ranks = _ranks(residuals, quantiles)
+    if lacking := sorted({*quantiles} - {*known_quantiles(residuals, quantiles)}):
+        needed = int(np.ceil(max(1 / lacking[0], 1 / (1 - lacking[-1])) - 1 - 1e-9))
+        raise UserError(f"validation has {n.min()} observed residuals for some step and channel; quantiles "
+                        f"{lacking} need at least {needed}. Give validation more rows (data.borders).")
+    ordered = np.sort(residuals, 0)  # NaN last
+    return np.take_along_axis(ordered, np.moveaxis(ranks - 1, -1, 0), 0).transpose(1, 2, 0)
+
+
+def known_quantiles(residuals: np.ndarray, quantiles: Sequence[float]) -> list[float]:
+    """Those of `quantiles` for which every step and channel has residuals enough."""
+    n, ranks = _ranks(residuals, quantiles)
+    known = ((ranks >= 1) & (ranks <= n[..., None])).all((0, 1))
+    return [quantile for quantile, enough in zip(quantiles, known, strict=True) if enough]
+
+
+def _ranks(residuals: np.ndarray, quantiles: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """(channels, horizon) how many residuals there are; (channels, horizon, quantiles) which of them is the quantile,
+    from 1 on.
+    """
     quantiles = np.asarray(quantiles, np.float64)
     n = (~np.isnan(residuals)).sum(0)
     ranks = quantiles * (n[..., None] + 1)
     # 0.9 · 10 is 9.000000000000002 for some; its ceiling is not 10.
-    ranks = np.where(quantiles >= 0.5, np.ceil(ranks - 1e-9), np.floor(ranks + 1e-9)).astype(int)
-    if (ranks < 1).any() or (ranks > n[..., None]).any():
-        needed = int(np.ceil(max(1 / min(quantiles), 1 / (1 - max(quantiles))) - 1 - 1e-9))
-        raise UserError(f"validation has {n.min()} observed residuals for some step and channel; quantiles "
-                        f"{quantiles.tolist()} need at least {needed}. Give validation more rows (data.borders).")
-    ordered = np.sort(residuals, 0)  # NaN last
-    return np.take_along_axis(ordered, np.moveaxis(ranks - 1, -1, 0), 0).transpose(1, 2, 0)
+    return n, np.where(quantiles >= 0.5, np.ceil(ranks - 1e-9), np.floor(ranks + 1e-9)).astype(int)

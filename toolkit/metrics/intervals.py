@@ -127,12 +127,20 @@ def verdict(difference: Interval, what: str = "pretraining", unit: str = "points
     """
     if math.isnan(difference.ci95):
         return f"{what} {difference.mean:+.4g} {unit} on one seed: no verdict, run more seeds"
-    digits = _decimals(difference)
+    return f"{what} {signed(difference)} {unit}: {judgement(difference)}"
+
+
+def judgement(difference: Interval) -> str:
+    """The last words of a verdict, on a difference of two seeds or more."""
     if not _excludes_zero(difference):
-        judgement = "not distinguishable from zero"
-    else:
-        judgement = "real" if difference.mean > 0 else "hurts"
-    return f"{what} {difference.mean:+.{digits}f} ± {difference.ci95:.{digits}f} {unit}: {judgement}"
+        return "not distinguishable from zero"
+    return "real" if difference.mean > 0 else "hurts"
+
+
+def signed(difference: Interval) -> str:
+    """`+4.1 ± 0.9`; so many decimals that rounding does not contradict the judgement."""
+    digits = _decimals(difference)
+    return f"{difference.mean:+.{digits}f} ± {difference.ci95:.{digits}f}"
 
 
 def _vector(name: str, values: Sequence[float]) -> np.ndarray:

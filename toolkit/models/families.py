@@ -14,15 +14,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import (
-    AutoConfig,
-    BertConfig,
-    BertModel,
-    GPT2Config,
-    GPT2Model,
-    PreTrainedConfig,
-    PreTrainedModel,
-)
+from transformers import AutoConfig, BertConfig, BertModel, GPT2Config, GPT2Model, PreTrainedConfig, PreTrainedModel
 from transformers.models.bert.modeling_bert import BertLayer
 from transformers.models.gpt2.modeling_gpt2 import GPT2Block
 

@@ -51,6 +51,7 @@ class Objective:
         self.weights = None
         if config.class_weights == "balanced":
             self.weights = torch.from_numpy(self._balanced(train_labels, classes))
+        self.constant = self._constant(train_labels, classes)
 
     def __call__(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """() the summed loss."""
@@ -96,6 +97,20 @@ class Objective:
         if self.task == "regression":
             logits = (logits.astype(np.float64) - mean) / deviation
         return float(self(torch.from_numpy(logits), torch.from_numpy(labels))) / len(labels)
+
+    def of_guessing(self, labels: np.ndarray) -> float:
+        """The mean loss of one answer to all: the shares of the training labels, or their mean."""
+        logits = np.tile(self.constant, (len(labels), 1)).astype(np.float32)
+        return float(self(torch.from_numpy(logits), torch.from_numpy(labels))) / len(labels)
+
+    def _constant(self, labels: np.ndarray, classes: int) -> np.ndarray:
+        """(classes,) logits of that answer; half an example more of everything, so that none is impossible."""
+        if self.task == "regression":
+            return np.zeros(1)
+        counts = np.bincount(labels, minlength=classes) if self.task == "classification" else labels.sum(0)
+        if self.task == "multi-label":
+            return np.log(counts + 0.5) - np.log(len(labels) - counts + 0.5)
+        return np.log(counts + 0.5)
 
     def _balanced(self, labels: np.ndarray, classes: int) -> np.ndarray:
         if self.task == "classification":

@@ -159,12 +159,12 @@ def draw(facts: Facts) -> None:
     """Curves of training and validation, as PNG beside the card."""
     if len([record for record in facts.records if "loss" in record]) < FEWEST_POINTS:
         return
-    from toolkit.report.plots import plot_loss
+    from toolkit.report.figures.canvas import save_figure
+    from toolkit.report.figures.training import loss_figure
 
-    key = "mlm_loss" if card_text.kind(facts) == "bert" else "loss"
-    entropy = (facts.result or {}).get("unigram_entropy")
-    plot_loss(facts.records, facts.directory / PICTURE, facts.name, key, f"eval_{key}",
-              {"unigram entropy": entropy} if entropy else None)
+    figure = loss_figure(facts.records, title=facts.name, result=facts.result)
+    if figure is not None:
+        save_figure(figure, facts.directory / PICTURE)
 
 
 # --- while a run goes on -------------------------------------------------------------------------------------------

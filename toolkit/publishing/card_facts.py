@@ -27,14 +27,7 @@ from toolkit.run.results import (
     read_results,
     result_file,
 )
-from toolkit.run.schema import (
-    Emissions,
-    Manifest,
-    ModelConfig,
-    RunConfig,
-    TokenizerFile,
-    checked,
-)
+from toolkit.run.schema import Emissions, Manifest, ModelConfig, RunConfig, TokenizerFile, checked
 
 
 @dataclass(frozen=True)

@@ -1,35 +1,25 @@
-"""Runs found again: which there are, in what state, with which figures; several held beside each other.
+"""Runs found again: which there are, in what state, with which figures.
 
 Everything is read from the run directories (`toolkit.run.directory`); nothing is written into them, or asked of a
 process.
 """
 
-import base64
 import math
 import os
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from toolkit import config as configuration
 from toolkit.errors import UserError
-from toolkit.report.html_page import write_sections
 from toolkit.run.binary import tensor_shapes
 from toolkit.run.directory import read_metrics
 from toolkit.run.files import LOCK_FILE, read_json
-from toolkit.run.results import (
-    Results,
-    kept_evaluation,
-    of_kept_model,
-    read_results,
-    result_file,
-)
+from toolkit.run.results import Results, kept_evaluation, of_kept_model, read_results, result_file
 from toolkit.run.schema import Manifest
-from toolkit.shown import in_html, in_picture
+from toolkit.views import View, Viewed, shown
 
 STATES = ("finished", "running", "unfinished", "damaged")
 
@@ -40,13 +30,10 @@ _KINDS = (  # a key that, of those left, only this kind of configuration has
     ("patch_length", "series fine-tuning"), ("models", "text fine-tuning"))
 _FIGURES = ("loss", "mlm_loss", "nsp_loss", "mlm_accuracy", "nsp_accuracy", "accuracy", "perplexity", "bits_per_byte",
             "f1", "r2", "mse", "mae")
-_NO_CURVE = ("step", "tokens", "seconds", "bytes", "bad_step", "criterion", "mfu", "data_wait", "peak_memory_mb",
-             "perplexity")
-_HOW = ("learning_rate", "grad_norm", "tokens_per_second")  # curves of how it was trained, which come last
 
 
-@dataclass(frozen=True)
-class RunFacts:
+@dataclass(frozen=True, repr=False)
+class RunFacts(Viewed):
     """What a run directory says of itself."""
 
     directory: Path
@@ -61,15 +48,26 @@ class RunFacts:
     manifest: dict = field(default_factory=dict)
     metrics: list[dict] = field(default_factory=list)
     figures: dict[str, float] = field(default_factory=dict)
-    """Of the finished run, or of the best evaluation so far."""
+    """Of the finished run, or of the best evaluation so far; of an experiment, the means of its arms."""
+    measured: Results | None = None
+    """Of an experiment: what it measured."""
     changed: float = 0.0
     """Seconds since 1970."""
     size: int = 0
     """Bytes on disk, with its checkpoints."""
 
     @property
+    def metric(self) -> str:
+        """Of an experiment: what the figures of its arms are."""
+        return self.measured.metric if self.measured else ""
+
+    @property
     def steps(self) -> int | None:
         return max((record["step"] for record in self.metrics if "step" in record), default=None)
+
+    def _shown(self) -> View:
+        said = [self.kind, self.state, *(f"{name} {shown(value)}" for name, value in list(self.figures.items())[:3])]
+        return View(f"{self.name}: {', '.join(said)}", {"problem": self.problem} if self.problem else {})
 
 
 def find_runs(root: str | Path) -> list[RunFacts]:
@@ -126,103 +124,8 @@ def read_run(directory: str | Path, name: str = "") -> RunFacts:
     if isinstance(values.get("model"), dict) and values["model"].get("preset"):
         kind += f", {values['model']['preset']}"
     return RunFacts(directory, name or str(directory), kind, state, "; ".join(problems), values, manifest, metrics,
-                    figures, max((each.st_mtime for each in files), default=0.0), sum(each.st_size for each in files))
-
-
-def runs_rows(runs: Sequence[RunFacts], now: float | None = None) -> list[dict]:
-    """A row a run, for `toolkit.metrics.tabulate.table`; now: seconds since 1970, from which ages are counted."""
-    now = time.time() if now is None else now
-    return [{"state": run.state, "kind": run.kind, "steps": _shown(run.steps),
-             "figures": ", ".join(f"{name} {_shown(value)}" for name, value in list(run.figures.items())[:3]),
-             "parameters": _shown(run.manifest.get("parameters")), "size": f"{run.size / 1e6:,.1f} MB",
-             "changed": _age(now - run.changed), "commit": str(run.manifest.get("commit") or ""),
-             "run": f"{run.name} ({run.problem})" if run.problem else run.name} for run in runs]
-
-
-def differences(runs: Sequence[RunFacts], part: Literal["config", "manifest"] = "config") -> list[tuple[str, list]]:
-    """Dotted keys of which the runs have different values, with the value of each; None where one has none. The
-    manifest holds commit, versions, machine and data.
-    """
-    by_run = [configuration.flat(getattr(run, part)) for run in runs]
-    rows = [(key, [values.get(key) for values in by_run])
-            for key in dict.fromkeys(key for values in by_run for key in values)]
-    return [(key, values) for key, values in rows if any(value != values[0] for value in values[1:])]
-
-
-def figure_rows(runs: Sequence[RunFacts]) -> list[list[str]]:
-    """A row a figure with its value in every run; state, steps and parameters first."""
-    rows = [["state", *(run.state for run in runs)], ["steps", *(_shown(run.steps) for run in runs)],
-            ["parameters", *(_shown(run.manifest.get("parameters")) for run in runs)]]
-    return rows + [[name, *(_shown(run.figures.get(name)) for run in runs)]
-                   for name in dict.fromkeys(name for run in runs for name in run.figures)]
-
-
-def curve(run: RunFacts, key: str, by_tokens: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """(n,) steps, or tokens seen, and the (n,) values of `key` that were logged there."""
-    points = [(record["step"], record[key]) for record in run.metrics
-              if "step" in record and isinstance(record.get(key), (int, float))]
-    x, y = np.asarray(points, float).reshape(-1, 2).T
-    if by_tokens:  # which evaluations do not log
-        known = [(record["step"], record["tokens"]) for record in run.metrics if "tokens" in record]
-        x = np.interp(x, *np.asarray([(0, 0), *known], float).T)
-    return x, y
-
-
-def plot_runs(runs: Sequence[RunFacts], path: str | Path) -> bool:
-    """Curves of all runs over each other, a panel a metric: training thin, validation with dots; over tokens where
-    their steps have different numbers of them. False, and no picture, where nothing was logged.
-    """
-    from toolkit.report.plots import (  # here, so that a list of runs waits for no pictures
-        INK,
-        SOFT,
-        plt,
-        save_figure,
-    )
-
-    panels, by_tokens = _panels(runs), _steps_differ(runs)
-    if not panels:
-        return False
-    columns = min(3, len(panels))
-    rows = -(-len(panels) // columns)
-    figure, all_axes = plt.subplots(rows, columns, figsize=(4.6 * columns, 0.6 + 3.1 * rows), squeeze=False,
-                                    layout="constrained")
-    for axes in all_axes.flat[len(panels):]:
-        axes.set_visible(False)
-    colours = [plt.cm.tab10.colors[number % 10] for number in range(len(runs))]
-    for axes, name in zip(all_axes.flat, panels, strict=False):
-        for run, colour in zip(runs, colours, strict=True):
-            axes.plot(*curve(run, name, by_tokens), color=colour, linewidth=0.9, alpha=0.7)
-            axes.plot(*curve(run, f"eval_{name}", by_tokens), color=colour, linewidth=1.8, marker="o", markersize=3.5)
-        if "loss" in name:  # the first fall would press everything else together
-            later = [y for run in runs for key in (name, f"eval_{name}") for x, y in zip(*curve(run, key), strict=True)
-                     if x > 0.05 * run.steps and np.isfinite(y)]
-            if len(set(later)) > 1:
-                margin = 0.05 * (max(later) - min(later))
-                axes.set_ylim(min(later) - margin, max(later) + margin)
-        axes.set_title(name.replace("_", " "), fontsize=10, color=INK)
-        axes.set_xlabel("tokens" if by_tokens else "step")
-        axes.grid(axis="y", color=SOFT, alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
-    handles = [plt.Line2D([], [], color=colour, label=in_picture(run.name))
-               for run, colour in zip(runs, colours, strict=True)]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(3, len(runs)), frameon=False, fontsize=9)
-    save_figure(figure, path)
-    return True
-
-
-def write_runs_page(runs: Sequence[RunFacts], path: str | Path) -> None:
-    """A page of figures, curves and differences with nothing to fetch; its picture lies beside it, too, as .png."""
-    picture = Path(path).with_suffix(".png")
-    names = [run.name for run in runs]
-    sections = [("Figures", _table(names, figure_rows(runs)))]
-    if plot_runs(runs, picture):
-        data = base64.b64encode(picture.read_bytes()).decode()
-        sections.append(("Curves", f'<p class="soft">Training thin, validation with dots.</p>'
-                                   f'<img src="data:image/png;base64,{data}" alt="curves of all runs">'))
-    for title, part in (("What was set differently", "config"), ("What else differs", "manifest")):
-        rows = [[key, *map(_shown, values)] for key, values in differences(runs, part)]
-        sections.append((title, _table(names, rows) if rows else '<p class="soft">Nothing.</p>'))
-    write_sections(f"{len(runs)} runs compared", sections, path, "th { min-width: 7rem }")
+                    figures, measured, max((each.st_mtime for each in files), default=0.0),
+                    sum(each.st_size for each in files))
 
 
 def _reason(error: UserError, path: Path) -> str:
@@ -288,34 +191,6 @@ def _is_locked(path: Path) -> bool:
                if "->" not in line)
 
 
-def _panels(runs: Sequence[RunFacts]) -> list[str]:
-    """Metrics with a curve: losses, then scores, then how it was trained; one that is another's copy is left out."""
-    logged = dict.fromkeys(key.removeprefix("eval_") for run in runs for record in run.metrics for key in record)
-    names = [name for name in logged if name not in _NO_CURVE and not name.endswith("_count") and name != "count"
-             and any(len(curve(run, key)[0]) > 1 for run in runs for key in (name, f"eval_{name}"))]
-
-    def says_no_more(name: str, than: str) -> bool:
-        both = ((curve(run, f"{prefix}{name}")[1], curve(run, f"{prefix}{than}")[1])
-                for run in runs for prefix in ("", "eval_"))
-        return all(not len(mine) or np.array_equal(mine, theirs) for mine, theirs in both)
-
-    kept: list[str] = []
-    for name in sorted(names, key=lambda name: (name in _HOW, "loss" not in name)):
-        if not any(says_no_more(name, other) for other in kept):
-            kept.append(name)
-    return kept
-
-
-def _steps_differ(runs: Sequence[RunFacts]) -> bool:
-    sizes = set()
-    for run in runs:
-        steps, tokens = curve(run, "tokens")
-        if not len(steps):
-            return False
-        sizes.add(round(tokens[-1] / steps[-1]))
-    return len(sizes) > 1
-
-
 def _shown(value: object) -> str:
     if value is None or isinstance(value, str):
         text = value or ""
@@ -326,14 +201,3 @@ def _shown(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "…"
 
 
-def _age(seconds: float) -> str:
-    for size, unit in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit} ago"
-    return "just now"
-
-
-def _table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{in_html(name)}</th>" for name in ("", *names))
-    body = "".join("<tr>" + "".join(f"<td>{in_html(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'

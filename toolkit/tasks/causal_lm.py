@@ -8,20 +8,18 @@ from transformers import PreTrainedModel
 
 from toolkit import metrics
 from toolkit.data.batches import IGNORED
-from toolkit.data.stores.gpt_batches import (
-    GptBatches,
-    evaluation_blocks,
-    num_evaluation_blocks,
-)
+from toolkit.data.stores.gpt_batches import GptBatches, evaluation_blocks, num_evaluation_blocks
 from toolkit.data.stores.prepare import PreparedData, prepare
 from toolkit.data.stores.series import prepare_series
 from toolkit.errors import UserError
-from toolkit.tasks.base import Description, Evaluation
+from toolkit.pretrained import save_model
+from toolkit.tasks.base import Description, Evaluation, ViewedTask
 from toolkit.tasks.pretraining import add_to
 from toolkit.tasks.settings import PretrainGptConfig
 from toolkit.tokenization.load import save_tokenizer
 from toolkit.training.feed import as_tensors, to_device
 from toolkit.training.impl.distributed import reduce_sums, share
+from toolkit.training.observers.base import LossShown
 
 DESCRIPTIONS = (Description(
     "gpt", lambda name, module, values: module is None and name.endswith("LMHeadModel"), "text-generation",
@@ -46,7 +44,7 @@ def pretraining_data(settings: PretrainGptConfig, progress: bool) -> PreparedDat
                    num_proc=settings.impl.preprocessing_num_workers, progress=progress)
 
 
-class CausalLanguageModelling:
+class CausalLanguageModelling(ViewedTask):
     """The next token (Radford et al. 2019): batches of `input_ids` and `labels`, already shifted."""
 
     def counts(self, batch: dict[str, np.ndarray]) -> dict[str, int]:
@@ -64,7 +62,7 @@ class GptPretraining(CausalLanguageModelling):
     def __init__(self, model: PreTrainedModel, data: PreparedData, block_size: int, batch_size: int, seed: int,
                  within_documents: bool = False, probes: Evaluation | None = None):
         self.model, self.data, self.block_size, self.eval_batch = model, data, block_size, batch_size
-        self.probes = probes
+        self.probes, self.loss_shown = probes, LossShown()
         self.end_id, self.within_documents = data.tokenizer.eos_token_id, within_documents
         self.batches = GptBatches(data.train, block_size, batch_size, seed, data.weights,
                                   self.end_id if within_documents else None)
@@ -90,7 +88,7 @@ class GptPretraining(CausalLanguageModelling):
     def save(self, model: PreTrainedModel, directory: Path) -> None:
         # A text ends where the positions do, when nobody says how long it shall be.
         model.generation_config.max_length = model.config.max_position_embeddings
-        model.save_pretrained(directory)
+        save_model(model, directory)
         save_tokenizer(self.data.tokenizer, directory, model.config.max_position_embeddings)
 
 
@@ -102,7 +100,7 @@ class SeriesPretraining(GptPretraining):
         return {key: value for key, value in result.items() if key not in ("bytes", "bits_per_byte")}
 
     def save(self, model: PreTrainedModel, directory: Path) -> None:
-        model.save_pretrained(directory)
+        save_model(model, directory)
         self.data.tokenizer.save_pretrained(directory)
 
 

@@ -18,14 +18,17 @@ from toolkit.errors import UserError
 from toolkit.models.lora import add_lora, merge_lora
 from toolkit.models.losses import Objective, Task, fold_scale, probabilities
 from toolkit.models.registry import reads_text
+from toolkit.pretrained import save_model
 from toolkit.run.directory import Run
 from toolkit.run.files import write_atomic
-from toolkit.tasks.base import Description, fit, for_all, write_arrays
+from toolkit.tasks.base import Description, ViewedTask, fit, for_all, write_arrays
 from toolkit.tasks.settings import FineTuningConfig
 from toolkit.tasks.threshold import ThresholdConfig, choose_threshold, positive_class
 from toolkit.tokenization.load import save_tokenizer
 from toolkit.training.impl.precision import ImplConfig, Precision
+from toolkit.training.observers.base import LossShown
 
+_SHORT = {"mse": "mse", "mae": "mae", "msle": "msle", "focal": "focal loss", "kl-divergence": "KL"}
 _CLASSIFIER = re.compile("For(Sequence)?Classification$")  # not of tokens
 DESCRIPTIONS = (
     Description("text", lambda name, module, values: bool(_CLASSIFIER.search(name))
@@ -39,7 +42,7 @@ DESCRIPTIONS = (
                 is_classifier=True))
 
 
-class FineTuning:
+class FineTuning(ViewedTask):
     """An objective on `train`; evaluated, and the best model chosen, on `validation`. The test set is not in here."""
 
     best_metric = "criterion"
@@ -49,6 +52,8 @@ class FineTuning:
                  task: Task = "classification"):
         self.model, self.validation, self.config, self.tokenizer = model, validation, config, tokenizer
         self.objective = Objective(task, config.objective, train.labels, model.config.num_labels)
+        self.loss_shown = LossShown(_SHORT.get(self.objective.loss_name, "loss"),
+                                    guessing=self.objective.of_guessing(validation.labels))
         self.criterion = config.metric_for_best_model
         if self.criterion == "auto":
             self.criterion = {"classification": "accuracy", "multi-label": "f1"}.get(task, "loss")
@@ -91,7 +96,7 @@ class FineTuning:
             model = merge_lora(model)
         if regression:
             fold_scale(model, *self.objective.scale)
-        model.save_pretrained(directory)
+        save_model(model, directory)
         if self.tokenizer is not None and self.text_input is not None:
             save_with_input(self.tokenizer, self.text_input, directory)
         elif self.tokenizer is not None:  # of batches that are not ours

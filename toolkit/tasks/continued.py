@@ -9,12 +9,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from toolkit.errors import UserError
 from toolkit.models.families import FAMILIES, family
-from toolkit.models.load import (
-    load_checkpoint_tokenizer,
-    load_weights,
-    model_directory,
-    pretrained_config,
-)
+from toolkit.models.load import load_checkpoint_tokenizer, load_weights, model_directory, pretrained_config
 from toolkit.models.presets import preset, preset_of
 from toolkit.tasks.pretraining import with_defaults
 from toolkit.tokenization.bins import FILE_NAME, read_series_bins

@@ -12,17 +12,16 @@ from transformers import PreTrainedModel
 
 from toolkit.data.series.windows import ForecastData, Split, WindowBatches
 from toolkit.errors import UserError
-from toolkit.metrics.forecast_sums import (
-    ForecastScores,
-    calibration_stride,
-    residual_quantiles,
-)
+from toolkit.metrics.forecast_sums import ForecastScores, calibration_stride, known_quantiles, residual_quantiles
+from toolkit.models.small.linear import carried_forward
+from toolkit.pretrained import save_model
 from toolkit.run.directory import Run
 from toolkit.run.files import write_atomic
-from toolkit.tasks.base import Description, fit, write_arrays
+from toolkit.tasks.base import Description, ViewedTask, fit, write_arrays
 from toolkit.tasks.settings import ForecastConfig
 from toolkit.training.feed import as_tensors, to_device
 from toolkit.training.impl.precision import ImplConfig, Precision, choose
+from toolkit.training.observers.base import LossShown
 
 Forecaster = Callable[..., torch.Tensor]
 """values and observed (b, channels, context) and, by name, covariates (b, features, context + horizon) where something
@@ -35,6 +34,8 @@ INPUTS = ("values", "observed", "covariates")
 """Of a batch: what a forecaster sees."""
 EXAMPLES = 4
 """Test windows, evenly spread from the first to the last, of which whole forecasts are kept for plots."""
+BANDS = (0.5, 0.8, 0.95)
+"""Shares of values that the intervals of these hold, as far as validation has residuals enough."""
 
 
 DESCRIPTIONS = (Description(
@@ -43,7 +44,7 @@ DESCRIPTIONS = (Description(
     "the error of the forecast", unit="values"),)
 
 
-class ForecastingTask:
+class ForecastingTask(ViewedTask):
     """Squared error on `train`; evaluated, and the best model chosen, on `validation`. The test set is not in here."""
 
     best_metric = "mse"
@@ -51,6 +52,8 @@ class ForecastingTask:
     def __init__(self, model: PreTrainedModel, train: WindowBatches, validation: WindowBatches):
         self.model, self.validation, self.batch = model, validation, train.batch
         model.config.update(train.data.model_input())
+        self.loss_shown = LossShown("mse", validation="eval_mse", guessing=_error_of_repeating(validation),
+                                    guess="repeat last")
 
     def counts(self, batch: dict[str, np.ndarray]) -> dict[str, int]:
         observed = batch.get("future_observed")
@@ -69,7 +72,14 @@ class ForecastingTask:
         return {name: scores[name] for name in ("mse", "mae")}
 
     def save(self, model: PreTrainedModel, directory: Path) -> None:
-        model.save_pretrained(directory)
+        save_model(model, directory)
+
+
+def _error_of_repeating(windows: WindowBatches) -> float:
+    """The mean squared error of the last value again and again, on some windows from all over the split."""
+    batch = as_tensors(windows.rows(np.unique(np.linspace(0, len(windows) - 1, 32).round().astype(int))))
+    errors = (carried_forward(batch["values"], batch.get("observed"))[..., -1:] - batch["future"]) ** 2
+    return float(errors[batch["future_observed"]].mean() if "future_observed" in batch else errors.mean())
 
 
 def as_forecaster(model: PreTrainedModel) -> Forecaster:
@@ -107,9 +117,9 @@ def errors(forecast: Forecaster, windows: WindowBatches, accelerator: Accelerato
     return scores
 
 
-def interval_offsets(forecast: Forecaster, validation: WindowBatches, quantiles: list[float],
-                     accelerator: Accelerator, precision: Precision) -> np.ndarray:
-    """(channels, horizon, quantiles): what to add to a forecast for its quantiles, from residuals on validation."""
+def residuals_of(forecast: Forecaster, validation: WindowBatches, accelerator: Accelerator, precision: Precision
+                 ) -> np.ndarray:
+    """(n, channels, horizon) true − predicted values on validation, NaN where not observed: all, or evenly chosen."""
     stride = calibration_stride(len(validation), len(validation.data.columns), validation.horizon)
     kept = []
     for index, batch, prediction in forecasts(forecast, validation, accelerator, precision):
@@ -120,7 +130,7 @@ def interval_offsets(forecast: Forecaster, validation: WindowBatches, quantiles:
         kept.append(residuals)
     if accelerator.num_processes > 1:
         kept = gather_object(kept)
-    return residual_quantiles(np.concatenate(kept), quantiles)
+    return np.concatenate(kept)
 
 
 def held_out(forecast: Forecaster, windows: Mapping[Split, WindowBatches], config: ForecastConfig,
@@ -131,7 +141,9 @@ def held_out(forecast: Forecaster, windows: Mapping[Split, WindowBatches], confi
     quantiles = config.quantiles
     if not quantiles or any(b <= a for a, b in zip([0, *quantiles], [*quantiles, 1], strict=True)):
         raise UserError(f"training.quantiles is {quantiles}; expected numbers between 0 and 1 in rising order.")
-    offsets = interval_offsets(forecast, windows["validation"], quantiles, accelerator, precision)
+    residuals = residuals_of(forecast, windows["validation"], accelerator, precision)
+    around = residual_quantiles(residuals, [*quantiles, *(drawn := bands_of(residuals, quantiles))])
+    offsets, of_bands = around[..., :len(quantiles)], around[..., len(quantiles):]
     on_validation = errors(forecast, windows["validation"], accelerator, precision).result()
     test = windows["test"]
     scores = errors(forecast, test, accelerator, precision, quantiles, offsets).result()
@@ -142,8 +154,16 @@ def held_out(forecast: Forecaster, windows: Mapping[Split, WindowBatches], confi
     index = np.unique(np.linspace(0, len(test) - 1, EXAMPLES).round().astype(int))
     batch = {**test.rows(index), "series": test.series_of(index)}
     prediction = predicted(forecast, batch, accelerator.device, precision)
-    return result, {"index": index, **batch, "prediction": prediction,
-                    "quantiles": with_offsets(prediction, offsets)}, offsets
+    times = test.times(index)
+    return result, {"index": index, **batch, **({} if times is None else {"times": times}), "prediction": prediction,
+                    "quantiles": with_offsets(prediction, offsets), "band_quantiles": np.asarray(drawn),
+                    "bands": with_offsets(prediction, of_bands)}, offsets
+
+
+def bands_of(residuals: np.ndarray, quantiles: list[float]) -> list[float]:
+    """The quantiles, rising, that the intervals of `BANDS` end at, with the outermost of those that are scored."""
+    ends = [round(0.5 + side * share / 2, 6) for share in BANDS for side in (-1, 1)]
+    return sorted({*known_quantiles(residuals, ends), quantiles[0], quantiles[-1]})
 
 
 def with_offsets(prediction: np.ndarray, offsets: np.ndarray) -> np.ndarray:

@@ -11,14 +11,16 @@ from transformers import PreTrainedModel
 from toolkit.data.batches import IGNORED
 from toolkit.data.stores.bert_batches import BertBatches, MaskingConfig
 from toolkit.data.stores.prepare import PreparedData
+from toolkit.pretrained import save_model
 from toolkit.run.directory import Run
 from toolkit.run.files import read_json
 from toolkit.run.schema import Manifest
-from toolkit.tasks.base import Description, Evaluation
+from toolkit.tasks.base import Description, Evaluation, ViewedTask
 from toolkit.tasks.pretraining import EVALUATION_SEED, add_to
 from toolkit.tokenization.load import save_tokenizer
 from toolkit.training.feed import as_tensors, to_device
 from toolkit.training.impl.distributed import reduce_sums, share
+from toolkit.training.observers.base import LossShown
 
 _EVALUATION_MLM_PROBABILITY = 0.15  # Devlin et al. 2018, whatever is masked in training
 
@@ -40,7 +42,7 @@ def drawn_in_pairs_alone(run: Run) -> bool:
     return any(run.checkpoint_dir.glob("step-*")) and "single_sentences" not in data
 
 
-class BertPretraining:
+class BertPretraining(ViewedTask):
     """Devlin et al. (2018): both losses are means over what they predict, and are added."""
 
     best_metric = "loss"
@@ -54,6 +56,7 @@ class BertPretraining:
         self.evaluation = BertBatches(data.validation, data.tokenizer, asked, eval_rows, EVALUATION_SEED,
                                       pairs_alone=pairs_alone)
         self.eval_rows, self.eval_batch = eval_rows, batch_size
+        self.loss_shown = LossShown("mlm", "mlm_loss", "eval_mlm_loss")
         self.batch = self.batches.batch
 
     def counts(self, batch: dict[str, np.ndarray]) -> dict[str, int]:
@@ -86,5 +89,5 @@ class BertPretraining:
         return result | (self.probes(model, accelerator, precision) if self.probes else {})
 
     def save(self, model: PreTrainedModel, directory: Path) -> None:
-        model.save_pretrained(directory)
+        save_model(model, directory)
         save_tokenizer(self.data.tokenizer, directory, model.config.max_position_embeddings)

@@ -10,11 +10,14 @@ from transformers import PreTrainedModel
 from toolkit.errors import UserError
 from toolkit.training.impl.precision import ImplConfig, Precision
 from toolkit.training.impl.sharding import is_asked_for as sharding_is_asked_for
+from toolkit.training.observers.base import LossShown
 from toolkit.training.settings import TrainingConfig
 
 
 class Task(Protocol):
-    """What the loop needs to know of an objective."""
+    """What the loop needs to know of an objective. One may also say how people are told of its loss, by an attribute
+    `loss_shown`, a `toolkit.training.observers.base.LossShown`.
+    """
 
     model: PreTrainedModel
     best_metric: str
@@ -34,6 +37,11 @@ class Task(Protocol):
 
     def save(self, model: PreTrainedModel, directory) -> None:
         """Write the model, and what it needs to be used, in Hugging Face's format."""
+
+
+def loss_of(task: Task) -> LossShown:
+    """How people are told of the task's loss."""
+    return getattr(task, "loss_shown", None) or LossShown()
 
 
 def check(config: TrainingConfig, impl: ImplConfig, accelerator: Accelerator) -> None:

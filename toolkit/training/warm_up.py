@@ -13,22 +13,11 @@ import torch
 from accelerate import Accelerator
 
 from toolkit.errors import UserError
-from toolkit.training.feed import (
-    StepDataset,
-    num_tokens,
-    seed_everything,
-    to_device,
-    unit,
-)
+from toolkit.training.feed import StepDataset, num_tokens, seed_everything, to_device, unit
 from toolkit.training.impl.distributed import reduce_sums
 from toolkit.training.impl.precision import ImplConfig, Precision
 from toolkit.training.impl.signals import can_be_noted
-from toolkit.training.observers.throughput import (
-    Meter,
-    duration,
-    matmul_flops,
-    matmul_peak,
-)
+from toolkit.training.observers.throughput import Meter, duration, matmul_flops, matmul_peak
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 2e-2}
 """Of loss and gradient norm, relative, compiled against uncompiled."""

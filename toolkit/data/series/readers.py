@@ -5,12 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from toolkit.data.series.archives import (
-    FileSeries,
-    has_header,
-    read_through_aeon,
-    read_tsv,
-)
+from toolkit.data.series.archives import FileSeries, has_header, read_through_aeon, read_tsv
 from toolkit.data.series.arrays import read_arrays
 from toolkit.data.series.dataset import SeriesDataset
 from toolkit.data.series.learned import Learned

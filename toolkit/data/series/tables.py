@@ -12,12 +12,7 @@ from toolkit.data.series.learned import Learned, as_channels, as_times, other_co
 from toolkit.data.tables.columns import shown, signals
 from toolkit.data.tables.labels import Note
 from toolkit.data.tables.rows import read_rows
-from toolkit.data.tables.sources import (
-    COMPRESSIONS,
-    Reading,
-    file_kind,
-    read_table_rows,
-)
+from toolkit.data.tables.sources import COMPRESSIONS, Reading, file_kind, read_table_rows
 from toolkit.data.tables.time_table import check_times
 from toolkit.errors import UserError, did_you_mean
 

@@ -19,6 +19,7 @@ from toolkit.data.tables.columns import shown
 from toolkit.data.tables.sources import Reading
 from toolkit.data.tables.time_table import Missing, Panel, panel_of, read_table_columns
 from toolkit.errors import UserError
+from toolkit.views import View, Viewed, counted
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -65,8 +66,8 @@ class ForecastDataSection:
     """Rows after which the series is most like itself: what the seasonal naive forecast repeats, and MASE's unit."""
 
 
-@dataclass(frozen=True)
-class ForecastData:
+@dataclass(frozen=True, repr=False)
+class ForecastData(Viewed):
     """One or more separate series of the same channels, standardised; `standardised` makes it."""
 
     values: tuple[np.ndarray, ...]
@@ -87,6 +88,15 @@ class ForecastData:
     """Of each series float32 (features, rows): what is known ahead."""
     table: dict = field(default_factory=dict)
     """How the table was read, in plain values; empty where there was none."""
+    times: tuple[np.ndarray, ...] | None = None
+    """Of each series datetime64[ns] or float64 (rows,); None where rows have no times."""
+
+    def _shown(self) -> View:
+        rows = [(name or "series", values.shape[1], *ends)
+                for name, values, ends in zip(self.names, self.values, self.borders, strict=True)]
+        what = f"{counted(len(self.values), 'series', 'series')} to forecast, {counted(len(self.columns), 'channel')}"
+        return View(what, {"channels": self.columns, "season": self.season},
+                    ("series", "rows", "train ends", "validation ends", "test ends"), rows)
 
     def scale_of(self, series: int) -> tuple[np.ndarray, np.ndarray]:
         """Mean and deviation of a series, float64 (channels,)."""
@@ -168,6 +178,8 @@ def _of_panel(section: ForecastDataSection, panel: Panel, ahead: list[str], cale
                       for table, count in zip(series, rows, strict=True)]
     data = standardised([table.values for table in series], series[0].columns, section.borders, section.season,
                         observed, note, section.scale, names, covariates, reading)
+    if series[0].times is not None:
+        data = replace(data, times=tuple(table.times[:count] for table, count in zip(series, rows, strict=True)))
     sizes = np.asarray([values[:, :end].std(1).max() for values, (end, _, _) in
                         zip(data.values, data.borders, strict=True)])
     small, large = np.where(sizes > 1e-6, sizes, np.inf).argmin(), sizes.argmax()  # one that is flat has no size
@@ -274,7 +286,7 @@ def resolve_borders(borders: Sequence[float], rows: int) -> tuple[int, int, int]
     return train, validation, test
 
 
-class WindowBatches:
+class WindowBatches(Viewed):
     """The windows of one split: `batch` draws training batches, `in_order` goes through all of them once.
 
     A batch holds "values" (b, channels, context_length) and "future" (b, channels, horizon), float32; where values are
@@ -316,6 +328,10 @@ class WindowBatches:
         self.without_window = [name for name, count in zip(data.names, counts, strict=True) if not count]
         """Series that are too short for a window of this split."""
 
+    def _shown(self) -> View:
+        return View(f"{counted(len(self), 'window')} of {self.split}, in batches of {self.batch_size}",
+                    {"context": self.context_length, "horizon": self.horizon})
+
     def _view(self, parts: Sequence[np.ndarray]) -> np.ndarray:
         """(windows starting at any row, channels, context_length + horizon), without a copy of the values."""
         joined = parts[0] if len(parts) == 1 else np.concatenate(parts, 1)
@@ -348,6 +364,13 @@ class WindowBatches:
         if self._covariates is not None:
             batch["covariates"] = self._covariates[starts]
         return batch
+
+    def times(self, index: np.ndarray) -> np.ndarray | None:
+        """(b, context_length + horizon), the times of the windows' rows; None where they have none."""
+        if self.data.times is None:
+            return None
+        starts = index + self._shifts[self.series_of(index)]
+        return np.concatenate(self.data.times)[starts[:, None] + np.arange(self.context_length + self.horizon)]
 
     def in_order(self, size: int = 256, rank: int = 0, world: int = 1) -> Iterator[tuple[np.ndarray, dict]]:
         """(index, batch) over every `world`-th window from `rank` on, each once, the last batch however small."""

@@ -12,13 +12,14 @@ import hashlib
 import re
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
+from toolkit.data.prepared import SeriesManifest
 from toolkit.data.series.generators import mackey_glass
 from toolkit.data.series.windows import resolve_borders
 from toolkit.data.stores.prepare import PreparedData
@@ -28,7 +29,6 @@ from toolkit.data.tables.time_table import read_time_table
 from toolkit.errors import UserError, did_you_mean
 from toolkit.run import places
 from toolkit.run.files import building, read_json, write_json
-from toolkit.run.schema import SeriesManifest
 from toolkit.tokenization.bins import SeriesBins, read_series_bins
 
 Split = Literal["train", "validation", "test"]
@@ -83,28 +83,54 @@ def describe(manifest: dict) -> str:
         * bool(facts["left_out"]) for name, facts in manifest["stores"].items())
 
 
-def split_windows(config: SeriesCorpusConfig, number: int, split: Split, length: int, stride: int,
-                  note: Callable[[str], None] = print) -> np.ndarray:
-    """(n, length) float64 windows, NaN where a value is missing, of one split of source `number`.
+@dataclass(frozen=True)
+class SeriesWindows:
+    """Windows of one split of a source."""
 
-    UserError where the split is too short for a window.
-    """
+    values: np.ndarray
+    """(n, length) float64, NaN where a value is missing."""
+    columns: np.ndarray
+    """(n,) the table's column that each is of; "" where a generator made it."""
+    rows: np.ndarray
+    """(n,) which of `times` each begins at."""
+    times: np.ndarray | None = None
+    """datetime64[ns] or float64 of the split's rows; None where they have none."""
+
+    def times_of(self, index: np.ndarray) -> np.ndarray | None:
+        """(b, length), the times of these windows' values."""
+        if self.times is None:
+            return None
+        return self.times[self.rows[index][:, None] + np.arange(self.values.shape[1])]
+
+
+def series_windows(config: SeriesCorpusConfig, number: int, split: Split, length: int, stride: int,
+                   note: Callable[[str], None] = print) -> SeriesWindows:
+    """Windows of one split of source `number`. UserError where the split is too short for one."""
     source = config.sources[number]
     if source.startswith("generator:"):
-        return _generated(config, number, split, length)
+        generated = _generated(config, number, split, length)
+        return SeriesWindows(generated, np.full(len(generated), ""), np.zeros(len(generated), int))
     with _own_keys():
         table = read_time_table(source, config.time_column, missing=config.missing)
         ends = (0, *resolve_borders(config.borders, table.values.shape[1]))
     for line in table.notes if split == "train" else ():
         note(f"{source}: {line}")
     values = table.values if table.observed is None else np.where(table.observed, table.values, np.nan)
-    place = SPLITS.index(split)
-    rows = values[:, ends[place]:ends[place + 1]]
+    part = slice(*ends[SPLITS.index(split):][:2])
+    rows = values[:, part]
     if rows.shape[1] < length:
         raise UserError(f"{source}: the {split} part has {rows.shape[1]:,} rows, a window {length:,}. Give more rows, "
                         f"move series.borders, or shorten context_length and horizon of the tokenizer.")
     windows = np.lib.stride_tricks.sliding_window_view(rows, length, axis=1)
-    return windows[:, (rows.shape[1] - length) % stride::stride].reshape(-1, length)  # the last ends with the part
+    firsts = np.arange(rows.shape[1] - length + 1)[(rows.shape[1] - length) % stride::stride]  # the last ends with it
+    return SeriesWindows(windows[:, firsts].reshape(-1, length), np.repeat(table.columns, len(firsts)),
+                         np.tile(firsts, len(rows)), None if table.times is None else table.times[part])
+
+
+def split_windows(config: SeriesCorpusConfig, number: int, split: Split, length: int, stride: int,
+                  note: Callable[[str], None] = print) -> np.ndarray:
+    """(n, length) float64 windows, NaN where a value is missing, of one split of source `number`."""
+    return series_windows(config, number, split, length, stride, note).values
 
 
 @contextmanager

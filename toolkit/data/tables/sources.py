@@ -16,12 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from toolkit.data.tables.dialect import (
-    SEPARATORS,
-    as_float_reads,
-    find_dialect,
-    without_hint,
-)
+from toolkit.data.tables.dialect import SEPARATORS, as_float_reads, find_dialect, without_hint
 from toolkit.errors import UserError, did_you_mean
 from toolkit.regular import regular
 
@@ -347,12 +342,7 @@ def _hub_part(source: str, key: str) -> Part:
         raise UserError(f"{source}: is not of the form hub:owner/name[:configuration][@revision] ({key}).")
     name, configuration, revision = match.groups()
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import (
-        HFValidationError,
-        HTTPError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub.errors import HFValidationError, HTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:  # one request that does not retry; loading would, for half a minute
         commit = HfApi().dataset_info(name, revision=revision, timeout=10).sha

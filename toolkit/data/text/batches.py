@@ -8,11 +8,12 @@ from toolkit.data.text.examples import LabelledText
 from toolkit.data.text.labelled import LongTexts, shortened
 from toolkit.data.text.text_input import TextInput, pad_id
 from toolkit.errors import UserError
+from toolkit.views import View, Viewed
 
 _AT_ONCE = 64  # texts; what the library keeps of each token while it works takes a hundred bytes
 
 
-class TextBatches:
+class TextBatches(Viewed):
     """Tokenised texts; `batch(step, rows)` draws rows of a global batch, each epoch in a fresh order.
 
     Texts of like length are together (toolkit.data.text.buckets).
@@ -38,6 +39,10 @@ class TextBatches:
         self._types = np.concatenate(types) if types else None
         self.by_length = np.argsort(self.lengths, kind="stable")
         self.buckets = LengthBuckets(self.lengths, batch_size, seed)
+
+    def _shown(self) -> View:
+        return View(f"batches of {self.batch_size} of {len(self.labels):,} texts, drawn by seed {self.seed}",
+                    {"tokens": f"{self.lengths.min():,} to {self.lengths.max():,}", "cut": self.cut})
 
     def batch(self, step: int, rows: range) -> dict[str, np.ndarray]:
         return self.rows(self.buckets.examples(step)[rows.start : rows.stop])

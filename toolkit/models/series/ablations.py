@@ -22,10 +22,7 @@ from transformers.pytorch_utils import Conv1D
 
 from toolkit.models.families import family
 from toolkit.models.series.patches import SeriesConfig, SeriesForClassification
-from toolkit.models.small.perceptron import (
-    PerceptronConfig,
-    PerceptronForClassification,
-)
+from toolkit.models.small.perceptron import PerceptronConfig, PerceptronForClassification
 
 ATTENTIONS = ("full", "identity", "uniform", "mixer")
 

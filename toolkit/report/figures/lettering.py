@@ -20,12 +20,12 @@ def write_literally(figure: Figure) -> None:
         for axis in (axes.xaxis, axes.yaxis):
             labels = axis.get_ticklabels()
             if isinstance(axis.get_major_formatter(), (ticker.FixedFormatter, ticker.FuncFormatter)):
-                axis.set_ticklabels([_literal(label.get_text()) for label in labels])
+                axis.set_ticklabels([_literal(label.get_text()) for label in labels], parse_math=False)
             numbers |= {*labels, *axis.get_ticklabels(which="both")}
     texts = [text for text in figure.findobj(Text) if text.get_text()]
     for text in texts:
         if text not in numbers:
-            text.set_text(_literal(text.get_text()))
+            text.set(text=_literal(text.get_text()), parse_math=False)
     lacking = frozenset(character for text in texts for character in text.get_text()) - _letters_of_the_default()
     fonts = [name for name in (_font_with(character) for character in sorted(lacking)) if name]
     if fonts:
@@ -41,8 +41,7 @@ def write_literally(figure: Figure) -> None:
 
 
 def _literal(text: str) -> str:
-    """For matplotlib an escaped dollar is one that is drawn."""
-    return "\n".join(in_picture(line) for line in text.split("\n")).replace("$", r"\$")
+    return "\n".join(in_picture(line) for line in text.split("\n"))
 
 
 @functools.cache

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-CHECKOUT = Path(__file__).parents[1]
+CHECKOUT = Path(__file__).parents[2]
 SHIPPED = ("recipes", "tokenizers")
 """Folders of the checkout whose configs and specs are found from every working directory."""
 
