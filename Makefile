@@ -2,7 +2,8 @@
 # ARGS and RUNS are words of the shell, with its quotes; the other values arrive letter by letter, whatever is in them.
 .DEFAULT_GOAL := help
 .PHONY: help help-all install demo test test-slow test-faults test-hostile test-clients test-browser test-same test-versions lint clean \
-        train-tokenizer evaluate-tokenizers show-batch pretrain-bert pretrain-gpt finetune-text finetune-series forecast \
+        train-tokenizer evaluate-tokenizers show-batch pretrain-bert pretrain-gpt finetune-text finetune-series \
+        finetune-seq2seq compare-seq2seq forecast \
         compare-text compare-series transfer word-vectors ablation fibonacci nano-gpt shakespeare-char sweep bench bench-gpu \
         bench-text bench-series bench-data forda-lab sample-forecasts card push \
         predict chat attention runs compare-runs probe-bias report
@@ -129,6 +130,18 @@ sample-forecasts: install  ## forecasts of a GPT that learned series as tokens: 
 
 finetune-text: install  ## text classification beside its baselines: CONFIG=recipes/configs/authorship.yaml
 	@$(LAUNCH) recipes/finetune_text.py $(RECIPE_ARGS)
+
+finetune-seq2seq: install  ## one text into another: translate, transliterate, normalise; without files dates → ISO
+	@$(LAUNCH) recipes/finetune_seq2seq.py $(RECIPE_ARGS)
+
+compare-seq2seq: install  ## what attention is worth, and from which length on: Transformer, GRU with and without it
+	@$(LAUNCH) recipes/compare_seq2seq.py $(RECIPE_ARGS)
+
+finetune-seq2seq: install  ## one text into another: translate, normalise; without files dates in words → ISO
+	@$(LAUNCH) recipes/finetune_seq2seq.py $(RECIPE_ARGS)
+
+compare-seq2seq: install  ## what attention is worth, from which length on: Transformer, GRU with and without
+	@$(LAUNCH) recipes/compare_seq2seq.py $(RECIPE_ARGS)
 
 compare-text: install  ## what pretraining bought on one labelled set: arms, seeds, learning curve, verdicts
 	@$(LAUNCH) recipes/compare_text.py --config $(call quoted,$(or $(CONFIG),recipes/configs/compare-docstrings.yaml)) $(ARGS)

@@ -16,7 +16,7 @@ if __name__ == "__main__":  # --help, and mistakes in options, before what takes
 
 import numpy as np
 
-from toolkit.data.pairs.readers import load_pairs
+from toolkit.data.pairs.pair_files import load_pairs
 from toolkit.experiments.grid import Cell, Grid
 from toolkit.experiments.results import by, summary, values
 from toolkit.experiments.seq2seq import (

@@ -15,7 +15,7 @@ from toolkit.experiments.settings import FinetuneSeq2SeqConfig
 if __name__ == "__main__":  # --help, and mistakes in options, before what takes seconds to import
     cli.options_first(FinetuneSeq2SeqConfig, __doc__)
 
-from toolkit.data.pairs.readers import load_pairs
+from toolkit.data.pairs.pair_files import load_pairs
 from toolkit.experiments.grid import Cell, Grid
 from toolkit.experiments.results import summary, values
 from toolkit.experiments.seq2seq import SCORES, score_rows, tokenizers_of, training_of

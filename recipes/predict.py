@@ -11,8 +11,9 @@ not looked at; series are normalised as those that the model learned. `label` is
 `p(NAME)` the probability of a class. Where the model's configuration holds a threshold chosen on validation, `decision`
 goes by it. All columns of FILE follow; one that is called as an answer becomes `input_…`.
 
-For a forecaster FILE is a table as in forecast, and the answer is what comes after its end: a row a series, step and
-channel, with the time, the value and the quantiles `q(0.1)` … of its interval.
+Of an encoder–decoder (finetune-seq2seq) `prediction` is what it writes for each text. For a forecaster FILE is a table
+as in forecast, and the answer is what comes after its end: a row a series, step and channel, with the time, the value
+and the quantiles `q(0.1)` … of its interval.
 """
 
 from toolkit import cli, config

@@ -34,26 +34,29 @@ MAY_IMPORT = {
     "data": "views errors run",
     "data.tables": "bars errors regular data",
     "data.text": "views bars errors regular run tokenization data data.tables",
+    "data.pairs": "errors config regular run data data.tables data.text",
     "data.series": "views errors regular run data data.tables",
     "data.stores": "views bars errors run tokenization data data.tables data.text data.series",
     "models": "bars errors regular hub pretrained run tokenization data data.tables data.text data.series data.stores",
     "models.small": "errors models",
+    "models.seq2seq": "errors data.pairs models models.small",
     "models.text": "errors hub models",
     "models.series": "errors hub pretrained models models.small",
     "training.observers": "errors shown bars config run",
     "training.impl": "errors config models",
     "training": "errors config pretrained run data models training.observers training.impl",
     "baselines": "errors metrics data data.tables data.text data.series models models.small",
-    "tasks": "errors views config pretrained run metrics tokenization data data.tables data.text data.series "
-             "data.stores models models.small models.text models.series training training.impl "
-             "training.observers",
+    "tasks": "errors views config pretrained run metrics tokenization data data.tables data.text data.pairs "
+             "data.series data.stores models models.small models.text models.series training training.impl "
+             "training.observers models.seq2seq",
     "inference": "errors shown views regular config hub pretrained run tokenization data data.tables data.text "
-                 "data.series data.stores models models.small models.text models.series training training.impl tasks",
+                 "data.series data.stores models models.small models.text models.series training training.impl "
+                 "tasks data.pairs models.seq2seq",
     "analysis": "errors shown views config run metrics tokenization data data.tables data.text data.series data.stores "
                 "models models.small models.text models.series training training.impl tasks inference",
-    "experiments": "errors regular config pretrained run metrics tokenization data data.tables data.text data.series "
-                   "data.stores models models.small models.text models.series training training.impl "
-                   "training.observers baselines tasks inference analysis",
+    "experiments": "errors regular config pretrained run metrics tokenization data data.tables data.text "
+                   "data.series data.stores models models.small models.text models.series training training.impl "
+                   "training.observers baselines tasks inference analysis data.pairs models.seq2seq",
     "estimators": "bars pretrained run data data.text data.series models models.text training training.impl tasks "
                   "inference analysis experiments",
     "report.figures": "errors shown run metrics data data.series",
@@ -74,8 +77,9 @@ MAY_IMPORT = {
 """Folder of the toolkit, or module at its root → the folders that it may import beside its own, from the ground up."""
 
 LARGEST_FOLDER, LONGEST_MODULE = 13, 400
-SAME_IDEA = {"text", "series", "classification", "forecasting", "attention", "results", "batches", "masked_patches",
-             "forecasts", "covariates", "generation", "base", "registry", "load", "pretraining", "settings"}
+SAME_IDEA = {"seq2seq", "recurrent", "text", "series", "classification", "forecasting", "attention", "results",
+             "batches", "masked_patches", "forecasts", "covariates", "generation", "base", "registry", "load",
+             "pretraining", "settings"}
 """Names that occur in several folders: the same idea on several levels."""
 
 

@@ -23,6 +23,7 @@ TAKES = {
     "show-batch": {"CONFIG": ["--pretraining"], "STEP": ["--step"]},
     "pretrain-bert": {"CONFIG": ["--config"]}, "pretrain-gpt": {"CONFIG": ["--config"]},
     "sample-forecasts": {"CONFIG": ["--config"]}, "finetune-text": {"CONFIG": ["--config"]},
+    "finetune-seq2seq": {"CONFIG": ["--config"]}, "compare-seq2seq": {"CONFIG": ["--config"]},
     "compare-text": {"CONFIG": ["--config"]}, "transfer": {"CONFIG": ["--config"]},
     "word-vectors": {"CONFIG": ["--config"]}, "finetune-series": {"CONFIG": ["--config"]},
     "forda-lab": {"CONFIG": ["--config"], "FORDA": ["--forda"]}, "fibonacci": {"CONFIG": ["--config"]},

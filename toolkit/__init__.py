@@ -83,6 +83,7 @@ _WHERE = {
     "toolkit.inference.generation": ("open_model", "generate", "continue_text", "fill_masks", "fill_mask"),
     "toolkit.inference.conversation": ("Conversation",),
     "toolkit.inference.text_answers": ("answer_texts",),
+    "toolkit.inference.written_answers": ("translate",),
     "toolkit.inference.table_forecasts": ("forecast_table",),
     "toolkit.inference.series_answers": ("answer_series",),
     "toolkit.analysis.attention": ("text_attention", "series_attention", "relative_entropy"),

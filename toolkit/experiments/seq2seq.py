@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from toolkit import metrics
 from toolkit.config import from_dict
 from toolkit.data.pairs.batches import PairBatches, TokenIds
-from toolkit.data.pairs.examples import TextPairs
+from toolkit.data.pairs.text_pairs import TextPairs
 from toolkit.errors import UserError
 from toolkit.experiments.results import values
 from toolkit.experiments.settings import FinetuneSeq2SeqConfig, Seq2SeqModelSection

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from toolkit.config import free
-from toolkit.data.pairs.readers import PairsSection
+from toolkit.data.pairs.pair_files import PairsSection
 from toolkit.data.series.augmentation import AugmentationConfig
 from toolkit.data.series.generators import LABELLED
 from toolkit.data.series.splits import SeriesDataSection

@@ -47,7 +47,7 @@ def answers_table(outputs: np.ndarray, config: PreTrainedConfig, inputs: dict[st
                                 f"'{threshold['label']}', which is none of its classes. Fetch the model again.")
             found["decision"] = _decided(outputs, names, threshold)
         found |= {f"p({name})": outputs[:, index] for index, name in enumerate(names)}
-    return pd.DataFrame(found | _beside(inputs, found, note))
+    return pd.DataFrame(found | beside(inputs, found, note))
 
 
 def label_sets(chosen: np.ndarray, names: Sequence[str]) -> list[list[str]]:
@@ -63,7 +63,7 @@ def _decided(outputs: np.ndarray, names: list[str], threshold: dict) -> list[str
     return [names[positive] if yes else names[other] for yes, other in zip(called, others.argmax(1), strict=True)]
 
 
-def _beside(inputs: dict[str, Sequence], found: dict[str, Sequence], note: Note) -> dict[str, Sequence]:
+def beside(inputs: dict[str, Sequence], found: dict[str, Sequence], note: Note) -> dict[str, Sequence]:
     """The input's columns; one that is called as a column of the answer gets another name."""
     kept: dict[str, Sequence] = {}
     for name, cells in inputs.items():

@@ -10,6 +10,7 @@ from toolkit.inference.series_answers import answers_of_series
 from toolkit.inference.settings import PredictConfig
 from toolkit.inference.table_forecasts import forecast_table, is_forecaster
 from toolkit.inference.text_answers import answers_of_file
+from toolkit.inference.written_answers import written_table
 from toolkit.models.load import checkpoint_config, model_directory
 from toolkit.models.registry import is_classifier, model_class
 from toolkit.shown import tell
@@ -22,6 +23,9 @@ def predict(settings: PredictConfig) -> pd.DataFrame:
     if is_forecaster(shape):
         return forecast_table(settings.model, settings.file, settings.data.time_column, settings.data.series_column,
                               settings.data.reading(), settings.batch_size)
+    if shape.is_encoder_decoder:
+        return written_table(settings.model, settings.file, settings.text_column, settings.data.reading(tell),
+                             settings.batch_size)
     if not is_classifier(shape):
         raise UserError(f"{settings.model}: is a {', '.join(shape.architectures or ['model'])}, not a classifier. "
                         f"Fine-tune it first: make finetune-text CONFIG=recipes/configs/authorship.yaml"

@@ -20,6 +20,7 @@ TABLE: dict[str, Entry] = {
     "toolkit-series": Entry("toolkit.models.series", "series"),
     "toolkit-series-ablated": Entry("toolkit.models.series.ablations", "series"),
     "toolkit-recurrent": Entry("toolkit.models.small.recurrent", "series"),
+    "toolkit-recurrent-seq2seq": Entry("toolkit.models.seq2seq.recurrent", "text"),
     "toolkit-perceptron": Entry("toolkit.models.small.perceptron", "series"),
     "toolkit-keras-forda": Entry("toolkit.models.small.keras_forda", "series"),
     "toolkit-nlinear": Entry("toolkit.models.small.linear", "series"),

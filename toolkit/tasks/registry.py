@@ -6,7 +6,7 @@ from toolkit.tasks.base import Description
 
 TASKS = {"masked-lm": "toolkit.tasks.masked_lm", "causal-lm": "toolkit.tasks.causal_lm",
          "classification": "toolkit.tasks.classification", "forecasting": "toolkit.tasks.forecasting",
-         "masked-patches": "toolkit.tasks.masked_patches"}
+         "masked-patches": "toolkit.tasks.masked_patches", "seq2seq": "toolkit.tasks.seq2seq"}
 """Name → module, which may have `DESCRIPTIONS` for the card."""
 
 

@@ -44,6 +44,8 @@ class Seq2Seq:
             raise UserError(f"training.label_smoothing is {config.label_smoothing}; give a share between 0 and 1.")
         self.model, self.validation, self.config, self.tokenizers = model, validation, config, tokenizers
         self.batch, self.ids = train.batch, train.target_ids
+        # What its answers take, kept with it: how sources are cut, and how targets are searched for.
+        model.config.max_source_length, model.config.decoding = train.max_source_length, asdict(config.decoding)
 
     def counts(self, batch: dict[str, np.ndarray]) -> dict[str, int]:
         return {"seq2seq": int((batch["labels"] != IGNORED).sum())}

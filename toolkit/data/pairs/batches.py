@@ -7,7 +7,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from toolkit.data.batches import IGNORED
-from toolkit.data.pairs.examples import TextPairs
+from toolkit.data.pairs.text_pairs import TextPairs
 from toolkit.data.text.buckets import LengthBuckets
 from toolkit.errors import UserError
 
@@ -52,6 +52,7 @@ class PairBatches:
                  is_training: bool = False):
         """ids: of source and target; limits: tokens of the longest of each, the end among them."""
         self.source_ids, self.target_ids = ids
+        self.max_source_length = limits[0]
         sources = tokenised(pairs.sources, source)
         targets = tokenised(pairs.targets, target)
         self.left_out = 0

@@ -11,7 +11,7 @@ import itertools
 import numpy as np
 
 from toolkit.data import counter
-from toolkit.data.pairs.examples import TextPairs
+from toolkit.data.pairs.text_pairs import TextPairs
 
 MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
           "December")

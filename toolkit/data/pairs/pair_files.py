@@ -8,8 +8,8 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from toolkit.data.pairs.examples import TextPairs
 from toolkit.data.pairs.grammar import dates_and_numbers, reversals
+from toolkit.data.pairs.text_pairs import TextPairs
 from toolkit.data.tables.rows import read_rows
 from toolkit.data.tables.sources import Reading, file_kind, read_lines
 from toolkit.errors import UserError
