@@ -65,7 +65,7 @@ help:  ## the most used of these
 	@echo "$$SCREEN"
 
 help-all:  ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{ line = sprintf("%-19s", $$1); \
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{ line = sprintf("%-19s", $$1); \
 	  count = split($$2, words, " "); for (i = 1; i <= count; i++) { \
 	    if (length(line) + length(words[i]) > 79) { print line; line = sprintf("%19s", "") } \
 	    line = line " " words[i] } print line }'

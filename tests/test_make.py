@@ -127,7 +127,7 @@ def test_no_target_is_forgotten():
     """Every variable that the Makefile takes as it is stands in the table, with every target that names it."""
     text = (small.ROOT / "Makefile").read_text(encoding="utf-8")
     literal = set(re.search(r"^LITERAL := (.*)", text, re.MULTILINE)[1].split())
-    rules = re.findall(r"^([a-z-]+):.*\n((?:\t.*\n)+)", text, re.MULTILINE)
+    rules = re.findall(r"^([a-z0-9-]+):.*\n((?:\t.*\n)+)", text, re.MULTILINE)
     used = {target: {name for name in literal if re.search(rf"\$\({name}\)", body)} | (
         {"CONFIG"} if "RECIPE_ARGS" in body or "SERIES_CONFIG" in body else set()) for target, body in rules}
     assert {target: names - {"TEXT"} for target, names in used.items() if names} == {
