@@ -6,7 +6,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from toolkit.data import counter
-from toolkit.data.text.batches import WINDOW, TextBatches
+from toolkit.data.text.batches import TextBatches
+from toolkit.data.text.buckets import WINDOW
 from toolkit.data.text.examples import LabelledText
 from toolkit.data.text.labelled import read_table
 from toolkit.errors import UserError
@@ -138,7 +139,7 @@ def test_labels_of_every_task_are_passed_on(wordpiece, short, task):
 
 
 def examples(batches: TextBatches, steps) -> np.ndarray:
-    return np.stack([batches.batch(step, range(batches.batch_size))["labels"] for step in steps])
+    return np.stack([batches.batch(step, range(batches.buckets.batch_size))["labels"] for step in steps])
 
 
 @pytest.fixture(scope="module")
@@ -166,8 +167,8 @@ def test_a_batch_is_a_function_of_seed_and_step(make, size, batch_size, seed, st
 @given(size=st.integers(1, 300), batch_size=st.integers(1, 40), seed=st.integers(0, 5), number=st.integers(0, 9))
 def test_a_window_holds_what_it_would_without_sorting(make, size, batch_size, seed, number):
     batches = make(size, batch_size, seed)
-    first = number * batches.window
-    found = examples(batches, range(first, first + batches.window)).ravel()
+    first = number * batches.buckets.window
+    found = examples(batches, range(first, first + batches.buckets.window)).ravel()
     index = first * batch_size + np.arange(len(found))
     assert sorted(found) == sorted(counter.epoch_order(seed, index, size)[1])
 
@@ -175,10 +176,10 @@ def test_a_window_holds_what_it_would_without_sorting(make, size, batch_size, se
 def test_every_example_comes_once_an_epoch(make):
     for size, batch_size in ((300, 4), (300, 25), (240, 8), (256, 1)):
         batches = make(size, batch_size, 0)
-        assert batches.window == min(size // (4 * batch_size), WINDOW)
+        assert batches.buckets.window == min(size // (4 * batch_size), WINDOW)
         epoch = examples(batches, range(size // batch_size))
-        windows, rest = divmod(size, batches.window * batch_size)
-        whole = epoch.ravel()[: windows * batches.window * batch_size]
+        windows, rest = divmod(size, batches.buckets.window * batch_size)
+        whole = epoch.ravel()[: windows * batches.buckets.window * batch_size]
         assert len(set(whole)) == len(whole)
         if not rest:
             assert sorted(whole) == list(range(size))
@@ -193,7 +194,7 @@ def test_no_example_is_in_a_batch_twice_because_it_is_as_long_as_itself(make):
 
 def test_batches_are_of_like_lengths_in_a_random_order_and_differ_by_epoch_and_seed(make):
     batches = make(300, 8, 0)
-    assert batches.window == 9
+    assert batches.buckets.window == 9
     lengths = batches.lengths[examples(batches, range(0, 27))]
     assert (lengths[:, -1] - lengths[:, 0]).mean() < 6 < np.ptp(batches.lengths)
     means = lengths[:9].mean(1)

@@ -1,0 +1,102 @@
+"""Sequence to sequence from the recipe to the file of answers: the default, arms, resuming, a joined BERT and GPT."""
+
+import compare_seq2seq
+import finetune_seq2seq
+import pandas as pd
+import pytest
+import small
+from accelerate import Accelerator
+
+import toolkit
+from toolkit.data.pairs.pair_files import PairsSection
+from toolkit.errors import UserError
+from toolkit.experiments.settings import CompareSeq2SeqConfig, FinetuneSeq2SeqConfig, Seq2SeqModelSection
+from toolkit.inference.predict import predict
+from toolkit.inference.settings import PredictConfig
+from toolkit.run.files import read_json
+from toolkit.run.results import read_results
+from toolkit.tasks.seq2seq import Seq2Seq
+from toolkit.tasks.settings import DecodingConfig, Seq2SeqTrainingConfig
+
+GRU = {"architecture": "gru", "embedding_size": 8, "hidden_size": 12}
+
+
+def pairs_of(directory) -> PairsSection:
+    """Sixty little sentences and the same backwards, letter by letter."""
+    sources = [f"{a} {b}" for a in ("red", "blue", "old", "new", "wet", "dry") for b in
+               ("cat", "dog", "hat", "box", "cup", "sun", "sea", "hen", "ant", "bee")]
+    file = directory / "pairs.tsv"
+    file.write_text("source\ttarget\n" + "".join(f"{text}\t{text[::-1]}\n" for text in sources))
+    return PairsSection(train=[str(file)], validation_share=0.1, max_source_length=16, max_target_length=16)
+
+
+def settings_of(directory, cls=FinetuneSeq2SeqConfig, **options):
+    training = Seq2SeqTrainingConfig(max_steps=6, max_minutes=None, batch_size=8, eval_steps=3, save_steps=2,
+                                     decoding=DecodingConfig(max_new_tokens=12))
+    values = {"model": Seq2SeqModelSection(**GRU), "training": training, "tokenizer": "tokenizers/characters.yaml",
+              "data": pairs_of(directory), "output_dir": str(directory / "run")}
+    return cls(**{**values, **options})
+
+
+def test_a_run_answers_its_test_set_and_files_alike(tmp_path):
+    settings = settings_of(tmp_path)
+    result = finetune_seq2seq.finetune_seq2seq(settings, Accelerator(cpu=True))
+    assert result["bleu_signature"].startswith("nrefs:1|case:mixed|eff:no|tok:13a")
+    assert 0 <= result["exact_match"]["mean"] <= 1 and result["copy"]["exact_match"] == 0
+    answers = read_json(tmp_path / "run/seed-0/predictions.json", list)
+    assert len(answers) == result["test_examples"] == 5
+    model = tmp_path / "run/seed-0"
+    assert toolkit.translate(model, [row["source"] for row in answers]) == [row["prediction"] for row in answers]
+    assert toolkit.translate(model, [answers[0]["source"]], num_beams=3)
+    file = tmp_path / "ask.csv"
+    file.write_text("text,prediction\n" + "".join(f"{row['source']},{number}\n" for number, row in enumerate(answers)))
+    table = predict(PredictConfig(str(model), str(file)))
+    assert list(table) == ["prediction", "text", "input_prediction"]
+    assert table["prediction"].tolist() == [row["prediction"] for row in answers]
+
+
+class Broken(Exception):
+    pass
+
+
+@pytest.mark.parametrize("architecture", ["gru", "transformer-tiny"])
+def test_broken_off_and_resumed_is_unbroken(tmp_path, monkeypatch, architecture):
+    """To the bit, with dropout, after a checkpoint and before the next."""
+    model, run = Seq2SeqModelSection(**{**GRU, "architecture": architecture}), "run/seed-0"
+    for name in ("whole", "broken"):
+        (tmp_path / name).mkdir()
+    finetune_seq2seq.finetune_seq2seq(settings_of(tmp_path / "whole", model=model), Accelerator(cpu=True))
+    learn, calls = Seq2Seq.losses, []
+
+    def losses(self, *args):
+        calls.append(1)
+        if len(calls) == 7:  # the first micro-batch is computed once more than it is learned
+            raise Broken
+        return learn(self, *args)
+
+    broken = settings_of(tmp_path / "broken", model=model)
+    with monkeypatch.context() as patched, pytest.raises(Broken):
+        patched.setattr(Seq2Seq, "losses", losses)
+        finetune_seq2seq.finetune_seq2seq(broken, Accelerator(cpu=True))
+    assert (tmp_path / "broken" / run / "checkpoints/step-00000004").is_dir()
+    finetune_seq2seq.finetune_seq2seq(broken, Accelerator(cpu=True))
+    for file in ("model/model.safetensors", "predictions.json"):
+        assert (tmp_path / "broken" / run / file).read_bytes() == (tmp_path / "whole" / run / file).read_bytes(), file
+    assert small.records(tmp_path / "broken" / run) == small.records(tmp_path / "whole" / run)
+
+
+def test_arms_are_compared_by_length(tmp_path):
+    arms = {"attention": {"attention": "dot"}, "none": {"attention": "none"}}
+    settings = settings_of(tmp_path, CompareSeq2SeqConfig, arms=arms, seeds=2)
+    result = compare_seq2seq.compare_seq2seq(settings, Accelerator(cpu=True))
+    assert set(result["arms"]) == set(arms) and len(result["verdicts"]) == 1
+    assert result["verdicts"][0].startswith("attention beside none: BLEU ")
+    assert sum(group["pairs"] for group in result["by_length"]["none"]) == result["test_examples"]
+    rows = pd.DataFrame([vars(row) for row in read_results(tmp_path / "run").rows])
+    assert rows["seed"].tolist() == [0, 1, 0, 1] and set(rows["reference"]) == {"none", ""}
+
+
+def test_what_is_missing_is_said(tmp_path):
+    with pytest.raises(UserError, match=r"model.encoder is empty; with model.architecture bert-gpt"):
+        finetune_seq2seq.finetune_seq2seq(settings_of(tmp_path, model=Seq2SeqModelSection("bert-gpt")),
+                                          Accelerator(cpu=True))
