@@ -170,7 +170,7 @@ def said_on_a_terminal(*command: str) -> tuple[int, bytes]:
 
 
 def test_long_lines_break_at_blanks_and_nothing_else_does(monkeypatch):
-    monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size((20, 24)))
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda *_, **__: os.terminal_size((20, 24)))
     kept = io.StringIO()
     stream = Terminal(kept, breaks=True)
     print("  a line of words that is longer than twenty\nand /a/path/that/no/blank/is/in.json", file=stream)
