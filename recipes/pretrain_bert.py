@@ -19,7 +19,7 @@ from toolkit.inference.samples import write_samples
 from toolkit.models.initialisation import initialise
 from toolkit.models.presets import model_config, preset
 from toolkit.models.text.bert import BertForPreTraining
-from toolkit.publishing.card import LiveCard
+from toolkit.publishing.card import LiveCard, refresh
 from toolkit.report.run_report import write_report
 from toolkit.run.directory import Run
 from toolkit.tasks.continued import start_of
@@ -109,6 +109,7 @@ def main(argv: list[str]) -> None:
     accelerator.print(f"model: {settings.output_dir}/model")
     if accelerator.is_main_process:
         write_samples(settings.output_dir, settings.data_dir, settings.corpus.language)
+        refresh(settings.output_dir)  # whose card shows them
         print(f"report: {write_report(settings.output_dir)}")
 
 

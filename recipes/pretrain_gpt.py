@@ -18,7 +18,7 @@ from toolkit.inference.samples import write_samples
 from toolkit.models.initialisation import initialise
 from toolkit.models.presets import model_config, preset
 from toolkit.models.text.gpt import GPT2LMHeadModel
-from toolkit.publishing.card import LiveCard
+from toolkit.publishing.card import LiveCard, refresh
 from toolkit.report.run_report import write_report
 from toolkit.run.directory import Run
 from toolkit.tasks.causal_lm import GptPretraining, PretrainGptConfig, SeriesPretraining, pretraining_data
@@ -98,6 +98,7 @@ def main(argv: list[str]) -> None:
     if accelerator.is_main_process:
         if not settings.series.sources:
             write_samples(settings.output_dir, settings.data_dir, settings.corpus.language)
+            refresh(settings.output_dir)  # whose card shows them
         print(f"report: {write_report(settings.output_dir)}")
 
 

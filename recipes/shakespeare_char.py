@@ -16,6 +16,7 @@ from pretrain_gpt import pretrain_gpt
 from toolkit import cli, config
 from toolkit.errors import UserError
 from toolkit.inference.samples import write_samples
+from toolkit.publishing.card import refresh
 from toolkit.report.run_report import write_report
 from toolkit.run.files import write_atomic
 from toolkit.tasks.causal_lm import PretrainGptConfig
@@ -55,6 +56,7 @@ def main(argv: list[str]) -> None:
                       f"tokens, in {result['seconds']:.1f} s of training ({result['tokens_per_second']:,.0f} tokens/s)")
     if accelerator.is_main_process:
         write_samples(settings.output_dir, settings.data_dir)
+        refresh(settings.output_dir)  # which shows them
         print(f"report: {write_report(settings.output_dir)}")
 
 

@@ -59,8 +59,8 @@ MAY_IMPORT = {
                        "report.forecast_run report.comparison_run",
     "report": "errors shown config run metrics data data.series analysis report.figures report.page report.sections "
               "report.forecast_run report.comparison_run",
-    "publishing": "errors shown regular config hub pretrained run metrics models report report.figures report.page "
-                  "tasks",
+    "publishing": "errors shown regular config hub pretrained run metrics models tasks report.figures "
+                  "report.forecast_run report.comparison_run report.sections",
 }
 """Folder of the toolkit, or module at its root → the folders that it may import beside its own, from the ground up."""
 
