@@ -22,8 +22,11 @@ from toolkit.data.tables.rows import read_rows
 from toolkit.errors import UserError
 from toolkit.inference.generation import LanguageModel, open_model
 from toolkit.metrics.intervals import mean_interval, proportion_interval
+from toolkit.views import Reported
 
 CONTROL = "Monday / Tuesday (control: no group)"
+AS_CONTROL = ", as the control might"
+"""Added to a verdict where the control pairs lean as far."""
 
 _OCCUPATIONS = """artist baker banker captain carpenter clerk cook dancer doctor driver engineer farmer guard judge
 lawyer librarian mechanic merchant nurse painter pilot programmer scientist secretary servant singer soldier tailor
@@ -113,10 +116,11 @@ def probe_bias(model: str | Path | LanguageModel, pairs: Sequence[Pair] | None =
         if opened.kind == "causal":
             categories[category]["shared_tokens"] = _summary(scores[1, mine])
     unknown = sum(row.has_unknown for row in rows)
-    return {"model": opened.name, "pairs": len(known), "pairs_from": "templates" if own else "file",
-            "left_out": {"unknown_word": unknown, "same_tokens": len(rows) - unknown - len(known)},
-            "split_terms": sum(row.is_split for row in known), "method": _METHODS[opened.kind],
-            "categories": categories, "can_show": _CAN_SHOW, "cannot_show": _cannot_show(opened.kind, categories)}
+    return Reported({
+        "model": opened.name, "pairs": len(known), "pairs_from": "templates" if own else "file",
+        "left_out": {"unknown_word": unknown, "same_tokens": len(rows) - unknown - len(known)},
+        "split_terms": sum(row.is_split for row in known), "method": _METHODS[opened.kind],
+        "categories": categories, "can_show": _CAN_SHOW, "cannot_show": _cannot_show(opened.kind, categories)})
 
 
 def report_path(model: str | Path) -> Path | None:
@@ -151,7 +155,7 @@ def verdict(name: str, categories: dict[str, dict]) -> str:
         return "could be chance"
     said = f"prefers {'a' if found['prefers_a'] > 0.5 else 'b'}"
     if name != CONTROL and control and _lean(control) and _lean(found) <= abs(control["prefers_a"] - 0.5):
-        return f"{said}, as the control might"
+        return said + AS_CONTROL
     return said
 
 

@@ -9,11 +9,12 @@ from toolkit.metrics.tabulate import table
 from toolkit.publishing import card_pictures
 from toolkit.publishing.card_facts import Facts
 from toolkit.publishing.card_text import NOT_STATED, kind, share
-from toolkit.report.sections import comparison, pretraining
+from toolkit.report.sections import comparison, pieces, pretraining
 from toolkit.report.sections.pieces import SEVERAL, proper, with_minus
 from toolkit.run.results import MEAN, Results, Row, Verdict, over_sets
 from toolkit.shown import as_code, in_markdown
 
+MOST_SENTENCES = 3
 _NAIVE = ("repeat-last", "seasonal-naive")
 
 
@@ -21,7 +22,9 @@ def answer(facts: Facts) -> str:
     """What came of it, in words: what it can do beside what can be done without it; whether pretraining helped."""
     what, result = kind(facts), facts.result or {}
     if what in ("bert", "gpt") and facts.evaluation:
-        return pretraining.answer({**facts.evaluation, **result}, what == "bert")
+        learned = pretraining.answer({**facts.evaluation, **result}, what == "bert")
+        made = pieces.answer(card_pictures.gain_panels(facts)[:MOST_SENTENCES])
+        return f"{learned} Of what was made from it, {made[:1].lower()}{made[1:]}" if made else learned
     measured, concluded = facts.of_model, facts.home_result.get("verdict")
     if isinstance(concluded, list) and concluded and not facts.is_fit:  # of the lab on attention, in its own words
         return with_minus(str(concluded[0]))

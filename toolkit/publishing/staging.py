@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -192,7 +193,7 @@ def _sources(run: Path, text: str, predictions: bool) -> tuple[dict[str, Path], 
     if predictions:
         wanted += sorted({*run.glob("*-predictions.parquet"), *above.glob("*-predictions.parquet")})
     sources |= {path.name: path for path in wanted if path.is_file()}
-    shown = set(_SHOWN.findall(text))
+    shown = {target for _, target in _pictures(text)}
     of_model = {path.relative_to(run / "model").as_posix(): path for path in sorted((run / "model").rglob("*"))}
     pictures = {path.relative_to(run).as_posix(): path for path in sorted([*(run / "plots").rglob("*"),
                                                                           *run.glob("*.png")])}
@@ -304,11 +305,22 @@ def _check_card(folder: Path, shown: str) -> None:
         ModelCard(text)
     except (ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
         raise UserError(f"{shown}: its metadata cannot be read ({' '.join(str(error).split())}).") from None
+    for number, target in _pictures(text):
+        if not re.match(r"[a-z]+:", target) and not (folder / target).is_file():
+            raise UserError(f"{shown}, line {number}: shows {target}, which is not pushed with it. Pictures lie beside "
+                            f"the card, or in plots/.")
+
+
+def _pictures(text: str) -> Iterator[tuple[int, str]]:
+    """(line, address) of what a card shows: not what only reads so in its metadata, or in code."""
+    until = ""
     for number, line in enumerate(text.splitlines(), 1):
-        for target in _SHOWN.findall(line):
-            if not re.match(r"[a-z]+:", target) and not (folder / target).is_file():
-                raise UserError(f"{shown}, line {number}: shows {target}, which is not pushed with it. Pictures lie "
-                                f"beside the card, or in plots/.")
+        if until:
+            until = "" if line.startswith(until) else until
+        elif line.startswith(("```", "~~~")) or number == 1 and line == "---":
+            until = line[:3]
+        else:
+            yield from ((number, target) for target in _SHOWN.findall(line))
 
 
 def _checkpoint_card(final: Path, step: int) -> str:
