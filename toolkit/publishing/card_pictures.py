@@ -74,7 +74,7 @@ def _panels(results: Results) -> list[GainPanel]:
     panels = panels_of(rows, results.metric, results.sizes)
     if results.metric == "mse" and results.sizes == "horizon":
         panels = [dataclasses.replace(panel, metric="MSE", axis="test MSE (standardised)") for panel in panels]
-    return [panel for panel in panels if panel.rows]
+    return [panel for panel in panels if any(len(row.random) + len(row.pretrained) for row in panel.rows)]
 
 
 def _curves(facts: Facts) -> Figure | None:

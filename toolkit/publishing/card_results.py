@@ -157,6 +157,8 @@ def _arms(results: Results | None, only: str | None = None) -> str:
     if results is None:
         return ""
     rows = [row for row in results.rows if only is None or row.model in ("", only)]
+    if not rows:
+        return ""
     kept = dataclasses.replace(results, rows=rows)
     if results.sizes == "horizon":
         return _forecasts(kept)
