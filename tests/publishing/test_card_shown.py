@@ -17,7 +17,7 @@ from toolkit.publishing.card import regenerate, without_held_out
 from toolkit.publishing.staging import stage
 from toolkit.report.sections.classified import Classified
 from toolkit.report.sections.predictions import write_predictions
-from toolkit.run.files import write_json
+from toolkit.run.files import read_json, write_json
 from toolkit.run.results import Results, Row, Verdict, write_results
 
 HOSTILE = "![x](plots/none.png) <script> | `a` $b$ # [c](d)\n## Results"
@@ -255,3 +255,6 @@ def test_a_forecaster_stands_beside_the_naive_rule(tmp_path):
     assert "name: mse; seed 0; mean of 3 seeds 0.3133 ± 0.0379 (95 %, Student's t)" in card.replace("\n        ", " ")
     whole = regenerate(run).read_text()
     assert "**8 rows ahead small-masked-patches errs least (test MSE 0.313; the naive rule 0.5)." in whole
+    rows_left = [{**row, "size": "16"} for row in read_json(run / "rows.json")["rows"]]
+    write_json(run / "rows.json", {**read_json(run / "rows.json"), "rows": rows_left})
+    assert "# tides/small-masked-patches/8/seed-0" in regenerate(fit).read_text()  # its horizon was given up since

@@ -94,7 +94,8 @@ class Facts:
         if self.comparison is None or not self.is_fit:
             return self.comparison
         horizon = str((self.model or {}).get("horizon") or "") if self.comparison.sizes == "horizon" else ""
-        return restricted(self.comparison, self.model_name, horizon)
+        found = restricted(self.comparison, self.model_name, horizon)
+        return found if found.rows else None  # of an earlier run with more horizons
 
     @cached_property
     def records(self) -> list[dict]:
