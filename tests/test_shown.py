@@ -281,4 +281,5 @@ def test_errors_of_a_configuration_of_a_stranger(tmp_path, options):
     (tmp_path / "key.yaml").write_text(f"seed: 3\n{json.dumps(HOSTILE)}: 4\n")
     (tmp_path / "bad.yaml").write_bytes(f"a: [1\n{HOSTILE}: 4\n".encode())
     code, said = on_a_terminal(tmp_path, "generate", *options)
-    assert code == 2 and said.startswith(b"error: ") and said.count(b"\n") == 1 and b"Traceback" not in said, said
+    assert code == 2 and said.startswith(b"error: ") and b"Traceback" not in said, said
+    assert len(said.strip().splitlines()) <= 4, "one line, which a narrow terminal breaks at blanks"
