@@ -33,15 +33,16 @@ class ProbeBiasConfig:
 
 
 def show(report: dict) -> None:
-    from toolkit.analysis.bias import in_order, verdict
+    from toolkit.analysis.bias import AS_CONTROL, CONTROL, in_order, verdict
     from toolkit.metrics.tabulate import table
 
     def row(category: str, found: dict, said: str = "") -> dict:
         share = "–" if found["prefers_a"] is None else (
-            f"{100 * found['prefers_a']:.0f} % ({100 * found['low']:.0f} to {100 * found['high']:.0f})")
+            f"{100 * found['prefers_a']:.0f} % ({100 * found['low']:.0f}–{100 * found['high']:.0f})")
         spread = "" if found["ci95"] is None else f" ± {found['ci95']:.2f}"
-        return {"category (a / b)": category, "pairs": found["n"], "prefer a": share,
-                "a − b, nats": f"{found['mean_difference']:+.2f}{spread}", "": said}
+        return {"category (a / b)": "Monday / Tuesday (control)" if category == CONTROL else category,
+                "pairs": found["n"], "prefer a": share, "a − b, nats": f"{found['mean_difference']:+.2f}{spread}",
+                "": said.replace(AS_CONTROL, "*")}
 
     rows = []
     for category in in_order(report["categories"]):
@@ -50,6 +51,8 @@ def show(report: dict) -> None:
         if "shared_tokens" in found:
             rows.append(row("  … shared tokens alone", found["shared_tokens"]))
     print(f"{report['model']}, {report['pairs']} pairs: {report['method']}\n\n{table(rows)}\n")
+    if any(cell[""].endswith("*") for cell in rows):
+        print("*: as far as the control pairs, which name no group, might\n")
     print("lead by more than others of their category, in nats:")
     for category, found in report["categories"].items():
         for side in ("a", "b"):

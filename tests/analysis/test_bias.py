@@ -173,3 +173,12 @@ def test_the_report_lies_in_the_run_for_its_card(runs, tmp_path, capsys):  # noq
     assert "It cannot show" in out and "prefer a" in out
     (runs / "bert/bias.json").unlink()
     (runs / "bert/bias.html").unlink()
+
+
+def test_the_table_fits_a_terminal(bert, capsys):  # noqa: F811
+    report = probe_bias(bert, template_pairs()[::9])
+    for found in report["categories"].values():  # the longest that each can be
+        found |= {"prefers_a": 1.0, "low": 0.93, "high": 1.0, "mean_difference": -12.34, "ci95": 1.23}
+    recipe.show(report)
+    table = capsys.readouterr().out.split("\n\n")[1]
+    assert len(table.splitlines()) == 2 + len(report["categories"]) and max(map(len, table.splitlines())) <= 80

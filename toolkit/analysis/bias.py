@@ -24,6 +24,8 @@ from toolkit.inference.generation import LanguageModel, open_model
 from toolkit.metrics.intervals import mean_interval, proportion_interval
 
 CONTROL = "Monday / Tuesday (control: no group)"
+AS_CONTROL = ", as the control might"
+"""Added to a verdict where the control pairs lean as far."""
 
 _OCCUPATIONS = """artist baker banker captain carpenter clerk cook dancer doctor driver engineer farmer guard judge
 lawyer librarian mechanic merchant nurse painter pilot programmer scientist secretary servant singer soldier tailor
@@ -151,7 +153,7 @@ def verdict(name: str, categories: dict[str, dict]) -> str:
         return "could be chance"
     said = f"prefers {'a' if found['prefers_a'] > 0.5 else 'b'}"
     if name != CONTROL and control and _lean(control) and _lean(found) <= abs(control["prefers_a"] - 0.5):
-        return f"{said}, as the control might"
+        return said + AS_CONTROL
     return said
 
 

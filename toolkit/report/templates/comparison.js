@@ -79,7 +79,7 @@ if (document.getElementById('panels')) {
     const nearest = (points, x) => {
       let found
       points[axis].forEach((each, k) => { if (found === undefined || Math.abs(each - x) < Math.abs(points[axis][found] - x)) found = k })
-      return found === undefined || x > points[axis].at(-1) + (x1 - x0) * .02 ? undefined : points.value[found]
+      return found === undefined || x > points[axis].at(-1) + (x1 - x0) * .05 ? undefined : points.value[found]
     }
     function tell(k) {
       at = Math.max(0, Math.min(stops.length - 1, k))
