@@ -67,6 +67,8 @@ class Forecasts:
     """What the axis of time is called."""
     bands: str = "by residuals on validation"
     """What the bands are."""
+    known: str = "what came"
+    """What the line beside the forecasts is."""
 
 
 def forecasts_figure(shown: Forecasts, title: str = "") -> Figure:
@@ -90,6 +92,19 @@ def forecasts_figure(shown: Forecasts, title: str = "") -> Figure:
         all_axes[row, 0].set_ylabel("\n".join(filter(None, [in_picture(shown.quantity, 20), shown.unit])), fontsize=8)
     for column, axes in enumerate(all_axes[0]):
         axes.set_ylim(*_limits(shown, column))
+    _legend(figure, shown)
+    return figure
+
+
+def fan_figure(shown: Forecasts) -> Figure:
+    """A row a window, of one forecaster: what the table holds, and after its end the forecast and its bands."""
+    figure, all_axes = new_figure(7.6, 0.9 + 1.9 * len(shown.windows), len(shown.windows), 1)
+    for number, (window, axes) in enumerate(zip(shown.windows, all_axes[:, 0], strict=True)):
+        _draw(axes, window, shown.forecasters[0], number)
+        axes.set_title(in_picture(window.title), loc="left", fontsize=10, color=INK)
+        axes.set_ylim(*_limits(shown, number))
+        axes.xaxis.get_offset_text().set(color=INK, fontsize=8)
+    all_axes[-1, 0].set_xlabel(in_picture(shown.time, 60), fontsize=8, loc="left")
     _legend(figure, shown)
     return figure
 
@@ -128,7 +143,7 @@ def _draw(axes: Axes, window: Window, forecaster: Forecaster, number: int) -> No
 
 
 def _legend(figure: Figure, shown: Forecasts) -> None:
-    handles = [Line2D([], [], color=INK, linewidth=0.9, label="what came"),
+    handles = [Line2D([], [], color=INK, linewidth=0.9, label=shown.known),
                *(Line2D([], [], color=ROLES[role][0], linestyle=ROLES[role][1], linewidth=1.7,
                         label="forecast" if role == "model" else role)
                  for role in dict.fromkeys(forecaster.role for forecaster in shown.forecasters))]
