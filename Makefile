@@ -1,7 +1,7 @@
-# `make` lists the targets. CONFIG= names a YAML file, ARGS= adds --section.key value, NPROC= starts several processes.
+# `make` lists the most used targets, `make help-all` every one. CONFIG= names a YAML file, ARGS= adds --section.key value, NPROC= starts several processes.
 # ARGS and RUNS are words of the shell, with its quotes; the other values arrive letter by letter, whatever is in them.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-faults test-hostile test-clients test-browser test-same test-versions lint clean \
+.PHONY: help help-all install demo test test-slow test-faults test-hostile test-clients test-browser test-same test-versions lint clean \
         train-tokenizer evaluate-tokenizers show-batch pretrain-bert pretrain-gpt finetune-text finetune-series forecast \
         compare-text compare-series transfer word-vectors ablation fibonacci nano-gpt shakespeare-char sweep bench bench-gpu \
         bench-text bench-series bench-data forda-lab sample-forecasts card push \
@@ -35,8 +35,38 @@ LAUNCH := TOOLKIT_NPROC=$(NPROC) PET_SIGNALS_TO_HANDLE=SIGTERM,SIGINT,SIGHUP,SIG
           --mixed_precision no --dynamo_backend no
 endif
 
-help:  ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
+# At most 24 lines of at most 80 columns: what a small terminal shows at once.
+define SCREEN
+start here       demo             ten minutes, no network: what pretraining buys
+                 nano-gpt         a minute: a tiny GPT learns to sort letters
+your text        pretrain-bert    CONFIG=recipes/configs/bert-5min.yaml
+                 pretrain-gpt     CONFIG=recipes/configs/gpt-5min.yaml
+                 finetune-text    CONFIG=recipes/configs/authorship.yaml
+                 chat             with a GPT of yours: MODEL=runs/gpt-5min
+your signals     finetune-series  CONFIG=recipes/configs/gunpoint.yaml
+                 forecast         CONFIG=recipes/configs/etth1.yaml
+look             runs             the runs there are, with their main figures
+                 compare-runs     side by side, as a page: RUNS="runs/a runs/b"
+                 predict          a model's answers to a file: MODEL=… FILE=…
+                 attention        what it looks at: MODEL=… TEXT="…" or SERIES=…
+publish          card             a run's README.md: RUN=runs/demo/bert
+                 push             onto the hub: RUN=runs/demo/bert REPO=you/bert
+measure          transfer         what a checkpoint is worth, by labels given
+                 compare-text     what pretraining bought on your labelled texts
+                 compare-series   the same on series
+
+The other targets: make help-all    Options of one: make forecast ARGS=--help
+endef
+export SCREEN
+
+help:  ## the most used of these
+	@echo "$$SCREEN"
+
+help-all:  ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{ line = sprintf("%-19s", $$1); \
+	  count = split($$2, words, " "); for (i = 1; i <= count; i++) { \
+	    if (length(line) + length(words[i]) > 79) { print line; line = sprintf("%19s", "") } \
+	    line = line " " words[i] } print line }'
 
 install: .venv/installed  ## make .venv with everything in it; does nothing when nothing changed
 
@@ -179,7 +209,7 @@ attention: install  ## a page of every head's map and entropy: MODEL=… TEXT="�
 probe-bias: install  ## which of two sentences a model finds likelier: MODEL=runs/bert-5min, your own PAIRS=pairs.csv
 	@$(BIN)/python recipes/probe_bias.py $(call option,,$(MODEL)) $(call option,--pairs,$(PAIRS)) $(ARGS)
 
-runs: install  ## the runs there are, with state and key figures: DIR=runs
+runs: install  ## the runs there are: state, kind, main figure, age; ARGS=--wide for the rest; DIR=runs
 	@$(BIN)/python recipes/list_runs.py $(call option,,$(DIR)) $(ARGS)
 
 compare-runs: install  ## figures, curves and settings of runs side by side, as a page: RUNS="runs/a runs/b"

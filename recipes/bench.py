@@ -12,37 +12,10 @@ longer there than all the rest. The first third of each run is not counted, comp
 runs/bench/bench.json: medians, ratios of runs of the same round, the loss at the end, versions and processor.
 """
 
-import json
-import statistics
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
-import numpy as np
-import torch
-import transformers
-
 from toolkit import cli, config
-from toolkit.data.batches import IGNORED
-from toolkit.errors import UserError
-from toolkit.metrics.tabulate import table
-from toolkit.models.presets import model_config, preset
-from toolkit.models.text.bert import BertForPreTraining
-from toolkit.models.text.gpt import GPT2LMHeadModel
-from toolkit.run.directory import Run, read_metrics
-from toolkit.run.files import write_json
-from toolkit.run.provenance import environment, processor_name
-from toolkit.training.feed import seed_everything
-from toolkit.training.impl.distributed import make_accelerator
-from toolkit.training.impl.precision import ImplConfig, choose
-from toolkit.training.observers.throughput import peak_memory_mb, synchronize
-from toolkit.training.task import TrainingConfig
-from toolkit.training.trainer import train
 
 
 @dataclass
@@ -57,6 +30,40 @@ class BenchConfig:
     """Of the steps; less for a quick look."""
     job: str = ""
     """For the processes that the benchmark starts."""
+
+
+if __name__ == "__main__":  # --help, and mistakes in options, before what takes seconds to import
+    cli.options_first(BenchConfig, __doc__)
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+
+from toolkit.data.batches import IGNORED
+from toolkit.errors import UserError
+from toolkit.metrics.tabulate import table
+from toolkit.models.presets import model_config, preset
+from toolkit.models.text.bert import BertForPreTraining
+from toolkit.models.text.gpt import GPT2LMHeadModel
+from toolkit.run.directory import Run, read_metrics
+from toolkit.run.files import write_json
+from toolkit.run.provenance import environment, processor_name
+from toolkit.training.feed import seed_everything
+from toolkit.training.impl.distributed import make_accelerator
+from toolkit.training.impl.precision import choose
+from toolkit.training.impl.settings import ImplConfig
+from toolkit.training.observers.throughput import peak_memory_mb, synchronize
+from toolkit.training.settings import TrainingConfig
+from toolkit.training.trainer import train
 
 
 @dataclass(frozen=True)

@@ -9,39 +9,10 @@ bare loop over `Tokenizer.encode_batch`; pairs against google-research/bert's al
 (reference_pairs.py); batches against training BERT-Mini on one core.
 """
 
-import contextlib
-import itertools
-import multiprocessing
-import os
-import random
-import shutil
-import statistics
-import threading
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-
-import numpy as np
-import psutil
-import torch
-from reference_pairs import create_instances
-from scipy import stats
+from dataclasses import dataclass, field
 
 from toolkit import cli, config
-from toolkit.data.batches import IGNORED
-from toolkit.data.stores.bert_batches import BertBatches, MaskingConfig
-from toolkit.data.stores.prepare import prepare
-from toolkit.data.stores.store import TokenStore, build_store
-from toolkit.data.tables.sources import list_parts
-from toolkit.data.text.corpus import CorpusConfig, read_documents, sentences
-from toolkit.models.presets import model_config
-from toolkit.models.text.bert import BertForPreTraining
-from toolkit.run.files import write_json
-from toolkit.run.provenance import environment
-from toolkit.tokenization.load import load_tokenizer, plain_backend
-from toolkit.training.feed import as_tensors, to_device
-from toolkit.training.impl.precision import ImplConfig, choose
+from toolkit.data.text.corpus import CorpusConfig
 
 
 @dataclass
@@ -57,6 +28,45 @@ class BenchDataConfig:
     """Of the corpus, how much is tokenised in each round."""
     reference_tokens: int = 1_500_000
     """Of the store, how much the plain algorithm makes pairs of in each round."""
+
+
+if __name__ == "__main__":  # --help, and mistakes in options, before what takes seconds to import
+    cli.options_first(BenchDataConfig, __doc__)
+
+import contextlib
+import itertools
+import multiprocessing
+import os
+import random
+import shutil
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+from reference_pairs import create_instances
+from scipy import stats
+
+from toolkit.data.batches import IGNORED
+from toolkit.data.stores.bert_batches import BertBatches
+from toolkit.data.stores.prepare import prepare
+from toolkit.data.stores.settings import MaskingConfig
+from toolkit.data.stores.store import TokenStore, build_store
+from toolkit.data.tables.sources import list_parts
+from toolkit.data.text.corpus import read_documents, sentences
+from toolkit.models.presets import model_config
+from toolkit.models.text.bert import BertForPreTraining
+from toolkit.run.files import write_json
+from toolkit.run.provenance import environment
+from toolkit.tokenization.load import load_tokenizer, plain_backend
+from toolkit.training.feed import as_tensors, to_device
+from toolkit.training.impl.precision import choose
+from toolkit.training.impl.settings import ImplConfig
 
 
 def bench_data(settings: BenchDataConfig) -> dict:

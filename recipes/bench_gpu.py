@@ -24,6 +24,28 @@ operations that ours takes for these tokens), peak memory, the loss at the end, 
 versions; ratios. One round each: a few per cent are noise.
 """
 
+from dataclasses import dataclass, field
+from typing import Literal
+
+from toolkit import cli, config
+
+
+@dataclass
+class BenchGpuConfig:
+    output_dir: str = "runs/bench-gpu"
+    models: list[Literal["gpt2", "bert-small-512", "bert-small-128", "bert-base"]] = field(
+        default_factory=lambda: ["gpt2", "bert-small-512", "bert-small-128", "bert-base"])
+    nanogpt: str = ""
+    """A checkout of github.com/karpathy/nanoGPT, whose bench.py is run in turn. Empty: it is not measured."""
+    minutes: float = 7.5
+    """Of the whole. Runs that are not done by then are left out, and the table says which."""
+    job: str = ""
+    """For the processes that the benchmark starts."""
+
+
+if __name__ == "__main__":  # --help, and mistakes in options, before what takes seconds to import
+    cli.options_first(BenchGpuConfig, __doc__)
+
 import copy
 import json
 import math
@@ -32,9 +54,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import torch
 import transformers
@@ -52,13 +72,13 @@ from bench import (
     setting,
 )
 
-from toolkit import cli, config
 from toolkit.errors import UserError
 from toolkit.metrics.tabulate import table
 from toolkit.run.files import write_json
 from toolkit.run.provenance import environment
 from toolkit.training.feed import as_tensors, seed_everything, to_device
-from toolkit.training.impl.precision import ImplConfig, choose
+from toolkit.training.impl.precision import choose
+from toolkit.training.impl.settings import ImplConfig
 
 SHAPES = {"gpt2": Shape("gpt2", 16, 1024, 36, 3e-4, windows=3),
           "bert-small-512": Shape("bert-small", 512, 128, 60, 3e-4, windows=3),
@@ -69,19 +89,6 @@ LONGEST = 90
 """Seconds of a run, most of which a compiler may take."""
 SHORTEST = 20
 """Seconds without which a run is not begun."""
-
-
-@dataclass
-class BenchGpuConfig:
-    output_dir: str = "runs/bench-gpu"
-    models: list[Literal["gpt2", "bert-small-512", "bert-small-128", "bert-base"]] = field(
-        default_factory=lambda: list(SHAPES))
-    nanogpt: str = ""
-    """A checkout of github.com/karpathy/nanoGPT, whose bench.py is run in turn. Empty: it is not measured."""
-    minutes: float = 7.5
-    """Of the whole. Runs that are not done by then are left out, and the table says which."""
-    job: str = ""
-    """For the processes that the benchmark starts."""
 
 
 def bench(settings: BenchGpuConfig) -> dict:

@@ -10,21 +10,40 @@ same settings. Every run is a process of its own and starts from the same weight
 Writes runs/bench-series/bench.json: series (windows) a second, and ratios of runs of the same round.
 """
 
+from dataclasses import dataclass, field
+from typing import Literal
+
+from toolkit import cli, config
+
+
+@dataclass
+class BenchSeriesConfig:
+    output_dir: str = "runs/bench-series"
+    tasks: list[Literal["classification", "forecasting", "forecasting-dropout"]] = field(
+        default_factory=lambda: ["classification", "forecasting", "forecasting-dropout"])
+    rounds: int = 5
+    """Times that everything is run, in turn; medians are reported."""
+    steps: int = 120
+    """Of each run."""
+    job: str = ""
+    """For the processes that the benchmark starts."""
+
+
+if __name__ == "__main__":  # --help, and mistakes in options, before what takes seconds to import
+    cli.options_first(BenchSeriesConfig, __doc__)
+
 import json
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 import transformers
 from bench import StepClock, in_own_process
 
-from toolkit import cli, config
 from toolkit.data import counter
 from toolkit.data.series.dataset import SeriesBatches, SeriesDataset
 from toolkit.data.series.windows import WindowBatches, standardised
@@ -35,12 +54,14 @@ from toolkit.models.series.patches import SeriesForClassification, SeriesForFore
 from toolkit.run.directory import Run, read_metrics
 from toolkit.run.files import write_json
 from toolkit.run.provenance import environment
-from toolkit.tasks.classification import FineTuning, FineTuningConfig
+from toolkit.tasks.classification import FineTuning
 from toolkit.tasks.forecasting import ForecastingTask
+from toolkit.tasks.settings import FineTuningConfig
 from toolkit.training.feed import seed_everything
 from toolkit.training.impl.distributed import make_accelerator
-from toolkit.training.impl.precision import ImplConfig
-from toolkit.training.task import Task, TrainingConfig
+from toolkit.training.impl.settings import ImplConfig
+from toolkit.training.settings import TrainingConfig
+from toolkit.training.task import Task
 from toolkit.training.trainer import train
 
 CONTESTANTS = ("ours", "hf_default", "hf_bf16")
@@ -48,19 +69,6 @@ BATCH, LEARNING_RATE, SEED = 32, 1e-3, 0
 LENGTH, PATCHES, CLASSES = 427, 48, "abcdef"  # the length of OSULeaf and its number of classes
 CHANNELS, CONTEXT, HORIZON = 7, 336, 96  # of ETTh1
 DROPOUT = 0.3  # with it PatchTST was trained on ETTh1 (yuqinie98/PatchTST, scripts/PatchTST/etth1.sh)
-
-
-@dataclass
-class BenchSeriesConfig:
-    output_dir: str = "runs/bench-series"
-    tasks: list[Literal["classification", "forecasting", "forecasting-dropout"]] = field(
-        default_factory=lambda: list(TASKS))
-    rounds: int = 5
-    """Times that everything is run, in turn; medians are reported."""
-    steps: int = 120
-    """Of each run."""
-    job: str = ""
-    """For the processes that the benchmark starts."""
 
 
 def bench(settings: BenchSeriesConfig) -> dict:

@@ -9,34 +9,9 @@ batch to its longest text, both at its defaults, and the latter in bf16 too, wit
 runs/bench-text/bench.json: examples a second, and ratios of runs of the same round.
 """
 
-import json
-import statistics
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
-
-import numpy as np
-import tokenizers
-import transformers
-from bench import StepClock, in_own_process
 
 from toolkit import cli, config
-from toolkit.data.text.batches import TextBatches
-from toolkit.data.text.examples import LabelledText
-from toolkit.errors import UserError
-from toolkit.metrics.tabulate import table
-from toolkit.models.presets import model_config
-from toolkit.run.directory import Run, read_metrics
-from toolkit.run.files import write_json
-from toolkit.run.provenance import environment
-from toolkit.tasks.classification import FineTuning, FineTuningConfig
-from toolkit.training.feed import seed_everything
-from toolkit.training.impl.distributed import make_accelerator
-from toolkit.training.impl.precision import ImplConfig
-from toolkit.training.trainer import train
-
-CONTESTANTS = ("ours", "hf_pad_to_max_length", "hf_dynamic", "hf_dynamic_bf16_by_length")
-WORDS, LONGEST, CLASSES, BATCH, LEARNING_RATE = 2000, 128, 4, 32, 5e-5
 
 
 @dataclass
@@ -47,6 +22,38 @@ class BenchTextConfig:
     steps: int = 60
     job: str = ""
     """For the processes that the benchmark starts."""
+
+
+if __name__ == "__main__":  # --help, and mistakes in options, before what takes seconds to import
+    cli.options_first(BenchTextConfig, __doc__)
+
+import json
+import statistics
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+import transformers
+from bench import StepClock, in_own_process
+
+from toolkit.data.text.batches import TextBatches
+from toolkit.data.text.examples import LabelledText
+from toolkit.errors import UserError
+from toolkit.metrics.tabulate import table
+from toolkit.models.presets import model_config
+from toolkit.run.directory import Run, read_metrics
+from toolkit.run.files import write_json
+from toolkit.run.provenance import environment
+from toolkit.tasks.classification import FineTuning
+from toolkit.tasks.settings import FineTuningConfig
+from toolkit.training.feed import seed_everything
+from toolkit.training.impl.distributed import make_accelerator
+from toolkit.training.impl.settings import ImplConfig
+from toolkit.training.trainer import train
+
+CONTESTANTS = ("ours", "hf_pad_to_max_length", "hf_dynamic", "hf_dynamic_bf16_by_length")
+WORDS, LONGEST, CLASSES, BATCH, LEARNING_RATE = 2000, 128, 4, 32, 5e-5
 
 
 def bench(settings: BenchTextConfig) -> dict:

@@ -10,10 +10,7 @@ directory: README.md is what `make push` sends.
 from dataclasses import dataclass, field
 
 from toolkit import cli, config
-from toolkit.publishing.card import CardConfig, regenerate, stated
-from toolkit.publishing.card_facts import Facts
-from toolkit.run.directory import restate
-from toolkit.run.files import disk_errors
+from toolkit.run.model_card import CardConfig
 
 
 @dataclass
@@ -21,6 +18,15 @@ class WriteCardConfig:
     run: str
     """The run directory, or that of one fit of an experiment."""
     card: CardConfig = field(default_factory=CardConfig)
+
+
+if __name__ == "__main__":  # --help, and mistakes in options, before what takes seconds to import
+    cli.options_first(WriteCardConfig, __doc__, ["run"])
+
+from toolkit.publishing.card import regenerate, stated
+from toolkit.publishing.card_facts import Facts
+from toolkit.run.directory import restate
+from toolkit.run.files import disk_errors
 
 
 def main(argv: list[str]) -> None:

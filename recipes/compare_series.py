@@ -13,23 +13,29 @@ pictures: <name>.png, how far each arm is from the best baseline, <name>-gains.p
 -ranks.png (which arms are told apart) and -pairs.png (set by set).
 """
 
+from toolkit import cli, config
+from toolkit.experiments.settings import CompareSeriesConfig
+
+if __name__ == "__main__":  # --help, and mistakes in options, before what takes seconds to import
+    cli.options_first(CompareSeriesConfig, __doc__)
+
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from accelerate import Accelerator
 
-from toolkit import cli, config
 from toolkit.baselines.classical import majority
 from toolkit.experiments import series
 from toolkit.experiments.grid import Cell, Grid, classified
 from toolkit.experiments.published import published_accuracies
 from toolkit.experiments.results import cell as shown
 from toolkit.experiments.results import percent
-from toolkit.experiments.series import REFERENCE, RULES, TRANSFORMERS, CompareSeriesConfig, LabelledSet, entry
+from toolkit.experiments.series import REFERENCE, RULES, TRANSFORMERS, LabelledSet, entry
 from toolkit.metrics.tabulate import table
 from toolkit.publishing.card import LiveCard
 from toolkit.report.comparison_run import many_sets_figures
+from toolkit.report.ending import command, ending
 from toolkit.report.figures.canvas import save_figure
 from toolkit.report.run_report import write_report
 from toolkit.run.directory import Run
@@ -155,9 +161,11 @@ def main(argv: list[str]) -> None:
     found = compare_series(settings, accelerator)
     if found is not None:
         accelerator.print(show(found["results"], found["summary"], published))
-        accelerator.print(f"\n{Path(settings.output_dir) / settings.name}.json")
+        stem = Path(settings.output_dir) / settings.name
+        first = stem / next(iter(next(iter(found["results"].values()))))
         if accelerator.is_main_process:
-            print(f"report: {write_report(Path(settings.output_dir) / settings.name)}")
+            write_report(stem)
+        accelerator.print(ending(stem, command("make card", {"RUN": first}), results=f"{stem}.json"))
 
 
 if __name__ == "__main__":

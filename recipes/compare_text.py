@@ -1,6 +1,7 @@
 """What pretraining bought on one set of labelled texts, by number of labels.
 
-    python recipes/compare_text.py --config recipes/configs/compare-trec.yaml [--section.key value ...]
+    make compare-text                                                # the demo's checkpoints on the demo's own task
+    make compare-text CONFIG=recipes/configs/compare-trec.yaml
 
 Arms that share splits and seeds: the majority class; TF-IDF and logistic regression; and for every checkpoint the same
 model from random values, its frozen encoder under a trained head, all of it tuned, and, when asked for, LoRA. Every arm
@@ -8,28 +9,27 @@ is held against the reference arm over seeds, and over the test examples. Writes
 (learning curves), -gains.png and .html.
 """
 
+from toolkit import cli, config
+from toolkit.experiments.settings import CompareTextConfig
+
+if __name__ == "__main__":  # --help, and mistakes in options, before what takes seconds to import
+    cli.options_first(CompareTextConfig, __doc__)
+
 from pathlib import Path
 
 import numpy as np
 
-from toolkit import cli, config
 from toolkit.baselines.classical import tfidf_logistic
 from toolkit.data.text.examples import draw, label_counts
 from toolkit.data.text.labelled import load_data
 from toolkit.errors import UserError
 from toolkit.experiments.grid import Cell, Grid
 from toolkit.experiments.results import percent, points
-from toolkit.experiments.text import (
-    ARMS,
-    Checkpoint,
-    CompareTextConfig,
-    arms_by_labels,
-    fine_tuning,
-    verdicts_by_labels,
-)
+from toolkit.experiments.text import ARMS, Checkpoint, arms_by_labels, fine_tuning, verdicts_by_labels
 from toolkit.metrics.tabulate import table
 from toolkit.publishing.card import LiveCard
 from toolkit.report.comparison_run import comparison_figures
+from toolkit.report.ending import command, ending
 from toolkit.report.figures.canvas import save_figure
 from toolkit.report.run_report import write_report
 from toolkit.run.directory import Run
@@ -95,15 +95,17 @@ def show(result: dict) -> str:
     """The table at the most labels, the verdicts, and the learning curve."""
     curve = result["learning_curve"]
     last = curve[result["labels"]]
-    rows = [{"arm": arm, "accuracy %": percent(entry["mean"]), "sd": percent(entry["sd"]),
-             "± 95 %": percent(entry["ci95"]), "over the reference": points(entry.get("gain_points", {}).get("mean")),
+    rows = [{"arm": arm, "accuracy": percent(entry["mean"]), "sd": percent(entry["sd"]),
+             "± 95 %": percent(entry["ci95"]), "gain": points(entry.get("gain_points", {}).get("mean")),
              "± seeds": points(entry.get("gain_points", {}).get("ci95")),
-             "± test set": points(entry["test_set_points"][2] - entry["test_set_points"][0])
+             "± test": points(entry["test_set_points"][2] - entry["test_set_points"][0])
              if "verdict" in entry else None,
              "McNemar p": f"{entry['mcnemar_p']:.2g}" if "verdict" in entry else None} for arm, entry in last.items()]
     curves = [{"arm": arm} | {size: percent(entries[arm]["mean"]) for size, entries in curve.items()} for arm in last]
     verdicts = [f"{verdict.size} labels: {verdict.text}" for verdict in verdicts_by_labels(curve)]
-    return "\n\n".join([f"{result['labels']} labels, {result['test_examples']:,} test examples\n{table(rows)}",
+    told = (f"{result['labels']} labels, {result['test_examples']:,} test examples, in percent; the gain over the "
+            f"reference with its interval over seeds and over the test set")
+    return "\n\n".join([f"{told}\n{table(rows)}",
                         f"test accuracy in percent by number of labels\n{table(curves)}", "\n".join(verdicts)])
 
 
@@ -113,9 +115,10 @@ def main(argv: list[str]) -> None:
     result = compare_text(settings, accelerator)
     if result is not None:
         accelerator.print(show(result))
-        accelerator.print(f"{Path(settings.output_dir) / settings.name}.json")
+        stem = Path(settings.output_dir) / settings.name
         if accelerator.is_main_process:
-            print(f"report: {write_report(Path(settings.output_dir) / settings.name)}")
+            write_report(stem)
+        accelerator.print(ending(stem, command("make card", {"RUN": stem}), results=f"{stem}.json"))
 
 
 if __name__ == "__main__":

@@ -2,47 +2,53 @@
 
     make demo
 
-Everything lies in runs/demo. Each stage is a recipe of its own with a YAML in recipes/configs/demo; a stage that is
-finished is not repeated, one that was interrupted continues.
+Everything lies in runs/demo, and report.html there shows it. Each stage is a recipe of its own with a YAML in
+recipes/configs/demo; a stage that is finished is not repeated, one that was interrupted continues.
 """
 
 import os
+import sys
+import textwrap
+from dataclasses import replace
+
+from toolkit.inference.samples import write_samples
+from toolkit.report.figures.canvas import save_figure
+from toolkit.report.figures.classification import confusion_counts, confusion_figure
+from toolkit.report.figures.gains import GainPanel, gain_figure, panels_of
+from toolkit.report.figures.training import curves_of, loss_figure
+from toolkit.report.run_report import REPORT, write_report
+from toolkit.run.results import read_results
+from toolkit.shown import quoted
+from toolkit.training.observers.throughput import duration
+
+if __name__ == "__main__" and sys.argv[1:]:  # it takes no options
+    print(__doc__)
+    sys.exit(0 if sys.argv[1] in ("-h", "--help") else 2)
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before any import of a Hugging Face library: nothing here needs a hub
 
-import sys  # noqa: E402
-import time  # noqa: E402
-from dataclasses import replace  # noqa: E402
-from pathlib import Path  # noqa: E402
+import time
+from pathlib import Path
 
-from finetune_series import finetune_series  # noqa: E402
-from finetune_text import finetune_text  # noqa: E402
-from pretrain_bert import pretrain_bert  # noqa: E402
-from pretrain_gpt import pretrain_gpt  # noqa: E402
+from finetune_series import finetune_series
+from finetune_text import finetune_text
+from pretrain_bert import pretrain_bert
+from pretrain_gpt import pretrain_gpt
 
-from toolkit import cli, config  # noqa: E402
-from toolkit.baselines.compressors import compressor_bits_per_byte, primed_xz_bits_per_byte  # noqa: E402
-from toolkit.data.stores.prepare import prepare  # noqa: E402
-from toolkit.data.text.corpus import read_documents  # noqa: E402
-from toolkit.experiments.fine_tuning import arms_table  # noqa: E402
-from toolkit.experiments.series import FinetuneSeriesConfig  # noqa: E402
-from toolkit.experiments.text import FinetuneTextConfig  # noqa: E402
-from toolkit.inference.generation import continue_text, fill_mask  # noqa: E402
-from toolkit.inference.samples import write_samples  # noqa: E402
-from toolkit.metrics.intervals import proportion_interval  # noqa: E402
-from toolkit.metrics.tabulate import table  # noqa: E402
-from toolkit.publishing import card  # noqa: E402
-from toolkit.report.figures.canvas import save_figure  # noqa: E402
-from toolkit.report.figures.classification import confusion_counts, confusion_figure  # noqa: E402
-from toolkit.report.figures.gains import GainPanel, gain_figure, panels_of  # noqa: E402
-from toolkit.report.figures.training import curves_of, loss_figure  # noqa: E402
-from toolkit.report.run_report import REPORT, write_report  # noqa: E402
-from toolkit.run.directory import read_metrics  # noqa: E402
-from toolkit.run.files import read_json, write_json  # noqa: E402
-from toolkit.run.results import read_results  # noqa: E402
-from toolkit.tasks.causal_lm import PretrainGptConfig  # noqa: E402
-from toolkit.tasks.masked_lm import PretrainBertConfig  # noqa: E402
-from toolkit.training.impl.distributed import make_accelerator  # noqa: E402
+from toolkit import cli, config
+from toolkit.baselines.compressors import compressor_bits_per_byte, primed_xz_bits_per_byte
+from toolkit.data.stores.prepare import prepare
+from toolkit.data.text.corpus import read_documents
+from toolkit.experiments.fine_tuning import arms_table
+from toolkit.experiments.settings import FinetuneSeriesConfig, FinetuneTextConfig
+from toolkit.inference.generation import continue_text, fill_mask
+from toolkit.metrics.intervals import proportion_interval
+from toolkit.metrics.tabulate import table
+from toolkit.publishing import card
+from toolkit.run.directory import read_metrics
+from toolkit.run.files import read_json, write_json
+from toolkit.tasks.settings import PretrainBertConfig, PretrainGptConfig
+from toolkit.training.impl.distributed import make_accelerator
 
 CONFIGS = Path(__file__).parent / "configs/demo"
 DEMO = Path("runs/demo")
@@ -147,16 +153,16 @@ def gain_panels(text_dir: str, series_dir: str) -> list[GainPanel]:
 
 def show(summary: dict) -> None:
     bert, gpt = summary["bert"], summary["gpt"]
-    print("\n" + "=" * 100)
+    print("\n" + "=" * 78)
     print(table([
-        {"what": "BERT masked LM, nats", "ours": bert["mlm_loss"],
-         "beside": f"{bert['unigram_entropy']:.3f} unigram entropy"},
-        {"what": "BERT masked accuracy", "ours": bert["mlm_accuracy"], "beside": ""},
+        {"what": "BERT masked words, nats", "ours": bert["mlm_loss"],
+         "beside": f"{bert['unigram_entropy']:.3f} by frequencies alone"},
+        {"what": "BERT masked words, accuracy", "ours": bert["mlm_accuracy"], "beside": ""},
         {"what": "BERT next sentence, accuracy", "ours": f"{bert['nsp_accuracy']:.3f} ± {bert['nsp_ci95']:.3f}",
          "beside": "0.5 by guessing"},
         {"what": "GPT bits per byte", "ours": gpt["bits_per_byte"],
-         "beside": f"{gpt['gzip_bits_per_byte']:.3f} gzip, {gpt['xz_bits_per_byte']:.3f} xz, "
-                   f"{gpt['primed_xz_bits_per_byte']:.3f} xz that has read the training text"},
+         "beside": f"{gpt['gzip_bits_per_byte']:.3f} gzip, {gpt['xz_bits_per_byte']:.3f} xz"},
+        {"what": "", "ours": "", "beside": f"{gpt['primed_xz_bits_per_byte']:.3f} xz that read the corpus"},
         {"what": "tokens per second", "ours": f"{bert['tokens_per_second']:,.0f} BERT", "beside":
          f"{gpt['tokens_per_second']:,.0f} GPT"},
     ], ["what", "ours", "beside"]))
@@ -166,26 +172,28 @@ def show(summary: dict) -> None:
         print(arms_table(summary[name], ["bert", "gpt"]))
     print("\nBERT fills blanks:")
     for blank, answers in bert["fill_mask"].items():
-        print(f"  {blank}  →  " + ", ".join(f"{token} {100 * probability:.0f} %" for token, probability in answers))
+        print(f"  {blank}\n    " + ", ".join(f"{quoted(token)} {100 * probability:.0f} %"
+                                            for token, probability in answers))
     print("GPT continues:")
     for sample in gpt["samples"]:
-        print("  " + " ".join(sample.split()))
-    print("\nseconds: " + ", ".join(f"{stage} {value:.0f}" for stage, value in summary["seconds"].items()))
+        print(textwrap.fill(" ".join(sample.split()), 78, initial_indent="  ", subsequent_indent="    "))
+    stages = [f"{stage} {value:.0f} s" for stage, value in summary["seconds"].items() if stage != "total"]
+    print(f"\n{duration(summary['seconds']['total'])}: " + ", ".join(stages))
     print(f"""
-Everything lies in {DEMO}: summary.json, plots/*.png, bert/model and gpt/model (load them with from_pretrained).
-Next:  make pretrain-bert CONFIG=recipes/configs/bert-5min.yaml   your own text: set corpus.sources
-       make nano-gpt                                                    85,584 parameters that sort letters
-       make help
+figures:   {DEMO}/summary.json
+pictures:  {DEMO}/plots
+models:    {DEMO}/bert/model  {DEMO}/gpt/model
+next:      make pretrain-bert CONFIG=recipes/configs/bert-5min.yaml
+           (your own text: set corpus.sources)
 
 All of it on one page: {DEMO / REPORT}""")
 
 
 def main(argv: list[str]) -> None:
-    if argv:
-        print(__doc__)
-        sys.exit(0 if argv[0] in ("-h", "--help") else 2)
     if (DEMO / "summary.json").exists():
         print(f"The demo has run; to run it again, delete {DEMO}.")
+        if not (DEMO / REPORT).exists():  # of an earlier version
+            write_report(DEMO)
         show(read_json(DEMO / "summary.json"))
         return
     show(demo(make_accelerator()))

@@ -9,22 +9,10 @@ it is. Leaves a table (tokenizers.md), tokenizers.json, and bytes per token agai
 (bytes-per-token.png) in the run directory.
 """
 
-import re
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from toolkit import cli, config
-from toolkit.data.stores.prepare import prepare_tokenizer
-from toolkit.data.text.corpus import CorpusConfig, iterate_documents, prepare_corpus, read_documents
-from toolkit.metrics.tabulate import table
-from toolkit.publishing.card import LiveCard
-from toolkit.report.figures.canvas import save_figure
-from toolkit.report.figures.vocabularies import vocabularies_figure
-from toolkit.report.run_report import write_report
-from toolkit.run.directory import Run
-from toolkit.run.files import write_atomic, write_json
-from toolkit.tokenization.measure import evaluate_tokenizer, sample_paragraphs
-from toolkit.tokenization.train import VocabularyTooLarge, is_spec, read_spec
+from toolkit.data.text.corpus import CorpusConfig
 
 SHIPPED = ("wordpiece-8k", "bpe-8k", "byte-level-bpe-4k", "unigram-8k", "bytes", "characters")
 
@@ -47,11 +35,32 @@ class EvaluateTokenizersConfig:
     """Of each of the two texts, how much is measured."""
 
 
+if __name__ == "__main__":  # --help, and mistakes in options, before what takes seconds to import
+    cli.options_first(EvaluateTokenizersConfig, __doc__)
+
+import re
+from pathlib import Path
+
+from toolkit.data.stores.prepare import prepare_tokenizer
+from toolkit.data.text.corpus import iterate_documents, prepare_corpus, read_documents
+from toolkit.metrics.tabulate import table
+from toolkit.publishing.card import LiveCard
+from toolkit.report.ending import command, ending
+from toolkit.report.figures.canvas import save_figure
+from toolkit.report.figures.vocabularies import vocabularies_figure
+from toolkit.report.run_report import write_report
+from toolkit.run.directory import Run
+from toolkit.run.files import write_atomic, write_json
+from toolkit.tokenization.measure import evaluate_tokenizer, sample_paragraphs
+from toolkit.tokenization.train import VocabularyTooLarge, is_spec, read_spec
+
+
 def evaluate_tokenizers(settings: EvaluateTokenizersConfig) -> list[dict]:
     """One row a tokenizer, size and text."""
     run = Run(settings.output_dir, observers=[LiveCard()]).open(settings)
     corpus = Path(settings.data_dir) / "corpus"
     facts = prepare_corpus(settings.corpus, corpus)
+    run.write_manifest(data=facts)
     held_out = sample_paragraphs((document.text for document in read_documents(corpus / "validation.jsonl")),
                                  settings.characters)
     second = sample_paragraphs(
@@ -94,8 +103,13 @@ def main(argv: list[str]) -> None:
         print(f"\n{title}")
         print(table([{key: value for key, value in row.items() if key != "text"} for row in rows
                      if row["text"] == text]))
-    print(f"\n{settings.output_dir}/: tokenizers.md, tokenizers.json, bytes-per-token.png")
-    print(f"report: {write_report(settings.output_dir)}")
+    write_report(settings.output_dir)
+    best = max((row for row in rows if row["text"] == "held-out"), key=lambda row: row["bytes_per_token"])
+    place = Path(settings.output_dir)
+    print(ending(place, command("make pretrain-bert", tokenizer="tokenizers/wordpiece-8k.yaml", output_dir="runs/bert"),
+                 f"most bytes a token: {best['tokenizer']}, vocabulary {best['vocab_size']:,}: "
+                 f"{best['bytes_per_token']:.2f}; bytes themselves: 1", table=place / "tokenizers.md",
+                 results=place / "tokenizers.json", picture=place / "bytes-per-token.png"))
 
 
 if __name__ == "__main__":

@@ -10,15 +10,20 @@ is cut in time: the first 60 % for training, then 10 % to choose the best model,
 crosses a cut.
 """
 
+from toolkit import cli, config
+from toolkit.experiments.settings import FibonacciConfig
+
+if __name__ == "__main__":  # --help, and mistakes in options, before what takes seconds to import
+    cli.options_first(FibonacciConfig, __doc__)
+
 from functools import partial
 
 import numpy as np
 import torch
 
-from toolkit import cli, config
 from toolkit.errors import UserError
 from toolkit.experiments import fibonacci as lab
-from toolkit.experiments.fibonacci import FibonacciConfig, Windows
+from toolkit.experiments.fibonacci import Windows
 from toolkit.experiments.grid import Cell, Classifying, Grid
 from toolkit.experiments.results import by, values
 from toolkit.metrics.intervals import mean_interval
@@ -26,6 +31,7 @@ from toolkit.metrics.tabulate import table
 from toolkit.models.small.recurrent import RecurrentForClassification
 from toolkit.pretrained import saved_model
 from toolkit.publishing.card import LiveCard
+from toolkit.report.ending import ending
 from toolkit.report.figures.canvas import save_figure
 from toolkit.report.figures.series import next_values_figure
 from toolkit.report.run_report import write_report
@@ -122,7 +128,11 @@ def main(argv: list[str]) -> None:
                           f"{settings.seeds} seeds")
         accelerator.print(report(result))
         if accelerator.is_main_process:
-            print(f"report: {write_report(settings.output_dir)}")
+            write_report(settings.output_dir)
+        best = min(result["arms"].items(), key=lambda item: item[1]["mean"])
+        accelerator.print(ending(
+            settings.output_dir, "make forda-lab", f"test mse: {best[0]} {best[1]['mean']:.2g}; " + "; ".join(
+                f"{name} {error:.2g}" for name, error in result["references"].items())))
 
 
 if __name__ == "__main__":

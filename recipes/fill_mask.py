@@ -1,7 +1,7 @@
 """Let a BERT fill the blanks of a text, or of every line of a file, through transformers' own pipeline.
 
-    python recipes/fill_mask.py MODEL --text "returns true if the [MASK] is empty."
-    python recipes/fill_mask.py MODEL --texts blanks.txt --top_k 3
+    python recipes/fill_mask.py runs/demo/bert --text "returns true if the [MASK] is empty."
+    python recipes/fill_mask.py runs/demo/bert --texts blanks.txt --top_k 3
 
 MODEL is a directory, a run's directory or a hub id. Of several blanks in a text each is filled by itself.
 """
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from toolkit import cli, config
 from toolkit.errors import UserError
+from toolkit.shown import tell
 
 
 @dataclass
@@ -29,15 +30,19 @@ def main(argv: list[str]) -> None:
     settings = config.parse(FillMaskConfig, argv, __doc__, ["model"])
     if bool(settings.text) == bool(settings.texts):
         raise UserError("Give either --text TEXT or --texts FILE.")
-    from toolkit.data.text.labelled import read_texts  # only now: --help waits for no library
+    from toolkit.data.tables.sources import Reading  # only now: --help waits for no library
+    from toolkit.data.text.labelled import text_rows
     from toolkit.inference.generation import fill_masks
+    from toolkit.shown import quoted
 
-    texts = [settings.text] if settings.text else [
-        text for text, _ in read_texts(settings.texts, settings.text_column, option="texts")]
-    for text, masks in zip(texts, fill_masks(settings.model, texts, settings.top_k, settings.batch_size), strict=True):
+    rows = [] if settings.text else list(text_rows(settings.texts, settings.text_column, option="texts",
+                                                   reading=Reading(note=tell)))
+    texts = [row.text for row in rows] or [settings.text]
+    found = fill_masks(settings.model, texts, settings.top_k, settings.batch_size, [row.place for row in rows])
+    for text, masks in zip(texts, found, strict=True):
         print(text)
         for guesses in masks:
-            print("  " + ", ".join(f"{token} {100 * probability:.1f} %" for token, probability in guesses))
+            print("  " + ", ".join(f"{quoted(token)} {100 * probability:.1f} %" for token, probability in guesses))
 
 
 if __name__ == "__main__":

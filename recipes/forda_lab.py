@@ -10,17 +10,22 @@ that is a mean, an MLP over positions in the place of attention, no positions, n
 MiniRocket says what is possible. Models are chosen on validation; the test set is touched once by each.
 """
 
+from toolkit import cli, config
+from toolkit.experiments.settings import FordaLabConfig
+
+if __name__ == "__main__":  # --help, and mistakes in options, before what takes seconds to import
+    cli.options_first(FordaLabConfig, __doc__)
+
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from toolkit import cli, config
 from toolkit.baselines.classical import minirocket
 from toolkit.data.series.splits import check_patches, load_splits
 from toolkit.errors import UserError
 from toolkit.experiments import forda
-from toolkit.experiments.forda import NAMES, FordaLabConfig
+from toolkit.experiments.forda import NAMES
 from toolkit.experiments.grid import Cell, Grid, classified
 from toolkit.experiments.results import percent, points
 from toolkit.experiments.shown_series import write_shown
@@ -28,6 +33,7 @@ from toolkit.metrics.tabulate import table
 from toolkit.models.series.patches import SeriesConfig
 from toolkit.publishing.card import LiveCard
 from toolkit.report.comparison_run import ahead_panel
+from toolkit.report.ending import command, ending
 from toolkit.report.figures.canvas import save_figure
 from toolkit.report.figures.gains import gain_figure
 from toolkit.report.figures.series import examples_figure, spectra_figure
@@ -131,10 +137,11 @@ def main(argv: list[str]) -> None:
     result = forda_lab(settings, accelerator)
     if result is not None:
         accelerator.print(f"\n{result['data']}: test accuracy of models chosen on validation, mean ± 95 % interval "
-                          f"over seeds, {result['test_examples']:,} test series\n{show(result)}\n"
-                          f"{Path(settings.output_dir) / 'result.json'}")
+                          f"over seeds, {result['test_examples']:,} test series\n{show(result)}")
         if accelerator.is_main_process:
-            print(f"report: {write_report(settings.output_dir)}")
+            write_report(settings.output_dir)
+        accelerator.print(ending(settings.output_dir, command("make card", {"RUN": settings.output_dir}),
+                                 results=f"{settings.output_dir}/result.json"))
 
 
 if __name__ == "__main__":

@@ -12,26 +12,32 @@ and what the dead-branch check found. Pictures: <name>-gain.png (did pretraining
 the naive rule), <name>-forecasts-<horizon>.png (test windows with bands), -training-<horizon>.png and -shuffled.png.
 """
 
+from toolkit import cli, config
+from toolkit.experiments.settings import ForecastRecipeConfig
+
+if __name__ == "__main__":  # --help, and mistakes in options, before what takes seconds to import
+    cli.options_first(ForecastRecipeConfig, __doc__)
+
 from functools import partial
 from pathlib import Path
 
-from toolkit import cli, config
 from toolkit.analysis.dead_branches import report_dead_branches
 from toolkit.data.series.windows import load_forecast_data, window_splits
 from toolkit.data.tables.columns import shown
 from toolkit.experiments import forecasts
-from toolkit.experiments.forecasts import ForecastRecipeConfig
 from toolkit.experiments.grid import Cell, Forecasting, Grid
 from toolkit.experiments.published import published_errors
 from toolkit.metrics.tabulate import table
 from toolkit.models.series.patches import SeriesForForecasting
 from toolkit.pretrained import saved_model
 from toolkit.publishing.card import LiveCard
+from toolkit.report.ending import command, ending
 from toolkit.report.figures.canvas import save_figure
 from toolkit.report.forecast_run import forecast_figures
 from toolkit.report.run_report import write_report
 from toolkit.run.directory import Run
 from toolkit.run.files import write_json
+from toolkit.shown import terminal_width
 from toolkit.tasks.forecasting import score_forecaster
 from toolkit.training.impl.distributed import make_accelerator
 
@@ -79,7 +85,8 @@ def forecast(settings: ForecastRecipeConfig, accelerator) -> dict | None:
                 if found and seed == 0 and arm.model and settings.check_dead_branches:
                     best = saved_model(SeriesForForecasting, run.part(cell.run).model_dir)
                     found = {**found, "dead_branches": report_dead_branches(
-                        best, windows["validation"], accelerator, f"{name}, horizon {horizon}, seed {seed}")}
+                        best, windows["validation"], accelerator, f"{name}, horizon {horizon}, seed {seed}",
+                        run.part(cell.run).directory)}
                 fits.setdefault(name, {}).setdefault(horizon, []).append(found)
     if settings.dry_run:
         return grid.tell()
@@ -110,9 +117,9 @@ def show(summary: dict, published: dict) -> str:
                                               for horizon in horizons if horizon in by_horizon
                                               for key in ("mse", "mae") if key in by_horizon[horizon]}
              for model, by_horizon in published.items()]
-    details = [{"arm": arm, "horizon": horizon, "MASE": entry.get("mase"), "quantile loss": entry["quantile_loss"],
-                "coverage %": f"{100 * entry['coverage']:.1f}", "validation MSE": entry["validation_mse"],
-                "trained": f"{entry['trained_parameters']:,}", "parameters": f"{entry['parameters']:,}",
+    details = [{"arm": arm, "horizon": horizon, "MASE": entry.get("mase"), "quantile": entry["quantile_loss"],
+                "covered %": f"{100 * entry['coverage']:.1f}", "val MSE": entry["validation_mse"],
+                "trained": f"{entry['trained_parameters']:,}",
                 "seconds": None if "seconds" not in entry else f"{entry['seconds']:.0f}"}
                for arm, by_horizon in summary.items() for horizon, entry in by_horizon.items()]
     first = next(iter(summary.values()))
@@ -120,20 +127,26 @@ def show(summary: dict, published: dict) -> str:
     entry = next(iter(first.values()))
     nominal, left_out = entry["nominal_coverage"], ", ".join(entry["mase_left_out"])
     said = "\n".join(verdict.text for verdict in forecasts.verdicts(summary))
-    return "\n\n".join(["test errors on standardised values, mean ± 95 % interval over seeds; windows: " + windows
-                        + "\n" + table(rows), "MASE: 1 is the seasonal naive error on train"
-                        + f", which is 0 or unknown for {left_out}: left out of it" * bool(left_out)
-                        + f"; intervals of nominally {100 * nominal:.0f} %, ends included\n" + table(details),
-                        *([said] if said else [])])
+    left = f", which is 0 or unknown for {left_out}: left out of it" * bool(left_out)
+    fits = {"width": terminal_width(), "narrowest": {"arm": 12}}
+    return "\n\n".join([
+        f"test errors on standardised values, mean ± 95 % interval over seeds; windows: {windows}\n"
+        f"{table(rows, **fits)}",
+        f"MASE: 1 is the seasonal naive error on train{left}; quantile: the quantile loss; covered: by intervals of "
+        f"nominally {100 * nominal:.0f} %, ends included\n{table(details, **fits)}", *([said] if said else [])])
 
 
 def main(argv: list[str]) -> None:
     settings = config.parse(ForecastRecipeConfig, argv, __doc__)
     accelerator = make_accelerator(settings.impl.ddp_timeout, settings.impl)
     if forecast(settings, accelerator) is not None:
-        accelerator.print(f"\n{Path(settings.output_dir) / settings.name}.json")
+        stem = Path(settings.output_dir) / settings.name
+        arm = next(iter(forecasts.arms(settings)))
+        kept = f"{stem}/{arm}/{settings.horizons[0]}/seed-0"
         if accelerator.is_main_process:
-            print(f"report: {write_report(Path(settings.output_dir) / settings.name)}")
+            write_report(stem)
+        accelerator.print(ending(stem, command("make predict", {"MODEL": kept, "FILE": "table.csv"}),
+                                 model=f"{kept}/model", results=f"{stem}.json"))
 
 
 if __name__ == "__main__":

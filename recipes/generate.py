@@ -1,9 +1,9 @@
 """Let a GPT continue a prompt, or every line of a file, through transformers' own `generate`.
 
-    python recipes/generate.py MODEL --prompt "Returns the"                       # sampled, shown as it comes
-    python recipes/generate.py MODEL --prompt "Returns the" --temperature 0       # greedy
-    python recipes/generate.py MODEL --prompt "Returns the" --num_beams 4 --length_penalty 0.5 --num_return_sequences 2
-    python recipes/generate.py MODEL --prompts prompts.txt --output answers.jsonl
+    python recipes/generate.py runs/demo/gpt --prompt "Returns the"                       # sampled, shown as it comes
+    python recipes/generate.py runs/demo/gpt --prompt "Returns the" --temperature 0       # greedy
+    python recipes/generate.py runs/demo/gpt --prompt "Returns the" --num_beams 4 --num_return_sequences 2
+    python recipes/generate.py runs/demo/gpt --prompts prompts.txt --output answers.jsonl
 
 MODEL is a directory, a run's directory or a hub id.
 """
@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from toolkit import cli, config
 from toolkit.errors import UserError
 from toolkit.run.files import disk_errors, write_atomic
+from toolkit.shown import tell
 
 
 @dataclass
@@ -56,11 +57,13 @@ def main(argv: list[str]) -> None:
         raise UserError("Give either --prompt TEXT or --prompts FILE.")
     if settings.output and not settings.output.endswith(".jsonl"):
         raise UserError(f"output is {settings.output}; its name must end in .jsonl.")
-    from toolkit.data.text.labelled import read_texts  # only now: --help waits for no library
+    from toolkit.data.tables.sources import Reading  # only now: --help waits for no library
+    from toolkit.data.text.labelled import text_rows
     from toolkit.inference.generation import generate, open_model
 
-    prompts = [settings.prompt] if settings.prompt else [
-        text for text, _ in read_texts(settings.prompts, settings.text_column, option="prompts")]
+    rows = [] if settings.prompt else list(text_rows(settings.prompts, settings.text_column, option="prompts",
+                                                     reading=Reading(note=tell)))
+    prompts = [row.text for row in rows] or [settings.prompt]
     streams = len(prompts) == settings.num_beams == settings.num_return_sequences == 1 and not settings.output
     opened = open_model(settings.model, "causal")
     found = generate(opened, prompts, max_new_tokens=settings.max_new_tokens, temperature=settings.temperature,
@@ -68,7 +71,8 @@ def main(argv: list[str]) -> None:
                      length_penalty=settings.length_penalty, num_return_sequences=settings.num_return_sequences,
                      repetition_penalty=settings.repetition_penalty,
                      no_repeat_ngram_size=settings.no_repeat_ngram_size, stop_strings=settings.stop_strings,
-                     seed=settings.seed, batch_size=settings.batch_size, stream=streams)
+                     seed=settings.seed, batch_size=settings.batch_size, stream=streams,
+                     places=[row.place for row in rows])
     if settings.output:
         lines = [json.dumps({"prompt": each.prompt, "text": each.text, "new_tokens": each.new_tokens,
                              "stopped": each.stopped}, ensure_ascii=False) for each in found]

@@ -1,6 +1,7 @@
-"""List runs with their key figures: kind, state, best scores, steps, parameters, size, age, commit.
+"""List runs, one line each: name, state, kind, the figure it is judged by, age; as wide as the terminal.
 
     make runs                     # below runs/, the last first
+    make runs ARGS=--wide         # steps, parameters, size, commit and more figures, too, uncut
     python recipes/list_runs.py runs/demo --state unfinished
 
 A run is a directory with a config.yaml. Finished: its result is there; running: a process holds it (told on Linux);
@@ -19,19 +20,23 @@ class ListRunsConfig:
     directory: str = "runs"
     state: Literal["all", "finished", "running", "unfinished", "damaged"] = "all"
     """Only those in this state."""
+    wide: bool = False
+    """All that is known of each, and all runs within others; lines are as long as that takes."""
 
 
 def main(argv: list[str]) -> None:
     settings = config.parse(ListRunsConfig, argv, __doc__, ["directory"])
-    from toolkit.metrics.tabulate import table  # only now: --help waits for no library
-    from toolkit.report.runs import find_runs, runs_rows
+    from toolkit.report.run_list import list_runs  # only now: --help waits for no library
+    from toolkit.report.runs import find_runs
+    from toolkit.shown import terminal_width
 
     runs = find_runs(settings.directory)
     shown = [run for run in runs if settings.state in ("all", run.state)]
     if shown:
-        print(table(runs_rows(shown)))
+        print(list_runs(shown, terminal_width(), settings.wide))
     states = Counter(run.state for run in runs)
-    print(f"\n{len(runs)} runs in {settings.directory}: " + ", ".join(f"{n} {state}" for state, n in states.items()))
+    print(f"\n{len(runs)} run{'s' * (len(runs) > 1)} in {settings.directory}: "
+          + ", ".join(f"{count} {state}" for state, count in states.items()))
 
 
 if __name__ == "__main__":

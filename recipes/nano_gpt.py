@@ -6,27 +6,11 @@ A quarter of the inputs is never trained on, so that a perfect score means sorti
 """
 
 from dataclasses import dataclass, field
-from pathlib import Path
-
-import numpy as np
-import torch
 
 from toolkit import cli, config
-from toolkit.data.stores.sorting import LENGTH, LETTERS, SortingBatches, all_inputs, held_out, with_answers
-from toolkit.models.presets import model_config
-from toolkit.models.text.gpt import GPT2LMHeadModel
-from toolkit.pretrained import saved_model
-from toolkit.publishing.card import LiveCard
-from toolkit.report.figures.canvas import save_figure
-from toolkit.report.figures.training import loss_figure
-from toolkit.report.run_report import write_report
-from toolkit.run.directory import Run, read_metrics
-from toolkit.tasks.causal_lm import CausalLanguageModelling
-from toolkit.training.feed import as_tensors, seed_everything, to_device
-from toolkit.training.impl.distributed import make_accelerator
-from toolkit.training.impl.precision import ImplConfig
-from toolkit.training.task import TrainingConfig
-from toolkit.training.trainer import train
+from toolkit.training.impl.settings import ImplConfig
+from toolkit.training.observers.base import LossShown
+from toolkit.training.settings import TrainingConfig
 
 
 @dataclass
@@ -38,13 +22,37 @@ class NanoGptConfig:
     impl: ImplConfig = field(default_factory=lambda: ImplConfig(dtype="fp32"))
 
 
+if __name__ == "__main__":  # --help, and mistakes in options, before what takes seconds to import
+    cli.options_first(NanoGptConfig, __doc__)
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from toolkit.data.stores.sorting import LENGTH, LETTERS, SortingBatches, all_inputs, held_out, with_answers
+from toolkit.models.presets import model_config
+from toolkit.models.text.gpt import GPT2LMHeadModel
+from toolkit.pretrained import saved_model
+from toolkit.publishing.card import LiveCard
+from toolkit.report.ending import ending
+from toolkit.report.figures.canvas import save_figure
+from toolkit.report.figures.training import loss_figure
+from toolkit.report.run_report import write_report
+from toolkit.run.directory import Run, read_metrics
+from toolkit.tasks.causal_lm import CausalLanguageModelling
+from toolkit.training.feed import as_tensors, seed_everything, to_device
+from toolkit.training.impl.distributed import make_accelerator
+from toolkit.training.trainer import train
+
+
 class Sorting(CausalLanguageModelling):
     """The causal language model's loss on the sorted half; evaluated on the inputs held out."""
 
     best_metric = "loss"
 
     def __init__(self, model, batch_size: int, seed: int):
-        self.model = model
+        self.model, self.loss_shown = model, LossShown(guessing=float(np.log(len(LETTERS))))
         self.batch = SortingBatches(batch_size, seed).batch
 
     def evaluate(self, model, accelerator, precision) -> dict[str, float]:
@@ -101,7 +109,9 @@ def main(argv: list[str]) -> None:
         model = saved_model(GPT2LMHeadModel, f"{settings.output_dir}/model").eval()
         example = all_inputs()[[654]]
         print(f"for instance {spell(example[0])} → {spell(answers(model, example)[0])}")
-        print(f"report: {write_report(settings.output_dir)}")
+        write_report(settings.output_dir)
+        print(ending(settings.output_dir, "make shakespeare-char",
+                     f"loss {result['loss']:.4f} nats a letter; {result['guessing']:.4f} by guessing"))
 
 
 def spell(ids: np.ndarray) -> str:

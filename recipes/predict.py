@@ -1,8 +1,8 @@
 """What a fine-tuned model says of texts or of series: the very answers by which it was scored.
 
-    python recipes/predict.py MODEL FILE                    # a tab-separated table: answers, then the input
+    make predict MODEL=runs/demo/text/bert-pretrained/seed-0 FILE=new.txt       # a table: answers, then the input
+    make predict MODEL=runs/gunpoint/bert-pretrained/seed-0 FILE=new.csv ARGS="--data.label_column ''"
     python recipes/predict.py MODEL FILE --output answers.parquet
-    make predict MODEL=runs/gunpoint/bert-pretrained/seed-0/model FILE=new.csv ARGS="--data.label_column ''"
 
 MODEL is a directory or a hub id; FILE has a text a line (.txt), or a text column (.csv .tsv .jsonl .parquet, plain or
 compressed). For a model of series FILE is .ts .tsv .arff .csv .parquet .npz or .npy, as in finetune-series; labels are
@@ -15,15 +15,20 @@ For a forecaster FILE is a table as in forecast, and the answer is what comes af
 channel, with the time, the value and the quantiles `q(0.1)` … of its interval.
 """
 
+from toolkit import cli, config
+from toolkit.inference.settings import PredictConfig
+
+if __name__ == "__main__":  # --help, and mistakes in options, before what takes seconds to import
+    cli.options_first(PredictConfig, __doc__, ["model", "file"])
+
 import sys
 from pathlib import Path
 
 import pandas as pd
 from pyarrow import ArrowException
 
-from toolkit import cli, config
 from toolkit.errors import UserError
-from toolkit.inference.predict import PredictConfig, predict
+from toolkit.inference.predict import predict
 from toolkit.run.files import disk_errors
 
 WRITTEN = (".parquet", ".csv", ".tsv", ".jsonl")

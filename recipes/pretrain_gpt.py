@@ -8,81 +8,15 @@ Corpus → byte-level BPE tokenizer → token store → blocks → GPT2LMHeadMod
 → the same (Ansari et al. 2024). Run it again to continue an interrupted run; a finished one prints its result.
 """
 
-
 from toolkit import cli, config
-from toolkit.analysis.probes import Probes
-from toolkit.data.stores.bert_batches import unigram_entropy
-from toolkit.data.stores.prepare import PreparedData
-from toolkit.errors import UserError
-from toolkit.inference.samples import write_samples
-from toolkit.models.initialisation import initialise
-from toolkit.models.presets import model_config, preset
-from toolkit.models.text.gpt import GPT2LMHeadModel
-from toolkit.publishing.card import LiveCard
-from toolkit.report.run_report import write_report
-from toolkit.run.directory import Run
-from toolkit.tasks.causal_lm import GptPretraining, PretrainGptConfig, SeriesPretraining, pretraining_data
-from toolkit.tasks.continued import start_of
-from toolkit.training.dry_run import dry_run
-from toolkit.training.extension import extension
-from toolkit.training.feed import seed_everything
-from toolkit.training.impl.distributed import main_process_first, make_accelerator
-from toolkit.training.trainer import train
+from toolkit.tasks.settings import PretrainGptConfig
 
+if __name__ == "__main__":  # --help, and mistakes in options, before what takes seconds to import
+    cli.options_first(PretrainGptConfig, __doc__)
 
-def pretrain_gpt(settings: PretrainGptConfig, accelerator) -> dict:
-    """Train and evaluate; returns what `result.json` holds."""
-    if preset(settings.model.preset).family != "gpt":
-        raise UserError(f"model.preset is {settings.model.preset}, a BERT; give one of GPT's sizes, such as gpt-tiny.")
-    settings, start = start_of(settings, "gpt2")
-    positions = settings.model.max_position_embeddings or settings.block_size
-    if not 1 <= settings.block_size <= positions:
-        raise UserError(f"block_size is {settings.block_size}; it must lie between 1 and the model's {positions} "
-                        f"positions (model.max_position_embeddings).")
-    run = Run(settings.output_dir, accelerator.is_main_process and not settings.dry_run,
-              [LiveCard()]).open(settings, extension(settings.training, settings.output_dir))
-    if run.result():
-        accelerator.print(f"{run.directory} is finished; its result is {run.result_path}")
-        return run.result()
-
-    # Data: the first process makes it, the others find it made.
-    with main_process_first(accelerator):
-        data = pretraining_data(settings, accelerator.is_main_process)
-    vocab_size = len(data.tokenizer)
-
-    # Model: a new one, or the one to go on from.
-    seed_everything(settings.seed)
-    if start:
-        model = start.load(GPT2LMHeadModel, settings.model.dropout)
-    else:
-        model = new_model(settings, data, positions, accelerator.is_main_process)
-    entropy = unigram_entropy(data.validation, vocab_size, data.train)
-    run.write_manifest(data.files(), data=data.facts(), parameters=model.num_parameters())
-    title = f"{start.name} with its tokenizer" if start else settings.model.preset
-    accelerator.print(f"{title}: {model.num_parameters():,} parameters with a vocabulary of {vocab_size:,}; "
-                      f"{data.train.num_tokens:,} training tokens; unigram entropy {entropy:.2f} nats")
-
-    # Train.
-    objective = SeriesPretraining if settings.series.sources else GptPretraining
-    task = objective(model, data, settings.block_size, settings.training.batch_size, settings.seed,
-                     settings.attention_within_documents,
-                     Probes(settings.probes, data.tokenizer) if settings.probes.sets else None)
-    if settings.dry_run:
-        return dry_run(task, settings.training, settings.impl, run, accelerator, data.train.num_tokens)
-    metrics = train(task, settings.training, settings.impl, run, accelerator, settings.seed, "GPT")
-    return run.finish({**metrics, "unigram_entropy": entropy})
-
-
-def new_model(settings: PretrainGptConfig, data: PreparedData, positions: int, is_main: bool) -> GPT2LMHeadModel:
-    """transformers' class, with initial values from which minutes are enough."""
-    dropout, end_id = settings.model.dropout, data.tokenizer.eos_token_id
-    model = GPT2LMHeadModel(model_config(
-        settings.model.preset, vocab_size=len(data.tokenizer), max_position_embeddings=positions,
-        initializer_range=settings.model.initializer_range, resid_pdrop=dropout, embd_pdrop=dropout,
-        attn_pdrop=dropout, bos_token_id=end_id, eos_token_id=end_id))
-    if is_main:
-        initialise(model, settings.model, data.train, data.tokenizer)  # the others get rank 0's weights
-    return model
+from toolkit.commands.pretrain_gpt import pretrain_gpt
+from toolkit.report.ending import command, ending
+from toolkit.training.impl.distributed import make_accelerator
 
 
 def main(argv: list[str]) -> None:
@@ -91,14 +25,13 @@ def main(argv: list[str]) -> None:
     result = pretrain_gpt(settings, accelerator)
     if settings.dry_run:
         return
-    accelerator.print(f"loss {result['loss']:.3f} nats a token, perplexity {result['perplexity']:.1f}"
-                      + (f", {result['bits_per_byte']:.3f} bits per byte" if "bits_per_byte" in result else
-                         f"; unigram entropy {result['unigram_entropy']:.3f} nats"))
-    accelerator.print(f"model: {settings.output_dir}/model")
-    if accelerator.is_main_process:
-        if not settings.series.sources:
-            write_samples(settings.output_dir, settings.data_dir, settings.corpus.language)
-        print(f"report: {write_report(settings.output_dir)}")
+    answer = (f"next token: {result['loss']:.3f} nats, {result['unigram_entropy']:.3f} by frequencies alone; "
+              f"perplexity {result['perplexity']:.1f}")
+    following = command("make sample-forecasts", run=settings.output_dir)
+    if "bits_per_byte" in result:
+        answer += f"; {result['bits_per_byte']:.3f} bits per byte"
+        following = command("make chat", {"MODEL": settings.output_dir})
+    accelerator.print(ending(settings.output_dir, following, answer))
 
 
 if __name__ == "__main__":

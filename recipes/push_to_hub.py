@@ -12,15 +12,9 @@ Pulling is `from_pretrained("you/little-bert")`, and every recipe takes such a n
 with a branch or tag: you/little-bert@v1.
 """
 
-import re
-import shutil
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from toolkit import cli, config
-from toolkit.errors import UserError
-from toolkit.publishing.push import Pushed, Remote, check_name, megabytes
-from toolkit.publishing.staging import FOLDER, Staged, check_run, stage, stage_checkpoint
 
 
 @dataclass
@@ -48,6 +42,18 @@ class PushConfig:
     """Also the tables of predictions, *-predictions.parquet, which hold the texts of the test set."""
     dry_run: bool = False
     """Gather and check everything, tell what would be pushed and where to, and end; needs no network and no token."""
+
+
+if __name__ == "__main__":  # --help, and mistakes in options, before what takes seconds to import
+    cli.options_first(PushConfig, __doc__, ["run", "repo"])
+
+import re
+import shutil
+from pathlib import Path
+
+from toolkit.errors import UserError
+from toolkit.publishing.push import Pushed, Remote, check_name, megabytes
+from toolkit.publishing.staging import FOLDER, Staged, check_run, stage, stage_checkpoint
 
 
 def push_to_hub(settings: PushConfig) -> list[Pushed]:

@@ -9,32 +9,9 @@ absolute value, so that series of any size count alike. `result.json` holds them
 linear and the naive forecast below, and `<source>.npz` has all: contexts, what came, quantiles, the other forecasts.
 """
 
-import re
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 
-import numpy as np
-import torch
-
-from toolkit import cli, config, metrics
-from toolkit.baselines.naive import repeat_last, seasonal_naive
-from toolkit.data.stores.series import SeriesCorpusConfig, series_windows, split_windows
-from toolkit.errors import UserError
-from toolkit.inference.sampling import load_series_gpt, sample_paths
-from toolkit.metrics.intervals import paired_bootstrap
-from toolkit.metrics.tabulate import table
-from toolkit.models.small.linear import carried_forward
-from toolkit.publishing.card import LiveCard
-from toolkit.report.figures.canvas import save_figure
-from toolkit.report.run_report import write_report
-from toolkit.report.sampled_run import GPT, sampled_figures
-from toolkit.run.directory import Run
-from toolkit.tasks.base import write_arrays
-from toolkit.tasks.causal_lm import PretrainGptConfig
-from toolkit.tasks.forecasting import BANDS
-from toolkit.tokenization.bins import SeriesBins
-
-QUANTILES = (0.1, 0.5, 0.9)
+from toolkit import cli, config
 
 
 @dataclass
@@ -55,6 +32,39 @@ class SampleForecastsConfig:
     season: int | None = None
     """What the seasonal naive forecast repeats; default: of each context the lag at which it is most like itself."""
     seed: int = 0
+
+
+if __name__ == "__main__":  # --help, and mistakes in options, before what takes seconds to import
+    cli.options_first(SampleForecastsConfig, __doc__)
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from toolkit import metrics
+from toolkit.baselines.naive import repeat_last, seasonal_naive
+from toolkit.data.stores.series import series_windows, split_windows
+from toolkit.data.stores.settings import SeriesCorpusConfig
+from toolkit.errors import UserError
+from toolkit.inference.sampling import load_series_gpt, sample_paths
+from toolkit.metrics.intervals import paired_bootstrap
+from toolkit.metrics.tabulate import table
+from toolkit.models.small.linear import carried_forward
+from toolkit.publishing.card import LiveCard
+from toolkit.report.ending import command, ending
+from toolkit.report.figures.canvas import save_figure
+from toolkit.report.run_report import write_report
+from toolkit.report.sampled_run import GPT, sampled_figures
+from toolkit.run.directory import Run
+from toolkit.tasks.base import write_arrays
+from toolkit.tasks.forecasting import BANDS
+from toolkit.tasks.settings import PretrainGptConfig
+from toolkit.tokenization.bins import SeriesBins
+
+QUANTILES = (0.1, 0.5, 0.9)
 
 
 def windows_to_ask(series: SeriesCorpusConfig, number: int, bins: SeriesBins, most: int
@@ -160,6 +170,7 @@ def sample_forecasts(settings: SampleForecastsConfig) -> dict:
         print(f"{run.directory} is finished; its result is {run.result_path}")
         return run.result()
     asked = replace(pretraining.series, sources=settings.sources or pretraining.series.sources)
+    run.write_manifest(data={"sources": asked.sources}, parameters=model.num_parameters())
     result, drawn = {}, []
     for number, source in enumerate(asked.sources):
         context, future, where = windows_to_ask(asked, number, bins, settings.windows)
@@ -199,7 +210,8 @@ def sample_forecasts(settings: SampleForecastsConfig) -> dict:
 
 def main(argv: list[str]) -> None:
     settings = config.parse(SampleForecastsConfig, argv, __doc__)
-    for source, found in sample_forecasts(settings).items():
+    result = sample_forecasts(settings)
+    for source, found in result.items():
         print(f"\n{source}: {found['windows']} test windows; errors in units of the context's mean absolute value; "
               f"coverage of intervals of nominally {100 * (QUANTILES[-1] - QUANTILES[0]):.0f} %, ends included")
         print(table([{"forecast": name, **row} for name, row in found["arms"].items()]))
@@ -207,7 +219,11 @@ def main(argv: list[str]) -> None:
             judgement = "better" if gain["low"] > 0 else "worse" if gain["high"] < 0 else "not distinguishable"
             print(f"against {name}: MAE {-gain['mean']:+.4f} (95 % of bootstraps over windows: {-gain['high']:+.4f} to "
                   f"{-gain['low']:+.4f}): {judgement}")
-    print(f"report: {write_report(settings.output_dir)}")
+    write_report(settings.output_dir)
+    source, found = next(iter(result.items()))
+    answer = f"{source}, MAE: " + "; ".join(f"{name} {row['mae']:.3g}" for name, row in found["arms"].items())
+    print(ending(settings.output_dir, command("make card", {"RUN": settings.output_dir}), answer,
+                 results=f"{settings.output_dir}/result.json"))
 
 
 if __name__ == "__main__":

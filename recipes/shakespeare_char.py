@@ -9,17 +9,9 @@ docs/results/speed.md tells how the two were compared.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
-
-from pretrain_gpt import pretrain_gpt
 
 from toolkit import cli, config
-from toolkit.errors import UserError
-from toolkit.inference.samples import write_samples
-from toolkit.report.run_report import write_report
-from toolkit.run.files import write_atomic
-from toolkit.tasks.causal_lm import PretrainGptConfig
-from toolkit.training.impl.distributed import main_process_first, make_accelerator
+from toolkit.tasks.settings import PretrainGptConfig
 
 
 @dataclass
@@ -27,6 +19,21 @@ class ShakespeareCharConfig(PretrainGptConfig):
     text: str = "../shared/data/shakespeare/input.txt"
     """One text, 1.1 MB: github.com/karpathy/char-rnn, data/tinyshakespeare/input.txt."""
     train_share: float = 0.9
+
+
+if __name__ == "__main__":  # --help, and mistakes in options, before what takes seconds to import
+    cli.options_first(ShakespeareCharConfig, __doc__)
+
+from pathlib import Path
+
+from pretrain_gpt import pretrain_gpt
+
+from toolkit.errors import UserError
+from toolkit.inference.samples import write_samples
+from toolkit.report.ending import command, ending
+from toolkit.report.run_report import write_report
+from toolkit.run.files import write_atomic
+from toolkit.training.impl.distributed import main_process_first, make_accelerator
 
 
 def split(text_path: Path, train_share: float, directory: Path) -> list[str]:
@@ -51,11 +58,14 @@ def main(argv: list[str]) -> None:
         parts = split(Path(settings.text), settings.train_share, Path(settings.data_dir))
     settings.corpus.sources, settings.corpus.validation_sources = parts[:1], parts[1:]
     result = pretrain_gpt(settings, accelerator)
-    accelerator.print(f"validation loss {result['loss']:.3f} nats a character, the best within {result['tokens']:,} "
-                      f"tokens, in {result['seconds']:.1f} s of training ({result['tokens_per_second']:,.0f} tokens/s)")
     if accelerator.is_main_process:
         write_samples(settings.output_dir, settings.data_dir)
-        print(f"report: {write_report(settings.output_dir)}")
+        write_report(settings.output_dir)
+    accelerator.print(ending(
+        settings.output_dir, command("make chat", {"MODEL": settings.output_dir}),
+        f"validation loss {result['loss']:.3f} nats a character, {result['unigram_entropy']:.3f} by frequencies "
+        f"alone;\nthe best within {result['tokens']:,} tokens, {result['seconds']:.1f} s of training, "
+        f"{result['tokens_per_second']:,.0f} tokens/s"))
 
 
 if __name__ == "__main__":

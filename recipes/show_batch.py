@@ -10,30 +10,9 @@ of their context's mean size, and a bar before each document that sees nothing o
 shapes and classes, and of each row its class, its first values, and how much of it was observed, in how many patches.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-
-import numpy as np
-import torch
+from dataclasses import dataclass
 
 from toolkit import cli, config
-from toolkit.data.batches import IGNORED
-from toolkit.data.series.dataset import SeriesBatches
-from toolkit.data.series.splits import ROLES, SeriesDataSection, check_patches, load_splits
-from toolkit.data.stores.bert_batches import BertBatches
-from toolkit.data.stores.gpt_batches import GptBatches
-from toolkit.data.stores.prepare import PreparedData, prepare
-from toolkit.data.text.labelled import TextDataSection
-from toolkit.errors import UserError
-from toolkit.experiments.series import FinetuneSeriesConfig, patches_of
-from toolkit.experiments.sweep import read_pretraining
-from toolkit.models.series.embedding import patches_observed
-from toolkit.tasks.causal_lm import PretrainGptConfig, pretraining_data
-from toolkit.tasks.continued import start_of
-from toolkit.tasks.masked_lm import PretrainBertConfig
-from toolkit.tokenization.bins import SeriesBins
-
-SHOWN_VALUES = 8
 
 
 @dataclass
@@ -44,6 +23,35 @@ class ShowBatchConfig:
     """The config.yaml of a run, of pretraining or of finetune-series, or the config it was started from."""
     rows: int = 4
     """Rows of the batch that are shown."""
+
+
+if __name__ == "__main__":  # --help, and mistakes in options, before what takes seconds to import
+    cli.options_first(ShowBatchConfig, __doc__)
+
+from collections.abc import Callable
+from dataclasses import fields
+
+import numpy as np
+import torch
+
+from toolkit.data.batches import IGNORED
+from toolkit.data.series.dataset import SeriesBatches
+from toolkit.data.series.splits import ROLES, SeriesDataSection, check_patches, load_splits
+from toolkit.data.stores.bert_batches import BertBatches
+from toolkit.data.stores.gpt_batches import GptBatches
+from toolkit.data.stores.prepare import PreparedData, prepare
+from toolkit.data.text.labelled import TextDataSection
+from toolkit.errors import UserError
+from toolkit.experiments.series import patches_of
+from toolkit.experiments.settings import FinetuneSeriesConfig
+from toolkit.experiments.sweep import read_pretraining
+from toolkit.models.series.embedding import patches_observed
+from toolkit.tasks.causal_lm import pretraining_data
+from toolkit.tasks.continued import start_of
+from toolkit.tasks.settings import PretrainBertConfig, PretrainGptConfig
+from toolkit.tokenization.bins import SeriesBins
+
+SHOWN_VALUES = 8
 
 
 def is_of_series(path: str) -> bool:
@@ -148,7 +156,8 @@ def main(argv: list[str]) -> None:
     if settings.rows < 1:
         raise UserError(f"rows is {settings.rows}; show at least 1.")
     if is_of_series(settings.pretraining):
-        run = config.from_dict(FinetuneSeriesConfig, config.read_yaml(settings.pretraining), settings.pretraining)
+        run = config.from_dict(FinetuneSeriesConfig, config.with_places(
+            FinetuneSeriesConfig, config.read_yaml(settings.pretraining), settings.pretraining), settings.pretraining)
     else:
         run = read_pretraining(settings.pretraining)
         run, _ = start_of(run, "gpt2" if isinstance(run, PretrainGptConfig) else "bert")

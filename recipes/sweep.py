@@ -9,16 +9,22 @@ else the first. Writes sweep.json and sweep.png. Where the pretraining config ha
 the picture, too.
 """
 
+from toolkit import cli, config
+from toolkit.experiments.settings import SweepConfig
+
+if __name__ == "__main__":  # --help, and mistakes in options, before what takes seconds to import
+    cli.options_first(SweepConfig, __doc__)
+
 from pathlib import Path
 
 from pretrain_bert import pretrain_bert
 from pretrain_gpt import pretrain_gpt
 
-from toolkit import cli, config
 from toolkit.experiments.grid import Grid
-from toolkit.experiments.sweep import SweepConfig, cells, read_pretraining, summarise
+from toolkit.experiments.sweep import cells, read_pretraining, summarise
 from toolkit.metrics.tabulate import table
 from toolkit.models.presets import preset
+from toolkit.report.ending import command, ending
 from toolkit.report.figures.canvas import save_figure
 from toolkit.report.figures.sweeps import sweep_figure
 from toolkit.report.run_report import write_report
@@ -75,9 +81,15 @@ def main(argv: list[str]) -> None:
     result = sweep(settings, accelerator)
     if result is not None:
         accelerator.print(show(result))
-        accelerator.print(f"{settings.output_dir}/sweep.json")
         if accelerator.is_main_process:
-            print(f"report: {write_report(settings.output_dir)}")
+            write_report(settings.output_dir)
+        best, metric = result["settings"][0], result["metric"]
+        runs = [f"{settings.output_dir}/{cell.run}" for cell, _ in cells(
+            settings, read_pretraining(settings.pretraining), None)][:2]
+        accelerator.print(ending(settings.output_dir, command("make compare-runs", {"RUNS": " ".join(runs)}),
+                                 f"best of {len(result['settings'])}: {best['setting']}, {metric} {best['mean']:.3f}",
+                                 results=f"{settings.output_dir}/sweep.json",
+                                 picture=f"{settings.output_dir}/sweep.png"))
 
 
 if __name__ == "__main__":

@@ -7,11 +7,9 @@ The directory it prints works with `AutoTokenizer.from_pretrained`, and as `toke
 """
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from toolkit import cli, config
-from toolkit.data.stores.prepare import prepare_tokenizer
-from toolkit.data.text.corpus import CorpusConfig, prepare_corpus, read_documents
+from toolkit.data.text.corpus import CorpusConfig
 
 
 @dataclass
@@ -22,6 +20,17 @@ class TrainTokenizerConfig:
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
 
 
+if __name__ == "__main__":  # --help, and mistakes in options, before what takes seconds to import
+    cli.options_first(TrainTokenizerConfig, __doc__)
+
+from pathlib import Path
+
+from toolkit.data.stores.prepare import prepare_tokenizer
+from toolkit.data.text.corpus import prepare_corpus, read_documents
+from toolkit.report.ending import command
+from toolkit.shown import quoted
+
+
 def main(argv: list[str]) -> None:
     settings = config.parse(TrainTokenizerConfig, argv, __doc__)
     directory = Path(settings.data_dir)
@@ -29,8 +38,9 @@ def main(argv: list[str]) -> None:
     target = directory / Path(settings.tokenizer).stem / "tokenizer"
     tokenizer = prepare_tokenizer(settings.tokenizer, directory / "corpus", target)
     sample = next(read_documents(directory / "corpus/validation.jsonl")).text[:200]
-    print(f"{len(tokenizer):,} tokens in {target}")
-    print(f"{sample!r}\n→ {tokenizer.tokenize(sample)}")
+    print(f"\n{len(tokenizer):,} tokens in {target}")
+    print(f"{sample!r}\n→ {' '.join(quoted(token) for token in tokenizer.tokenize(sample))}")
+    print(f"next: {command('make pretrain-bert', tokenizer=target, output_dir='runs/bert', data_dir=directory)}")
 
 
 if __name__ == "__main__":

@@ -10,9 +10,14 @@ random weights of the same shape, TF-IDF, and averaged word vectors. Writes tran
 mean, ci95), transfer.png (learning curves) and transfer-gains.png. A run that was broken off goes on.
 """
 
+from toolkit import cli, config
+from toolkit.experiments.settings import TransferConfig
+
+if __name__ == "__main__":  # --help, and mistakes in options, before what takes seconds to import
+    cli.options_first(TransferConfig, __doc__)
+
 from pathlib import Path
 
-from toolkit import cli, config
 from toolkit.baselines.classical import majority, tfidf_logistic
 from toolkit.data.text.batches import TextBatches
 from toolkit.data.text.examples import draw, label_counts
@@ -22,7 +27,6 @@ from toolkit.experiments.grid import Cell, Grid
 from toolkit.experiments.results import cell as shown
 from toolkit.experiments.text import (
     Checkpoint,
-    TransferConfig,
     arms_by_set_and_labels,
     fine_tuning,
     probed,
@@ -34,6 +38,7 @@ from toolkit.models.load import load_checkpoint_tokenizer
 from toolkit.models.word_vectors import averaged, load_word2vec
 from toolkit.publishing.card import LiveCard
 from toolkit.report.comparison_run import comparison_figures
+from toolkit.report.ending import command, ending
 from toolkit.report.figures.canvas import save_figure
 from toolkit.report.run_report import write_report
 from toolkit.run.directory import Run
@@ -138,9 +143,11 @@ def main(argv: list[str]) -> None:
     result = transfer(settings, accelerator)
     if result is not None:
         accelerator.print(show(result))
-        accelerator.print(f"{Path(settings.output_dir) / 'transfer.json'}")
         if accelerator.is_main_process:
-            print(f"report: {write_report(settings.output_dir)}")
+            write_report(settings.output_dir)
+        accelerator.print(ending(settings.output_dir, command("make card", {"RUN": settings.output_dir}),
+                                 results=f"{settings.output_dir}/transfer.json",
+                                 picture=f"{settings.output_dir}/transfer.png"))
 
 
 if __name__ == "__main__":

@@ -8,22 +8,10 @@ Corpus → tokenizer → token store → one vector an entry of the tokenizer. W
 tokenizer beside it, and prints nearest neighbours and analogies.
 """
 
-import time
 from dataclasses import dataclass, field
-from pathlib import Path
-
-import numpy as np
 
 from toolkit import cli, config
-from toolkit.data.stores.prepare import prepare
 from toolkit.data.text.corpus import CorpusConfig
-from toolkit.errors import UserError, did_you_mean
-from toolkit.metrics.tabulate import table
-from toolkit.models.word_vectors import METHODS, WordVectors, save_word2vec, train_word_vectors
-from toolkit.publishing.card import LiveCard
-from toolkit.report.run_report import write_report
-from toolkit.run.directory import Run
-from toolkit.tokenization.load import ordinary_ids, save_tokenizer
 
 
 @dataclass
@@ -45,6 +33,26 @@ class WordVectorsConfig:
         "husband wife uncle aunt", "large larger small smaller", "run ran speak spoke"])
     """a b c d: a is to b as c is to d. Counted as right when d is the closest word to b − a + c."""
     seed: int = 0
+
+
+if __name__ == "__main__":  # --help, and mistakes in options, before what takes seconds to import
+    cli.options_first(WordVectorsConfig, __doc__)
+
+import time
+from pathlib import Path
+
+import numpy as np
+
+from toolkit.data.stores.prepare import prepare
+from toolkit.errors import UserError, did_you_mean
+from toolkit.metrics.tabulate import table
+from toolkit.models.word_vectors import METHODS, WordVectors, save_word2vec, train_word_vectors
+from toolkit.publishing.card import LiveCard
+from toolkit.report.ending import command, ending
+from toolkit.report.run_report import write_report
+from toolkit.run.directory import Run
+from toolkit.shown import quoted
+from toolkit.tokenization.load import ordinary_ids, save_tokenizer
 
 
 def word_vectors(settings: WordVectorsConfig) -> dict:
@@ -89,20 +97,36 @@ def show(result: dict) -> str:
     for method, facts in result.items():
         lines.append(f"{method}: {facts['vectors']:,} vectors in {facts['seconds']:.0f} s; analogies "
                      f"{facts['analogies_right']} of {facts['analogies_asked']}")
-        lines.append(table([{"word": word, "nearest": ", ".join(f"{near} {cosine:.2f}" for near, cosine in neighbours)}
+        lines.append(table([{"word": quoted(word), "nearest": _few(neighbours)}
                             for word, neighbours in facts["neighbours"].items()] or [{"word": "–", "nearest": ""}]))
         for analogy, answer in facts["analogies"].items():
             a, b, c, d = analogy.split()
-            lines.append(f"  {a} : {b} = {c} : {answer[0][0]}" + ("" if answer[0][0] == d else f"   (not {d})"))
+            lines.append(f"  {a} : {b} = {c} : {quoted(answer[0][0])}" + ("" if answer[0][0] == d else f"   (not {d})"))
     return "\n".join(lines)
+
+
+def _few(neighbours: list, columns: int = 64) -> str:
+    """As many of the nearest, the nearest first, as a line of a terminal holds."""
+    told = ""
+    for near, cosine in neighbours:
+        more = f"{told}, {quoted(near)} {cosine:.2f}".removeprefix(", ")
+        if told and len(more) > columns:
+            break
+        told = more
+    return told
 
 
 def main(argv: list[str]) -> None:
     settings = config.parse(WordVectorsConfig, argv, __doc__)
     result = word_vectors(settings)
     print(show(result))
-    print(", ".join(str(Path(settings.output_dir) / f"{method}.txt") for method in result))
-    print(f"report: {write_report(settings.output_dir)}")
+    write_report(settings.output_dir)
+    method, facts = next(iter(result.items()), ("", {}))
+    files = {f"vectors, {name}": Path(settings.output_dir) / f"{name}.txt" for name in result}
+    start = files.get(f"vectors, {method}", "")
+    print(ending(settings.output_dir,
+                 command("make pretrain-bert", **{"model.embeddings": start, "output_dir": "runs/bert"}),
+                 f"{method}: {facts['analogies_right']} of {facts['analogies_asked']} analogies right", **files))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Dataclasses ⇄ YAML ⇄ command line: what is accepted, and how mistakes read."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -13,6 +14,8 @@ from toolkit.errors import UserError
 
 @dataclass
 class Optimiser:
+    COMMON = ("name",)
+
     name: Literal["adamw", "muon"] = "adamw"
     """Which one."""
     learning_rate: float = 1e-3
@@ -62,7 +65,8 @@ def test_an_empty_section_takes_its_defaults_and_overrides(tmp_path, section):
     [("optimiser.learning_rate", "1e-3", 1e-3), ("optimiser.learning_rate", "2", 2.0), ("dropout", "5E-2", 0.05),
      ("seed", "12", 12), ("seed", "-1", -1), ("seed", "3.0", 3), ("compiled", "true", True), ("compiled", "no", False),
      ("optimiser.betas", "[0.8, 1e-1]", [0.8, 0.1]), ("optimiser.betas", "0.5", [0.5]),
-     ("optimiser.steps", "10", 10), ("optimiser.steps", "null", None),
+     ("optimiser.steps", "10", 10), ("optimiser.steps", "null", None), ("optimiser.steps", "none", None),
+     ("optimiser.steps", "None", None),
      ("sources", "[a.txt, b/c]", ["a.txt", "b/c"]), ("sources", "a.txt", ["a.txt"]), ("sources", "2024", ["2024"]),
      ("output_dir", "2024", "2024"), ("output_dir", "runs/a=b", "runs/a=b"), ("output_dir", "no", "no"),
      ("title", "A: b", "A: b"), ("title", "2024", "2024"), ("title", "null", None)],
@@ -94,14 +98,13 @@ def test_what_is_dumped_reads_back_the_same(tmp_path):
      ("output_dir: a\noptimiser:\n  zzz: 1", "'optimiser.zzz'. Choose from: betas, learning_rate, name, steps."),
      ("output_dir: a\noptimiser:\n  name: adamv", "'optimiser.name' is 'adamv'. Did you mean 'adamw'?"),
      ("output_dir: a\noptimiser: 3", "'optimiser' must be a mapping"),
-     ("output_dir: a\nseed: many", "'seed' should be int, got 'many'"),
-     ("output_dir: a\nseed: 1.5", "'seed' should be int, got 1.5"),
-     ("output_dir: a\nseed: true", "'seed' should be int, got True"),
-     ("output_dir: a\ndropout: high", "'dropout' should be float, got 'high'"),
-     ("output_dir: a\ncompiled: 1", "'compiled' should be bool, got 1"),
-     ("output_dir: [a]", "'output_dir' should be str, got ['a']"),
-     ("output_dir: a\noptimiser:\n  betas: [0.9, x]", "'optimiser.betas[1]' should be float, got 'x'"),
-     ("seed: 1", "'output_dir' is missing"),
+     ("output_dir: a\nseed: many", "'seed' should be a whole number, got 'many'"),
+     ("output_dir: a\nseed: 1.5", "'seed' should be a whole number, got 1.5"),
+     ("output_dir: a\nseed: true", "'seed' should be a whole number, got True"),
+     ("output_dir: a\ndropout: high", "'dropout' should be a number, got 'high'"),
+     ("output_dir: a\ncompiled: 1", "'compiled' should be true or false, got 1"),
+     ("output_dir: [a]", "'output_dir' should be text, got ['a']"),
+     ("output_dir: a\noptimiser:\n  betas: [0.9, x]", "'optimiser.betas[1]' should be a number, got 'x'"),
      ("- a\n- b", "expected a mapping"),
      ("output_dir: [a", "not valid YAML"),
      ("just text", "expected a mapping")],
@@ -120,7 +123,8 @@ def test_a_mistake_in_the_file_names_the_file_and_the_key(tmp_path, text, messag
      (["--optimizer.name", "muon"], "no section 'optimizer'. Did you mean 'optimiser'?"),
      (["--optimiser.nam", "muon"], "unknown option --optimiser.nam. Did you mean 'optimiser.name'?"),
      (["--learning_rate", "1"], "Did you mean 'optimiser.learning_rate'?"),
-     (["--seed", "x"], "'seed' should be int, got 'x'"),
+     (["--qqq", "1"], "unknown option --qqq. The nearest are --"),
+     (["--seed", "x"], "'seed' should be a whole number, got 'x'"),
      (["--optimiser.name", "sgd"], "'optimiser.name' is 'sgd'"),
      (["--seed"], "--seed needs a value"),
      (["seed=3"], "unexpected 'seed=3'")],
@@ -132,8 +136,13 @@ def test_a_mistake_on_the_command_line_says_so(tmp_path, arguments, message):
 
 
 def test_a_missing_required_key_and_a_missing_file_are_named(tmp_path):
-    with pytest.raises(UserError, match="'output_dir' is missing.*--output_dir"):
+    with pytest.raises(UserError, match=r"output_dir is missing\. Give a config, or --output_dir\.$"):
         config.parse(Settings, [], "")
+    with pytest.raises(UserError, match=r"--output_dir\. For example: make it CONFIG=a\.yaml$"):
+        config.parse(Settings, [], "What it does.\n\n    make it CONFIG=a.yaml    # so\n    make it\n")
+    (tmp_path / "asked.yaml").write_text("file: f\n")
+    with pytest.raises(UserError, match=r"asked\.yaml: 'model' is missing. Set it in the YAML file or with --model"):
+        config.parse(Asked, ["--config", str(tmp_path / "asked.yaml")], "")
     with pytest.raises(UserError, match=r"nowhere\.yaml: no such config file"):
         config.parse(Settings, ["--config", str(tmp_path / "nowhere.yaml")], "")
     (tmp_path / "latin.yaml").write_bytes(b"output_dir: caf\xe9\n")
@@ -143,19 +152,115 @@ def test_a_missing_required_key_and_a_missing_file_are_named(tmp_path):
     assert config.read_yaml(tmp_path / "empty.yaml") == {}
 
 
-@pytest.mark.parametrize("flag", ["--help", "-h"])
-def test_help_lists_every_key_with_type_default_and_doc(capsys, flag):
+def help_of(capsys, *arguments: str) -> str:
     with pytest.raises(SystemExit) as caught:
-        config.parse(Settings, ["--seed", "1", flag], "What it does.")
+        config.parse(Settings, list(arguments), "What it does.")
     assert caught.value.code == 0
-    text = capsys.readouterr().out
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_all_lists_every_key_with_type_default_and_doc(capsys, flag):
+    text = help_of(capsys, "--seed", "1", flag, "all")
     assert text.startswith("What it does.")
     for key in config.all_keys(Settings):
-        assert f"--{key} " in text
-    assert "--output_dir str  (required)\n        Where to." in text
-    assert "--optimiser.name adamw|muon  (default adamw)\n        Which one." in text
-    assert "The peak, after warm-up." in text
+        assert f"--{key}  " in text
+    assert "--output_dir  text; default runs/‹the config's name›\n      Where to." in text
+    assert "--optimiser.name  adamw|muon; default adamw\n      Which one." in text
+    assert "--optimiser.betas  a list of numbers; default [0.9, 0.999]" in text
+    assert "--optimiser.steps  a whole number or none; default none" in text
+    assert "--sources  a list of texts; default []" in text and "--compiled  true or false; default false" in text
+    assert "The peak, after warm-up." in text and "other" not in text
     assert config.all_keys(Settings)[:3] == ["output_dir", "optimiser.name", "optimiser.learning_rate"]
+
+
+def test_help_shows_what_is_common_first_and_says_how_many_others_there_are(capsys):
+    text = help_of(capsys, "--help")
+    shown = [line.split()[0] for line in text.splitlines() if line.startswith("  --")]
+    assert shown == ["--config", "--output_dir", "--sources", "--title", "--dropout", "--compiled", "--seed",
+                     "--optimiser.name"]
+    assert text.endswith("--help all lists the other 3 options as well.\n")
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_an_option_that_is_like_none_gets_the_three_nearest(tmp_path):
+    with pytest.raises(UserError) as caught:
+        parsed(tmp_path, "output_dir: a\n", "--rate", "1")
+    assert re.fullmatch(r"command line: unknown option --rate\. The nearest are (--[\w.]+), (--[\w.]+), (--[\w.]+); "
+                        r"--help all lists every one\.", str(caught.value))
+    assert "--optimiser.learning_rate" in str(caught.value)
+
+
+@dataclass
+class Budget:
+    steps: int | None = config.rival()
+    minutes: float | None = config.rival()
+    rate: float = 0.1
+
+
+@dataclass
+class Longer(Budget):
+    steps: int | None = 300
+
+
+@dataclass
+class Trained:
+    training: Longer = field(default_factory=Longer)
+
+
+@pytest.mark.parametrize(("text", "arguments", "expected"), [
+    ("", [], (300, None)),
+    ("", ["--training.minutes", "5"], (None, 5.0)),
+    ("training: {steps: 7}", ["--training.minutes", "5"], (None, 5.0)),
+    ("training: {minutes: 5}", ["--training.steps", "9"], (9, None)),
+    ("training: {steps: 7, minutes: 5}", ["--training.steps", "9"], (9, None)),
+    ("training: {steps: 7, minutes: 5}", ["--training.rate", "1"], (7, 5.0)),
+    ("training: {minutes: 5}", ["--training.steps", "none"], (None, 5.0)),
+    ("training: {minutes: 5}", [], (300, 5.0)),
+    ("", ["--training.steps", "9", "--training.minutes", "5"], (9, 5.0)),
+])
+def test_of_rivals_the_one_on_the_command_line_takes_the_place_of_the_others(tmp_path, text, arguments, expected):
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    training = config.parse(Trained, ["--config", str(path), *arguments], "").training
+    assert (training.steps, training.minutes) == expected
+
+
+@dataclass
+class Placed:
+    output_dir: str
+    data_dir: str
+
+
+@pytest.mark.parametrize(("text", "arguments", "expected"), [
+    ("", [], ("runs/mine", "runs/mine/data")), ("data_dir: d", [], ("runs/mine", "d")),
+    ("output_dir: o", [], ("o", "o/data")), ("", ["--output_dir", "p", "--data_dir", "e"], ("p", "e"))])
+def test_a_run_is_named_by_its_config(tmp_path, text, arguments, expected):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    assert config.parse(Placed, ["--config", str(path), *arguments], "") == Placed(*expected)
+    with pytest.raises(UserError, match=r"command line: output_dir is missing\."):
+        config.parse(Placed, [], "")
+
+
+@dataclass
+class Checked:
+    steps: int = 1
+
+    def check_values(self, section: str) -> None:
+        if self.steps < 1:
+            raise UserError(f"{section}steps is {self.steps}.")
+
+
+@dataclass
+class Outer:
+    training: Checked = field(default_factory=Checked)
+
+
+def test_values_are_checked_when_options_are_read():
+    assert config.parse(Outer, ["--training.steps", "2"], "").training.steps == 2
+    with pytest.raises(UserError, match=r"^training\.steps is 0\.$"):
+        config.parse(Outer, ["--training.steps", "0"], "")
 
 
 @dataclass

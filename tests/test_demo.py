@@ -38,6 +38,11 @@ def test_the_demo_leaves_what_it_promises(tmp_path, monkeypatch, capsys):
         assert all(0 < summary[task][name]["mean"] <= 1 for name in baselines)
     assert {"data", "bert", "gpt", "text", "series", "report", "total"} == set(summary["seconds"])
     assert len(list((tmp_path / "demo/plots").glob("*.png"))) == 6
+    assert capsys.readouterr().out.splitlines()[-1] == f"All of it on one page: {tmp_path / 'demo/report.html'}"
+    for name in ("", "bert", "gpt", "text", "series"):
+        assert "<h2" in (tmp_path / "demo" / name / "report.html").read_text(encoding="utf-8"), name
+    whole = (tmp_path / "demo/report.html").read_text(encoding="utf-8")
+    assert 'href="bert/report.html"' in whole and "too few seeds to be judged" in whole and "What came: " in whole
     script = ("import sys; from transformers import AutoModelForPreTraining as A, AutoTokenizer as T; "
               f"A.from_pretrained({str(tmp_path / 'demo/bert/model')!r}); "
               f"t = T.from_pretrained({str(tmp_path / 'demo/bert/model')!r}); assert t.is_fast; "

@@ -4,7 +4,9 @@ Pages are README.md, recipes/README.md and docs/. Of their fenced blocks `yaml` 
 their first line; `sh` and `python` ones are run in the page's order, in one directory that looks like a checkout in
 which `make demo` has run (with small models). A comment on the line before a block changes that:
 
-    <!-- slow -->                   run by `make test-slow` alone
+    <!-- slow -->                   run by `make test-slow` alone, training for two steps where it names no budget
+
+`make test-slow` also runs every file with the command that uses it, without the options that keep it short here.
     <!-- needs: data -->            only parsed; also: time, network, gpu, cluster
     <!-- tested by tests/x.py -->   run by that test
 """
@@ -23,6 +25,8 @@ import pytest
 import small
 
 from toolkit import config
+from toolkit.errors import UserError
+from toolkit.remedy import command_in
 
 PAGES = sorted(path.relative_to(small.ROOT).as_posix() for path in (
     small.ROOT / "README.md", small.ROOT / "recipes/README.md", *small.ROOT.glob("docs/**/*.md")))
@@ -33,6 +37,8 @@ OTHER_PROGRAMS = {  # options and keys in the text that are not ours, each of th
     "--num_processes": "accelerate", "--machine_rank": "accelerate", "--main_process_ip": "accelerate",
     "--cpu": "accelerate", "--real_data": "nanoGPT"}
 WITHOUT_OPTIONS = ("demo",)
+RECIPES = [path.stem for path in sorted(small.ROOT.glob("recipes/*.py"))
+           if "config.parse(" in path.read_text(encoding="utf-8")]
 
 
 @dataclass
@@ -128,19 +134,7 @@ def parse_only(*arguments, **options):
 @functools.cache
 def known_options() -> set[str]:
     """Every dotted key that some recipe takes, and its parts: `training`, `max_steps`, `training.max_steps`."""
-    found = set()
-
-    def note(kind, *_):
-        found.update(config.all_keys(kind))
-        raise Parsed
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(config, "parse", note)
-        for path in small.ROOT.glob("recipes/*.py"):
-            if "config.parse(" in path.read_text(encoding="utf-8"):
-                with pytest.raises(Parsed):
-                    importlib.import_module(path.stem).main([])
-    return found
+    return set().union(*map(options_of, RECIPES))
 
 
 def checkout(directory: Path) -> Path:
@@ -232,6 +226,33 @@ def demo(tmp_path_factory) -> Path:
     return directory / "runs"
 
 
+def shortened(command: str) -> str:
+    """With a budget of two steps where the recipe trains and the command names none."""
+    name, arguments = recipe_of(command)
+    keys = options_of(name)
+    given = {argument.removeprefix("--").partition("=")[0] for argument in arguments}
+    short = [] if any(f"training.max_{unit}" in given for unit in ("steps", "tokens", "minutes")) else [
+        ("training.max_steps", "2"), ("pretraining.max_steps", "2"), ("eval_rows", "16")]
+    return command + "".join(f" --{key} {value}" for key, value in [*short, ("seeds", "1")]
+                             if key in keys and key not in given)
+
+
+@functools.cache
+def options_of(recipe: str) -> set[str]:
+    """Every dotted key that the recipe takes."""
+    found = set()
+
+    def note(kind, *_):
+        found.update(config.all_keys(kind))
+        raise Parsed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(config, "parse", note)
+        with pytest.raises(Parsed):
+            importlib.import_module(recipe).main([])
+    return found
+
+
 def run_in(directory: Path, recipe: str, arguments: list[str]) -> small.Finished:
     """`small.run_recipe`, from another working directory."""
     process = small.start_server().Process(target=_child, args=(directory, recipe, arguments))
@@ -277,17 +298,33 @@ def follow(page: str, directory: Path, demo: Path, slow: bool) -> None:
         elif block.kind == "sh":
             for written in commands(block.text):
                 for command in expand(written, directory):
-                    run_command(command, directory, f"{where}: {written}")
+                    short = block.mark == "slow" and command.startswith(".venv/bin/python recipes/")
+                    run_command(shortened(command) if short else command, directory, f"{where}: {written}", short)
+    if slow:
+        for written in as_printed(page):
+            for command in expand(written, directory):
+                run_command(shortened(f"{command} --output_dir runs/as-printed/{recipe_of(command)[0]}"), directory,
+                            f"{page}: {written}", True)
 
 
-def run_command(command: str, directory: Path, where: str) -> None:
-    if command.startswith(".venv/bin/python recipes/"):
+def as_printed(page: str) -> list[str]:
+    """Of the commands that are run with a YAML file of the page and further options, those without the options."""
+    names = {re.match(r"# (\S+)", block.text)[1] for block in blocks(page) if block.kind == "yaml"}
+    found = [found[0] for block in blocks(page) if block.kind == "sh" and not block.mark for command in
+             commands(block.text) if (found := re.match(r"make [\w-]+ CONFIG=(\S+)(?= ARGS=)", command)) and
+             found[1] in names and "train-tokenizer" not in command]
+    return list(dict.fromkeys(found))
+
+
+def run_command(command: str, directory: Path, where: str, as_typed: bool = False) -> None:
+    """as_typed: by a shell, where a recipe would be run in a process that has its libraries already."""
+    if command.startswith(".venv/bin/python recipes/") and not as_typed:
         done = run_in(directory, *recipe_of(command))
         assert done.code == 0, f"{where}:\n{done.out}\n{done.err}"
         return
     environment = os.environ | {"PYTHONPATH": str(small.ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, shell=True, cwd=directory, env=environment, capture_output=True, text=True,
-                          timeout=300)
+                          timeout=900 if as_typed else 300)
     assert done.returncode == 0, f"{where}:\n{done.stdout}\n{done.stderr}"
 
 
@@ -301,7 +338,8 @@ def test_a_page_can_be_followed(page, tmp_path, demo):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [page for page in PAGES if any(is_run(block, True) for block in blocks(page))])
+@pytest.mark.parametrize("page", [page for page in PAGES if as_printed(page)
+                                  or any(is_run(block, True) for block in blocks(page))])
 def test_a_page_can_be_followed_to_the_end(page, tmp_path, demo):
     follow(page, tmp_path / "page", demo, slow=True)
 
@@ -311,9 +349,31 @@ def test_pages_are_short():
         assert len(read(page).splitlines()) <= 250, page
 
 
-def test_make_alone_lists_every_public_target():
-    listed = subprocess.run(["make"], cwd=small.ROOT, capture_output=True, text=True, check=True).stdout
-    assert {"demo", "test", "pretrain-bert", "nano-gpt", "clean"} <= {line.split()[0] for line in listed.splitlines()}
+@pytest.mark.parametrize("config_file", sorted((small.ROOT / "recipes/configs").glob("*.yaml")),
+                         ids=lambda path: path.stem)
+def test_the_command_in_a_config_is_one(config_file, tmp_path, monkeypatch):
+    """And its first line, where who opens it sees it."""
+    first = config_file.read_text(encoding="utf-8").splitlines()[0]
+    assert first == f"# {command_in(config_file)}"
+    for started in expand(command_in(config_file), small.ROOT):
+        check_arguments(started, checkout(tmp_path / "page"), monkeypatch)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_bare_recipe_starts_or_ends_in_a_command_that_would(recipe, tmp_path, monkeypatch):
+    directory = checkout(tmp_path / "page")
+    with monkeypatch.context() as patch:
+        patch.setattr(config, "parse", parse_only)
+        try:
+            importlib.import_module(recipe).main([])
+        except Parsed:
+            return
+        except UserError as error:
+            command = re.search(r" For example: (.*)$", str(error))[1]
+    for started in expand(command, directory):
+        name, arguments = recipe_of(started)
+        assert name == recipe
+        check_arguments(started, directory, monkeypatch)
 
 
 def test_every_config_that_makefile_and_recipes_name_exists():

@@ -18,55 +18,64 @@ MAY_IMPORT = {
     "errors": "",
     "openmp": "",
     "shown": "",
+    "bars": "shown",
+    "views": "shown",
     "regular": "errors",
-    "bounded_yaml": "",
-    "config": "errors regular bounded_yaml",
-    "cli": "errors openmp shown",
-    "hub": "errors regular",
-    "pretrained": "errors",
+    "options": "",
+    "config": "errors regular options",
+    "config_docs": "options",
+    "remedy": "errors options config",
+    "hub": "bars errors regular",
+    "pretrained": "bars errors",
     "metrics": "errors shown",
-    "run": "errors regular config",
-    "tokenization": "errors config hub pretrained run",
-    "data": "errors",
-    "data.tables": "errors regular data",
-    "data.text": "errors regular run tokenization data data.tables",
-    "data.series": "errors regular data data.tables",
-    "data.stores": "errors run tokenization data data.tables data.text data.series",
-    "models": "errors regular hub pretrained run tokenization data data.tables data.text data.series data.stores",
+    "run": "bars views metrics errors regular config",
+    "cli": "errors openmp shown config remedy run",
+    "tokenization": "views errors config hub pretrained run",
+    "data": "views errors run",
+    "data.tables": "bars errors regular data",
+    "data.text": "views bars errors regular run tokenization data data.tables",
+    "data.series": "views errors regular run data data.tables",
+    "data.stores": "views bars errors run tokenization data data.tables data.text data.series",
+    "models": "bars errors regular hub pretrained run tokenization data data.tables data.text data.series data.stores",
     "models.small": "errors models",
     "models.text": "errors hub models",
     "models.series": "errors hub pretrained models models.small",
-    "training.observers": "errors config run",
+    "training.observers": "errors shown bars config run",
     "training.impl": "errors config models",
     "training": "errors config pretrained run data models training.observers training.impl",
     "baselines": "errors metrics data data.tables data.text data.series models models.small",
-    "tasks": "errors config pretrained run metrics tokenization data data.tables data.text data.series data.stores "
-             "models models.small models.text models.series training training.impl",
-    "inference": "errors shown regular config hub pretrained run tokenization data data.tables data.text data.series "
-                 "data.stores models models.small models.text models.series training training.impl tasks",
-    "analysis": "errors config run metrics tokenization data data.tables data.text data.series data.stores models "
-                "models.small models.text models.series training training.impl tasks inference",
+    "tasks": "errors views config pretrained run metrics tokenization data data.tables data.text data.series "
+             "data.stores models models.small models.text models.series training training.impl "
+             "training.observers",
+    "inference": "errors shown views regular config hub pretrained run tokenization data data.tables data.text "
+                 "data.series data.stores models models.small models.text models.series training training.impl tasks",
+    "analysis": "errors shown views config run metrics tokenization data data.tables data.text data.series data.stores "
+                "models models.small models.text models.series training training.impl tasks inference",
     "experiments": "errors regular config pretrained run metrics tokenization data data.tables data.text data.series "
                    "data.stores models models.small models.text models.series training training.impl "
                    "training.observers baselines tasks inference analysis",
-    "estimators": "pretrained run data data.text data.series models models.text training training.impl tasks inference "
-                  "analysis experiments",
+    "estimators": "bars pretrained run data data.text data.series models models.text training training.impl tasks "
+                  "inference analysis experiments",
     "report.figures": "errors shown run metrics data data.series",
     "report.page": "shown run report.figures",
     "report.forecast_run": "errors config run report.figures",
+    "report.sampled_run": "errors run report.figures report.forecast_run",
     "report.comparison_run": "errors run report.figures",
     "report.sections": "errors regular config run metrics data data.series report.figures report.page "
-                       "report.forecast_run report.comparison_run",
-    "report": "errors shown config run metrics data data.series analysis report.figures report.page report.sections "
-              "report.forecast_run report.comparison_run",
+                       "report.forecast_run report.sampled_run report.comparison_run",
+    "report": "errors shown views config run metrics data data.series analysis report.figures report.page "
+              "report.sections report.forecast_run report.sampled_run report.comparison_run",
     "publishing": "errors shown regular config hub pretrained run metrics models report report.figures report.page "
                   "tasks",
+    "commands": "errors pretrained run metrics tokenization data data.text data.series data.stores models models.text "
+                "models.series training training.impl baselines tasks inference analysis experiments report "
+                "report.figures report.comparison_run report.sections publishing",
 }
 """Folder of the toolkit, or module at its root → the folders that it may import beside its own, from the ground up."""
 
 LARGEST_FOLDER, LONGEST_MODULE = 13, 400
 SAME_IDEA = {"text", "series", "classification", "forecasting", "attention", "results", "batches", "masked_patches",
-             "forecasts", "covariates", "generation", "base", "registry", "load", "pretraining"}
+             "forecasts", "covariates", "generation", "base", "registry", "load", "pretraining", "settings"}
 """Names that occur in several folders: the same idea on several levels."""
 
 
@@ -189,7 +198,8 @@ def test_the_map_names_every_module_and_no_other():
     assert named == there, f"not in the map: {sorted(there - named)}; not in the tree: {sorted(named - there)}"
 
 
-@pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("recipe", sorted([*(ROOT / "recipes").glob("*.py"), *(TOOLKIT / "commands").glob("*.py")]),
+                         ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_every_run_that_a_recipe_opens_has_a_card(recipe):
     """`Run` knows nothing of cards: whoever opens one hands in what keeps it. Configs are the toolkit's."""
     tree = ast.parse(recipe.read_text(encoding="utf-8"))

@@ -86,6 +86,35 @@ def test_arguments_are_words_of_the_shell(checkout):
     assert made(checkout, "compare-runs", "RUNS='my run' b") == ["recipes/compare_runs.py", "my run", "b"]
 
 
+def shown(*arguments: str) -> list[str]:
+    done = subprocess.run(["make", "--no-print-directory", *arguments], cwd=small.ROOT, capture_output=True, text=True,
+                          check=True)
+    return done.stdout.splitlines()
+
+
+def test_make_alone_fits_a_small_terminal_and_begins_with_the_demo():
+    """24 lines of 80 columns, of which the shell's prompt takes one."""
+    text = (small.ROOT / "Makefile").read_text(encoding="utf-8")
+    lines = shown()
+    assert len(lines) <= 23 and max(map(len, lines)) <= 80
+    assert lines[0].split()[:3] == ["start", "here", "demo"]
+    groups = [line[:17].strip() for line in lines[:-2]]
+    assert [group for group in groups if group] == ["start here", "your text", "your signals", "look", "publish",
+                                                    "measure"]
+    for line in lines[:-2]:
+        assert f"\n{line[17:].split()[0]}: install" in text, line
+    for config in re.findall(r"CONFIG=(\S+)", "\n".join(lines)):
+        assert (small.ROOT / config).exists()
+
+
+def test_help_all_lists_every_target():
+    lines = shown("help-all")
+    text = (small.ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.search(r"^\.PHONY: (.*?[^\\])$", text, re.MULTILINE | re.DOTALL)[1].replace("\\", "").split())
+    assert {line.split()[0] for line in lines if not line.startswith(" ")} == targets
+    assert max(map(len, lines)) <= 80
+
+
 def test_a_line_break_is_refused(checkout):
     done = subprocess.run(["make", "attention", "MODEL=m", "TEXT=a\ntouch RAN"], cwd=checkout, capture_output=True,
                           text=True)

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from transformers import BertForSequenceClassification, GPT2LMHeadModel
 
 from toolkit.metrics.tabulate import table
+from toolkit.models.text.bert import BertForPreTraining
 from toolkit.shown import (
     Terminal,
     as_code,
@@ -168,6 +169,19 @@ def said_on_a_terminal(*command: str) -> tuple[int, bytes]:
         said += part
 
 
+def test_long_lines_break_at_blanks_and_nothing_else_does(monkeypatch):
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size((20, 24)))
+    kept = io.StringIO()
+    stream = Terminal(kept, breaks=True)
+    print("  a line of words that is longer than twenty\nand /a/path/that/no/blank/is/in.json", file=stream)
+    assert kept.getvalue() == ("  a line of words\n  that is longer\n  than twenty\n"
+                               "and\n/a/path/that/no/blank/is/in.json\n")
+    for text in ("a\ttable of words that are data\n", "the", " words of a model as they come, one by one", "\n", "\n"):
+        kept.seek(0)
+        kept.truncate()
+        assert stream.write(text) == len(text) and kept.getvalue() == text
+
+
 @given(ANY)
 def test_a_terminal_gets_lines_and_tabs_and_nothing_else_that_steers(text):
     for steered in (False, True):
@@ -219,3 +233,52 @@ def test_tokens_labels_and_texts_of_a_stranger(recipe, options, checkpoints, tmp
     code, said = said_on_a_terminal("/bin/sh", "-c", shell)
     assert code == 0 and b"\\x1b" in said, said
     assert b"\x1b" not in said and b"\x07" not in said
+
+
+HOSTILE = "\x1b[2J\x1b]0;own\x07"
+
+
+def on_a_terminal(tmp_path, recipe: str, *options: str) -> tuple[int, bytes]:
+    shell = f"cd {tmp_path} && {sys.executable} {small.ROOT}/recipes/{recipe}.py {shlex.join(options)}"
+    code, said = said_on_a_terminal("/bin/sh", "-c", shell)
+    assert b"\x1b[2J" not in said and b"\x1b]" not in said and b"\x07" not in said, said
+    return code, said
+
+
+def test_blanks_of_a_stranger(checkpoints, tmp_path):
+    """A text, and the token that its model likes best."""
+    model = tmp_path / "model"
+    shutil.copytree(checkpoints["bert"], model)
+    bert = BertForPreTraining.from_pretrained(model)
+    tokenizer = json.loads((model / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    token = max(vocabulary, key=vocabulary.get)
+    with torch.no_grad():
+        bert.cls.predictions.bias[vocabulary[token]] = 100
+    bert.save_pretrained(model)
+    vocabulary[f"a{HOSTILE}"] = vocabulary.pop(token)
+    (model / "tokenizer.json").write_text(json.dumps(tokenizer))
+    code, said = on_a_terminal(tmp_path, "fill_mask", "model", "--text", f"the {HOSTILE} [MASK]")
+    assert code == 0 and said.count(rb"\x1b[2J\x1b]0;own\x07") == 2, said
+
+
+def test_a_batch_of_a_stranger(tmp_path):
+    (tmp_path / "corpus").mkdir()
+    for number in range(6):
+        (tmp_path / f"corpus/{number}.txt").write_text(f"The {number}th gate {HOSTILE} was open. " * 20)
+    (tmp_path / "bytes.yaml").write_text("algorithm: byte\n")
+    (tmp_path / "gpt.yaml").write_text(
+        "output_dir: run\ndata_dir: data\ntokenizer: bytes.yaml\nblock_size: 64\n"
+        "corpus: {sources: [corpus], validation_share: 0.4}\ntraining: {max_steps: 5, batch_size: 2}\n")
+    code, said = on_a_terminal(tmp_path, "show_batch", "--pretraining", "gpt.yaml")
+    assert code == 0 and rb"\x1b[2J\x1b]0;own\x07" in said, said
+
+
+@pytest.mark.parametrize("options", [
+    ["--config", "bad.yaml"], ["--config", "key.yaml"], ["--config", f"{HOSTILE}.yaml"], [f"--{HOSTILE}", "1"],
+    ["--seed", HOSTILE], ["a", HOSTILE]])
+def test_errors_of_a_configuration_of_a_stranger(tmp_path, options):
+    (tmp_path / "key.yaml").write_text(f"seed: 3\n{json.dumps(HOSTILE)}: 4\n")
+    (tmp_path / "bad.yaml").write_bytes(f"a: [1\n{HOSTILE}: 4\n".encode())
+    code, said = on_a_terminal(tmp_path, "generate", *options)
+    assert code == 2 and said.startswith(b"error: ") and said.count(b"\n") == 1 and b"Traceback" not in said, said

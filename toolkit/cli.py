@@ -1,14 +1,33 @@
 """How a recipe starts and ends: mistakes as one line, signals as exit codes, process groups taken down in order."""
 
 import os
-import re
 import sys
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
-from toolkit import openmp
+from toolkit import config, openmp
 from toolkit.errors import Diverged, Interrupted, PeerLost, UserError
+from toolkit.remedy import remedy
+from toolkit.run.refused import forget_runs
 from toolkit.shown import guard_terminal, on_terminal
+
+
+def options_first(settings: type, description: str, positional: Sequence[str] = ()) -> None:
+    """Where a recipe is started: `--help`, and mistakes in its options, are told before it imports what takes seconds.
+
+    The arguments are those of `config.parse`.
+    """
+    guard_terminal()
+    try:
+        config.parse(settings, sys.argv[1:], description, positional)
+    except UserError as error:
+        sys.exit(_refused(error))
+
+
+def _refused(error: UserError) -> int:
+    """Tell what is wrong with the input, of which no run is left; the exit code."""
+    forget_runs()
+    print(f"error: {on_terminal(f'{error}{remedy(str(error), sys.argv[1:])}')}", file=sys.stderr)
+    return 2
 
 
 def run(main: Callable[[list[str]], object]) -> None:
@@ -30,9 +49,7 @@ def run(main: Callable[[list[str]], object]) -> None:
         print(f"\n{stop}", file=sys.stderr)
         code = stop.exit_code
     except UserError as error:
-        hint = _beside_the_config(str(error), sys.argv[1:])
-        print(f"error: {on_terminal(f'{error}{hint}')}", file=sys.stderr)
-        code, together = 2, False
+        code, together = _refused(error), False
     except Diverged as error:
         print(f"error: {on_terminal(error)}", file=sys.stderr)
         code, together = 3, False
@@ -59,19 +76,6 @@ def run(main: Callable[[list[str]], object]) -> None:
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
     sys.exit(code)
-
-
-def _beside_the_config(error: str, argv: list[str]) -> str:
-    """Where the path that an error begins with is missing here and lies beside the config that may have named it."""
-    found = re.match(r"(.+?): ", error)
-    missing = Path(found[1]) if found else Path("/")
-    if not missing.is_absolute() and not os.path.exists(missing):
-        for word, following in zip(argv, [*argv[1:], ""], strict=True):
-            config = following if word == "--config" else word.removeprefix("--config=")
-            there = Path(config).expanduser().parent / missing
-            if word.partition("=")[0] == "--config" and os.path.exists(there):
-                return f" There is {there}: paths in a config are relative to the working directory, not to the config."
-    return ""
 
 
 def _out_of_memory() -> tuple:

@@ -5,13 +5,10 @@ may carry a docstring on the line below it, which `--help` prints. Unknown keys 
 that name the key and suggest the nearest one.
 """
 
-import ast
 import dataclasses
-import inspect
 import json
 import os
 import sys
-import textwrap
 import types
 import typing
 from collections.abc import Sequence
@@ -20,14 +17,15 @@ from typing import Any, Literal, TypeVar, Union
 
 import yaml
 
-from toolkit import bounded_yaml
-from toolkit.errors import UserError, did_you_mean
+from toolkit.errors import UserError, did_you_mean, nearest
+from toolkit.options import bounded_yaml
+from toolkit.options.checkout import shipped, where_else
+from toolkit.options.option_help import first_command, help_text, in_words
 from toolkit.regular import regular
 
 Config = TypeVar("Config")
-CHECKOUT = Path(__file__).parents[1]
-SHIPPED = ("recipes", "tokenizers")
-"""Folders of the checkout whose configs and specs are found from every working directory."""
+PLACES = ("output_dir", "data_dir")
+"""Keys that `with_places` fills in."""
 
 
 def from_dict(cls: type[Config], values: dict, where: str = "config", prefix: str = "",
@@ -63,12 +61,25 @@ def from_dict(cls: type[Config], values: dict, where: str = "config", prefix: st
     return made
 
 
+def field_hints(cls: type) -> dict[str, Any]:
+    """Field → its type, in the order of the class."""
+    hints = typing.get_type_hints(cls)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+
 def free(default: Any = dataclasses.MISSING, **options: Any) -> Any:
     """A field that says how, or how much of it, something is run, and not what is learned: a run that was broken off
     goes on when it has changed. As `dataclasses.field`.
     """
     return dataclasses.field(metadata={"free": True}, **({} if default is dataclasses.MISSING else
                                                          {"default": default}), **options)
+
+
+def rival(default: Any = None) -> Any:
+    """A field that competes with the other rivals of its class, as one kind of budget with another: one that is given
+    on the command line takes the place of those in the file and of defaults. As `dataclasses.field`.
+    """
+    return dataclasses.field(default=default, metadata={"rival": True})
 
 
 def text(default: str = "", **options: Any) -> Any:
@@ -138,7 +149,7 @@ def read_yaml(path: str | Path) -> dict:
                             f"the YAML file.")
         values = bounded_yaml.load(data.decode())
     except FileNotFoundError:
-        raise UserError(f"{path}: no such config file.{_where_else(Path(path))}") from None
+        raise UserError(f"{path}: no such config file.{where_else(Path(path))}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as a UTF-8 YAML file ({error}).") from None
     except yaml.YAMLError as error:
@@ -150,37 +161,58 @@ def read_yaml(path: str | Path) -> dict:
     return values
 
 
-def shipped(path: str | Path) -> Path:
-    """The path itself, or, where there is none, what the checkout has under that name, from wherever it is asked."""
-    path = Path(os.path.expanduser(path))
-    there = CHECKOUT / path
-    return there if path.parts[:1] and path.parts[0] in SHIPPED and not path.exists() and there.exists() else path
-
-
-def _where_else(path: Path) -> str:
-    """What a config or spec that is not there may have meant: one that ships has that name."""
-    found = sorted(file.relative_to(CHECKOUT) for folder in SHIPPED for file in (CHECKOUT / folder).rglob("*.yaml")
-                   if path.name in (file.name, file.stem))
-    if found:
-        return f" Did you mean {' or '.join(map(str, found))}?"
-    return " The configs that ship are in recipes/configs/, the specs of tokenizers in tokenizers/."
-
-
 def parse(cls: type[Config], argv: list[str], description: str, positional: Sequence[str] = ()) -> Config:
-    """`[--config FILE.yaml] [--section.key value …]` → `cls`. `--help` prints every key and exits.
+    """`[--config FILE.yaml] [--section.key value …]` → `cls`. `--help` prints the common keys, `--help all` every one,
+    and exits.
 
     positional: keys whose values may also stand without their names, in this order; the last takes all that are left
-    where it is a list. UserError for one too many, one given in both ways, or a required one that is nowhere.
+    where it is a list. UserError for one too many, one given in both ways, or a required one that is nowhere. What is
+    missing ends in the first command that the description shows.
     """
-    if any(argument in ("-h", "--help") for argument in argv):
-        print(_help(cls, description, positional))
+    asked = [place for place, argument in enumerate(argv) if argument in ("-h", "--help")]
+    if asked:
+        print(help_text(cls, description, positional, "all" in argv[asked[0] + 1:]))
         sys.exit(0)
-    values, where, overrides, unnamed = {}, "command line", [], []
-    flags = [key for key, hint in typing.get_type_hints(cls).items() if hint is bool]
+    file, overrides, unnamed = _words(cls, argv, bool(positional))
+    values = read_yaml(file) if file else {}
+    overrides += _by_position(cls, positional, unnamed, {key for key, _ in overrides})
+    given = {key for key, _ in overrides}
+    later = {*given, *positional, *PLACES, *(() if file else _required(cls))}
+    from_dict(cls, values, file or "command line", given=later)  # errors of the file name it
+    for key, value in overrides:
+        _override(cls, values, key, value)
+    _give_way(cls, values, given)
+    values = with_places(cls, values, file)
+    following = f" For example: {example}" if (example := first_command(description)) else ""
+    if missing := [key for key in positional if key not in values and key not in default_values(cls)]:
+        raise UserError(f"command line: {missing[0].upper()} is missing. Expected is {_usage(positional)}, and "
+                        f"options, which --help lists.{following}")
+    if missing := [key for key in _required(cls) if key not in values]:  # for want of a file
+        names = missing[:1] if missing == ["output_dir", "data_dir"] else missing
+        raise UserError(f"command line: {' and '.join(names)} {'is' if len(names) == 1 else 'are'} missing. Give a "
+                        f"config, or {' and '.join(f'--{key}' for key in names)}.{following}")
+    settings = from_dict(cls, values, "command line")
+    _check(settings)
+    return settings
+
+
+def _check(settings: Any, section: str = "") -> None:
+    """Let every section refuse values that make no sense, before anything is read or made."""
+    for field in dataclasses.fields(settings):
+        if dataclasses.is_dataclass(value := getattr(settings, field.name)):
+            _check(value, f"{section}{field.name}.")
+    if hasattr(settings, "check_values"):
+        settings.check_values(section)
+
+
+def _words(cls: type, argv: list[str], some_unnamed: bool) -> tuple[str, list[tuple[str, str]], list[str]]:
+    """The config file, (key, text) of every option, and what stands without a name."""
+    file, overrides, unnamed = "", [], []
+    flags = [key for key, hint in field_hints(cls).items() if hint is bool]
     position = 0
     while position < len(argv):
         argument = argv[position]
-        if positional and not argument.startswith("-"):
+        if some_unnamed and not argument.startswith("-"):
             unnamed.append(argument)
             position += 1
             continue
@@ -198,17 +230,43 @@ def parse(cls: type[Config], argv: list[str], description: str, positional: Sequ
             value = argv[position]
         position += 1
         if key == "config":
-            values, where = read_yaml(value), value
+            file = value
         else:
             overrides.append((key, value))
-    overrides += _by_position(cls, positional, unnamed, {key for key, _ in overrides})
-    from_dict(cls, values, where, given={key for key, _ in overrides} | set(positional))  # errors of the file name it
-    for key, value in overrides:
-        _override(cls, values, key, value)
-    if missing := [key for key in positional if key not in values and key not in default_values(cls)]:
-        raise UserError(f"command line: {missing[0].upper()} is missing. Expected is {_usage(positional)}, and options "
-                        f"like --section.key value; --help lists them.")
-    return from_dict(cls, values, "command line")
+    return file, overrides, unnamed
+
+
+def with_places(cls: type, values: dict, file: str | Path) -> dict:
+    """A copy of the values in which a run has a place: `output_dir`, where the class requires it, is named by the file,
+    and `data_dir` lies in there.
+    """
+    values, missing = dict(values), {*_required(cls)} - values.keys()
+    if "output_dir" in missing and file:
+        values["output_dir"] = f"runs/{Path(file).stem}"
+    if "data_dir" in missing and "output_dir" in values:
+        values["data_dir"] = f"{values['output_dir']}/data"
+    return values
+
+
+def _required(cls: type) -> list[str]:
+    """The keys of no section that have no default."""
+    return [field.name for field in dataclasses.fields(cls)
+            if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING]
+
+
+def _give_way(cls: type, values: dict, given: set[str]) -> None:
+    """Rivals of what is given on the command line make way for it, where they stand in the file or are defaults."""
+    for dotted in given:
+        *sections, last = dotted.split(".")
+        owner, node = cls, values
+        for section in sections:
+            owner, node = field_hints(owner)[section], node[section]
+        rivals = {field.name for base in owner.__mro__ if dataclasses.is_dataclass(base)
+                  for field in dataclasses.fields(base) if field.metadata.get("rival")}
+        if last in rivals and node[last] not in (None, "none"):
+            for name in rivals:
+                if ".".join([*sections, name]) not in given:
+                    node[name] = None
 
 
 def _by_position(cls: type, positional: Sequence[str], unnamed: list[str], named: set[str]) -> list[tuple[str, str]]:
@@ -233,18 +291,17 @@ def _override(cls: type, values: dict, dotted: str, text: str) -> None:
     *sections, last = dotted.split(".")
     owner, node = cls, values
     for depth, section in enumerate(sections):
-        hint = typing.get_type_hints(owner).get(section)
+        hint = field_hints(owner).get(section)
         if hint is None or not dataclasses.is_dataclass(hint):
-            known = [name for name, kind in typing.get_type_hints(owner).items() if dataclasses.is_dataclass(kind)]
+            known = [name for name, kind in field_hints(owner).items() if dataclasses.is_dataclass(kind)]
             raise UserError(f"command line: --{dotted}: no section '{'.'.join(sections[:depth + 1])}'."
                             f"{did_you_mean(section, known)}")
         if node.get(section) is None:  # an empty section in the file
             node[section] = {}
         owner, node = hint, node[section]
-    hints = typing.get_type_hints(owner)
+    hints = field_hints(owner)
     if last not in hints:
-        close = did_you_mean(dotted, all_keys(cls))
-        raise UserError(f"command line: unknown option --{dotted}.{close}")
+        raise UserError(f"command line: unknown option --{dotted}.{nearest(dotted, all_keys(cls))}")
     try:
         value = bounded_yaml.load(text)
     except yaml.YAMLError:
@@ -259,7 +316,7 @@ def _override(cls: type, values: dict, dotted: str, text: str) -> None:
 def all_keys(cls: type, prefix: str = "") -> list[str]:
     """Every dotted key of a configuration class."""
     keys = []
-    for name, hint in typing.get_type_hints(cls).items():
+    for name, hint in field_hints(cls).items():
         keys += all_keys(hint, f"{prefix}{name}.") if dataclasses.is_dataclass(hint) else [prefix + name]
     return keys
 
@@ -285,7 +342,7 @@ def _convert(hint: Any, value: Any, where: str, key: str, given: frozenset[str] 
         return from_dict(hint, {} if value is None else value, where, key + ".", given)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (Union, types.UnionType):
-        if value is None and type(None) in arguments:
+        if type(None) in arguments and (value is None or (str not in arguments and _says_none(value))):
             return None
         for candidate in arguments:
             if candidate is not type(None):
@@ -319,7 +376,12 @@ def _convert(hint: Any, value: Any, where: str, key: str, given: frozenset[str] 
     elif hint is bool or not isinstance(value, bool):
         if isinstance(value, hint):
             return value
-    raise UserError(f"{where}: '{key}' should be {_name(hint)}, got {_brief(value)}.")
+    raise UserError(f"{where}: '{key}' should be {in_words(hint)}, got {_brief(value)}.")
+
+
+def _says_none(value: Any) -> bool:
+    """`none`, as `--help` writes it, beside YAML's own null."""
+    return isinstance(value, str) and value.lower() == "none"
 
 
 def _brief(value: Any) -> str:
@@ -329,47 +391,3 @@ def _brief(value: Any) -> str:
     except ValueError:
         return "a number beyond all bounds"
     return text if len(text) <= 200 else f"{text[:197]}…"
-
-
-def _name(hint: Any) -> str:
-    if typing.get_origin(hint) is Literal:
-        return "|".join(map(str, typing.get_args(hint)))
-    if typing.get_origin(hint) in (Union, types.UnionType):
-        return " | ".join("none" if part is type(None) else _name(part) for part in typing.get_args(hint))
-    return getattr(hint, "__name__", str(hint)) if not typing.get_args(hint) else str(hint).replace("typing.", "")
-
-
-def field_docs(cls: type) -> dict[str, str]:
-    """The string literal below each field of a dataclass, inherited ones included."""
-    docs = {}
-    for owner in reversed([base for base in cls.__mro__ if dataclasses.is_dataclass(base)]):
-        body = ast.parse(textwrap.dedent(inspect.getsource(owner))).body[0].body
-        for field, below in zip(body, body[1:], strict=False):
-            if (isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr)
-                    and isinstance(below.value, ast.Constant) and isinstance(below.value.value, str)):
-                docs[field.target.id] = " ".join(below.value.value.split())
-    return docs
-
-
-def _help(cls: type, description: str, positional: Sequence[str]) -> str:
-    lines = [description.strip(), "", "Options (YAML keys by the same names):", "  --config FILE.yaml"]
-    if positional:
-        lines[2:2] = [f"Without their names may stand: {_usage(positional)}.", ""]
-
-    def section(owner: type, prefix: str) -> None:
-        hints, docs = typing.get_type_hints(owner), field_docs(owner)
-        for field in dataclasses.fields(owner):
-            hint = hints[field.name]
-            if dataclasses.is_dataclass(hint):
-                section(hint, f"{prefix}{field.name}.")
-                continue
-            default = field.default
-            if default is dataclasses.MISSING and field.default_factory is not dataclasses.MISSING:
-                default = field.default_factory()
-            shown = "required" if default is dataclasses.MISSING else f"default {default}"
-            lines.append(f"  --{prefix}{field.name} {_name(hint)}  ({shown})")
-            if field.name in docs:
-                lines.extend(textwrap.wrap(docs[field.name], 100, initial_indent=" " * 8, subsequent_indent=" " * 8))
-
-    section(cls, "")
-    return "\n".join(lines)

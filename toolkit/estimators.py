@@ -25,6 +25,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted, c
 from transformers import PreTrainedModel
 
 from toolkit.analysis.probes import new_text_classifier
+from toolkit.bars import hidden
 from toolkit.data.batches import LabelledBatches
 from toolkit.data.series.augmentation import AugmentedBatches
 from toolkit.data.series.dataset import SeriesBatches, SeriesDataset, learned_from
@@ -41,7 +42,7 @@ from toolkit.inference.answers import asking
 from toolkit.models.load import load_checkpoint_tokenizer, pretrained_config
 from toolkit.models.losses import probabilities
 from toolkit.models.text.classifier import Pooling
-from toolkit.pretrained import saved_model
+from toolkit.pretrained import save_model, saved_model
 from toolkit.run.directory import Run
 from toolkit.tasks.base import fit
 from toolkit.tasks.classification import FineTuning, FineTuningConfig
@@ -127,7 +128,7 @@ class TextClassifier(_Classifier):
     def save_pretrained(self, directory: str | Path) -> None:
         """Model and tokenizer in Hugging Face's format, as `make predict` takes them."""
         check_is_fitted(self)
-        self.model_.save_pretrained(directory)
+        save_model(self.model_, directory)
         save_with_input(self.tokenizer_, self._input(), Path(directory))
 
     def _batches(self, X: Any) -> TextBatches:
@@ -189,7 +190,7 @@ class SeriesClassifier(_Classifier):
     def save_pretrained(self, directory: str | Path) -> None:
         """The model in Hugging Face's format, as `make predict` takes it."""
         check_is_fitted(self)
-        self.model_.save_pretrained(directory)
+        save_model(self.model_, directory)
 
     def _batches(self, X: Any) -> SeriesBatches:
         X = self._checked(X, reset=False)
@@ -275,7 +276,7 @@ class SeriesForecaster(BaseEstimator):
     def save_pretrained(self, directory: str | Path) -> None:
         """The model in Hugging Face's format, as `make predict` takes it."""
         check_is_fitted(self)
-        self.model_.save_pretrained(directory)
+        save_model(self.model_, directory)
 
     def _scale(self) -> tuple[np.ndarray, np.ndarray]:
         config = self.model_.config
@@ -342,7 +343,7 @@ def _heard(aloud: bool) -> Iterator[io.StringIO]:
     """What is printed within, which is shown only `aloud`."""
     said = io.StringIO()
     try:
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said), hidden():
             yield said
     finally:
         if aloud:

@@ -6,10 +6,11 @@ one place for what can go wrong. Weights are taken as safetensors alone; no pick
 
 import re
 import sys
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import lru_cache, partial
 from pathlib import Path
 
+from toolkit.bars import libraries_silent
 from toolkit.errors import UserError
 from toolkit.regular import regular_folder
 
@@ -39,13 +40,15 @@ def checkpoint_directory(name: str | Path) -> Path:
 def _fetched(repository: str, revision: str | None) -> Path:
     import huggingface_hub as hub
     from huggingface_hub import errors
-    from huggingface_hub.utils import disable_progress_bars
 
     named = f"{repository}@{revision}" if revision else repository
-    if not sys.stderr.isatty():
-        disable_progress_bars()
-    fetch = partial(hub.snapshot_download, repository, revision=revision, allow_patterns=WANTED,
-                    ignore_patterns=["*/*"])
+    take = partial(hub.snapshot_download, repository, revision=revision, allow_patterns=WANTED,
+                   ignore_patterns=["*/*"])
+
+    def fetch(local_files_only: bool) -> str:
+        with nullcontext() if sys.stderr.isatty() else libraries_silent():
+            return take(local_files_only=local_files_only)
+
     offline = hub.constants.is_offline_mode()
     if not offline:
         with_time_limits()

@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from toolkit.bars import libraries_silent
 from toolkit.errors import UserError
 
 _NO_CODE = {"trust_remote_code": False}
@@ -42,9 +43,16 @@ def saved_model(loader: Any, directory: str | Path, name: str | Path = "", **opt
     return _without_code(loader, directory, _CONFIG, use_safetensors=True, **options)
 
 
+def save_model(model: PreTrainedModel, directory: str | Path) -> None:
+    """As `model.save_pretrained`, without its bar."""
+    with libraries_silent():
+        model.save_pretrained(directory)
+
+
 def _without_code(loader: Any, directory: Path, file: str, **options: Any) -> Any:
     try:
-        return loader.from_pretrained(str(directory), **_NO_CODE, **options)
+        with libraries_silent():
+            return loader.from_pretrained(str(directory), **_NO_CODE, **options)
     except ValueError as error:
         if isinstance(error, UserError) or "custom code" not in str(error):
             raise

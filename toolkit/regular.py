@@ -1,4 +1,6 @@
-"""What may be opened to be read: files that end. A pipe waits for a writer for ever, a device may never end."""
+"""What may be opened to be read: files that end. A pipe waits for a writer for ever, a device may never end, and a
+small packed file may unpack to more than memory holds.
+"""
 
 import os
 import stat
@@ -8,6 +10,19 @@ from toolkit.errors import UserError
 
 _KINDS = ((stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, "a device"),
           (stat.S_ISBLK, "a device"))
+
+
+LARGEST_UNPACKED, TIMES = 1 << 30, 50
+"""Bytes to which any packed file may unpack that is read as a whole, and how many times its own size beyond them: of
+measured values hardly any take a tenth of their size when they are packed."""
+
+
+def refuse_bomb(path: str | Path, unpacked: int, remedy: str) -> None:
+    """UserError where a file says that it unpacks to more than it may."""
+    packed = os.path.getsize(path)
+    if unpacked > max(LARGEST_UNPACKED, TIMES * packed):
+        raise UserError(f"{path}: has {packed / 1e6:,.1f} MB and unpacks to {unpacked / 1e9:,.1f} GB, more than "
+                        f"{LARGEST_UNPACKED >> 30} GB and {TIMES} times its size. {remedy}")
 
 
 def regular(path: str | Path) -> Path:

@@ -6,7 +6,9 @@ draws, formats, moves a cursor or ends a table.
 
 import html
 import re
+import shutil
 import sys
+import textwrap
 import unicodedata
 from collections.abc import Iterable
 from typing import Any, TextIO
@@ -33,6 +35,11 @@ def on_terminal(text: object) -> str:
     return on_one_line(text)
 
 
+def quoted(token: object) -> str:
+    """A token or a word in a list, where it may be a comma."""
+    return f"“{on_one_line(token)}”"
+
+
 def tell(line: object) -> None:
     """A note, as one line on standard error."""
     print(on_terminal(line), file=sys.stderr)
@@ -41,20 +48,26 @@ def tell(line: object) -> None:
 class Terminal:
     """A stream to a terminal, through which lines and tabs pass and nothing else that would steer it: whatever is
     printed, and whoever wrote it. Of bars and of libraries that colour (`steered`) so much is let through as moves
-    within a line or up, and colours.
+    within a line or up, and colours. Lines that are longer than the terminal is wide break at blanks, but for those
+    with tabs, which are data.
     """
 
     _STEERS = re.compile(r"(\r|\x1b\[[\d;]*[AKm])")
 
-    def __init__(self, stream: TextIO, steered: bool = False):
-        self.stream, self.steered = stream, steered
+    def __init__(self, stream: TextIO, steered: bool = False, breaks: bool = False):
+        self.stream, self.steered, self.breaks, self.begins = stream, steered, breaks, True
 
     def write(self, text: str) -> int:
+        length, steers = len(text), self.steered and self._STEERS.search(text)
+        if self.breaks and not steers:
+            lines = text.split("\n")
+            text = "\n".join([_broken(lines[0]) if self.begins else lines[0], *map(_broken, lines[1:])])
+        self.begins = text.endswith("\n") or (self.begins and not text) or bool(steers and text.endswith("\r"))
         parts = self._STEERS.split(text) if self.steered else [text]
         parts[::2] = ["".join(character if character in "\n\t" else _visible(character) for character in part)
                       for part in parts[::2]]
         self.stream.write("".join(parts))
-        return len(text)
+        return length
 
     def writelines(self, lines: Iterable[str]) -> None:
         for line in lines:
@@ -64,12 +77,27 @@ class Terminal:
         return getattr(self.stream, name)
 
 
+def _broken(line: str) -> str:
+    """A line as several that fit the terminal, broken at blanks; the later ones are indented as the first."""
+    width = shutil.get_terminal_size().columns
+    if len(line) <= width or "\t" in line:
+        return line
+    indent = line[:len(line) - len(line.lstrip(" "))]
+    return "\n".join(textwrap.wrap(line, width, subsequent_indent=indent, break_long_words=False,
+                                   break_on_hyphens=False, expand_tabs=False, replace_whitespace=False) or [line])
+
+
 def guard_terminal() -> None:
     """From now on what this process prints reaches a terminal by `Terminal`; files and pipes get it as it is."""
     if sys.stdout.isatty():
-        sys.stdout = Terminal(sys.stdout)
+        sys.stdout = Terminal(sys.stdout, breaks=True)
     if sys.stderr.isatty():
-        sys.stderr = Terminal(sys.stderr, steered=True)
+        sys.stderr = Terminal(sys.stderr, steered=True, breaks=True)
+
+
+def terminal_width() -> int | None:
+    """Columns of the terminal that standard output goes to; None for a file or a pipe, which have no end."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def in_markdown(text: object) -> str:

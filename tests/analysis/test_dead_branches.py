@@ -307,11 +307,12 @@ def test_what_was_not_observed_of_the_future_counts_for_nothing(trained_forecast
     assert found.mse == pytest.approx(float(errors[seen].mean()), rel=1e-4)
 
 
-def test_windows_of_a_table_are_reported(trained_forecaster, capsys):
+def test_windows_of_a_table_are_reported(trained_forecaster, capsys, tmp_path):
     data = standardised([np.sin(0.3 * np.arange(400))[None]], ["a"], [0.5, 0.75, 1.0])
-    found = report_dead_branches(trained_forecaster, WindowBatches(data, "validation", 40, 8), make_accelerator(), "it")
+    windows = WindowBatches(data, "validation", 40, 8)
+    found = report_dead_branches(trained_forecaster, windows, make_accelerator(), "it", tmp_path)
     assert found["examples"] == 64 and set(found["shuffle"]) == {"patch_length", "mse", "shuffled_mse", "moved"}
-    assert capsys.readouterr().out.startswith("it, dead-branch check on 64 examples")
+    assert capsys.readouterr().out.startswith("it: all branches alive; patches shuffled: mse ")
 
 
 def test_at_least_two_examples_and_at_most_sixty_four(bert):
@@ -345,13 +346,21 @@ def test_patches_are_shuffled_whole_in_an_order_of_each_series_own():
     assert np.array_equal(seen[2, :, 13:], observed[2, :, 13:])
 
 
-def test_the_report_is_printed_and_takes_series_from_everywhere(bert, capsys):
+def test_the_report_is_written_and_takes_series_from_everywhere(bert, capsys, tmp_path):
     data = cylinder_bell_funnel(50, seed=2)
     order = np.argsort(data.labels, kind="stable")  # as files often are: class after class
     data = type(data)(z_normalise(data.values)[order], data.labels[order], data.label_names)
-    found = report_dead_branches(bert, SeriesBatches(data, 8, 0), make_accelerator(), "transformer")
-    printed = capsys.readouterr().out
-    assert printed.startswith("transformer, dead-branch check on 64 examples") and "everything is alive" in printed
+    found = report_dead_branches(bert, SeriesBatches(data, 8, 0), make_accelerator(), "transformer", tmp_path)
+    printed = capsys.readouterr().out.splitlines()
+    said = "transformer: all branches alive; patches shuffled: "
+    assert len(printed) == 1 and printed[0].startswith(said)
+    report = (tmp_path / "dead-branches.txt").read_text()
+    assert report.startswith("transformer, dead-branch check on 64 examples\n") and report.count(" alive ") == 4
+    nn.init.zeros_(bert.backbone.encoder.layer[1].attention.output.dense.weight)
+    report_dead_branches(bert, SeriesBatches(data, 8, 0), make_accelerator(), "transformer", tmp_path)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].startswith("transformer: 1 of 4 branches do nothing; ")
+    assert "warning: block 2 attention: adds a constant" in printed[1] and "dead-branches.txt" in printed[-1]
     assert found["examples"] == 64 and found["warnings"] == []
     assert found["shuffle"]["accuracy"] < 1, "not of the first class alone, which it knows"
     assert found["states"] == dict.fromkeys(NAMES, "alive")

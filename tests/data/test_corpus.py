@@ -23,7 +23,6 @@ from toolkit.data.text import corpus
 from toolkit.data.text.corpus import (
     CorpusConfig,
     Document,
-    _HashSet,
     describe,
     iterate_documents,
     normalise,
@@ -32,6 +31,7 @@ from toolkit.data.text.corpus import (
     sentences,
 )
 from toolkit.data.text.languages import check_language
+from toolkit.data.text.seen import HashSet
 from toolkit.errors import UserError
 
 PUNCTUATION = st.sampled_from(" \n\n\r\t.!?。\u2028\ufeff\xa0ABab")
@@ -353,7 +353,7 @@ def test_the_set_of_hashes_is_a_set(few):
     digests = [draw.randrange(1, 30_000).to_bytes(8, "big") + draw.randbytes(24) if few else draw.randbytes(32)
                for _ in range(60_000)]
     digests = [draw.choice(digests) if draw.random() < 0.3 else digest for digest in digests]
-    own, known = _HashSet(), set()
+    own, known = HashSet(), set()
     for digest in digests:
         assert own.add(digest) == (digest[:8] not in known)
         known.add(digest[:8])
@@ -362,7 +362,7 @@ def test_the_set_of_hashes_is_a_set(few):
 
 
 def test_the_set_of_hashes_knows_zero():
-    own = _HashSet()
+    own = HashSet()
     assert [own.add(bytes(32)), own.add(bytes(32)), own.add(b"\1" * 32)] == [True, False, True]
 
 

@@ -16,7 +16,7 @@ from pyarrow import parquet
 from toolkit.config import from_dict
 from toolkit.data.text.documentation_task import documentation_passages
 from toolkit.data.text.examples import LabelledText, few_shot, split_off
-from toolkit.data.text.labelled import TextDataSection, load_data, read_labelled, read_table, read_texts
+from toolkit.data.text.labelled import TextDataSection, load_data, read_labelled, read_table, text_rows
 from toolkit.data.text.python_docs import PACKAGES
 from toolkit.errors import UserError
 
@@ -546,9 +546,9 @@ def test_messages_name_the_options_that_the_caller_has(tmp_path):
         read_table(binary)
     (tmp_path / "texts.csv").write_text("text,label\nsea,a\n")
     with pytest.raises(UserError, match=r"has no column 'words' \(text_column\)"):
-        read_texts(str(tmp_path / "texts.csv"), "words")
+        list(text_rows(str(tmp_path / "texts.csv"), "words"))
     with pytest.raises(UserError, match=r"\(prompts\)"):
-        read_texts(str(tmp_path / "absent.csv"), option="prompts")
+        list(text_rows(str(tmp_path / "absent.csv"), option="prompts"))
     section = from_dict(TextDataSection, {"train": "a.csv", "test": "b.csv", "max_length": 0}, "config", "sets.trec.")
     with pytest.raises(UserError, match=r"sets\.trec: sets\.trec\.max_length is 0"):
         load_data(section)

@@ -223,7 +223,9 @@ def test_generated_by_default_and_minirocket_beside_it(tmp_path, accelerator, ca
     assert result["arms"]["minirocket"]["mean"] > 0.5 and result["arms"]["minirocket"]["parameters"] is None
     assert "test_set_points" not in result["arms"]["minirocket"], "each seed has a test set of its own"
     assert any("one seed: no verdict" in line for line in result["verdict"])
-    assert "transformer, dead-branch check on 16 examples" in capsys.readouterr().out
+    assert "transformer: " in capsys.readouterr().out
+    report = tmp_path / "run/full/seed-0/dead-branches.txt"
+    assert report.read_text().startswith("transformer, dead-branch check on 16 examples")
     assert "MiniRocket" in forda_lab.show(result)
 
 

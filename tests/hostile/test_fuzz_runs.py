@@ -18,13 +18,14 @@ from toolkit.errors import UserError
 from toolkit.models.load import checkpoint_config, load_backbone, load_weights
 from toolkit.publishing.card_facts import Facts
 from toolkit.report.run_comparison import commands, compared, differences
-from toolkit.report.runs import find_runs, runs_rows
+from toolkit.report.run_list import list_runs
+from toolkit.report.runs import find_runs
 from toolkit.run.binary import read_npz, tensor_shapes
 from toolkit.run.directory import read_metrics
 from toolkit.run.files import read_json
 from toolkit.run.results import read_results
 from toolkit.run.schema import Emissions, Intervals, Manifest, Tracking
-from toolkit.tasks.masked_lm import PretrainBertConfig
+from toolkit.tasks.settings import PretrainBertConfig
 from toolkit.tokenization.bins import SeriesBins
 from toolkit.tokenization.load import load_tokenizer
 from toolkit.tokenization.train import TokenizerSpec, read_spec, train_tokenizer
@@ -139,7 +140,7 @@ def test_one_broken_run_does_not_hide_the_others(tmp_path, part, tries):
         assert {run.name for run in runs} == {"good", "bad"}
         good = next(run for run in runs if run.name == "good")
         assert good.state != "damaged", good.problem
-        runs_rows(runs), [(line.shown, line.deltas) for line in compared(runs)], commands(runs)
+        list_runs(runs, 80), [(line.shown, line.deltas) for line in compared(runs)], commands(runs)
         differences(runs), differences(runs, "manifest")
         read_results(tmp_path / "bad")
 

@@ -164,7 +164,7 @@ def test_a_model_that_cannot_be_asked_so_is_told_apart(runs, tmp_path, monkeypat
         with pytest.raises(UserError, match=said):
             open_model(runs / name, kind)
     assert (open_model(runs / "bert").kind, open_model(runs / "gpt/model").kind) == ("masked", "causal")
-    with pytest.raises(UserError, match="holds 2 models; name one, such as .*bert/model"):
+    with pytest.raises(UserError, match="holds 2 models; name one: .*bert/model, .*/model"):
         open_model(runs)
     (tmp_path / "new").mkdir()
     (tmp_path / "new/config.yaml").write_text("seed: 0\n")
@@ -288,6 +288,16 @@ def test_the_recipes_ask_files_and_write_files(runs, gpt, tmp_path, capsys):
             (fill_mask_recipe.main, [str(runs / "bert")], "either --text")):
         with pytest.raises(UserError, match=said):
             main(arguments)
+
+
+def test_a_row_of_a_table_that_is_refused_is_named_and_the_table_told_of(runs, tmp_path, capsys):
+    """Without which nobody sees that a separator was taken for another."""
+    (tmp_path / "a.csv").write_text(f"text;n\nthe [MASK];1,5\n{'the gate ' * 99};2,5\n")
+    for recipe, kind, option, said in ((generate_recipe, "gpt", "--prompts", "has"),
+                                       (fill_mask_recipe, "bert", "--texts", "holds no")):
+        with pytest.raises(UserError, match=rf"a\.csv, line 3: {said} "):
+            recipe.main([str(runs / kind), option, str(tmp_path / "a.csv")])
+        assert "a.csv: cells are parted by semicolons" in capsys.readouterr().err
 
 
 def test_plain_transformers_gives_the_same_text(runs, gpt):

@@ -20,8 +20,9 @@ from toolkit.errors import UserError
 from toolkit.models.text.bert import BertForPreTraining
 from toolkit.publishing.card import regenerate
 from toolkit.run.files import read_json
-from toolkit.tasks.causal_lm import GptModelSection
+from toolkit.tasks.causal_lm import GptPretraining
 from toolkit.tasks.pretraining import PretrainingConfig
+from toolkit.tasks.settings import GptModelSection
 from toolkit.tokenization.bins import SeriesBins, read_series_bins
 from toolkit.tokenization.load import fingerprint, load_tokenizer
 from toolkit.training.impl.distributed import make_accelerator
@@ -103,7 +104,7 @@ def test_what_was_broken_off_ends_in_the_same_bits(here, monkeypatch, family):
     train = {"bert": bert, "gpt": gpt}[family]
     options = {"init_from": f"runs/{family}", "sources": "other", "training": {"max_steps": 8}}
     train(f"runs/{family}-whole", **options)
-    batches = BertBatches if family == "bert" else pretrain_gpt.GptPretraining
+    batches = BertBatches if family == "bert" else GptPretraining
     original = batches.losses if family == "gpt" else batches.batch
     drawn = iter(range(100))
 

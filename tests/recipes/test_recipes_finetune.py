@@ -23,7 +23,7 @@ from transformers import (
 from toolkit import config
 from toolkit.baselines.classical import logistic_on_values, majority, tfidf_logistic
 from toolkit.baselines.compressors import compressor_bits_per_byte, primed_xz_bits_per_byte
-from toolkit.data.series.splits import SeriesDataSection
+from toolkit.data.series.splits import SeriesDataSection, load_splits
 from toolkit.data.series.tables import SeriesTable
 from toolkit.data.stores.sorting import SortingBatches, all_inputs, held_out, with_answers
 from toolkit.data.text.batches import TextBatches
@@ -213,10 +213,10 @@ def test_finetune_series_reads_unequal_series_with_gaps(checkpoints, tmp_path, a
 
 
 def test_series_splits_share_no_series():
-    train, validation, test = finetune_series.load_splits(SeriesDataSection(test_per_class=30), seed=3)
+    train, validation, test = load_splits(SeriesDataSection(test_per_class=30), seed=3)
     rows = [{series.tobytes() for series in part.values} for part in (train, validation, test)]
     assert not (rows[0] & rows[1] or rows[0] & rows[2] or rows[1] & rows[2])
-    again = finetune_series.load_splits(SeriesDataSection(test_per_class=30), seed=4)[0]
+    again = load_splits(SeriesDataSection(test_per_class=30), seed=4)[0]
     assert not np.array_equal(train.values, again.values)
 
 

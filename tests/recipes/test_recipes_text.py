@@ -21,6 +21,7 @@ from toolkit.data.text.labelled import TextDataSection
 from toolkit.errors import UserError
 from toolkit.metrics.intervals import mcnemar, paired_bootstrap
 from toolkit.models.losses import ObjectiveConfig
+from toolkit.report.run_report import write_model_report
 from toolkit.run.directory import read_metrics
 from toolkit.run.results import read_results
 from toolkit.tasks.classification import FineTuningConfig
@@ -92,8 +93,8 @@ def test_every_kind_of_label_is_learned(checkpoints, tables, tmp_path, accelerat
     answer = {"multi-label": "labels", "regression": "value"}.get(data["task"], "label")
     assert [np.asarray(each).tolist() for each in written.prediction] == pytest.approx(table[answer].tolist()) if (
         answer == "value") else [np.asarray(each).tolist() for each in written.prediction] == table[answer].tolist()
-    page = (tmp_path / "run/bert-report.html").read_text()
-    assert "Worst errors" in page and "Scores on the test set" in page and page.count("data:image/png;base64,") >= 2
+    page = write_model_report(tmp_path / "run", "bert").read_text()
+    assert "Worst errors" in page and "Scores on the test set" in page and page.count("<svg") >= 2
     validation = json.loads((kept(tmp_path / "run") / "result.json").read_text())["validation"]
     evaluated = [each for each in read_metrics(kept(tmp_path / "run") / "metrics.jsonl") if "eval_criterion" in each]
     best = min(evaluated, key=lambda record: record["eval_criterion"])
@@ -136,8 +137,8 @@ def test_a_rare_class_is_found_when_asked_for(checkpoints, tables, tmp_path, acc
     written = pd.read_parquet(tmp_path / "run/bert-predictions.parquet")
     assert written.text.tolist() == table.text.tolist() and written.label.tolist() == truth.tolist()
     assert np.allclose(written["p(yes)"], table["p(yes)"], atol=1e-5)
-    page = (tmp_path / "run/bert-report.html").read_text()
-    assert page.count("data:image/png;base64,") >= 5 and "http" not in page.replace("http-equiv", "")
+    page = write_model_report(tmp_path / "run", "bert").read_text()
+    assert page.count("<svg") >= 5 and "http" not in page.replace("http://www.w3.org/2000/svg", "")
     assert f"{found['probability']:.3f}" in page and "Worst errors" in page and "undefined" not in page
     for output in ("answers.parquet", "answers.csv", "answers.jsonl"):
         predict.write(table, str(tmp_path / output))

@@ -20,6 +20,7 @@ from toolkit.report.sections.classified import Classified, bootstrapped, scores
 from toolkit.report.sections.evidence import Evidence
 from toolkit.report.sections.from_card import as_html
 from toolkit.report.sections.predictions import read_predictions, write_predictions
+from toolkit.report.sections.series import answers_of, names_of, shown_of
 from toolkit.run.directory import Run
 from toolkit.run.results import Results, Row, Verdict, write_results
 
@@ -183,15 +184,15 @@ def test_series_are_kept_and_shown(tmp_path):
     page = write_report(run).read_text(encoding="utf-8")
     assert {"The series", "What the worst errors look like", "Worst errors"} <= set(headings(page))
     right = np.eye(3, dtype=np.float32)[labels]
-    np.savez(fit / "outputs.npz", test=right)
     write_shown(Run(run), data, data, [right])
-    assert "What the worst errors look like" not in headings(write_report(run).read_text(encoding="utf-8"))
+    shown = shown_of(Evidence(run))
+    assert len(shown["index"]) == 0 and names_of(shown) == data.label_names
     np.savez(fit / "outputs.npz", test=right[:7])
     with pytest.raises(UserError, match="of 30 test series"):
-        write_report(run)
+        answers_of(Evidence(run), "bert", shown, names_of(shown))
     np.savez(run / "shown-series.npz", **{**dict(np.load(run / "shown-series.npz")), "labels": labels + 5})
     with pytest.raises(UserError, match="do not fit together"):
-        write_report(run)
+        shown_of(Evidence(run))
 
 
 def test_samples_are_quoted_and_the_right_word_marked(old):
@@ -217,6 +218,12 @@ def test_commands_name_the_run_as_a_shell_takes_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert Evidence(Path("runs/a b")).path("model") == "'runs/a b/model'"
     assert Evidence(tmp_path / "runs/x").place == "runs/x"
+
+
+def test_pages_of_attention_are_linked(old):
+    (old / "runs/attention").mkdir(parents=True)
+    (old / "runs/attention/bert.html").write_text("a page")
+    assert 'href="../runs/attention/bert.html"' in write_report("bert").read_text(encoding="utf-8")
 
 
 def test_the_recipe_writes_the_page(old, capsys):

@@ -1,27 +1,21 @@
 """Operations by formulas, the meter by made-up numbers, and what a run logs and prints of them."""
 
-import re
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import small
 import torch
 import transformers
 from toy import Toy
 
-from toolkit.data.series.dataset import SeriesBatches, SeriesDataset
 from toolkit.models.fast_layers import use_fused_layers
-from toolkit.models.small.perceptron import PerceptronConfig, PerceptronForClassification
 from toolkit.run.directory import read_metrics
-from toolkit.tasks.classification import FineTuning, FineTuningConfig
 from toolkit.training import feed, warm_up
-from toolkit.training import trainer as loop
 from toolkit.training.impl.distributed import make_accelerator
 from toolkit.training.impl.precision import ImplConfig, choose
 from toolkit.training.observers import throughput
-from toolkit.training.observers.throughput import Meter, matmul_flops, matmul_peak, throughput_line
+from toolkit.training.observers.throughput import Meter, duration, efficiency, matmul_flops, matmul_peak
 from toolkit.training.task import TrainingConfig
 
 CPU = torch.device("cpu")
@@ -91,12 +85,27 @@ def test_peak_memory_grows_and_stays():
 
 
 @pytest.mark.parametrize(("seconds", "text"), [
-    (None, ""), (0, ", 0 s left"), (42.4, ", 42 s left"), (119.9, ", 2 min left"), (1800, ", 30 min left"),
-    (5400, ", 90 min left"), (9000, ", 2.5 h left"), (360_000, ", 100.0 h left")])
-def test_throughput_line(seconds, text):
-    record = {"tokens_per_second": 12345.6, "mfu": 0.376, "data_wait": 0.0123, "peak_memory_mb": 2345.6}
-    assert throughput_line(record, seconds) == ("12,346 tokens/s, 38 % of the matmul peak, 1.2 % waiting for data, "
-                                                "2,346 MB" + text)
+    (0, "0 s"), (42.4, "42 s"), (119.9, "2 min"), (1800, "30 min"), (5400, "90 min"), (9000, "2.5 h"),
+    (360_000, "100.0 h")])
+def test_duration(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_efficiency():
+    record = {"tokens_per_second": 10_000, "mfu": 0.36, "data_wait": 0.01, "peak_memory_mb": 2345.6}
+    faster = {"tokens_per_second": 14_000, "mfu": 0.4, "data_wait": 0.03, "peak_memory_mb": 2300}
+    assert efficiency([record, faster], "values") == ("12,000 values/s, 38 % of the matmul peak, 2.0 % waiting, "
+                                                      "2,346 MB")
+
+
+def test_no_share_of_the_peak_is_over_all_of_it():
+    """What was measured of the peak, in an instant, can be less than what the run then does."""
+    meter = Meter(CPU, flops_per_token=50.0, peak=1e3)
+    shares = []
+    for tokens in (10, 100, 80):
+        meter.step(tokens, 1.0, 0.0)
+        shares.append(meter.record()["mfu"])
+    assert shares == [0.5, 1.0, 0.8], "the best that was seen is the peak from then on"
 
 
 def test_a_run_logs_its_throughput(tmp_path):
@@ -105,7 +114,7 @@ def test_a_run_logs_its_throughput(tmp_path):
     logged = [record for record in read_metrics(tmp_path / "metrics.jsonl") if "loss" in record]
     assert len(logged) == 3
     for record in logged:
-        assert record["tokens_per_second"] > 0 and 0 < record["mfu"] < 1.5
+        assert record["tokens_per_second"] > 0 and 0 < record["mfu"] <= 1
         assert 0 <= record["data_wait"] <= 1 and record["peak_memory_mb"] > 50
 
 
@@ -135,49 +144,3 @@ def test_operations_a_token_do_not_depend_on_micro_batches():
         assert all(parameter.grad is None for parameter in task.model.parameters()), "gradients are left behind"
     assert found[0].flops_per_token == pytest.approx(found[1].flops_per_token, rel=1e-9) and found[0].peak == \
         matmul_peak(CPU, torch.float32)
-
-
-def test_lines_where_there_is_no_terminal(tmp_path, monkeypatch, capfd):
-    """One each half minute, and the last; a bar would fill a log with its pieces."""
-    config = TrainingConfig(max_steps=12, batch_size=4, logging_steps=1, save_steps=0)
-    now = [0.0]
-    monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
-
-    class Slow(Toy):
-        def counts(self, batch):
-            now[0] += 8
-            return super().counts(batch)
-
-    small.train(Slow([1.0]), tmp_path, config)
-    said = capfd.readouterr()
-    lines = [line for line in said.out.splitlines() if line.startswith("training: step ")]
-    assert [int(line.split()[2].rstrip(",")) for line in lines] == [4, 8, 12]
-    assert all("tokens/s" in line and "% of the matmul peak" in line and "toy " in line for line in lines)
-    assert lines[-1].endswith(", 0 s left") and "training" not in said.err
-    # Eight seconds a step: after the fourth, eight more are 64 s.
-    assert lines[0].endswith(", 64 s left")
-
-
-def test_a_short_run_prints_its_last_line(tmp_path, capfd):
-    small.train(Toy([1.0]), tmp_path, TrainingConfig(max_steps=3, batch_size=4, logging_steps=1, save_steps=0))
-    lines = [line for line in capfd.readouterr().out.splitlines() if line.startswith("training: step ")]
-    assert len(lines) == 1 and lines[0].startswith("training: step 3, ") and lines[0].endswith(", 0 s left")
-
-
-def test_a_bar_where_there_is_a_terminal(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    small.train(Toy([1.0]), tmp_path, TrainingConfig(max_steps=3, batch_size=4, logging_steps=1, save_steps=0))
-    said = capfd.readouterr()
-    assert "training: step " not in said.out and "%" in said.err
-
-
-def test_values_of_series_are_not_called_tokens(tmp_path, capfd):
-    """Nor is what comes first in a batch what is counted."""
-    values, labels = np.random.default_rng(0).normal(size=(16, 1, 20)).astype(np.float32), np.arange(16) % 2
-    data = SeriesBatches(SeriesDataset(values, labels, ("up", "down")), 4, 0)
-    task = FineTuning(PerceptronForClassification(PerceptronConfig(num_channels=1, series_length=20)), data, data,
-                      FineTuningConfig(max_steps=2, batch_size=4))
-    batch = task.batch
-    task.batch = lambda step, rows: {"labels": batch(step, rows)["labels"], **batch(step, rows)}
-    assert small.train(task, tmp_path, task.config)["tokens"] == 2 * 4 * 20
-    assert re.search(r"classification \d\.\d+, [\d,]+ values/s", capfd.readouterr().out)

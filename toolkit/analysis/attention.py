@@ -31,6 +31,12 @@ from toolkit.models.registry import is_classifier
 from toolkit.models.series import patches as series_models
 from toolkit.models.text.classifier import TextConfig
 from toolkit.run.provenance import without_machine_paths
+from toolkit.shown import in_html
+from toolkit.views import View, Viewed, as_html
+
+_MOST_ANSWERS = 5
+HEADS_SHOWN, TOKENS_SHOWN = 12, 20
+"""In a notebook."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +53,8 @@ class Answer:
     """The position that it is read from, where that is one alone."""
 
 
-@dataclass(frozen=True)
-class AttentionMaps:
+@dataclass(frozen=True, repr=False)
+class AttentionMaps(Viewed):
     """The attention of every head for one input of T tokens or patches, and what the model made of it."""
 
     name: str
@@ -72,8 +78,32 @@ class AttentionMaps:
     channels: tuple[str, ...] = ()
     """(C,) names of the series' channels."""
 
+    def _shown(self) -> View:
+        layers, heads, length, _ = self.weights.shape
+        entropy = relative_entropy(self)
+        rows = [(f"layer {layer + 1}", *(round(float(value), 2) for value in entropy[layer, :HEADS_SHOWN]))
+                for layer in range(layers)]
+        return View(f"attention of {self.name}: {layers} layers of {heads} heads over {length} "
+                    f"{'patches' if self.spans else 'tokens'}", {"read": " ".join(self.labels), **{
+                        answer.what: answer.said for answer in self.answers}},
+                    ("entropy", *(f"head {head + 1}" for head in range(min(heads, HEADS_SHOWN)))), rows,
+                    "1: a head reads everything alike; 0: one other alone. write_attention_page shows every map.")
 
-_MOST_ANSWERS = 5
+    def _repr_html_(self) -> str:
+        return as_html(self._shown()) + self._map_in_html()
+
+    def _map_in_html(self) -> str:
+        """The last layer's mean over heads, of the first tokens: who reads in rows, who is read in columns."""
+        labels = [in_html(label) for label in self.labels[:TOKENS_SHOWN]]
+        mean = self.weights[-1].mean(0)[:len(labels), :len(labels)]
+        strongest = float(mean.max()) or 1.0
+        head = "".join(f'<th scope="col">{label}</th>' for label in labels)
+        rows = "".join(f'<tr><th scope="row">{label}</th>' + "".join(
+            f'<td title="{value:.3f}" style="background:rgba(0,114,178,{value / strongest:.2f})">&nbsp;</td>'
+            for value in row) + "</tr>" for label, row in zip(labels, mean.tolist(), strict=True))
+        more = f", the first {TOKENS_SHOWN} of {len(self.labels)}" * (len(self.labels) > TOKENS_SHOWN)
+        return (f'<div style="overflow-x:auto"><table><caption>Last layer, mean over heads{more}: rows read columns'
+                f'</caption><tr><td></td>{head}</tr>{rows}</table></div>')
 
 
 def text_attention(model: str | Path, text: str, text_pair: str = "") -> AttentionMaps:

@@ -22,6 +22,7 @@ from toolkit.data.tables.rows import read_rows
 from toolkit.errors import UserError
 from toolkit.inference.generation import LanguageModel, open_model
 from toolkit.metrics.intervals import mean_interval, proportion_interval
+from toolkit.views import Reported
 
 CONTROL = "Monday / Tuesday (control: no group)"
 AS_CONTROL = ", as the control might"
@@ -115,10 +116,11 @@ def probe_bias(model: str | Path | LanguageModel, pairs: Sequence[Pair] | None =
         if opened.kind == "causal":
             categories[category]["shared_tokens"] = _summary(scores[1, mine])
     unknown = sum(row.has_unknown for row in rows)
-    return {"model": opened.name, "pairs": len(known), "pairs_from": "templates" if own else "file",
-            "left_out": {"unknown_word": unknown, "same_tokens": len(rows) - unknown - len(known)},
-            "split_terms": sum(row.is_split for row in known), "method": _METHODS[opened.kind],
-            "categories": categories, "can_show": _CAN_SHOW, "cannot_show": _cannot_show(opened.kind, categories)}
+    return Reported({
+        "model": opened.name, "pairs": len(known), "pairs_from": "templates" if own else "file",
+        "left_out": {"unknown_word": unknown, "same_tokens": len(rows) - unknown - len(known)},
+        "split_terms": sum(row.is_split for row in known), "method": _METHODS[opened.kind],
+        "categories": categories, "can_show": _CAN_SHOW, "cannot_show": _cannot_show(opened.kind, categories)})
 
 
 def report_path(model: str | Path) -> Path | None:

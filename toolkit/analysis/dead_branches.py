@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -26,9 +27,11 @@ from toolkit.data.series.windows import WindowBatches
 from toolkit.metrics.tabulate import table
 from toolkit.models.families import FAMILIES, LAYERS
 from toolkit.models.small.keras_forda import KerasBlock
+from toolkit.run.files import write_atomic
 from toolkit.training.feed import as_tensors, to_device
 
 LARGEST_BATCH = 64
+REPORT = "dead-branches.txt"
 
 CONSTANT = 1e-3
 """Deviations of a thousandth and less, of the stream or of the answers, count as nothing."""
@@ -125,6 +128,14 @@ class Findings:
         return json.loads(json.dumps({**dataclasses.asdict(self), "warnings": self.warnings,
                                       "states": {branch.name: branch.state for branch in self.branches}}))
 
+    def in_short(self) -> str:
+        """One line: whether all is alive, and what the order of the patches is worth."""
+        dead = sum(branch.state != "alive" for branch in self.branches)
+        said = "all branches alive"
+        if self.warnings:
+            said = f"{dead} of {len(self.branches)} branches do nothing" if dead else "a part of it does nothing"
+        return "; ".join([said, *([self.shuffle.in_short()] if self.shuffle is not None else [])])
+
     def __str__(self) -> str:
         lines = [f"dead-branch check on {self.examples} examples"]
         if self.branches:
@@ -170,14 +181,21 @@ def check(model: PreTrainedModel, batch: dict[str, torch.Tensor], patch_length: 
 
 
 def report_dead_branches(model: PreTrainedModel, data: LabelledBatches | WindowBatches, accelerator: Accelerator,
-                         name: str = "model") -> dict:
+                         name: str, directory: Path) -> dict:
     """Check a fitted model on up to LARGEST_BATCH examples from all over `data` (not the test set's: it is for looking,
-    and what is seen may be acted upon), print what was found, and return it ready for JSON.
+    and what is seen may be acted upon), and return what was found, ready for JSON. The table of it goes to REPORT in
+    the fit's directory; printed is one line, or, where something is dead, what.
     """
     count = len(data) if isinstance(data, WindowBatches) else len(data.labels)
     index = np.unique(np.linspace(0, count - 1, min(LARGEST_BATCH, count)).astype(np.int64))
     findings = check(model.to(accelerator.device), to_device(as_tensors(data.rows(index)), accelerator.device))
-    accelerator.print(f"{name}, {findings}")
+    if accelerator.is_main_process:
+        write_atomic(directory / REPORT, f"{name}, {findings}\n")
+    accelerator.print(f"{name}: {findings.in_short()}")
+    for text in findings.warnings:
+        accelerator.print(f"  warning: {text}")
+    if findings.warnings:
+        accelerator.print(f"  all of it: {directory / REPORT}")
     return findings.as_dict()
 
 

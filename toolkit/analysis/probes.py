@@ -24,7 +24,7 @@ from toolkit.data.text.labelled import TextDataSection, load_data
 from toolkit.models.losses import PROBLEM_TYPES, Task, scale_of
 from toolkit.models.text.classifier import Pooling, TextForClassification, pooled_states, text_classifier
 from toolkit.tasks.base import for_all
-from toolkit.tasks.pretraining import ProbeConfig
+from toolkit.tasks.settings import ProbeConfig
 from toolkit.training.impl.precision import ImplConfig, Precision, choose
 
 _C = 0.1  # scikit-learn's inverse penalty, on standardised states; chosen on validation for 100 labels and for all

@@ -24,6 +24,9 @@ class Shuffle:
     def change(self) -> float:
         return self.answers_changed
 
+    def in_short(self) -> str:
+        return f"patches shuffled: {100 * self.accuracy:.1f} → {100 * self.shuffled_accuracy:.1f} % right"
+
     def __str__(self) -> str:
         return (f"patches of {self.patch_length} shuffled: accuracy {100 * self.accuracy:.1f} % → "
                 f"{100 * self.shuffled_accuracy:.1f} %; {100 * self.answers_changed:.0f} % of the answers are others")
@@ -45,6 +48,9 @@ class ShuffledContext:
     @property
     def change(self) -> float:
         return self.moved
+
+    def in_short(self) -> str:
+        return f"patches shuffled: mse {self.mse:.3g} → {self.shuffled_mse:.3g}"
 
     def __str__(self) -> str:
         return (f"patches of {self.patch_length} shuffled within the context: MSE {self.mse:.3g} → "

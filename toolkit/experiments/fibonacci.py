@@ -1,38 +1,19 @@
 """The lecture's lab: windows of the Fibonacci numbers' logarithms, and a recurrent network of 11 or 33 parameters."""
 
 import math
-from dataclasses import dataclass, field
 
 import numpy as np
 
-from toolkit.config import free
 from toolkit.data import counter
 from toolkit.data.series.generators import fibonacci as fibonacci_numbers
 from toolkit.data.series.learned import Learned
 from toolkit.errors import UserError
+from toolkit.experiments.settings import FibonacciConfig
 from toolkit.metrics.intervals import Interval, paired_difference, verdict
 from toolkit.models.small.recurrent import RecurrentConfig, RecurrentForClassification
-from toolkit.tasks.classification import FineTuningConfig
-from toolkit.training.impl.precision import ImplConfig
 
 ARMS = {"rnn": None, "rnn-attention": "positional", "rnn-mean": "uniform"}
 """Name → how the RNN's states are pooled: the last, the tutorial's attention layer, the mean of all."""
-
-
-@dataclass
-class FibonacciConfig:
-    output_dir: str = "runs/fibonacci"
-    numbers: int = 1200
-    """Length of the series, as in the lecture."""
-    window: int = 20
-    """Values the next one is told from."""
-    training: FineTuningConfig = field(default_factory=lambda: FineTuningConfig(
-        max_steps=1000, batch_size=64, learning_rate=3e-2, weight_decay=0.0, logging_steps=100, eval_steps=50))
-    """Of the rates 0.01, 0.03 and 0.1, 0.03 was best on validation for each model."""
-    seeds: int = 5
-    impl: ImplConfig = field(default_factory=lambda: ImplConfig(dtype="fp32"))
-    dry_run: bool = free(False)
-    """Check every input, tell what each arm would train, how long and in how much memory, and end."""
 
 
 class Windows:

@@ -102,9 +102,14 @@ def compare_arms(result: dict[str, dict[str, list[float]]], baselines: dict[str,
 
 
 def arms_table(compared: dict, models: Sequence[str], markdown: bool = False) -> str:
-    """The rows of `compare_arms`, best read beside each other: accuracy in percent with its interval over seeds."""
+    """The rows of `compare_arms`, best read beside each other: accuracy in percent with its interval over seeds; then
+    a verdict a line, in Markdown a column of them.
+    """
     rows = [{"model": model, "pretrained": cell(compared[model]["pretrained"]), "random start":
              cell(compared[model]["random"]), "verdict": compared[model]["verdict"]} for model in models]
-    rows += [{"model": name, "accuracy": cell(entry)} for name, entry in compared.items()
+    rows += [{"model": name, "baseline": cell(entry)} for name, entry in compared.items()
              if isinstance(entry, dict) and "mean" in entry]
-    return table(rows, ["model", "pretrained", "random start", "accuracy", "verdict"], markdown)
+    columns = ["model", "pretrained", "random start", "baseline"]
+    if markdown:
+        return table(rows, [*columns, "verdict"], markdown)
+    return "\n".join([table(rows, columns), *(f"{model}: {compared[model]['verdict']}" for model in models)])

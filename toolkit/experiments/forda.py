@@ -1,10 +1,8 @@
 """The lab on the Keras FordA example: arms at its number of parameters, and what is asked of them once fitted."""
 
 import dataclasses
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -12,7 +10,6 @@ from accelerate import Accelerator
 from transformers import AutoModelForSequenceClassification, BertConfig, PreTrainedModel
 
 from toolkit.analysis.dead_branches import report_dead_branches
-from toolkit.config import free
 from toolkit.data.series.dataset import SeriesBatches, SeriesDataset
 from toolkit.data.series.learned import Learned
 from toolkit.data.series.splits import SeriesDataSection, Splits
@@ -20,6 +17,7 @@ from toolkit.errors import UserError
 from toolkit.experiments.grid import Classifying
 from toolkit.experiments.results import by, over_test_examples, values
 from toolkit.experiments.series import labels_of
+from toolkit.experiments.settings import WITHOUT_ATTENTION, FordaLabConfig
 from toolkit.metrics.intervals import mean_interval, paired_difference, verdict
 from toolkit.models.series.ablations import AblatedSeriesConfig, AblatedSeriesForClassification, at_budget
 from toolkit.models.series.patches import SeriesConfig
@@ -28,8 +26,6 @@ from toolkit.models.small.perceptron import PerceptronConfig, PerceptronForClass
 from toolkit.pretrained import saved_model
 from toolkit.run.directory import Run
 from toolkit.run.results import Row
-from toolkit.tasks.classification import FineTuningConfig
-from toolkit.training.impl.precision import ImplConfig
 
 ARCHIVE = "https://www.timeseriesclassification.com"
 ABLATIONS = {"full": ("full", True), "identity": ("identity", True), "uniform": ("uniform", True),
@@ -38,34 +34,6 @@ ABLATIONS = {"full": ("full", True), "identity": ("identity", True), "uniform": 
 NAMES = {"full": "transformer", "identity": "attention → identity", "uniform": "attention → uniform mean",
          "mixer": "attention → MLP mixer", "no-positions": "no positions", "flatten-mlp": "flatten-MLP",
          "keras": "Keras example", "minirocket": "MiniRocket", "majority": "majority class"}
-WITHOUT_ATTENTION = ("identity", "uniform", "mixer", "flatten-mlp")
-
-
-@dataclass
-class FordaLabConfig:
-    output_dir: str = "runs/forda-lab"
-    forda: str = ""
-    """Folder with FordA_TRAIN and FordA_TEST as .ts, .tsv or .arff, in place of `data`."""
-    data: SeriesDataSection = field(default_factory=SeriesDataSection)
-    """Series of one channel; without files and generator noisy sines."""
-    arms: list[Literal["full", "identity", "uniform", "mixer", "no-positions", "flatten-mlp", "minirocket"]] = field(
-        default_factory=lambda: ["full", *WITHOUT_ATTENTION, "no-positions", "minirocket"])
-    """`full` is what the others are held against."""
-    seeds: int = 5
-    keras_seeds: int = 1
-    """Of the Keras example, which takes longest by far: its attention compares every value with every other. 0: it is
-    left out, and only its number of parameters stays."""
-    patch_length: int = 16
-    width: int = 48
-    """Of the transformer; its feed-forward layers take what the budget leaves."""
-    num_layers: int = 2
-    num_heads: int = 4
-    training: FineTuningConfig = field(default_factory=FineTuningConfig)
-    check_dead_branches: bool = True
-    """Examine the first seed's models on validation series."""
-    impl: ImplConfig = field(default_factory=lambda: ImplConfig(dtype="fp32"))
-    dry_run: bool = free(False)
-    """Check every input, tell what each arm would train, how long and in how much memory, and end."""
 
 
 Shape = AblatedSeriesConfig | PerceptronConfig | KerasFordaConfig
@@ -145,7 +113,8 @@ def examine(arm: str, run: Run, validation: SeriesDataset, accelerator: Accelera
     answers when its blocks are replaced by one number.
     """
     model = saved_model(AutoModelForSequenceClassification, run.model_dir).to(accelerator.device).eval()
-    found = report_dead_branches(model, SeriesBatches(validation, 64, 0), accelerator, NAMES[arm])
+    found = report_dead_branches(model, SeriesBatches(validation, 64, 0), accelerator, NAMES[arm],
+                                 run.directory)
     if isinstance(model, KerasForda):
         with torch.inference_mode():
             batches = [torch.from_numpy(part).to(accelerator.device)

@@ -1,10 +1,9 @@
 """Arms on tables over time: models from random and pretrained starts, beside the linear and the naive ones."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 from accelerate import Accelerator
@@ -13,8 +12,9 @@ from transformers import BertConfig, PreTrainedModel
 from toolkit import config as configuration
 from toolkit.baselines.local_linear import LocalLinear
 from toolkit.baselines.naive import repeat_last, seasonal_naive
-from toolkit.data.series.windows import ForecastData, ForecastDataSection, Split, WindowBatches
+from toolkit.data.series.windows import ForecastData, Split, WindowBatches
 from toolkit.errors import UserError, did_you_mean
+from toolkit.experiments.settings import STARTS, ForecastRecipeConfig
 from toolkit.metrics.intervals import mean_interval, verdict
 from toolkit.models.covariates import least_squares
 from toolkit.models.series.patches import SeriesForForecasting, SeriesForMaskedPatches
@@ -22,63 +22,12 @@ from toolkit.models.small.linear import DLinear, DLinearConfig, NLinear, NLinear
 from toolkit.run.directory import Run
 from toolkit.run.results import Verdict
 from toolkit.tasks.forecasting import ForecastConfig, Forecaster
-from toolkit.tasks.masked_patches import MaskedPatchesConfig, pretrain_on_series
-from toolkit.training.impl.precision import ImplConfig
+from toolkit.tasks.masked_patches import pretrain_on_series
 
 LINEAR = {"nlinear": (NLinear, NLinearConfig), "dlinear": (DLinear, DLinearConfig)}
-Start = Literal["random", "masked-patches", "pretrained", "pretrained-frozen", "random-frozen"]
-STARTS: tuple[Start, ...] = get_args(Start)
 REFERENCE = {"pretrained": "random", "pretrained-frozen": "random-frozen", "masked-patches": "random"}
 """Start → the same model without pretraining, which it is held against where both are run."""
 MEANS = ("mse", "mae", "mase", "quantile_loss", "coverage", "seconds")
-
-
-@dataclass
-class SeriesModelSection:
-    """Fields of SeriesConfig, for all models."""
-
-    patch_length: int = 16
-    patch_stride: int = 8
-    channels: Literal["independent", "mixed"] = "independent"
-    instance_norm: bool = True
-    dropout: float = 0.0
-    """In the backbone."""
-    head_dropout: float = 0.5
-    """Before the map from all patches to all of the horizon, which holds most parameters."""
-
-
-@dataclass
-class ForecastRecipeConfig:
-    name: str = "mackey-glass"
-    """Of the data set, and of the files that are written."""
-    output_dir: str = "runs/forecast"
-    data: ForecastDataSection = field(default_factory=ForecastDataSection)
-    context_length: int = 336
-    """Rows a forecast is made from."""
-    horizons: list[int] = configuration.free(default_factory=lambda: [96])
-    """Rows that are forecast; each is a comparison of its own."""
-    linear: list[Literal["nlinear", "dlinear"]] = configuration.free(default_factory=lambda: ["nlinear", "dlinear"])
-    models: dict = field(default_factory=dict)
-    """Name → checkpoint directory or hub id of a pretrained BERT or GPT, or the fields of a BertConfig."""
-    text_model: str = configuration.free("")
-    """A checkpoint: one more of models, by the name of `text`."""
-    starts: list[Start] = configuration.free(default_factory=lambda: list(STARTS))
-    """Of each model: random values; pretrained on the train rows by hidden patches (Nie et al. 2023); the checkpoint,
-    where it is one. Frozen: all but norms and positions (Zhou et al. 2023)."""
-    series: SeriesModelSection = field(default_factory=SeriesModelSection)
-    seeds: int = configuration.free(3)
-    training: ForecastConfig = field(default_factory=ForecastConfig)
-    pretraining: MaskedPatchesConfig = field(default_factory=MaskedPatchesConfig)
-    """Of masked-patches."""
-    arm_training: dict = field(default_factory=dict)
-    """Arm → the keys of `training` that differ for it: {nlinear: {learning_rate: 0.02}}."""
-    published: str = configuration.free("")
-    """A csv of published errors to show beside: horizon, then columns named <model>_mse and <model>_mae."""
-    check_dead_branches: bool = configuration.free(True)
-    """Examine the first seed's transformers of each horizon on validation windows."""
-    impl: ImplConfig = field(default_factory=ImplConfig)
-    dry_run: bool = configuration.free(False)
-    """Check every input, tell what would be trained, how long and in how much memory, and end."""
 
 
 def check(settings: ForecastRecipeConfig) -> None:

@@ -1,10 +1,9 @@
 """Arms on labelled series: what pretraining, attention and a transformer at all are worth."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from accelerate import Accelerator
@@ -14,16 +13,15 @@ from toolkit import metrics
 from toolkit.analysis.dead_branches import report_dead_branches
 from toolkit.analysis.shuffled_patches import shuffle_patches
 from toolkit.baselines.classical import dtw_1nn, logistic_on_values, minirocket
-from toolkit.config import free
-from toolkit.data.series.augmentation import AugmentationConfig, AugmentedBatches
+from toolkit.data.series.augmentation import AugmentedBatches
 from toolkit.data.series.dataset import SeriesBatches, SeriesDataset
 from toolkit.data.series.generators import LABELLED
 from toolkit.data.series.splits import SeriesDataSection, load_splits
 from toolkit.errors import UserError, did_you_mean
 from toolkit.experiments.grid import Classifying
+from toolkit.experiments.settings import TRANSFORMERS, CompareSeriesConfig
 from toolkit.metrics.intervals import mean_interval, paired_difference, verdict
 from toolkit.models.load import checkpoint_config, pretrained_config
-from toolkit.models.losses import ObjectiveConfig
 from toolkit.models.presets import model_config
 from toolkit.models.series.ablations import AblatedSeriesConfig, AblatedSeriesForClassification, at_budget
 from toolkit.models.series.patches import SeriesConfig, SeriesForClassification, SeriesForMaskedPatches
@@ -32,15 +30,10 @@ from toolkit.models.small.recurrent import RecurrentConfig, RecurrentForClassifi
 from toolkit.pretrained import saved_model
 from toolkit.run.binary import read_npz
 from toolkit.run.directory import Run
-from toolkit.run.model_card import CardConfig
-from toolkit.tasks.classification import FineTuningConfig, class_scores, predict
-from toolkit.tasks.masked_patches import MaskedPatchesConfig, pretrain_on_series
-from toolkit.training.impl.precision import ImplConfig, exact
+from toolkit.tasks.classification import class_scores, predict
+from toolkit.tasks.masked_patches import pretrain_on_series
+from toolkit.training.impl.precision import exact
 
-TRANSFORMERS = {"random": "random start", "random-frozen": "random start, all but norms and positions frozen",
-                "text": "pretrained on text", "text-frozen": "pretrained on text, all but norms and positions frozen",
-                "masked-patches": "pretrained on the training series by hidden patches",
-                "no-attention": "random start, attention → identity, as many parameters"}
 RECURRENT = {"rnn": ("rnn", False, None), "lstm": ("lstm", False, None), "gru": ("gru", False, None),
              "bilstm": ("lstm", True, None), "lstm-additive": ("lstm", False, "additive"),
              "lstm-dot": ("lstm", False, "dot"), "lstm-scaled-dot": ("lstm", False, "scaled-dot"),
@@ -57,28 +50,6 @@ REFERENCE = {"text": "random", "text-frozen": "random-frozen", "masked-patches":
 """Arm → what it must beat: the same without pretraining; the transformer, itself without attention."""
 
 
-@dataclass
-class FinetuneSeriesConfig:
-    output_dir: str
-    models: dict
-    """Name → checkpoint directory of a pretrained text model, for instance {bert: runs/demo/bert/model}, or of a model
-    pretrained on series."""
-    data: SeriesDataSection = field(default_factory=SeriesDataSection)
-    patch_length: int = 16
-    """Samples a patch; patches start every half of it. A model pretrained on series has its own."""
-    baselines: list[Literal["logistic", "minirocket", "dtw"]] = field(default_factory=lambda: ["logistic"])
-    """Beside the majority class: logistic regression on the values; MiniRocket and the nearest neighbour by dynamic
-    time warping, through aeon."""
-    training: FineTuningConfig = field(default_factory=FineTuningConfig)
-    seeds: int = 3
-    check_dead_branches: bool = True
-    """Examine the first seed's pretrained models on validation series: which of their parts do something."""
-    card: CardConfig = field(default_factory=CardConfig)
-    impl: ImplConfig = field(default_factory=ImplConfig)
-    dry_run: bool = free(False)
-    """Check every input, tell what would be trained, how long and in how much memory, and end."""
-
-
 def patches_of(path: str, patch_length: int) -> SeriesConfig:
     """How a model made from the checkpoint cuts series."""
     source = checkpoint_config(path)
@@ -87,47 +58,6 @@ def patches_of(path: str, patch_length: int) -> SeriesConfig:
     if patch_length < 1:
         raise UserError(f"patch_length is {patch_length}; give at least 1.")
     return SeriesConfig(backbone_config=pretrained_config(path), patch_length=patch_length)
-
-
-@dataclass
-class CompareSeriesConfig:
-    name: str = free("generated")
-    """Of the files that are written."""
-    output_dir: str = "runs/compare-series"
-    archive: str = ""
-    """Folder with a folder a set, <set>/<set>_TRAIN.tsv (.ts, .arff) and _TEST likewise, as the UCR archive's; empty:
-    generated sets."""
-    sets: list[str] = free(default_factory=lambda: list(LABELLED))
-    """Folders of the archive, or generators."""
-    published: str = free("")
-    """A csv of published accuracies in percent to show beside: dataset, then a column a method."""
-    preset: str = "bert-tiny"
-    """Shape of the transformer where no text_model gives it."""
-    text_model: str = ""
-    """Directory or hub id of a BERT or GPT pretrained on text, for the arms text and text-frozen; and the shape of the
-    others."""
-    arms: list[str] = free(default_factory=lambda: [
-        *TRANSFORMERS, "lstm", "bigru-additive", "mlp", *RULES, "majority"])
-    """Also rnn, gru, bilstm, and lstm-<score> for the scores of attention: additive, dot, scaled-dot, general,
-    location, content."""
-    patches: int = 48
-    """Into which a series is cut, or a few more; what the length of a patch follows from."""
-    head_dropout: float = 0.2
-    recurrent_size: int = 64
-    """Units of each direction of the recurrent arms."""
-    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
-    pretraining: MaskedPatchesConfig = field(default_factory=MaskedPatchesConfig)
-    """Of masked-patches: on the training series, without their labels."""
-    training: FineTuningConfig = field(default_factory=lambda: FineTuningConfig(
-        max_steps=500, learning_rate=2e-3, lr_scheduler_type="cosine", weight_decay=0.05, warmup_ratio=0.1,
-        eval_steps=0, objective=ObjectiveConfig(label_smoothing_factor=0.1)))
-    """One recipe for every set and arm."""
-    seeds: int = free(3)
-    check_dead_branches: bool = free(True)
-    """Examine the first seed's transformers of each set on training series."""
-    impl: ImplConfig = field(default_factory=ImplConfig)
-    dry_run: bool = free(False)
-    """Check every input, tell what each arm would train, how long and in how much memory, and end."""
 
 
 @dataclass(frozen=True)
@@ -284,7 +214,7 @@ def shuffled_scores(run: Run, data: LabelledSet, settings: CompareSeriesConfig, 
 
 def examined(run: Run, data: LabelledSet, settings: CompareSeriesConfig, accelerator: Accelerator, name: str) -> dict:
     return report_dead_branches(kept_model(run), SeriesBatches(data.train, settings.training.batch_size, 0),
-                                accelerator, name)
+                                accelerator, name, run.directory)
 
 
 def answers(run: Run) -> np.ndarray:

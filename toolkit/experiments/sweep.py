@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,24 +12,12 @@ from toolkit import config as configuration
 from toolkit.errors import UserError
 from toolkit.experiments.grid import Cell, Pretraining
 from toolkit.experiments.results import by, summary, values
+from toolkit.experiments.settings import SweepConfig
 from toolkit.metrics.intervals import mean_interval, verdict
 from toolkit.run.directory import read_metrics
 from toolkit.run.results import Row, of_kept_model
 from toolkit.tasks.causal_lm import PretrainGptConfig
-from toolkit.tasks.masked_lm import PretrainBertConfig
-
-
-@dataclass
-class SweepConfig:
-    output_dir: str
-    pretraining: str
-    """The config that every setting starts from."""
-    settings: list[dict] = field(default_factory=list)
-    """Each a dictionary of keys, as on the command line, and their values: {training.optimizer: adamw}."""
-    seeds: int = 1
-    dry_run: bool = configuration.free(False)
-    """Check every input, prepare the data, tell what each setting would train, how long and in how much memory, and
-    end."""
+from toolkit.tasks.settings import PretrainBertConfig
 
 
 def name_of(changes: dict) -> str:
@@ -94,4 +81,5 @@ def read_pretraining(path: str) -> PretrainBertConfig | PretrainGptConfig:
     values = configuration.read_yaml(path)
     preset = str((values.get("model") or {}).get("preset", ""))
     is_gpt = preset.startswith("gpt") or {"block_size", "attention_within_documents"} & values.keys()
-    return configuration.from_dict(PretrainGptConfig if is_gpt else PretrainBertConfig, values, path)
+    kind = PretrainGptConfig if is_gpt else PretrainBertConfig
+    return configuration.from_dict(kind, configuration.with_places(kind, values, path), path)

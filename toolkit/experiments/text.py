@@ -1,15 +1,13 @@
 """Arms on labelled texts: what pretraining bought, by number of labels."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
 
 import numpy as np
 from accelerate import Accelerator
 from transformers import PreTrainedTokenizerBase
 
-from toolkit import config as configuration
 from toolkit.analysis.probes import fit_head, frozen_states, new_text_classifier
 from toolkit.data.tables.labels import Note
 from toolkit.data.text.batches import TextBatches
@@ -17,86 +15,17 @@ from toolkit.data.text.examples import LabelledText, spread
 from toolkit.data.text.labelled import TextDataSection
 from toolkit.experiments.grid import Classifying
 from toolkit.experiments.results import by, gain, mcnemar_p, over_test_examples, summary, values
+from toolkit.experiments.settings import CompareTextConfig, TransferConfig
 from toolkit.metrics.intervals import mean_interval, verdict
 from toolkit.models.load import load_checkpoint_tokenizer, pretrained_config
-from toolkit.models.text.classifier import Pooling, text_classifier
-from toolkit.run.model_card import CardConfig
+from toolkit.models.text.classifier import text_classifier
 from toolkit.run.results import Row, Verdict, over_sets
-from toolkit.tasks.classification import FineTuningConfig
-from toolkit.tasks.threshold import ThresholdConfig
 from toolkit.tokenization.measure import check_unknown
 from toolkit.training.feed import seed_everything
-from toolkit.training.impl.precision import ImplConfig, choose
+from toolkit.training.impl.precision import choose
 
 ARMS = {"random": ("full", False), "frozen": ("head", True), "tuned": ("full", True), "lora": ("lora", True)}
 """Arm → what is trained, and whether it starts from the checkpoint's values."""
-
-
-@dataclass
-class FinetuneTextConfig:
-    output_dir: str
-    models: dict
-    """Name → checkpoint directory or hub id, for instance {bert: runs/bert-5min/model}."""
-    data: TextDataSection = field(default_factory=TextDataSection)
-    training: FineTuningConfig = field(default_factory=FineTuningConfig)
-    pooling: Pooling = "layers"
-    """What the head reads: the means over tokens of every layer's states side by side, the mean or maximum of the last
-    layer's, or BERT's [CLS] (GPT's last token) in transformers' own class. For classes the head starts as logistic
-    regression on what it reads (Kumar et al. 2022), but for [CLS], where it starts at random."""
-    dropout: float = 0.3
-    """Before the head; with pooling cls, inside the layers too."""
-    threshold: ThresholdConfig = field(default_factory=ThresholdConfig)
-    """Of two classes, from which probability on one is answered; chosen on validation, saved in the model's config."""
-    seeds: int = 3
-    """Repetitions with other labelled examples (where shots is set), head and order."""
-    card: CardConfig = field(default_factory=CardConfig)
-    impl: ImplConfig = field(default_factory=ImplConfig)
-    dry_run: bool = configuration.free(False)
-    """Check every input, tell what would be trained, how long and in how much memory, and end."""
-
-
-@dataclass
-class CompareTextConfig:
-    name: str
-    """Of the data set, and of the files that are written."""
-    models: dict
-    """Name → checkpoint directory or hub id."""
-    output_dir: str = "runs/compare-text"
-    data: TextDataSection = field(default_factory=TextDataSection)
-    arms: list[Literal["random", "frozen", "tuned", "lora"]] = field(
-        default_factory=lambda: ["random", "frozen", "tuned"])
-    """For each model. The first that a model has is what its other arms are held against."""
-    labels: list[int | Literal["all"]] = field(default_factory=lambda: [50, 200, 1000, "all"])
-    """How many labelled examples; a larger count of the same seed holds the smaller one's."""
-    seeds: int = 5
-    training: FineTuningConfig = field(default_factory=FineTuningConfig)
-    pooling: Pooling = "layers"
-    dropout: float = 0.3
-    impl: ImplConfig = field(default_factory=ImplConfig)
-    dry_run: bool = configuration.free(False)
-    """Check every input, tell what each arm would train, how long and in how much memory, and end."""
-
-
-@dataclass
-class TransferConfig:
-    output_dir: str
-    models: dict
-    """Name → checkpoint directory or hub id."""
-    sets: dict
-    """Name → what the `data` section of finetune-text takes."""
-    labels: list[int | Literal["all"]] = field(default_factory=lambda: [100, 400, 1600, "all"])
-    """How many labelled examples; those of a seed are drawn from the training file, whatever their class."""
-    seeds: int = 5
-    quick: bool = False
-    """Frozen probes and baselines only."""
-    word_vectors: str = ""
-    """A file of `make word-vectors`, whose averages are a baseline; its tokenizer lies beside it."""
-    training: FineTuningConfig = field(default_factory=FineTuningConfig)
-    pooling: Literal["layers", "mean", "max"] = "layers"
-    dropout: float = 0.3
-    impl: ImplConfig = field(default_factory=ImplConfig)
-    dry_run: bool = configuration.free(False)
-    """Check every input, tell what each arm would train, how long and in how much memory, and end."""
 
 
 @dataclass(frozen=True)

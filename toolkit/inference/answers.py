@@ -7,6 +7,7 @@ import pandas as pd
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from toolkit.data.batches import LabelledBatches
+from toolkit.errors import UserError
 from toolkit.models.losses import task_of
 from toolkit.tasks.classification import decisions, predict
 from toolkit.training.impl.distributed import make_accelerator
@@ -41,6 +42,9 @@ def answers_table(outputs: np.ndarray, config: PreTrainedConfig, inputs: dict[st
         else:
             found["label"] = [names[index] for index in chosen]
         if threshold := getattr(config, "decision_threshold", None):
+            if threshold["label"] not in names:
+                raise UserError(f"{config.name_or_path or 'the model'}: decision_threshold in config.json is of "
+                                f"'{threshold['label']}', which is none of its classes. Fetch the model again.")
             found["decision"] = _decided(outputs, names, threshold)
         found |= {f"p({name})": outputs[:, index] for index, name in enumerate(names)}
     return pd.DataFrame(found | _beside(inputs, found, note))

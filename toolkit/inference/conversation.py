@@ -8,9 +8,10 @@ from transformers import TextStreamer
 
 from toolkit.errors import UserError
 from toolkit.inference.generation import LanguageModel, continue_rows, decoding_of, open_model
+from toolkit.views import View, Viewed
 
 
-class Conversation:
+class Conversation(Viewed):
     """A text that a person and a GPT write in turn. The model reads its last tokens, as many as leave room to go on."""
 
     def __init__(self, model: str | Path | LanguageModel, max_new_tokens: int = 60, temperature: float = 0.8,
@@ -25,6 +26,10 @@ class Conversation:
             raise UserError(f"max_new_tokens is {max_new_tokens}, but the model has {self.model.positions} positions, "
                             f"for the text before and the answer together. Give fewer.")
         self.seed, self.turns, self.ids = seed, 0, []
+
+    def _shown(self) -> View:
+        return View(f"conversation with {self.model.name}", {"turns": self.turns, "tokens": len(self.ids),
+                                                             "forgotten": self.forgotten})
 
     @property
     def forgotten(self) -> int:

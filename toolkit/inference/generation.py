@@ -16,6 +16,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from toolkit.errors import UserError
 from toolkit.models.load import checkpoint_config, load_checkpoint_tokenizer, load_weights, model_directory
 from toolkit.run.provenance import without_machine_paths
+from toolkit.views import View, Viewed
 
 Kind = Literal["masked", "causal"]
 
@@ -25,8 +26,8 @@ _KINDS = {  # how the names of architectures end, what such a model does, and wh
 }
 
 
-@dataclass(frozen=True)
-class LanguageModel:
+@dataclass(frozen=True, repr=False)
+class LanguageModel(Viewed):
     """A model with its tokenizer, ready to be asked."""
 
     name: str
@@ -35,14 +36,20 @@ class LanguageModel:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
 
+    def _shown(self) -> View:
+        what = "fills masks" if self.kind == "masked" else "continues texts"
+        return View(f"language model {self.name}", {
+            "it": what, "parameters": self.model.num_parameters(), "vocabulary": len(self.tokenizer),
+            "positions": self.positions})
+
     @property
     def positions(self) -> int:
         """The most tokens it can see at once; of a model without positions, as many as its tokenizer is meant for."""
         return getattr(self.model.config, "max_position_embeddings", None) or self.tokenizer.model_max_length
 
 
-@dataclass(frozen=True)
-class Continuation:
+@dataclass(frozen=True, repr=False)
+class Continuation(Viewed):
     """What a model wrote after a prompt; `str()` is both together."""
 
     prompt: str
@@ -54,6 +61,9 @@ class Continuation:
 
     def __str__(self) -> str:
         return self.prompt + self.text
+
+    def _shown(self) -> View:
+        return View(f"{self.prompt}▸{self.text}", {"new tokens": self.new_tokens, "ended by": self.stopped})
 
 
 def open_model(name: str | Path, kind: Kind | None = None) -> LanguageModel:
@@ -91,7 +101,7 @@ def generate(model: str | Path | LanguageModel, prompts: str | Sequence[str], *,
              temperature: float = 0.8, top_k: int = 0, top_p: float = 0.95, num_beams: int = 1,
              length_penalty: float = 1.0, num_return_sequences: int = 1, repetition_penalty: float = 1.0,
              no_repeat_ngram_size: int = 0, stop_strings: str | Sequence[str] = (), seed: int = 0,
-             batch_size: int = 8, stream: bool = False) -> list[Continuation]:
+             batch_size: int = 8, stream: bool = False, places: Sequence[str] = ()) -> list[Continuation]:
     """Continue each of the prompts, `num_return_sequences` times; in the order of the prompts.
 
     temperature: 0 takes the likeliest token each time (greedy); top_k, top_p: sample from the likeliest k tokens, or
@@ -105,6 +115,7 @@ def generate(model: str | Path | LanguageModel, prompts: str | Sequence[str], *,
     seed: the same prompts, batch_size and seed give the same text.
     batch_size: prompts continued at once. What is not sampled does not depend on it.
     stream: write the one prompt and its continuation to the screen as they come.
+    places: where each prompt stands, for messages.
 
     A continuation ends where the model's positions do (`stopped`); UserError for a prompt that leaves none.
     """
@@ -116,7 +127,8 @@ def generate(model: str | Path | LanguageModel, prompts: str | Sequence[str], *,
         raise UserError("Only one continuation of one prompt, without beams, can be shown as it comes.")
     if batch_size < 1:
         raise UserError(f"batch_size is {batch_size}; it must be at least 1.")
-    rows = [_prompt_ids(opened, prompt, f"prompt {number}") for number, prompt in enumerate(prompts, 1)]
+    places = places or [f"prompt {number}" for number in range(1, len(prompts) + 1)]
+    rows = [_prompt_ids(opened, prompt, place) for prompt, place in zip(prompts, places, strict=True)]
     streamer = TextStreamer(opened.tokenizer, skip_special_tokens=True) if stream else None
     # Together are continued only rows that may become longer by as many tokens: then no row is cut for another's sake.
     left = [min(max_new_tokens, opened.positions - len(row)) for row in rows]
@@ -268,9 +280,11 @@ def _continuation(opened: LanguageModel, prompt: str, row: list[int], new: list[
 # Blanks
 
 
-def fill_masks(model: str | Path | LanguageModel, texts: Sequence[str], top_k: int = 5, batch_size: int = 32
-               ) -> list[list[list[tuple[str, float]]]]:
+def fill_masks(model: str | Path | LanguageModel, texts: Sequence[str], top_k: int = 5, batch_size: int = 32,
+               places: Sequence[str] = ()) -> list[list[list[tuple[str, float]]]]:
     """Text → mask → the `top_k` likeliest tokens with their probabilities; each mask by itself, the others unknown.
+
+    places: where each text stands, for messages.
 
     UserError for a text without a mask, or with more tokens than the model has positions.
     """
@@ -281,14 +295,14 @@ def fill_masks(model: str | Path | LanguageModel, texts: Sequence[str], top_k: i
     if not 1 <= top_k <= len(opened.tokenizer):
         raise UserError(f"top_k is {top_k}; it must lie between 1 and the vocabulary's {len(opened.tokenizer)}.")
     counts = []
-    for text in texts:
+    for text, place in zip(texts, places or ["text"] * len(texts), strict=True):
         ids = opened.tokenizer(text)["input_ids"]
         counts.append(ids.count(opened.tokenizer.mask_token_id))
         if not counts[-1]:
-            raise UserError(f"text: holds no {mask}. Put {mask} where a word is missing: {text[:60]!r}")
+            raise UserError(f"{place}: holds no {mask}. Put {mask} where a word is missing: {text[:60]!r}")
         if len(ids) > opened.positions:
-            raise UserError(f"text: has {len(ids)} tokens, but the model has {opened.positions} positions. Shorten it: "
-                            f"{text[:60]!r} …")
+            raise UserError(f"{place}: has {len(ids)} tokens, but the model has {opened.positions} positions. Shorten "
+                            f"it: {text[:60]!r} …")
     pipeline = transformers.FillMaskPipeline(model=opened.model, tokenizer=opened.tokenizer, top_k=top_k,
                                              device=opened.model.device)
     found = pipeline(list(texts), batch_size=batch_size)

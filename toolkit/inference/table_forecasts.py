@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from transformers import PreTrainedConfig
 
-from toolkit.data.series.covariates import features
+from toolkit.data.series.covariates import CALENDAR, features
 from toolkit.data.series.windows import scaled_values
 from toolkit.data.tables.columns import shown
 from toolkit.data.tables.frequency import Frequency, frequency_of, in_words, next_times, positions
@@ -56,6 +56,7 @@ def panel_and_forecasts(model: str, file: str, time_column: str = "", series_col
     if getattr(shape, "scale_means", None) is None:
         raise UserError(f"{model}: does not hold the scale of what it learned, as models trained now do. Train it "
                         f"anew: make forecast.")
+    _check_scale(shape, model)
     panel = _read(shape, model, file, time_column, series_column, reading, note)
     directory = checkpoint_directory(model)
     forecaster = load_weights(model_class(shape), str(directory), model).eval()
@@ -74,6 +75,35 @@ def panel_and_forecasts(model: str, file: str, time_column: str = "", series_col
     answers = [_rows(shape, panel, name, prediction, quantiles, offsets)
                for name, prediction in zip(names, np.concatenate(parts), strict=True)]
     return panel, pd.concat(answers, ignore_index=True)
+
+
+def _check_scale(shape: PreTrainedConfig, model: str) -> None:
+    """UserError unless what the configuration says of channels and of what is known ahead fits together."""
+    channels, series = getattr(shape, "channel_names", None) or [], getattr(shape, "series_names", None)
+    ahead, calendar = getattr(shape, "future_columns", []), getattr(shape, "calendar_columns", [])
+    expected = (len(channels),) if series is None else (len(series), len(channels))
+    try:
+        if shape.frequency is not None:
+            positions(np.asarray(["2024-01-01"], "datetime64[ns]"), shape.frequency)
+    except (AttributeError, TypeError, ValueError):
+        raise UserError(f"{model}: frequency in its config.json should be the step between rows, such as h, or a "
+                        f"number. Fetch the model again.") from None
+    sizes = {"scale_means": expected, "scale_deviations": expected}
+    if ahead:
+        sizes |= {"future_means": (len(ahead),), "future_deviations": (len(ahead),)}
+    for name, size in sizes.items():
+        try:
+            found = np.asarray(getattr(shape, name, None), np.float64)
+        except (TypeError, ValueError):
+            found = np.full((), np.nan)
+        if found.shape != size or not channels or not np.isfinite(found).all() or (
+                name.endswith("deviations") and not (found > 0).all()):
+            raise UserError(f"{model}: {name} in its config.json should be {' x '.join(map(str, size))} finite "
+                            f"numbers, deviations above 0. Fetch the model again.")
+    known = len(ahead) + sum(CALENDAR.get(name, 0) for name in calendar)
+    if known != shape.num_covariates or not set(calendar) <= CALENDAR.keys():
+        raise UserError(f"{model}: its config.json names {known:,} features that are known ahead, its weights are for "
+                        f"{shape.num_covariates:,}. Fetch the model again.")
 
 
 def _intervals(path: Path, shape: PreTrainedConfig, model: str, note: Note) -> tuple[list[float], np.ndarray | None]:
@@ -189,6 +219,9 @@ def _covariates(shape: PreTrainedConfig, where: str, panel: Panel, table: TimeTa
                             f"and {', '.join(shape.channel_names)} empty.")
         ahead = table.future[:, span]
     if shape.calendar_columns:
+        if table.times is None:
+            raise UserError(f"{where}: no column of times is named, of which the model knows "
+                            f"{', '.join(shape.calendar_columns)}. Name it with --data.time_column.")
         if shape.frequency is None:
             raise UserError(f"{where}: steps between times were uneven in training, so that the times to come are not "
                             f"known, which {', '.join(shape.calendar_columns)} ask for.")

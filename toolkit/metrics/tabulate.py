@@ -2,22 +2,25 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from rich.cells import cell_len, set_cell_size
 
 from toolkit.shown import on_one_line
 
 
-def table(rows: Sequence[dict[str, Any]], columns: Sequence[str] | None = None,
-          markdown: bool = False) -> str:
+def table(rows: Sequence[dict[str, Any]], columns: Sequence[str] | None = None, markdown: bool = False, *,
+          missing: str = "–", width: int | None = None, narrowest: Mapping[str, int] | None = None) -> str:
     """Rows as an aligned plain-text table, or as markdown.
 
     `columns` are the keys to show, in order; default all keys in the order they first appear. Cells are text,
     integers, floats (four digits) or Intervals, each on one line; in markdown they may hold markup, so that what people
-    wrote goes through `toolkit.shown.in_markdown` first. A missing key, None or nan is shown as –. Columns of numbers
-    are aligned right. `ValueError` when no row has one of the columns, or there are no columns.
+    wrote goes through `toolkit.shown.in_markdown` first. A missing key, None or nan is shown as `missing`. Columns of
+    numbers are aligned right. width: of the terminal; where lines would be longer, the columns of `narrowest` are cut,
+    the widest first, each to no fewer than so many. `ValueError` when no row has one of the columns, or there are no
+    columns.
     """
     keys = list(dict.fromkeys(key for row in rows for key in row))
     columns = keys if columns is None else list(columns)
@@ -28,22 +31,41 @@ def table(rows: Sequence[dict[str, Any]], columns: Sequence[str] | None = None,
                          f"expected at least one column, each a key of some row. {advice}")
     values = [[row.get(column) for column in columns] for row in rows]
     right = [all(not isinstance(row[i], str) for row in values) for i in range(len(columns))]
-    cells = [[on_one_line(cell) for cell in row] for row in [columns, *([_cell(value) for value in row]
+    cells = [[on_one_line(cell) for cell in row] for row in [columns, *([_cell(value, missing) for value in row]
                                                                         for row in values)]]
     if markdown:
         cells = [[re.sub(r"(?<!\\)\|", r"\\|", cell) for cell in row] for row in cells]
-    widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(columns))]
-    padded = [[cell.rjust(width) if to_right else cell.ljust(width)
-               for cell, width, to_right in zip(row, widths, right, strict=True)] for row in cells]
+    widths = [max(3, *(cell_len(row[i]) for row in cells)) for i in range(len(columns))]
+    if width is not None:
+        widths = _fitted(widths, [(narrowest or {}).get(column) for column in columns], width)
+        cells = [[cut(cell, wide) for cell, wide in zip(row, widths, strict=True)] for row in cells]
+    padded = [[" " * (wide - cell_len(cell)) + cell if to_right else cell + " " * (wide - cell_len(cell))
+               for cell, wide, to_right in zip(row, widths, right, strict=True)] for row in cells]
     if markdown:
-        rule = ["-" * (width - 1) + ":" if to_right else "-" * width
-                for width, to_right in zip(widths, right, strict=True)]
+        rule = ["-" * (wide - 1) + ":" if to_right else "-" * wide
+                for wide, to_right in zip(widths, right, strict=True)]
         return "\n".join(f"| {' | '.join(row)} |" for row in [padded[0], rule, *padded[1:]])
-    rule = ["-" * width for width in widths]
+    rule = ["-" * wide for wide in widths]
     return "\n".join("  ".join(row).rstrip() for row in [padded[0], rule, *padded[1:]])
 
 
-def _cell(value: Any) -> str:
+def cut(text: str, columns: int) -> str:
+    """At most so many columns of a terminal; what was cut ends in …"""
+    return text if cell_len(text) <= columns else set_cell_size(text, columns - 1).rstrip() + "…"
+
+
+def _fitted(widths: Sequence[int], narrowest: Sequence[int | None], width: int) -> list[int]:
+    """Of those that may be narrower, the widest are taken from until all fit, or none is left."""
+    widths = list(widths)
+    for _ in range(sum(widths) + 2 * (len(widths) - 1) - width):
+        able = [i for i, least in enumerate(narrowest) if least is not None and widths[i] > least]
+        if not able:
+            break
+        widths[max(able, key=lambda i: widths[i])] -= 1
+    return widths
+
+
+def _cell(value: Any, missing: str) -> str:
     if value is None or (isinstance(value, (float, np.floating)) and math.isnan(value)):
-        return "–"
+        return missing
     return f"{value:.4g}" if isinstance(value, (float, np.floating)) else str(value)

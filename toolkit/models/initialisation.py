@@ -7,7 +7,6 @@ ordinary learned parameters that merely start elsewhere.
 """
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,21 +15,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from toolkit.data.stores.store import TokenStore
 from toolkit.errors import UserError
 from toolkit.models.families import family
+from toolkit.models.settings import InitialValues
 from toolkit.models.word_vectors import load_word2vec, train_word_vectors
 
 _EMBEDDING_DEVIATION = 0.1  # of each number of a word vector; 0.05 learns a little slower
-
-
-@dataclass
-class InitialValues:
-    position_amplitude: float = 0.2
-    """Position embeddings start as sinusoids of this amplitude; 0 keeps transformers' random start."""
-    attention_agreement: float = 0.9
-    """Queries and keys start as random maps with this correlation, so that attention goes to what is alike and near;
-    0 keeps transformers' start, in which it goes nowhere."""
-    embeddings: str = "word-vectors"
-    """Word embeddings start as the corpus's own word vectors (`word-vectors`: PPMI, truncated SVD), as `random` values,
-    or as the vectors of a file in word2vec's text format, such as `make word-vectors` writes."""
 
 
 def initialise(model: PreTrainedModel, values: InitialValues, store: TokenStore,

@@ -29,7 +29,10 @@ def model_directory(name: str | Path) -> str:
     if (path / "model/config.json").is_file():
         return str(path / "model")
     if parts := sorted(str(found.parent) for found in path.glob("*/**/model/config.json")):
-        raise UserError(f"{name}: holds {len(parts)} models; name one, such as {parts[0]}.")
+        if len(parts) == 1:
+            return parts[0]
+        more = f" and {len(parts) - 8} more" * (len(parts) > 8)
+        raise UserError(f"{name}: holds {len(parts)} models; name one: {', '.join(parts[:8])}{more}.")
     if (path / "config.yaml").is_file() or (path / "metrics.jsonl").is_file():
         raise UserError(f"{name}: this run has no model yet; its first evaluation writes one. Give its command again "
                         f"to let it go on, or name another run.")

@@ -1,7 +1,5 @@
 """Losses of fine-tuning: what each kind of label calls for, summed over examples, on raw outputs of the head."""
 
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -11,8 +9,8 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from toolkit.data.tables.labels import Task
 from toolkit.errors import UserError
+from toolkit.models.settings import ObjectiveConfig
 
-Loss = Literal["auto", "cross-entropy", "focal", "binary-cross-entropy", "kl-divergence", "mse", "mae", "msle"]
 LOSSES: dict[str, tuple[str, ...]] = {
     "classification": ("cross-entropy", "focal"),
     "multi-label": ("binary-cross-entropy", "focal"),
@@ -23,20 +21,6 @@ LOSSES: dict[str, tuple[str, ...]] = {
 PROBLEM_TYPES = {"classification": "single_label_classification", "multi-label": "multi_label_classification",
                  "distribution": "single_label_classification", "regression": "regression"}
 """Task → how transformers calls it, and its pipelines treat it."""
-
-
-@dataclass
-class ObjectiveConfig:
-    loss: Loss = "auto"
-    """auto: cross-entropy for classes, binary cross-entropy for several labels at once, the KL divergence for soft
-    labels, MSE for numbers. focal (Lin et al. 2017) gives examples that are answered already less to say; mae counts
-    errors as they are, msle those of log(1 + y). mse and mae count in standard deviations of the training labels: an
-    mse of 1 is that of answering their mean."""
-    class_weights: Literal["none", "balanced"] = "none"
-    """balanced: every class (multi-label: present and absent) weighs the same in all, however rare."""
-    label_smoothing_factor: float = 0.0
-    """Share of each label that is spread over all classes (Szegedy et al. 2016, section 7); with cross-entropy."""
-    focal_gamma: float = 2.0
 
 
 class Objective:
@@ -67,6 +51,7 @@ class Objective:
         self.weights = None
         if config.class_weights == "balanced":
             self.weights = torch.from_numpy(self._balanced(train_labels, classes))
+        self.constant = self._constant(train_labels, classes)
 
     def __call__(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """() the summed loss."""
@@ -112,6 +97,20 @@ class Objective:
         if self.task == "regression":
             logits = (logits.astype(np.float64) - mean) / deviation
         return float(self(torch.from_numpy(logits), torch.from_numpy(labels))) / len(labels)
+
+    def of_guessing(self, labels: np.ndarray) -> float:
+        """The mean loss of one answer to all: the shares of the training labels, or their mean."""
+        logits = np.tile(self.constant, (len(labels), 1)).astype(np.float32)
+        return float(self(torch.from_numpy(logits), torch.from_numpy(labels))) / len(labels)
+
+    def _constant(self, labels: np.ndarray, classes: int) -> np.ndarray:
+        """(classes,) logits of that answer; half an example more of everything, so that none is impossible."""
+        if self.task == "regression":
+            return np.zeros(1)
+        counts = np.bincount(labels, minlength=classes) if self.task == "classification" else labels.sum(0)
+        if self.task == "multi-label":
+            return np.log(counts + 0.5) - np.log(len(labels) - counts + 0.5)
+        return np.log(counts + 0.5)
 
     def _balanced(self, labels: np.ndarray, classes: int) -> np.ndarray:
         if self.task == "classification":

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from scipy import sparse
 from sklearn.utils.extmath import randomized_svd
-from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from toolkit.bars import bar
 from toolkit.data.stores.store import TokenStore
 from toolkit.errors import UserError
 from toolkit.regular import regular
@@ -30,8 +30,8 @@ METHODS = ("ppmi-svd", "skip-gram", "cbow")
 def cooccurrence(store: TokenStore, vocab_size: int, progress: bool = True) -> sparse.csr_matrix:
     """(vocab, vocab) symmetric counts of ids at most `WINDOW` tokens apart, each weighted by 1 / distance."""
     total = sparse.csr_matrix((vocab_size, vocab_size), dtype=np.float32)
-    for start in tqdm(range(0, max(store.num_tokens - 1, 0), _CHUNK), desc="counting neighbours", unit="M",
-                      disable=None if progress else True, leave=False):
+    for start in bar(range(0, max(store.num_tokens - 1, 0), _CHUNK), desc="counting neighbours", unit="M",
+                     progress=progress):
         ids = store.ids[start:start + _CHUNK + WINDOW].astype(np.int32)
         distances = range(1, min(WINDOW, len(ids) - 1) + 1)
         right = [ids[distance:distance + _CHUNK] for distance in distances]  # left tokens of this chunk alone

@@ -16,6 +16,7 @@ from toolkit.report.sections.evidence import Evidence
 from toolkit.report.sections.forecasts import forecasts_page, sampled_forecasts_page
 from toolkit.report.sections.from_card import card_sections
 from toolkit.report.sections.learned_words import sorting_page, tokenizers_page, word_vectors_page
+from toolkit.report.sections.pieces import attention
 from toolkit.report.sections.pretraining import pretraining_page
 from toolkit.report.sections.series import series_page
 from toolkit.report.sections.text import text_page
@@ -59,7 +60,7 @@ def write_run_page(run: Evidence, path: Path, build: Build | None = None) -> Non
     try:
         lead, sections = (build or builder(run))(run)
         *own, next_steps = sections
-        write_page(path, run.name, [*own, *card_sections(run), next_steps], lead)
+        write_page(path, run.name, [*own, *attention(run), *card_sections(run), next_steps], lead)
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         if isinstance(error, UserError):
             raise

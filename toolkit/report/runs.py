@@ -6,7 +6,6 @@ process.
 
 import math
 import os
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from toolkit.run.directory import read_metrics
 from toolkit.run.files import LOCK_FILE, read_json
 from toolkit.run.results import Results, kept_evaluation, of_kept_model, read_results, result_file
 from toolkit.run.schema import Manifest
+from toolkit.views import View, Viewed, shown
 
 STATES = ("finished", "running", "unfinished", "damaged")
 
@@ -32,9 +32,8 @@ _FIGURES = ("loss", "mlm_loss", "nsp_loss", "mlm_accuracy", "nsp_accuracy", "acc
             "f1", "r2", "mse", "mae")
 
 
-
-@dataclass(frozen=True)
-class RunFacts:
+@dataclass(frozen=True, repr=False)
+class RunFacts(Viewed):
     """What a run directory says of itself."""
 
     directory: Path
@@ -50,16 +49,25 @@ class RunFacts:
     metrics: list[dict] = field(default_factory=list)
     figures: dict[str, float] = field(default_factory=dict)
     """Of the finished run, or of the best evaluation so far; of an experiment, the means of its arms."""
-    metric: str = ""
-    """Of an experiment: what the figures of its arms are."""
+    measured: Results | None = None
+    """Of an experiment: what it measured."""
     changed: float = 0.0
     """Seconds since 1970."""
     size: int = 0
     """Bytes on disk, with its checkpoints."""
 
     @property
+    def metric(self) -> str:
+        """Of an experiment: what the figures of its arms are."""
+        return self.measured.metric if self.measured else ""
+
+    @property
     def steps(self) -> int | None:
         return max((record["step"] for record in self.metrics if "step" in record), default=None)
+
+    def _shown(self) -> View:
+        said = [self.kind, self.state, *(f"{name} {shown(value)}" for name, value in list(self.figures.items())[:3])]
+        return View(f"{self.name}: {', '.join(said)}", {"problem": self.problem} if self.problem else {})
 
 
 def find_runs(root: str | Path) -> list[RunFacts]:
@@ -116,18 +124,8 @@ def read_run(directory: str | Path, name: str = "") -> RunFacts:
     if isinstance(values.get("model"), dict) and values["model"].get("preset"):
         kind += f", {values['model']['preset']}"
     return RunFacts(directory, name or str(directory), kind, state, "; ".join(problems), values, manifest, metrics,
-                    figures, measured.metric if measured else "", max((each.st_mtime for each in files), default=0.0),
+                    figures, measured, max((each.st_mtime for each in files), default=0.0),
                     sum(each.st_size for each in files))
-
-
-def runs_rows(runs: Sequence[RunFacts], now: float | None = None) -> list[dict]:
-    """A row a run, for `toolkit.metrics.tabulate.table`; now: seconds since 1970, from which ages are counted."""
-    now = time.time() if now is None else now
-    return [{"state": run.state, "kind": run.kind, "steps": _shown(run.steps),
-             "figures": ", ".join(f"{name} {_shown(value)}" for name, value in list(run.figures.items())[:3]),
-             "parameters": _shown(run.manifest.get("parameters")), "size": f"{run.size / 1e6:,.1f} MB",
-             "changed": _age(now - run.changed), "commit": str(run.manifest.get("commit") or ""),
-             "run": f"{run.name} ({run.problem})" if run.problem else run.name} for run in runs]
 
 
 def _reason(error: UserError, path: Path) -> str:
@@ -203,8 +201,3 @@ def _shown(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "…"
 
 
-def _age(seconds: float) -> str:
-    for size, unit in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit} ago"
-    return "just now"

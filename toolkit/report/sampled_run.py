@@ -12,7 +12,7 @@ from toolkit.report.forecast_run import ROWS, banded
 from toolkit.run.binary import read_npz
 from toolkit.run.files import read_json
 from toolkit.run.names import check_name
-from toolkit.run.schema import SampledSource
+from toolkit.run.schema import SampledForecasts
 
 GPT, NAIVE = "GPT, median of samples", ("repeat-last", "seasonal naive")
 """Names of forecasts in such a run."""
@@ -25,14 +25,14 @@ def sampled_figures(directory: str | Path) -> dict[str, Figure]:
     UserError for files that cannot be read.
     """
     directory, found = Path(directory), {}
-    for source, entry in read_json(directory / "result.json", dict[str, SampledSource]).items():
+    for source, entry in read_json(directory / "result.json", dict[str, SampledForecasts]).items():
         if "file" in entry:
             check_name(entry["file"], "the file of a source")
             found[entry["file"]] = _figure(source, entry, directory / f"{entry['file']}.npz")
     return found
 
 
-def _figure(source: str, entry: SampledSource, path: Path) -> Figure:
+def _figure(source: str, entry: SampledForecasts, path: Path) -> Figure:
     def error(name: str) -> float:
         return entry["arms"].get(name, {}).get("mae", math.nan)
 

@@ -29,7 +29,9 @@ from toolkit.run import places
 from toolkit.run.files import LOCK_FILE, disk_errors, parsed_json, read_json, write_atomic, write_json
 from toolkit.run.names import check_name, check_names, refuse_links
 from toolkit.run.provenance import command_line, environment
+from toolkit.run.refused import will_make
 from toolkit.run.schema import Manifest, Record, checked
+from toolkit.views import Reported, View, Viewed
 
 _UNFINISHED = re.compile(r"\.(config\.yaml|manifest\.json|metrics\.jsonl|result\.json|README\.md|model)"
                          r"\.(old\.)?[a-z0-9_]{8}")
@@ -85,7 +87,7 @@ _DERIVED = ("output_dir", "data_dir")
 """Where results lie, and what is made of the data: no part of what is learned."""
 
 
-class Run:
+class Run(Viewed):
     """One run directory. Rank 0 alone writes (`is_main`); other ranks see the same paths."""
 
     def __init__(self, directory: str | Path, is_main: bool = True, observers: Sequence[Observer] = ()):
@@ -102,6 +104,15 @@ class Run:
         self.whole: Run | None = None
         self.place: tuple[int, int] | None = None
         self.kept: set[Path] = set()
+
+    def _shown(self) -> View:
+        result, records = self.result(), read_metrics(self.metrics_path)
+        state = "finished" if result is not None else "begun" if records else "new"
+        facts = {"state": state, **({"steps": max(record["step"] for record in records)} if records else {})}
+        facts |= {key: value for key, value in (result or {}).items() if isinstance(value, (int, float))}
+        kept = [part.name for part in (self.directory / "README.md", self.directory / "report.html", self.model_dir)
+                if part.exists()]
+        return View(f"run {self.directory}", {**dict(list(facts.items())[:12]), **({"holds": kept} if kept else {})})
 
     def part(self, name: str) -> "Run":
         """The run of a fit within this one, in the folder `name`, which may lie in others. UserError where that is no
@@ -178,6 +189,7 @@ class Run:
         if self.directory.exists() and not self.directory.is_dir():
             raise UserError(f"{self.directory}: is a file; output_dir must be a directory.")
         if self.is_main:
+            will_make(self.directory)
             with disk_errors(self.directory, "output_dir"):
                 self.directory.mkdir(parents=True, exist_ok=True)
                 _claim(self.directory)
@@ -274,7 +286,7 @@ class Run:
     def result(self) -> dict | None:
         """What the finished run reported, or None while it is unfinished."""
         finished = self.result_path.exists() and not self.is_extended
-        return read_json(self.result_path, dict) if finished else None
+        return Reported(read_json(self.result_path, dict)) if finished else None
 
     def finish(self, result: dict, keep_model: bool = True) -> dict:
         """Write the result, whose presence marks the run as complete; then remove a model that is not to be kept."""
@@ -287,7 +299,7 @@ class Run:
                 if not keep_model:
                     shutil.rmtree(self.model_dir)
         self.tell(finished=True)
-        return result
+        return Reported(result)
 
 
 def _free(config: Any) -> set[str]:

@@ -11,6 +11,8 @@ from toolkit.errors import UserError
 class CardConfig(Free):
     """What nobody but you can say; it may be changed at any time."""
 
+    COMMON = ("license", "language")
+
     license: str = ""
     """Of the model, as the hub spells it: apache-2.0, mit, cc-by-4.0, other …"""
     language: list[str] = field(default_factory=list)

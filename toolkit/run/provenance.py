@@ -10,6 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from toolkit.bars import in_notebook
+
 _LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "evaluate", "numpy", "scikit-learn")
 
 
@@ -29,6 +31,8 @@ def without_machine_paths(value: Any) -> Any:
 
 def command_line() -> str:
     """How this process was started, for another machine to repeat."""
+    if in_notebook():
+        return "# from a notebook; config.yaml, beside this, has every setting"
     words = [separator.join(map(without_machine_paths, (key, value)) if separator else [without_machine_paths(key)])
              for key, separator, value in (word.partition("=") for word in sys.argv)]
     processes = int(os.environ.get("WORLD_SIZE", "1"))

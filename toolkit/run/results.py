@@ -20,10 +20,13 @@ from toolkit.config import read_yaml
 from toolkit.errors import UserError
 from toolkit.run.files import read_json, write_json
 from toolkit.run.schema import SavedResults, SavedRow, SavedVerdict, checked
+from toolkit.views import View, Viewed, counted
 
 FILE = "rows.json"
 SCHEMA = 1
 MEAN = "mean of all sets"
+SHARES = ("accuracy", "f1", "mlm_accuracy", "nsp_accuracy")
+"""Metrics that are shares, and shown in percent."""
 
 Sizes = Literal["", "labels", "horizon"]
 
@@ -68,8 +71,8 @@ class Verdict:
     size: str = ""
 
 
-@dataclass(frozen=True)
-class Results:
+@dataclass(frozen=True, repr=False)
+class Results(Viewed):
     experiment: str
     metric: str
     """The one of `Row.metrics` by which arms are compared."""
@@ -77,6 +80,23 @@ class Results:
     verdicts: list[Verdict] = field(default_factory=list)
     sizes: Sizes = ""
     """What `Row.size` is a number of."""
+
+    def _shown(self) -> View:
+        """An arm a row: mean over its seeds with the interval, and what was concluded."""
+        from toolkit.metrics.intervals import mean_interval  # here: whoever only lists runs waits for no scipy
+
+        arms, verdicts = self.arms(), {(each.set, each.size, each.arm): each.text for each in self.verdicts}
+        scale = 100 if self.metric in SHARES else 1
+        rows = []
+        for (set_name, size, arm), of_seeds in arms.items():
+            found = mean_interval([scale * row.metrics[self.metric] for row in of_seeds])
+            verdict = verdicts.get((set_name, size, arm), "").removeprefix(f"{of_seeds[0].model}: ")
+            rows.append((set_name, size, arm, found, len(of_seeds), verdict))
+        unit = " in percent" if scale == 100 else ""
+        heads = ("set", self.sizes or "size", "arm", f"{self.metric}{unit}", "seeds", "verdict")
+        used = [place for place in range(len(heads)) if any(row[place] != "" for row in rows)]
+        return View(f"{self.experiment}: {counted(len(arms), 'arm')}, mean ± 95 % interval over seeds", {},
+                    [heads[place] for place in used], [[row[place] for place in used] for row in rows])
 
     def arms(self) -> dict[tuple[str, str, str], list[Row]]:
         """(set, size, arm) → its rows, one a seed; in the order in which they were measured."""

@@ -1,13 +1,17 @@
 """What the files of a run look like: JSON is held against the types of these shapes when it is read.
 
-A shape is a type: str, int, float (any number), bool, dict, list, None, Any, list[…], dict[str, …], Literal, a union
-or a TypedDict, beside whose keys there may be others.
+A shape is a type: str, int, Count, float (any number), bool, dict, list, None, Any, list[…], dict[str, …], Literal, a
+union or a TypedDict, beside whose keys there may be others.
 """
 
 import types
 from typing import Any, Literal, NotRequired, Required, TypedDict, Union, get_args, get_origin, get_type_hints
 
 from toolkit.errors import UserError
+
+
+class Count(int):
+    """In a shape: a whole number from 0 on."""
 
 
 class RunConfig(TypedDict, total=False):
@@ -53,15 +57,6 @@ class ForecastEntry(TypedDict, total=False):
     mase: float | None
     reference: str
     dead_branches: dict[str, Any]
-
-
-class SampledSource(TypedDict, total=False):
-    """Of a source, in the result.json of sampled forecasts."""
-
-    windows: Required[int]
-    arms: Required[dict[str, dict[str, float]]]
-    paths: int
-    file: str
 
 
 class Emissions(TypedDict, total=False):
@@ -120,13 +115,75 @@ class SavedResults(TypedDict):
     verdicts: list[SavedVerdict]
 
 
-class ModelConfig(TypedDict, total=False):
+class SavedTextInput(TypedDict, total=False):
+    """`TextInput` in a classifier's config.json."""
+
+    max_length: Required[Count]
+    long_texts: Literal["head", "head+tail", "windows"]
+    pairs: bool | None
+    joint: Count | None
+    empty: Count | None
+    split_special_tokens: bool
+
+
+class SavedThreshold(TypedDict):
+    """`decision_threshold` in a classifier's config.json."""
+
+    label: str
+    probability: float
+
+
+class Sizes(TypedDict, total=False):
+    """Of a BERT or GPT-2."""
+
+    vocab_size: Count
+    hidden_size: Count
+    num_hidden_layers: Count
+    num_attention_heads: Count
+    intermediate_size: Count
+    max_position_embeddings: Count
+    type_vocab_size: Count
+    n_embd: Count
+    n_layer: Count
+    n_head: Count
+    n_inner: Count | None
+    n_positions: Count
+
+
+class ModelConfig(Sizes, total=False):
     """config.json of a model; its class checks what else is in it."""
 
     model_type: str
     architectures: list[str] | None
-    backbone_config: dict[str, Any]
-    text_input: dict[str, Any]
+    problem_type: str | None
+    backbone_config: Sizes
+    id2label: dict[str, str] | None
+    text_input: SavedTextInput
+    decision_threshold: SavedThreshold
+    num_channels: Count
+    num_covariates: Count
+    context_length: Count | None
+    horizon: Count | None
+    # of the series it learned
+    channel_names: list[str] | None
+    value_columns: list[str] | None
+    sampling_rate: float | None
+    normalisation: Literal["series", "train", "none"]
+    channel_means: list[float] | None
+    channel_deviations: list[float] | None
+    series_length: Count | None
+    # of the tables that it forecasts
+    scale_means: list[float | list[float]]
+    scale_deviations: list[float | list[float]]
+    series_names: list[str]
+    time_column: str
+    series_column: str
+    missing: Literal["refuse", "mask"]
+    frequency: str | float | None
+    future_columns: list[str]
+    calendar_columns: list[str]
+    future_means: list[float]
+    future_deviations: list[float]
 
 
 class TokenizerModel(TypedDict, total=False):
@@ -146,32 +203,6 @@ class WeightIndex(TypedDict):
     """model.safetensors.index.json."""
 
     weight_map: dict[str, str]
-
-
-class StoreManifest(TypedDict, total=False):
-    """manifest.json of a token store."""
-
-    dtype: Required[Literal["uint16", "uint32"]]
-    tokens: Required[int]
-    sentences: Required[int]
-    documents: Required[int]
-    fingerprints: dict[str, Any]
-    sources: list[int]
-
-
-class SeriesManifest(TypedDict, total=False):
-    """manifest.json of prepared series."""
-
-    series: Required[dict[str, Any]]
-    tokenizer: Required[dict[str, Any]]
-
-
-class CorpusManifest(TypedDict, total=False):
-    """manifest.json of a prepared corpus."""
-
-    config: Required[dict[str, Any]]
-    splits: Required[dict[str, dict]]
-    inputs: dict[str, Any]
 
 
 class Record(TypedDict, total=False):
@@ -232,6 +263,9 @@ class SampledForecasts(TypedDict):
     arms: dict[str, dict[str, float]]
     nominal_coverage: float
     mae_saved: dict[str, dict[str, float]]
+    paths: NotRequired[int]
+    file: NotRequired[str]
+    """The name, without its ending, of its .npz and .png."""
 
 
 class DemoBert(TypedDict, total=False):
@@ -302,10 +336,10 @@ def _is(value: Any, shape: Any) -> bool:
     """Whether it is of a plain type; True and False are no numbers, and 10**400 is none that can be computed with."""
     if shape in (None, type(None)):
         return value is None
-    if shape not in (str, int, float, bool, dict, list):
+    if shape not in (str, int, Count, float, bool, dict, list):
         return False
     if isinstance(value, int) and not isinstance(value, bool):
-        return shape in (int, float) and abs(value) < 2**63
+        return shape in (int, float) and abs(value) < 2**63 or shape is Count and 0 <= value < 2**63
     return type(value) is shape
 
 
@@ -317,7 +351,8 @@ def _name(shape: Any) -> str:
         return " or ".join(dict.fromkeys(_name(part) for part in parts))
     if origin is Literal:
         return " or ".join(map(repr, parts))
-    return {list: "a list", dict: "a mapping", str: "text", int: "a whole number", float: "a number",
+    return {list: "a list", dict: "a mapping", str: "text", int: "a whole number",
+            Count: "a whole number from 0 on", float: "a number",
             bool: "true or false"}.get(origin or shape, "nothing")
 
 

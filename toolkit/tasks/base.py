@@ -19,6 +19,7 @@ from toolkit.training.feed import as_tensors, seed_everything, to_device
 from toolkit.training.impl.precision import ImplConfig, Precision, exact
 from toolkit.training.task import Task, TrainingConfig
 from toolkit.training.trainer import train
+from toolkit.views import View, Viewed
 
 Test = Callable[[Task, PreTrainedModel, dict[str, float], Precision], dict]
 """(task, the model that was best on validation, what training gave, precision) → what result.json holds."""
@@ -44,6 +45,19 @@ class Description:
     unit: str = "tokens"
     """What is counted of its batches: tokens, or values of series."""
     is_classifier: bool = False
+
+
+class ViewedTask(Viewed):
+    """Base of tasks, for what a notebook shows of them."""
+
+    model: PreTrainedModel
+    best_metric: str
+
+    def _shown(self) -> View:
+        about = (type(self).__doc__ or "").strip().split("\n")[0]
+        model = f"{type(self.model).__name__} of {self.model.num_parameters():,} parameters"
+        return View(f"task {type(self).__name__}: {model}",
+                    {"learns": about, "keeps": f"the model with the lowest {self.best_metric} on validation"})
 
 
 def fit(make_task: Callable[[], Task], config: TrainingConfig, impl: ImplConfig, run: Run, accelerator: Accelerator,

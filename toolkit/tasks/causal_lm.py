@@ -1,6 +1,5 @@
 """Causal language modelling as a task, on text or on series as tokens: the next one."""
 
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -8,70 +7,25 @@ import torch
 from transformers import PreTrainedModel
 
 from toolkit import metrics
-from toolkit.config import free
 from toolkit.data.batches import IGNORED
 from toolkit.data.stores.gpt_batches import GptBatches, evaluation_blocks, num_evaluation_blocks
 from toolkit.data.stores.prepare import PreparedData, prepare
-from toolkit.data.stores.series import SeriesCorpusConfig, prepare_series
-from toolkit.data.text.corpus import CorpusConfig
+from toolkit.data.stores.series import prepare_series
 from toolkit.errors import UserError
-from toolkit.models.initialisation import InitialValues
-from toolkit.run.model_card import CardConfig
-from toolkit.tasks.base import Description, Evaluation
-from toolkit.tasks.pretraining import PretrainingConfig, ProbeConfig, add_to
+from toolkit.pretrained import save_model
+from toolkit.tasks.base import Description, Evaluation, ViewedTask
+from toolkit.tasks.pretraining import add_to
+from toolkit.tasks.settings import PretrainGptConfig
 from toolkit.tokenization.load import save_tokenizer
 from toolkit.training.feed import as_tensors, to_device
 from toolkit.training.impl.distributed import reduce_sums, share
-from toolkit.training.impl.precision import ImplConfig
+from toolkit.training.observers.base import LossShown
 
 DESCRIPTIONS = (Description(
     "gpt", lambda name, module, values: module is None and name.endswith("LMHeadModel"), "text-generation",
     lambda inside, size, start, figures: f"A {inside} of {size}, trained "
     + (f"further from {start}" if start else "from scratch") + " to continue its input, token by token.",
     "the next token (Radford et al. 2019)", is_pretraining=True),)
-
-
-@dataclass
-class GptModelSection(InitialValues):
-    preset: str = "gpt-tiny"
-    """A published size (gpt2, gpt2-medium, …) or one of ours of BERT's shapes: gpt-tiny, -mini, -small."""
-    max_position_embeddings: int | None = None
-    """Default: as many as a row has tokens; more would stay untrained."""
-    dropout: float = 0.0
-    """Minutes of training never see a text often enough to overfit; raise it for many epochs."""
-    initializer_range: float = 0.02
-    """Standard deviation of the other initial weights; 0.02 is GPT-2's, 0.05 suits a width of 128 in short runs."""
-
-
-@dataclass
-class PretrainGptConfig:
-    output_dir: str
-    """The run directory."""
-    data_dir: str
-    """Where corpus, tokenizer and token store are made once; runs may share it."""
-    corpus: CorpusConfig = field(default_factory=CorpusConfig)
-    series: SeriesCorpusConfig = field(default_factory=SeriesCorpusConfig)
-    """Given series.sources, series are what is learned, and corpus is not read."""
-    init_from: str = ""
-    """A model to go on from: a run, a model's directory or a hub id. Its size, tokenizer and weights are taken; `model`
-    then says no more than the dropout. Empty: from scratch."""
-    tokenizer: str = "tokenizers/byte-level-bpe-4k.yaml"
-    """A spec to train on the train split, or a trained tokenizer's directory or hub id; for series
-    tokenizers/series-bins.yaml, or one like it."""
-    model: GptModelSection = field(default_factory=GptModelSection)
-    block_size: int = 128
-    """Tokens a row sees at once."""
-    attention_within_documents: bool = False
-    """Keep attention, and the count of positions, inside each of the documents that share a row. Without it a row's
-    later documents see the earlier ones, as in GPT-2."""
-    training: PretrainingConfig = field(default_factory=PretrainingConfig)
-    probes: ProbeConfig = field(default_factory=ProbeConfig)
-    """Labelled sets on which every evaluation measures what the frozen states are worth."""
-    card: CardConfig = field(default_factory=CardConfig)
-    seed: int = 0
-    impl: ImplConfig = field(default_factory=ImplConfig)
-    dry_run: bool = free(False)
-    """Check every input, prepare the data, tell what would be trained, how long and in how much memory, and end."""
 
 
 def pretraining_data(settings: PretrainGptConfig, progress: bool) -> PreparedData:
@@ -90,7 +44,7 @@ def pretraining_data(settings: PretrainGptConfig, progress: bool) -> PreparedDat
                    num_proc=settings.impl.preprocessing_num_workers, progress=progress)
 
 
-class CausalLanguageModelling:
+class CausalLanguageModelling(ViewedTask):
     """The next token (Radford et al. 2019): batches of `input_ids` and `labels`, already shifted."""
 
     def counts(self, batch: dict[str, np.ndarray]) -> dict[str, int]:
@@ -108,7 +62,7 @@ class GptPretraining(CausalLanguageModelling):
     def __init__(self, model: PreTrainedModel, data: PreparedData, block_size: int, batch_size: int, seed: int,
                  within_documents: bool = False, probes: Evaluation | None = None):
         self.model, self.data, self.block_size, self.eval_batch = model, data, block_size, batch_size
-        self.probes = probes
+        self.probes, self.loss_shown = probes, LossShown()
         self.end_id, self.within_documents = data.tokenizer.eos_token_id, within_documents
         self.batches = GptBatches(data.train, block_size, batch_size, seed, data.weights,
                                   self.end_id if within_documents else None)
@@ -134,7 +88,7 @@ class GptPretraining(CausalLanguageModelling):
     def save(self, model: PreTrainedModel, directory: Path) -> None:
         # A text ends where the positions do, when nobody says how long it shall be.
         model.generation_config.max_length = model.config.max_position_embeddings
-        model.save_pretrained(directory)
+        save_model(model, directory)
         save_tokenizer(self.data.tokenizer, directory, model.config.max_position_embeddings)
 
 
@@ -146,7 +100,7 @@ class SeriesPretraining(GptPretraining):
         return {key: value for key, value in result.items() if key not in ("bytes", "bits_per_byte")}
 
     def save(self, model: PreTrainedModel, directory: Path) -> None:
-        model.save_pretrained(directory)
+        save_model(model, directory)
         self.data.tokenizer.save_pretrained(directory)
 
 

@@ -3,9 +3,8 @@
 import copy
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -17,38 +16,19 @@ from toolkit.data.batches import LabelledBatches
 from toolkit.data.text.text_input import save_with_input
 from toolkit.errors import UserError
 from toolkit.models.lora import add_lora, merge_lora
-from toolkit.models.losses import Objective, ObjectiveConfig, Task, fold_scale, probabilities
+from toolkit.models.losses import Objective, Task, fold_scale, probabilities
 from toolkit.models.registry import reads_text
+from toolkit.pretrained import save_model
 from toolkit.run.directory import Run
 from toolkit.run.files import write_atomic
-from toolkit.tasks.base import Description, fit, for_all, write_arrays
+from toolkit.tasks.base import Description, ViewedTask, fit, for_all, write_arrays
+from toolkit.tasks.settings import FineTuningConfig
 from toolkit.tasks.threshold import ThresholdConfig, choose_threshold, positive_class
 from toolkit.tokenization.load import save_tokenizer
 from toolkit.training.impl.precision import ImplConfig, Precision
-from toolkit.training.task import TrainingConfig
+from toolkit.training.observers.base import LossShown
 
-
-@dataclass
-class FineTuningConfig(TrainingConfig):
-    max_steps: int | None = 300
-    """The budget in optimiser steps, however many labels there are. For another kind of budget set this to null."""
-    weight_decay: float = 0.05
-    warmup_ratio: float = 0.1
-    eval_steps: int = 30
-    """Evaluate every so many steps, and keep the model that is best on validation; 0: only at the end."""
-    save_steps: int = 0
-    """Checkpoint every so many steps; 0: only when interrupted."""
-    metric_for_best_model: Literal["auto", "accuracy", "f1", "loss"] = "auto"
-    """What is best on validation. auto: accuracy for classes, f1 (micro) for several labels, else the loss. A few
-    examples answered wrongly with confidence move the loss, and say little."""
-    tuning: Literal["full", "head", "lora"] = "full"
-    """What is trained: everything; the head alone, on a frozen encoder (Devlin et al. 2018, section 5.3); or the head
-    and low-rank changes of the attention's maps (Hu et al. 2021), merged into the model that is saved."""
-    lora_rank: int = 8
-    """With tuning lora: the rank of each change (Hu et al. 2021, section 7.2: 8 is as good as 64)."""
-    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
-
-
+_SHORT = {"mse": "mse", "mae": "mae", "msle": "msle", "focal": "focal loss", "kl-divergence": "KL"}
 _CLASSIFIER = re.compile("For(Sequence)?Classification$")  # not of tokens
 DESCRIPTIONS = (
     Description("text", lambda name, module, values: bool(_CLASSIFIER.search(name))
@@ -62,7 +42,7 @@ DESCRIPTIONS = (
                 is_classifier=True))
 
 
-class FineTuning:
+class FineTuning(ViewedTask):
     """An objective on `train`; evaluated, and the best model chosen, on `validation`. The test set is not in here."""
 
     best_metric = "criterion"
@@ -72,6 +52,8 @@ class FineTuning:
                  task: Task = "classification"):
         self.model, self.validation, self.config, self.tokenizer = model, validation, config, tokenizer
         self.objective = Objective(task, config.objective, train.labels, model.config.num_labels)
+        self.loss_shown = LossShown(_SHORT.get(self.objective.loss_name, "loss"),
+                                    guessing=self.objective.of_guessing(validation.labels))
         self.criterion = config.metric_for_best_model
         if self.criterion == "auto":
             self.criterion = {"classification": "accuracy", "multi-label": "f1"}.get(task, "loss")
@@ -114,7 +96,7 @@ class FineTuning:
             model = merge_lora(model)
         if regression:
             fold_scale(model, *self.objective.scale)
-        model.save_pretrained(directory)
+        save_model(model, directory)
         if self.tokenizer is not None and self.text_input is not None:
             save_with_input(self.tokenizer, self.text_input, directory)
         elif self.tokenizer is not None:  # of batches that are not ours

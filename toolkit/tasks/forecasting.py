@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +13,15 @@ from transformers import PreTrainedModel
 from toolkit.data.series.windows import ForecastData, Split, WindowBatches
 from toolkit.errors import UserError
 from toolkit.metrics.forecast_sums import ForecastScores, calibration_stride, known_quantiles, residual_quantiles
+from toolkit.models.small.linear import carried_forward
+from toolkit.pretrained import save_model
 from toolkit.run.directory import Run
 from toolkit.run.files import write_atomic
-from toolkit.tasks.base import Description, fit, write_arrays
+from toolkit.tasks.base import Description, ViewedTask, fit, write_arrays
+from toolkit.tasks.settings import ForecastConfig
 from toolkit.training.feed import as_tensors, to_device
 from toolkit.training.impl.precision import ImplConfig, Precision, choose
-from toolkit.training.task import TrainingConfig
+from toolkit.training.observers.base import LossShown
 
 Forecaster = Callable[..., torch.Tensor]
 """values and observed (b, channels, context) and, by name, covariates (b, features, context + horizon) where something
@@ -36,28 +38,13 @@ BANDS = (0.5, 0.8, 0.95)
 """Shares of values that the intervals of these hold, as far as validation has residuals enough."""
 
 
-@dataclass
-class ForecastConfig(TrainingConfig):
-    max_steps: int | None = 2000
-    """The budget in optimiser steps. For another kind of budget set this to null."""
-    weight_decay: float = 0.01
-    eval_steps: int = 100
-    """Evaluate every so many steps, and keep the model that is best on validation; 0: only at the end."""
-    early_stopping_patience: int | None = 6
-    """End after so many evaluations in a row without a better model."""
-    save_steps: int = 0
-    """Checkpoint every so many steps; 0: only when interrupted."""
-    quantiles: list[float] = field(default_factory=lambda: [0.1, 0.5, 0.9])
-    """Of the intervals around every forecast, from residuals on validation."""
-
-
 DESCRIPTIONS = (Description(
     "forecast", lambda name, module, values: bool(values.get("horizon")), "time-series-forecasting",
     lambda inside, size, start, figures: f"A model of {size} that forecasts time series.",
     "the error of the forecast", unit="values"),)
 
 
-class ForecastingTask:
+class ForecastingTask(ViewedTask):
     """Squared error on `train`; evaluated, and the best model chosen, on `validation`. The test set is not in here."""
 
     best_metric = "mse"
@@ -65,6 +52,8 @@ class ForecastingTask:
     def __init__(self, model: PreTrainedModel, train: WindowBatches, validation: WindowBatches):
         self.model, self.validation, self.batch = model, validation, train.batch
         model.config.update(train.data.model_input())
+        self.loss_shown = LossShown("mse", validation="eval_mse", guessing=_error_of_repeating(validation),
+                                    guess="repeat last")
 
     def counts(self, batch: dict[str, np.ndarray]) -> dict[str, int]:
         observed = batch.get("future_observed")
@@ -83,7 +72,14 @@ class ForecastingTask:
         return {name: scores[name] for name in ("mse", "mae")}
 
     def save(self, model: PreTrainedModel, directory: Path) -> None:
-        model.save_pretrained(directory)
+        save_model(model, directory)
+
+
+def _error_of_repeating(windows: WindowBatches) -> float:
+    """The mean squared error of the last value again and again, on some windows from all over the split."""
+    batch = as_tensors(windows.rows(np.unique(np.linspace(0, len(windows) - 1, 32).round().astype(int))))
+    errors = (carried_forward(batch["values"], batch.get("observed"))[..., -1:] - batch["future"]) ** 2
+    return float(errors[batch["future_observed"]].mean() if "future_observed" in batch else errors.mean())
 
 
 def as_forecaster(model: PreTrainedModel) -> Forecaster:

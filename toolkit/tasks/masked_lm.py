@@ -2,29 +2,25 @@
 
 import dataclasses
 import re
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from toolkit.config import free
 from toolkit.data.batches import IGNORED
 from toolkit.data.stores.bert_batches import BertBatches, MaskingConfig
 from toolkit.data.stores.prepare import PreparedData
-from toolkit.data.text.corpus import CorpusConfig
-from toolkit.models.initialisation import InitialValues
+from toolkit.pretrained import save_model
 from toolkit.run.directory import Run
 from toolkit.run.files import read_json
-from toolkit.run.model_card import CardConfig
 from toolkit.run.schema import Manifest
-from toolkit.tasks.base import Description, Evaluation
-from toolkit.tasks.pretraining import EVALUATION_SEED, PretrainingConfig, ProbeConfig, add_to
+from toolkit.tasks.base import Description, Evaluation, ViewedTask
+from toolkit.tasks.pretraining import EVALUATION_SEED, add_to
 from toolkit.tokenization.load import save_tokenizer
 from toolkit.training.feed import as_tensors, to_device
 from toolkit.training.impl.distributed import reduce_sums, share
-from toolkit.training.impl.precision import ImplConfig
+from toolkit.training.observers.base import LossShown
 
 _EVALUATION_MLM_PROBABILITY = 0.15  # Devlin et al. 2018, whatever is masked in training
 
@@ -37,45 +33,6 @@ DESCRIPTIONS = (Description(
     is_pretraining=True),)
 
 
-@dataclass
-class BertModelSection(InitialValues):
-    preset: str = "bert-tiny"
-    """A published size: bert-tiny, -mini, -small, -medium, -base, -large."""
-    max_position_embeddings: int | None = None
-    """Default: as many as a row has tokens; more would stay untrained."""
-    segment_deviation: float = 0.2
-    """Standard deviation of the two segment embeddings at the start, as large as a position; at transformers' 0.02
-    attention cannot tell A from B, and next-sentence prediction starts late."""
-    dropout: float = 0.0
-    """Minutes of training never see a text often enough to overfit; raise it for many epochs."""
-
-
-@dataclass
-class PretrainBertConfig:
-    output_dir: str
-    """The run directory."""
-    data_dir: str
-    """Where corpus, tokenizer and token store are made once; runs may share it."""
-    corpus: CorpusConfig = field(default_factory=CorpusConfig)
-    init_from: str = ""
-    """A model to go on from: a run, a model's directory or a hub id. Its size, tokenizer and weights are taken; `model`
-    then says no more than the dropout. Empty: from scratch."""
-    tokenizer: str = "tokenizers/wordpiece-8k.yaml"
-    """A spec to train on the train split, or a trained tokenizer's directory or hub id."""
-    model: BertModelSection = field(default_factory=BertModelSection)
-    masking: MaskingConfig = field(default_factory=MaskingConfig)
-    training: PretrainingConfig = field(default_factory=PretrainingConfig)
-    eval_rows: int = 1024
-    """Validation rows drawn, once and for all, for every evaluation."""
-    probes: ProbeConfig = field(default_factory=ProbeConfig)
-    """Labelled sets on which every evaluation measures what the frozen states are worth."""
-    card: CardConfig = field(default_factory=CardConfig)
-    seed: int = 0
-    impl: ImplConfig = field(default_factory=ImplConfig)
-    dry_run: bool = free(False)
-    """Check every input, prepare the data, tell what would be trained, how long and in how much memory, and end."""
-
-
 def drawn_in_pairs_alone(run: Run) -> bool:
     """Whether the checkpoints of a run without next-sentence prediction are an earlier version's, which saw other rows:
     it goes on with those. `write_manifest` notes "single_sentences" of all others.
@@ -85,7 +42,7 @@ def drawn_in_pairs_alone(run: Run) -> bool:
     return any(run.checkpoint_dir.glob("step-*")) and "single_sentences" not in data
 
 
-class BertPretraining:
+class BertPretraining(ViewedTask):
     """Devlin et al. (2018): both losses are means over what they predict, and are added."""
 
     best_metric = "loss"
@@ -99,6 +56,7 @@ class BertPretraining:
         self.evaluation = BertBatches(data.validation, data.tokenizer, asked, eval_rows, EVALUATION_SEED,
                                       pairs_alone=pairs_alone)
         self.eval_rows, self.eval_batch = eval_rows, batch_size
+        self.loss_shown = LossShown("mlm", "mlm_loss", "eval_mlm_loss")
         self.batch = self.batches.batch
 
     def counts(self, batch: dict[str, np.ndarray]) -> dict[str, int]:
@@ -131,5 +89,5 @@ class BertPretraining:
         return result | (self.probes(model, accelerator, precision) if self.probes else {})
 
     def save(self, model: PreTrainedModel, directory: Path) -> None:
-        model.save_pretrained(directory)
+        save_model(model, directory)
         save_tokenizer(self.data.tokenizer, directory, model.config.max_position_embeddings)

@@ -1,9 +1,7 @@
 """Pretraining on series alone, as a task of the loop: hidden patches are told from the rest."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -12,30 +10,19 @@ from accelerate import Accelerator
 from toolkit.data.series.masked_patches import MaskedPatchBatches
 from toolkit.errors import UserError
 from toolkit.models.series.patches import SeriesForMaskedPatches
+from toolkit.pretrained import save_model
 from toolkit.run.directory import Run
-from toolkit.tasks.base import fit
+from toolkit.tasks.base import ViewedTask, fit
+from toolkit.tasks.settings import MaskedPatchesConfig
 from toolkit.training.feed import as_tensors, to_device
 from toolkit.training.impl.distributed import reduce_sums
 from toolkit.training.impl.precision import ImplConfig, Precision
-from toolkit.training.task import TrainingConfig
+from toolkit.training.observers.base import LossShown
 
 _EVALUATION_SEED = 0x5EED  # one fixed draw of masks for every evaluation
 
 
-@dataclass
-class MaskedPatchesConfig(TrainingConfig):
-    max_steps: int | None = 300
-    learning_rate: float = 2e-3
-    weight_decay: float = 0.05
-    warmup_ratio: float = 0.1
-    lr_scheduler_type: Literal["linear", "cosine", "constant", "wsd", "one_cycle"] = "cosine"
-    save_steps: int = 0
-    """Checkpoint every so many steps; 0: only when interrupted."""
-    mask_ratio: float = 0.4
-    """Share of patches hidden (Nie et al. 2023, section 4.2)."""
-
-
-class MaskedPatches:
+class MaskedPatches(ViewedTask):
     """Mean squared error of hidden values, on the scale the model works in. Evaluated on `validation` series."""
 
     best_metric = "loss"
@@ -43,6 +30,7 @@ class MaskedPatches:
     def __init__(self, model: SeriesForMaskedPatches, train: MaskedPatchBatches, validation: MaskedPatchBatches):
         self.model, self.batch, self.validation = model, train.batch, validation
         self.channels = train.values.shape[1]
+        self.loss_shown = LossShown("mse")
 
     def counts(self, batch: dict[str, np.ndarray]) -> dict[str, int]:
         hidden = batch["masked"] if "observed" not in batch else batch["masked"] & batch["observed"]
@@ -71,11 +59,12 @@ class MaskedPatches:
             for key, value in (("error", error), ("squares", squares), ("count", self.counts(batch)["masked_patches"])):
                 sums[key] += float(value)
         sums = reduce_sums(accelerator, sums)
+        self.loss_shown.guessing = sums["squares"] / max(1.0, sums["count"])
         return {"loss": sums["error"] / max(1.0, sums["count"]),
                 "explained": 1 - sums["error"] / max(1e-12, sums["squares"])}
 
     def save(self, model: SeriesForMaskedPatches, directory: Path) -> None:
-        model.save_pretrained(directory)
+        save_model(model, directory)
 
 
 def pretrain_on_series(make_model: Callable[[], SeriesForMaskedPatches], train_values: np.ndarray,

@@ -1,11 +1,9 @@
-"""What pretraining tasks share: settings, published learning rates, and how evaluations are summed."""
+"""What pretraining tasks share: published learning rates, and how evaluations are summed."""
 
 import dataclasses
-from dataclasses import dataclass, field
-from typing import Literal
 
 from toolkit.models.presets import preset
-from toolkit.training.task import TrainingConfig
+from toolkit.tasks.settings import PretrainingConfig
 
 # Peak rates of AdamW as published: Devlin et al. 2018, section A.2; Radford et al. 2018, section 4.1; Brown et al.
 # 2020, table 2.1, which GPT-2's sizes of the same shape share (its own paper gives none).
@@ -16,31 +14,6 @@ _PUBLISHED_RATES = {
     "gpt3-6.7b": 1.2e-4, "gpt3-13b": 1e-4, "gpt3": 6e-5}
 
 EVALUATION_SEED = 0x5EED  # one fixed draw of pairs and masks for every evaluation of every run
-
-
-@dataclass
-class PretrainingConfig(TrainingConfig):
-    optimizer: Literal["adamw", "muon"] | None = None
-    """`muon`: Muon (Jordan et al. 2024) for the matrices of the hidden layers, AdamW for everything else. Default: muon
-    for small presets, adamw for those whose authors published a rate."""
-    learning_rate: float | None = None
-    """AdamW's, at its peak. Default: the preset's."""
-    muon_learning_rate: float | None = None
-    """Muon's, at its peak, on AdamW's scale (update root-mean-square 0.2, Liu et al. 2025). Default: the preset's."""
-    weight_decay: float | None = None
-    """Decoupled (Loshchilov & Hutter 2019); on matrices only. Default: 0.3 for small presets, which keeps weights small
-    enough to be fine-tuned (docs/results/transfer.md), 0.1 for those with a published rate, as Brown et al. 2020."""
-    lr_scheduler_type: Literal["linear", "cosine", "constant", "wsd", "one_cycle"] = "wsd"
-
-
-@dataclass
-class ProbeConfig:
-    sets: dict = field(default_factory=dict)
-    """Name → what the `data` section of finetune-text takes; empty: no probes."""
-    labels: int = 400
-    """Labelled examples of a probe."""
-    draws: int = 3
-    """Draws of them that are averaged."""
 
 
 def with_defaults(training: PretrainingConfig, preset_name: str | None, width: int = 0) -> PretrainingConfig:

@@ -1,26 +1,11 @@
 """The probability from which a label is given: chosen on validation for a stated aim, never on test."""
 
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from toolkit.errors import UserError, did_you_mean
 from toolkit.models.losses import Task
-
-
-@dataclass
-class ThresholdConfig:
-    aim: Literal["none", "f-beta", "recall", "precision", "cost"] = "none"
-    """For two classes: the best F-beta; as few false alarms as a recall of `at_least` allows; as much recall as a
-    precision of `at_least` allows; the lowest cost. none: the likelier class."""
-    positive_label: str = ""
-    """Of two classes the one whose probability is looked at. Default: the last."""
-    beta: float = 1.0
-    """How many times recall counts as much as precision (van Rijsbergen 1979)."""
-    at_least: float = 0.95
-    false_positive_cost: float = 1.0
-    false_negative_cost: float = 1.0
+from toolkit.tasks.settings import ThresholdConfig
 
 
 def positive_class(config: ThresholdConfig, task: Task, label_names: tuple[str, ...]) -> int | None:

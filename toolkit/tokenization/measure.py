@@ -7,7 +7,7 @@ with words as runs of letters and digits.
 import itertools
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from toolkit.errors import UserError
 from toolkit.tokenization.load import one_thread, plain_backend
+from toolkit.views import View, Viewed, counted
 
 WORD = re.compile(r"[^\W_]+")
 
@@ -137,6 +138,27 @@ def evaluate_tokenizer(tokenizer: PreTrainedTokenizerBase, paragraphs: Sequence[
             "round_trip": exact / max(1, len(paragraphs)),
             "vocabulary_used": float(used.sum()) / max(1, len(tokenizer) - len(set(tokenizer.all_special_ids))),
             "megabytes_per_second": size / 1e6 / _fastest(backend, paragraphs)}
+
+
+class TokenizerComparison(Viewed, dict):
+    """Tokenizers by name, each with what `evaluate_tokenizer` measured; a table."""
+
+    def _shown(self) -> View:
+        rows = [(name, values["vocabulary"], values["bytes_per_token"], values["tokens_per_word"],
+                 100 * values["unknown_characters"], 100 * values["whole_words"], 100 * values["round_trip"])
+                for name, values in self.items()]
+        heads = ("tokenizer", "vocabulary", "bytes a token", "tokens a word", "unknown %", "words whole %",
+                 "exactly back %")
+        return View(f"{counted(len(self), 'tokenizer')} on the same text", {}, heads, rows,
+                    "More bytes a token: shorter sequences. Fewer tokens a word: words less cut.")
+
+
+def compare_tokenizers(tokenizers: Mapping[str, PreTrainedTokenizerBase], texts: Iterable[str],
+                       characters: int = 1_000_000) -> TokenizerComparison:
+    """`evaluate_tokenizer` of each, on the same paragraphs of the texts: so many characters, evenly from all."""
+    paragraphs = sample_paragraphs(texts, characters)
+    return TokenizerComparison({name: {"vocabulary": len(tokenizer), **evaluate_tokenizer(tokenizer, paragraphs)}
+                                for name, tokenizer in tokenizers.items()})
 
 
 def _fastest(backend, paragraphs: Sequence[str], repeats: int = 3) -> float:

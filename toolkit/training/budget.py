@@ -1,25 +1,9 @@
 """How long to train: in steps, tokens or minutes. The schedule's clock is the share of the budget that is used."""
 
-import math
 import statistics
-from dataclasses import dataclass
 
-from toolkit.errors import UserError
 from toolkit.training.observers.throughput import duration
-
-
-@dataclass
-class BudgetConfig:
-    max_steps: int | None = None
-    """The budget in optimiser steps, …"""
-    max_tokens: int | None = None
-    """… or in tokens, padding included, …"""
-    max_minutes: float | None = None
-    """… or in minutes of training, as in Geiping & Goldstein (2022); evaluations, checkpoints and the compiler are not
-    counted. Give exactly one. Two runs of so many minutes are never the same to the digit, as two of so many steps are.
-    Or give max_steps as well: so many steps, but where this machine is too slow for them only as many as it makes in
-    the minutes, by the speed of its first ones."""
-
+from toolkit.training.settings import BudgetConfig
 
 TIMED_STEPS = 40
 """Where steps are to be made in so many minutes: the later half of so many tell the speed; the first are slow."""
@@ -29,17 +13,10 @@ class Budget:
     """What is used of a `BudgetConfig`; UserError unless it names one positive limit, or steps with their minutes."""
 
     def __init__(self, config: BudgetConfig):
-        limits = {name: getattr(config, name) for name in ("max_steps", "max_tokens", "max_minutes")}
-        given = {name: limit for name, limit in limits.items() if limit is not None}
-        for name, limit in given.items():
-            if not 0 < limit < math.inf:
-                raise UserError(f"training.{name} is {limit}; it must be a number above 0.")
+        config.check_budget()
+        given = {name: limit for name in ("max_steps", "max_tokens", "max_minutes")
+                 if (limit := getattr(config, name)) is not None}
         self.minutes = given.pop("max_minutes") if given.keys() == {"max_steps", "max_minutes"} else None
-        if len(given) != 1:
-            found = "none of them" if not given else " and ".join(f"{name} = {limit}" for name, limit in given.items())
-            raise UserError(f"training needs exactly one budget: training.max_steps (if you like with the "
-                            f"training.max_minutes they may take), training.max_tokens or training.max_minutes; this "
-                            f"run gives {found}.")
         (self.name, self.limit), = given.items()
 
     def used(self, steps: int, tokens: int, seconds: float) -> float:

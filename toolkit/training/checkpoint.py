@@ -46,13 +46,21 @@ def save(directory: Path, step: int, saved: Snapshot, state: dict, keep: int) ->
                    {file.name: _sha256(file) for file in sorted(temporary.iterdir())})
 
     write_directory(path, fill)
-    older = [other for other in _newest_first(directory) if other.name < path.name]
-    passed_over = [other for other in _newest_first(directory) if other.name > path.name]  # or this step were done
-    # Of processes killed while writing; only one run writes here.
-    unfinished = [path for path in directory.glob(".step-*") if not path.is_symlink()]
-    for other in [*older[keep - 1:], *passed_over, *unfinished]:
-        shutil.rmtree(other)
+    for other in _newest_first(directory):
+        if other.name > path.name:  # passed over, or this step were done
+            shutil.rmtree(other)
+    tidy(path, keep)
     return path
+
+
+def tidy(path: Path, keep: int) -> None:
+    """Remove what is older than a checkpoint, but for the newest `keep` with it, and what processes left that were
+    killed while they wrote: only one run writes here.
+    """
+    older = [other for other in _newest_first(path.parent) if other.name < path.name]
+    unfinished = [other for other in path.parent.glob(".step-*") if not other.is_symlink()]
+    for other in [*older[keep - 1:], *unfinished]:
+        shutil.rmtree(other)
 
 
 def _name(step: int) -> str:

@@ -1,11 +1,10 @@
 """Steps that must not count: a loss or gradient that is no number, a loss that leaps. Found where they are computed."""
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 
-from toolkit.config import free
+from toolkit.training.settings import GuardConfig
 
 _HORIZON = 100
 """Steps over which the running mean and variance of the loss forget."""
@@ -13,17 +12,6 @@ _LEARNED = 50
 """Steps after which they are trusted."""
 MOST_IN_A_ROW = 10
 """Bad steps that are passed over before it must be something else than the batch."""
-
-
-@dataclass
-class GuardConfig:
-    on_bad_step: Literal["stop", "skip", "back"] = free("stop")
-    """What to do at a step whose loss or gradient is infinite or no number, or whose gradient is zero although the loss
-    is not. Its update is never made. `stop`: save the state before it and end; `skip`: go on with the next batch;
-    `back`: go back to the weights of the last checkpoint and on with the next batch, so that the batches since then go
-    unlearned, as in Chowdhery et al. (2022)."""
-    loss_spike: float = 0.0
-    """A step whose loss lies so many standard deviations above its running mean is bad, too; 0: none is."""
 
 
 @dataclass(frozen=True)

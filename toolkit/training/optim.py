@@ -1,47 +1,11 @@
 """Optimisers, and the learning-rate schedule as a function of the share of the budget that is used."""
 
 import math
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 
 from toolkit.models.families import is_embedding, layer_number, maps_side_by_side
-
-
-@dataclass
-class OptimConfig:
-    optimizer: Literal["adamw", "muon"] = "adamw"
-    """`muon`: Muon (Jordan et al. 2024) for the matrices of the hidden layers, AdamW for everything else."""
-    learning_rate: float = 1e-3
-    """AdamW's, at its peak."""
-    muon_learning_rate: float = 1e-2
-    """Muon's, at its peak, on AdamW's scale (update root-mean-square 0.2, Liu et al. 2025)."""
-    muon_momentum: float = 0.9
-    """Jordan et al. take 0.95; in budgets of minutes 0.9 was ahead in every comparison (docs/results/speed.md)."""
-    weight_decay: float = 0.1
-    """Decoupled (Loshchilov & Hutter 2019); on matrices only, never on biases and norms."""
-    layerwise_lr_decay: float = 1.0
-    """Each layer's rates are this share of those of the one above it, the head's being whole (Howard & Ruder 2018,
-    section 3.2)."""
-    adam_beta1: float = 0.9
-    """What AdamW's running mean of the gradients keeps a step (Kingma & Ba 2015)."""
-    adam_beta2: float = 0.98
-    """What its running mean of their squares keeps; 0.98 (Vaswani et al. 2017) forgets sooner than 0.999, as short runs
-    want it."""
-    adam_epsilon: float = 1e-8
-    max_grad_norm: float = 1.0
-    """Gradients are scaled down to this norm; 0 leaves them."""
-    lr_scheduler_type: Literal["linear", "cosine", "constant", "wsd", "one_cycle"] = "linear"
-    """How the rate falls after warm-up; `wsd` stays at the peak, then falls linearly over `decay_ratio`; `one_cycle`
-    (Smith & Topin 2018) rises and falls as cosines, from 1/25 of the peak."""
-    warmup_ratio: float = 0.05
-    """Share of the budget in which the rate rises linearly from zero; one_cycle wants about 0.3."""
-    decay_ratio: float = 0.7
-    """Share of the budget in which `wsd` falls to zero."""
-    ema_decay: float = 0.0
-    """Evaluate and keep a running mean of the weights, of which each step leaves this share (Polyak & Juditsky 1992;
-    Izmailov et al. 2018): where the rate is high, single steps are noise; 0: the weights themselves."""
+from toolkit.training.settings import OptimConfig
 
 
 def learning_rate_factor(config: OptimConfig, progress: float) -> float:

@@ -1,48 +1,23 @@
-"""What the loop asks of a task, and the settings all trainings share."""
+"""What the loop asks of a task."""
 
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from transformers import PreTrainedModel
 
-from toolkit.config import free
 from toolkit.errors import UserError
-from toolkit.training.budget import BudgetConfig
-from toolkit.training.guard import GuardConfig
 from toolkit.training.impl.precision import ImplConfig, Precision
 from toolkit.training.impl.sharding import is_asked_for as sharding_is_asked_for
-from toolkit.training.optim import OptimConfig
-
-
-@dataclass
-class TrainingConfig(GuardConfig, OptimConfig, BudgetConfig):
-    batch_size: int = 32
-    """Rows of the global batch, over all processes and accumulated micro-batches."""
-    logging_steps: int = 20
-    eval_steps: int = 0
-    """Evaluate every so many steps; 0: only at the end."""
-    early_stopping_patience: int | None = None
-    """End after so many evaluations in a row without a better model."""
-    save_steps: int = 100
-    """Checkpoint every so many steps; 0: only when interrupted."""
-    save_total_limit: int = 2
-    """Checkpoints kept."""
-    report_to: list[Literal["wandb", "tensorboard", "trackio"]] = free(default_factory=list)
-    """Trackers beside metrics.jsonl, which is always written: `wandb` (offline where nobody is logged in or the server
-    does not answer), `tensorboard`, `trackio` (a local database)."""
-    emissions: bool = free(False)
-    """Measure the energy, by codecarbon, offline. Where the machine has no counters, which is most often, it is an
-    estimate from the power that the processor's maker states."""
-    country: str = free("")
-    """Where the machine stands, as ISO 3166-1 alpha-3, for instance FRA: what its electricity emits. Empty: unknown,
-    and no emissions are given."""
+from toolkit.training.observers.base import LossShown
+from toolkit.training.settings import TrainingConfig
 
 
 class Task(Protocol):
-    """What the loop needs to know of an objective."""
+    """What the loop needs to know of an objective. One may also say how people are told of its loss, by an attribute
+    `loss_shown`, a `toolkit.training.observers.base.LossShown`.
+    """
 
     model: PreTrainedModel
     best_metric: str
@@ -64,21 +39,15 @@ class Task(Protocol):
         """Write the model, and what it needs to be used, in Hugging Face's format."""
 
 
+def loss_of(task: Task) -> LossShown:
+    """How people are told of the task's loss."""
+    return getattr(task, "loss_shown", None) or LossShown()
+
+
 def check(config: TrainingConfig, impl: ImplConfig, accelerator: Accelerator) -> None:
     """UserError for a value that makes no sense."""
-    for section, values, names in (("training", config, ("batch_size", "logging_steps", "save_total_limit",
-                                                           "early_stopping_patience")),
-                                   ("impl", impl, ("micro_batch_size",))):
-        for name in names:
-            value = getattr(values, name)
-            if value is not None and value < 1:
-                raise UserError(f"{section}.{name} is {value}; it must be at least 1.")
-    for name, otherwise in (("eval_steps", "only at the end"), ("save_steps", "only when interrupted")):
-        if getattr(config, name) < 0:
-            raise UserError(f"training.{name} is {getattr(config, name)}; give a number of steps, or 0: {otherwise}.")
-    if not 0 <= config.ema_decay < 1:
-        raise UserError(f"training.ema_decay is {config.ema_decay}; it is the share of the mean that a step leaves: "
-                        f"0.98, say, or 0 for none.")
+    config.check_values()
+    impl.check_values()
     if config.batch_size < accelerator.num_processes:
         raise UserError(f"training.batch_size is {config.batch_size}, fewer rows than the {accelerator.num_processes} "
                         f"processes. Use fewer processes or a larger batch.")

@@ -23,16 +23,16 @@ from toolkit.training import checkpoint
 from toolkit.training.budget import Budget
 from toolkit.training.feed import StepDataset, num_tokens, seed_everything, steps_from, to_device
 from toolkit.training.guard import MOST_IN_A_ROW, Beginning, Guard, Moment, what_is_bad
-from toolkit.training.impl.distributed import from_main, reduce_sums
+from toolkit.training.impl.distributed import from_main, reduce_sums, tell_once
 from toolkit.training.impl.precision import ImplConfig, choose
 from toolkit.training.impl.sharding import Sharded, whole
 from toolkit.training.impl.sharding import is_asked_for as sharding_is_asked_for
 from toolkit.training.impl.signals import Signals
-from toolkit.training.observers.base import Observer, Observers
+from toolkit.training.observers.base import Observer, Observers, Training
 from toolkit.training.observers.standard import of_every_run
 from toolkit.training.optim import learning_rate_factor, make_optimizers
 from toolkit.training.state import State
-from toolkit.training.task import Task, TrainingConfig, check
+from toolkit.training.task import Task, TrainingConfig, check, loss_of
 from toolkit.training.warm_up import compiled_graphs, mean_losses, memory_told, remarks, warm_up
 from toolkit.training.weight_average import WeightAverage
 
@@ -120,6 +120,7 @@ class Trainer:
                     if self.finished and self.config.save_steps and not due.saving:  # it stopped early
                         self._save()
             kept = self.state.kept or self._evaluate_again()
+            self.observers.ended(kept)
         self.accelerator.wait_for_everyone()
         state = self.state
         return {**kept, "steps": state.step, "tokens": state.tokens, "seconds": round(state.seconds, 1),
@@ -147,13 +148,13 @@ class Trainer:
         self.optimizers = self.make_optimizers(self.plain_model, self.config, self.precision.optimizer_dtype)
         self.parameters = [parameter for optimizer in self.optimizers for group in optimizer.param_groups
                            for parameter in group["params"]]
-        self.average = None
-        if self.config.ema_decay:
-            self.average = WeightAverage([parameter for parameter in self.plain_model.parameters()
-                                          if parameter.requires_grad], self.config.ema_decay)
+        trained = [parameter for parameter in self.plain_model.parameters() if parameter.requires_grad]
+        self.average = WeightAverage(trained, self.config.ema_decay) if self.config.ema_decay else None
         self.stepped = [*self.optimizers, *([self.average] if self.average else [])]
         if path is not None:
             checkpoint.load(path, self.plain_model, self.stepped)
+            if self.is_main:
+                checkpoint.tidy(path, self.config.save_total_limit)
         self.model = self.plain_model if self.sharded else self.accelerator.prepare(self.plain_model)
         # On a CPU asking costs nothing. A GPU decides by itself, and is asked when it is waited for anyway.
         at_once = self.device.type != "cuda" or self.sharded is not None
@@ -167,21 +168,21 @@ class Trainer:
         step = self.state.step
         resuming = f", resuming at step {step:,} with {100 * self.used:.0f} % of {self.budget.name} used" * bool(step)
         sharding = f", sharded over {self.world} processes" * self.is_sharded
-        self.accelerator.print(f"{self.name}: {self.precision.describe()}{sharding}{resuming}")
+        tell_once(self.accelerator, self.name, self.precision.describe(), sharding + resuming)
         for remark in remarks(self.impl, self.precision):
-            self.accelerator.print(f"{self.name}: {remark}")
+            tell_once(self.accelerator, self.name, remark)
         if self.config.early_stopping_patience and not self.config.eval_steps:
-            self.accelerator.print(f"{self.name}: training.early_stopping_patience does nothing, since "
-                                   f"training.eval_steps is 0: there is one evaluation, at the end")
+            tell_once(self.accelerator, self.name, "training.early_stopping_patience does nothing, since "
+                      "training.eval_steps is 0: there is one evaluation, at the end")
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
         """Within, rank 0 has its observers; they are closed however it ends."""
         self.observers = Observers()
         if self.is_main:
-            unit = self.meter.unit if self.used < 1 else "tokens"
-            own = of_every_run(self.run.directory, self.name, self.state.step, self.used, self.config.report_to,
-                               self.config.emissions, self.config.country, self.state.evaluation_due, unit)
+            config, unit = self.config, self.meter.unit if self.used < 1 else "tokens"
+            training = Training(self.run.directory, self.name, self.state.step, self.used, unit, loss_of(self.task))
+            own = of_every_run(training, config.report_to, config.emissions, config.country, self.state.evaluation_due)
             self.observers = Observers([*own, *self.given_observers])
         try:
             yield
@@ -281,12 +282,11 @@ class Trainer:
                                 **{f"{key}_loss": value for key, value in means.items()},
                                 "learning_rate": self.config.learning_rate * step.rate_factor, "tokens": state.tokens,
                                 **speed, "grad_norm": float(gradient_norm)})
-        self.observers.report(state.step, means, speed)
         if self.beginning.has_not_fallen(self.used, total):
-            self.accelerator.print(
-                f"{self.name}: after {100 * self.used:.0f} % of the budget the loss is {total:.3f}, not below the "
-                f"{self.beginning.first:.3f} of its beginning. Usual causes: a learning rate too high or too low, "
-                f"labels that do not belong to their rows, or a start that knows the task already.")
+            self.accelerator.print(f"{self.name}: after {100 * self.used:.0f} % the loss is {total:.3f}, not below "
+                                   f"{self.beginning.first:.3f}, where it began")
+            tell_once(self.accelerator, "usual causes", "a learning rate too high or too low, labels that do not "
+                      "belong to their rows, or a start that knows the task already")
         state.forget_running()
 
     def _evaluate(self, log: bool = True) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 from toolkit.data.series.archives import FileSeries
 from toolkit.data.tables.labels import Note
 from toolkit.errors import UserError
+from toolkit.run.binary import saved_arrays
 
 VALUES, LABELS = ("values", "X", "x"), ("labels", "label", "y")
 """Names in an .npz; the first that is there is taken."""
@@ -49,12 +50,10 @@ def read_arrays(path: Path, labelled: bool, note: Note) -> FileSeries:
 
 def _loaded(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) if path.suffix.lower() == ".npz" else open(path, "rb") as file:
-            if path.suffix.lower() == ".npz":
-                arrays = {name: file[name] for name in file.files}  # of a member that is no array, its bytes
-                return {name: array for name, array in arrays.items() if isinstance(array, np.ndarray)}
-            return {"values": np.lib.format.read_array(file, allow_pickle=False)}
-    except Exception as error:  # noqa: BLE001 - numpy, zipfile and Python's tokenizer each have their own
+        return saved_arrays(path)
+    except UserError:
+        raise
+    except ValueError as error:
         if "Object arrays" not in str(error):
             raise _unreadable(path, error) from None
         raise UserError(f"{path}: holds Python objects, which are not read, for a file could run anything so. Save "

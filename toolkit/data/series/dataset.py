@@ -5,11 +5,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from toolkit.data import counter
+from toolkit.data.parts import class_counts
 from toolkit.data.series.learned import Learned
+from toolkit.views import View, Viewed, counted
 
 
-@dataclass(frozen=True)
-class SeriesDataset:
+@dataclass(frozen=True, repr=False)
+class SeriesDataset(Viewed):
     """Series with one class each. Those of unequal length are padded on the right, and the padding is not observed."""
 
     values: np.ndarray
@@ -47,6 +49,17 @@ class SeriesDataset:
 
     def __len__(self) -> int:
         return len(self.values)
+
+    def _shown(self) -> View:
+        n, channels, length = self.values.shape
+        lengths = self.lengths if n else np.asarray([length])
+        facts = {"values": f"{lengths.min():,}" + f" to {lengths.max():,}" * bool(lengths.min() < lengths.max())
+                 + f" in {counted(channels, 'channel')}", "of each": class_counts(self)}
+        if self.observed is not None:
+            facts["observed"] = f"{100 * self.observed.mean():.1f} % of the values, padding counted"
+        if self.sampling_rate is not None:
+            facts["sampling rate"] = f"{self.sampling_rate:g} Hz"
+        return View(f"{counted(n, 'labelled series', 'labelled series')}", facts)
 
     @property
     def lengths(self) -> np.ndarray:
@@ -120,7 +133,7 @@ def z_normalise(values: np.ndarray, observed: np.ndarray | None = None) -> np.nd
     return (centred / np.where(constant, 1.0, deviation)).astype(np.float32)
 
 
-class SeriesBatches:
+class SeriesBatches(Viewed):
     """`batch(step, rows)` draws rows of a global batch, each epoch in a fresh order; `rows(index)` gives those asked.
 
     Either is values (b, C, L) and labels (b,) and, unless everything was observed, observed (b, C, L).
@@ -128,6 +141,9 @@ class SeriesBatches:
 
     def __init__(self, data: SeriesDataset, batch_size: int, seed: int):
         self.data, self.labels, self.batch_size, self.seed = data, data.labels, batch_size, seed
+
+    def _shown(self) -> View:
+        return View(f"batches of {self.batch_size} of {len(self.labels):,} series, drawn by seed {self.seed}")
 
     def batch(self, step: int, rows: range) -> dict[str, np.ndarray]:
         index = step * self.batch_size + np.arange(rows.start, rows.stop)

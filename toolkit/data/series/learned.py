@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+import numpy as np
+
 from toolkit.data.tables.columns import shown
 from toolkit.data.tables.labels import Note
 from toolkit.errors import UserError, did_you_mean
@@ -37,6 +39,11 @@ class Learned:
         if found["normalisation"] == "train" and found["channel_means"] is None:
             raise UserError(f"{model}: learned series normalised by statistics of its training file "
                             f"(data.normalisation: train), which it does not hold. Train it again, and it will.")
+        channels = getattr(config, "num_channels", 1)
+        for name in ("channel_means", "channel_deviations"):
+            if found["normalisation"] == "train" and np.shape(found[name]) != (channels,):
+                raise UserError(f"{model}: {name} in its config.json should be {channels:,} numbers, one a channel. "
+                                f"Fetch the model again.")
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in found.items()})
 
     def as_config(self) -> dict:

@@ -5,6 +5,7 @@ from typing import Literal
 
 import numpy as np
 
+from toolkit.data.parts import ROLES, Parts
 from toolkit.data.series.dataset import SeriesDataset, learned_from
 from toolkit.data.series.generators import LABELLED
 from toolkit.data.series.readers import described, read_series
@@ -14,11 +15,12 @@ from toolkit.data.tables.time_table import Missing
 from toolkit.errors import UserError
 
 Splits = tuple[SeriesDataset, SeriesDataset, SeriesDataset]
-ROLES = ("train", "validation", "test")
 
 
 @dataclass
 class SeriesDataSection(SeriesTable):
+    COMMON = ("train", "validation", "test", "generator", "label_column")
+
     train: str = ""
     """A .ts, .tsv, .arff (UCR, UEA), .csv, .parquet or .npz (values, labels) file; empty: series generated anew for
     each seed."""
@@ -50,7 +52,7 @@ def load_splits(data: SeriesDataSection, seed: int, note: Note = lambda line: No
         raise UserError(f"data.sampling_rate is {rate}; give values a second (Hz), more than 0, or leave it out.")
     parts = _from_files(data, note) if data.train or data.test or data.validation else _generated(data, seed)
     _tell(parts, note)
-    return _normalised(_of_one_length(parts, note), data.normalisation)
+    return Parts(*_normalised(_of_one_length(parts, note), data.normalisation))
 
 
 def _generated(data: SeriesDataSection, seed: int) -> Splits:

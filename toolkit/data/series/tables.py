@@ -21,6 +21,8 @@ from toolkit.errors import UserError, did_you_mean
 class SeriesTable:
     """Which columns of a .csv or .parquet file hold what."""
 
+    COMMON = ("label_column", "series_column", "time_column", "value_columns")
+
     label_column: str = "label"
     """Empty: there are no labels, as in series that are to be classified; there the column may also be absent."""
     series_column: str = ""

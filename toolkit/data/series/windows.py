@@ -19,6 +19,7 @@ from toolkit.data.tables.columns import shown
 from toolkit.data.tables.sources import Reading
 from toolkit.data.tables.time_table import Missing, Panel, panel_of, read_table_columns
 from toolkit.errors import UserError
+from toolkit.views import View, Viewed, counted
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -32,6 +33,8 @@ _TRANSIENT = 500
 
 @dataclass
 class ForecastDataSection:
+    COMMON = ("path", "time_column", "series_column", "target_columns", "season")
+
     path: str = ""
     """A .csv, .tsv or .parquet table, one row a time, or of several series one row a series and time; empty:
     Mackey-Glass, chaos that can be forecast for a while."""
@@ -63,8 +66,8 @@ class ForecastDataSection:
     """Rows after which the series is most like itself: what the seasonal naive forecast repeats, and MASE's unit."""
 
 
-@dataclass(frozen=True)
-class ForecastData:
+@dataclass(frozen=True, repr=False)
+class ForecastData(Viewed):
     """One or more separate series of the same channels, standardised; `standardised` makes it."""
 
     values: tuple[np.ndarray, ...]
@@ -87,6 +90,13 @@ class ForecastData:
     """How the table was read, in plain values; empty where there was none."""
     times: tuple[np.ndarray, ...] | None = None
     """Of each series datetime64[ns] or float64 (rows,); None where rows have no times."""
+
+    def _shown(self) -> View:
+        rows = [(name or "series", values.shape[1], *ends)
+                for name, values, ends in zip(self.names, self.values, self.borders, strict=True)]
+        what = f"{counted(len(self.values), 'series', 'series')} to forecast, {counted(len(self.columns), 'channel')}"
+        return View(what, {"channels": self.columns, "season": self.season},
+                    ("series", "rows", "train ends", "validation ends", "test ends"), rows)
 
     def scale_of(self, series: int) -> tuple[np.ndarray, np.ndarray]:
         """Mean and deviation of a series, float64 (channels,)."""
@@ -276,7 +286,7 @@ def resolve_borders(borders: Sequence[float], rows: int) -> tuple[int, int, int]
     return train, validation, test
 
 
-class WindowBatches:
+class WindowBatches(Viewed):
     """The windows of one split: `batch` draws training batches, `in_order` goes through all of them once.
 
     A batch holds "values" (b, channels, context_length) and "future" (b, channels, horizon), float32; where values are
@@ -317,6 +327,10 @@ class WindowBatches:
         self._covariates = None if data.covariates is None else self._view(data.covariates)
         self.without_window = [name for name, count in zip(data.names, counts, strict=True) if not count]
         """Series that are too short for a window of this split."""
+
+    def _shown(self) -> View:
+        return View(f"{counted(len(self), 'window')} of {self.split}, in batches of {self.batch_size}",
+                    {"context": self.context_length, "horizon": self.horizon})
 
     def _view(self, parts: Sequence[np.ndarray]) -> np.ndarray:
         """(windows starting at any row, channels, context_length + horizon), without a copy of the values."""

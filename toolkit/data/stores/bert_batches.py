@@ -5,40 +5,18 @@ showing in the geometry: a random B comes from a different document and is as lo
 long A is cut at its front whatever B is, and neither B ends with a sentence much more often than the other.
 """
 
-import math
-from dataclasses import dataclass
 
 import numpy as np
 
 from toolkit.data import counter
 from toolkit.data.batches import IGNORED
 from toolkit.data.stores.mixture import Mixture
+from toolkit.data.stores.settings import MaskingConfig
 from toolkit.data.stores.store import TokenStore
 from toolkit.errors import UserError
 from toolkit.tokenization.load import PreTrainedTokenizerBase, ordinary_ids, word_joints
 
 _GEOMETRY, _EPOCH, _CHOICE, _FATE, _RANDOM_TOKEN, _ROUNDING = range(6)  # independent random streams
-_OVERSHOOT = 8  # predictions a row has to spare for the last whole word
-
-
-@dataclass
-class MaskingConfig:
-    max_seq_length: int = 128
-    """Tokens in a row, special ones included; rows are filled to it."""
-    mlm_probability: float = 0.3
-    """Share of the non-special tokens that are predicted in training. BERT's 0.15 learns from half as many (Wettig et
-    al. 2023); evaluations always predict 0.15, so that losses can be compared."""
-    next_sentence_prediction: bool = True
-    """Whether half of the rows get a B from a different document, to be told apart."""
-    whole_word_masking: bool = False
-    """Choose words instead of tokens: all pieces of a word are predicted, and share one fate of the 80/10/10."""
-    short_seq_prob: float = 0.0
-    """Share of the rows that are cut to a random length, as BERT did (0.1) to have seen short inputs too."""
-
-    def predictions_per_row(self) -> int:
-        """Slots for predictions in a row: a fixed number, so that shapes are static."""
-        predictions = max(1, math.ceil(self.mlm_probability * (self.max_seq_length - 3)))
-        return min(self.max_seq_length, predictions + _OVERSHOOT if self.whole_word_masking else predictions)
 
 
 class BertBatches:

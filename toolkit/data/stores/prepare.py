@@ -12,26 +12,33 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
+from toolkit.data.prepared import CorpusManifest, StoreManifest, TokenizerManifest
 from toolkit.data.stores.store import STORE_FILES, TokenStore, build_store
 from toolkit.data.text.corpus import SPLITS, CorpusConfig, prepare_corpus, read_documents
 from toolkit.errors import UserError
 from toolkit.run.files import read_json, write_directory, write_json
-from toolkit.run.schema import CorpusManifest, StoreManifest
 from toolkit.tokenization.bins import SeriesBins
 from toolkit.tokenization.load import fingerprint, load_tokenizer, save_tokenizer
 from toolkit.tokenization.measure import check_unknown
 from toolkit.tokenization.normalizer import MEASURED
 from toolkit.tokenization.train import TokenizerSpec, TrainingSample, is_spec, read_spec, train_tokenizer
+from toolkit.views import View, Viewed
 
 
-@dataclass(frozen=True)
-class PreparedData:
+@dataclass(frozen=True, repr=False)
+class PreparedData(Viewed):
     tokenizer: PreTrainedTokenizerBase | SeriesBins
     train: TokenStore
     validation: TokenStore
     corpus: dict
     weights: tuple[float, ...] = ()
     """How often an epoch passes over each source; empty: once over each."""
+
+    def _shown(self) -> View:
+        rows = [(split, store.num_documents, store.num_tokens)
+                for split, store in (("train", self.train), ("validation", self.validation))]
+        return View("prepared data", {"vocabulary": len(self.tokenizer), "kept in": self.train.directory.parents[1]},
+                    ("part", "documents", "tokens"), rows)
 
     def facts(self) -> dict:
         """What a manifest should say of the data."""
@@ -103,7 +110,7 @@ def prepare_tokenizer(source: str, corpus: Path, directory: Path, vocab_size: in
     manifest = {"spec": asdict(spec), "corpus": train["sha256"],
                 "versions": {name: metadata.version(name) for name in ("tokenizers", "transformers", "sentencepiece")}}
     if (directory / "manifest.json").exists():
-        made_from = read_json(directory / "manifest.json", dict)
+        made_from = read_json(directory / "manifest.json", TokenizerManifest)
         for key, name in (("spec", f"another spec than {source} is now"), ("corpus", "another corpus")):
             earlier = made_from.get(key)
             if key == "spec" and earlier:  # a key that a later version brought is at its default in earlier ones

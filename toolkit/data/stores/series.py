@@ -12,46 +12,28 @@ import hashlib
 import re
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
+from toolkit.data.prepared import SeriesManifest
 from toolkit.data.series.generators import mackey_glass
 from toolkit.data.series.windows import resolve_borders
 from toolkit.data.stores.prepare import PreparedData
+from toolkit.data.stores.settings import SeriesCorpusConfig
 from toolkit.data.stores.store import STORE_FILES, TokenStore
-from toolkit.data.tables.time_table import Missing, read_time_table
+from toolkit.data.tables.time_table import read_time_table
 from toolkit.errors import UserError, did_you_mean
 from toolkit.run import places
 from toolkit.run.files import building, read_json, write_json
-from toolkit.run.schema import SeriesManifest
 from toolkit.tokenization.bins import SeriesBins, read_series_bins
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 GENERATORS = ("mackey-glass", "noisy-sines")
-
-
-@dataclass
-class SeriesCorpusConfig:
-    sources: list[str] = field(default_factory=list)
-    """Series instead of a corpus of text: tables (.csv, .tsv, .parquet; each column of numbers is a series) and
-    generator:NAME:COUNT, so many series of mackey-glass or noisy-sines. Empty: text."""
-    stride: int | None = None
-    """Values between the beginnings of two training windows of a table. Default: a window's length, so that no value
-    is seen twice in an epoch; less gives more documents out of a short table."""
-    time_column: str = "date"
-    """Of every table: ISO 8601 dates or numbers; "" where rows are evenly spaced."""
-    missing: Missing = "refuse"
-    """Empty cells, NaN and infinity in tables: refused with their line, or masked: they become PAD, and are counted."""
-    borders: list[float] = field(default_factory=lambda: [0.7, 0.8, 1.0])
-    """Where a table's train, validation and test rows end, as shares or in rows. Of a generator, validation and test
-    are a tenth as many series as COUNT, each."""
-    seed: int = 0
-    """Of the generators."""
 
 
 def prepare_series(config: SeriesCorpusConfig, tokenizer: str, data_dir: str | Path,

@@ -5,7 +5,6 @@ progress on its standard output. It imports little, so that a process costs 80 M
 """
 
 import itertools
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -14,7 +13,9 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from toolkit.data.text.corpus import iterate_sentences
+from toolkit.data.prepared import StorePlan
+from toolkit.data.text.corpus import iterate_sentences, prepared_document
+from toolkit.errors import UserError
 from toolkit.run.files import read_json, write_json
 
 GROUP_CHARACTERS = 250_000  # tokenised at once
@@ -90,7 +91,8 @@ def _groups(path: Path, start: int, stop: int, language: str) -> Iterator[tuple[
             line = file.readline()
             start += len(line)
             size += len(line)
-            for unit, is_last in _with_last(iterate_sentences(json.loads(line)["text"], language)):
+            document = prepared_document(line, f"{path}, before byte {start}")
+            for unit, is_last in _with_last(iterate_sentences(document.text, language)):
                 for piece, ends in _pieces(unit):
                     group.append((piece, ends, ends and is_last))
                     characters += len(piece)
@@ -119,7 +121,7 @@ def _pieces(unit: str) -> Iterator[tuple[str, bool]]:
 
 def main() -> None:
     directory = Path(sys.argv[1])
-    plan = read_json(directory / "plan.json")
+    plan = read_json(directory / "plan.json", StorePlan)
     tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
     for line in sys.stdin:
         number = int(line)
@@ -127,6 +129,9 @@ def main() -> None:
             write_shard(directory, plan, tokenizer, number, lambda size: print("bytes", size, flush=True))
         except OSError as error:
             print("error", error.errno, error.strerror, flush=True)
+            return
+        except UserError as error:
+            print("refused", " ".join(str(error).split()), flush=True)
             return
         print("done", number, flush=True)
 

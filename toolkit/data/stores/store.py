@@ -9,7 +9,6 @@ Opening costs the same at any size: three memory maps. A build cuts the text int
 tokenise; one that was killed goes on after the last finished shard, to the same bytes.
 """
 
-import json
 import os
 import shutil
 import subprocess
@@ -22,15 +21,17 @@ from queue import Queue
 
 import numpy as np
 from tokenizers import Tokenizer
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
+from toolkit.bars import bar
+from toolkit.data.prepared import ShardCounts, StoreManifest, StorePlan
 from toolkit.data.stores import shards as shard_process
 from toolkit.data.stores.shards import GROUP_CHARACTERS, shard_path, write_shard
-from toolkit.data.text.corpus import sentences
+from toolkit.data.text.corpus import prepared_document, sentences
 from toolkit.errors import UserError
 from toolkit.run.files import LOCK_FILE, building, read_json, write_atomic, write_json
-from toolkit.run.schema import StoreManifest
 from toolkit.tokenization.load import one_thread, plain_backend
+from toolkit.views import View, Viewed
 
 STORE_FILES = ("ids.bin", "sentence_offsets.bin", "document_offsets.bin", "manifest.json")
 SHARD_BYTES = 4 * 2**20
@@ -39,8 +40,8 @@ PROCESS_BYTES = 80_000_000
 """Memory of one process beside the document it works on: measured, in `make bench-data`."""
 
 
-@dataclass(frozen=True)
-class TokenStore:
+@dataclass(frozen=True, repr=False)
+class TokenStore(Viewed):
     """`ids` (tokens,), `sentence_offsets` (sentences + 1,) into ids, `document_offsets` (documents + 1,) into those."""
 
     directory: Path
@@ -48,6 +49,10 @@ class TokenStore:
     sentence_offsets: np.ndarray
     document_offsets: np.ndarray
     manifest: dict
+
+    def _shown(self) -> View:
+        return View(f"token store {self.directory.name}", {"tokens": self.num_tokens, "documents": self.num_documents,
+                                                           "sentences": len(self.sentence_offsets) - 1})
 
     @property
     def num_tokens(self) -> int:
@@ -113,14 +118,14 @@ def build_store(text: Path, tokenizer, directory: Path, language: str = "en", ap
                     if not shard_path(partial, "shard", number).exists()]
             workers = min(num_proc or _cores(), len(todo))
             _announce(plan, backend, directory, todo, workers, progress)
-            with tqdm(total=sum(stop - start for _, start, stop in plan["shards"]), unit="B", unit_scale=True,
-                      desc=f"tokenising {directory.name}", disable=None if progress else True, leave=False) as bar:
-                bar.update(bar.total - sum(plan["shards"][n][2] - plan["shards"][n][1] for n in todo))
+            with bar(total=sum(stop - start for _, start, stop in plan["shards"]), unit="B", unit_scale=True,
+                     desc=f"tokenising {directory.name}", progress=progress) as read:
+                read.update(read.total - sum(plan["shards"][n][2] - plan["shards"][n][1] for n in todo))
                 if workers <= 1:
                     for number in todo:
-                        write_shard(partial, plan, backend, number, bar.update)
+                        write_shard(partial, plan, backend, number, read.update)
                 else:
-                    _run_workers(partial, todo, workers, bar)
+                    _run_workers(partial, todo, workers, read)
             _join(partial, plan, directory)
         for path in sorted(partial.iterdir(), key=lambda path: path.name == "plan.json"):  # without it, all is redone
             if path.name not in (*STORE_FILES, LOCK_FILE):
@@ -151,7 +156,7 @@ def _cut(text: Path, source_bytes: list[int]) -> list[list[int]]:
 def _take_up(partial: Path, plan: dict, backend: Tokenizer) -> None:
     """Keep the finished shards of a build of the same plan, drop anything else."""
     path = partial / "plan.json"
-    if not (path.exists() and read_json(path) == plan):
+    if not (path.exists() and read_json(path, StorePlan) == plan):
         for old in partial.iterdir():
             if old.name != LOCK_FILE:
                 old.unlink()
@@ -165,7 +170,7 @@ def _announce(plan: dict, backend: Tokenizer, directory: Path, todo: list[int], 
     if size < 2 * SHARD_BYTES:
         return
     with open(plan["text"], "rb") as file:
-        sample = json.loads(file.readline())["text"][:GROUP_CHARACTERS]
+        sample = prepared_document(file.readline(), f"{plan['text']}, line 1").text[:GROUP_CHARACTERS]
     began = time.perf_counter()
     units = sentences(sample, plan["language"])
     with one_thread():
@@ -183,7 +188,7 @@ def _announce(plan: dict, backend: Tokenizer, directory: Path, todo: list[int], 
                    f"{PROCESS_BYTES / 1e6:,.0f} MB, {max(1, seconds):,.0f} s")
 
 
-def _run_workers(partial: Path, todo: list[int], count: int, bar: tqdm) -> None:
+def _run_workers(partial: Path, todo: list[int], count: int, read: tqdm) -> None:
     """Hand out shards to `count` processes and follow what they report."""
     environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}
     events: Queue[tuple[subprocess.Popen, str]] = Queue()
@@ -213,13 +218,15 @@ def _run_workers(partial: Path, todo: list[int], count: int, bar: tqdm) -> None:
             process, line = events.get()
             event, _, facts = line.strip().partition(" ")
             if event == "bytes":
-                bar.update(int(facts))
+                read.update(int(facts))
             elif event == "done":
                 finished += 1
                 hand_out(process)
             elif event == "error":
                 number, _, message = facts.partition(" ")
                 raise OSError(int(number), message)
+            elif event == "refused":
+                raise UserError(facts)
             elif process.wait() or not process.stdin.closed:
                 raise UserError(f"{partial}: a tokenising process ended with status {process.returncode}. If memory "
                                 f"ran out, use fewer (impl.preprocessing_num_workers); the same command continues.")
@@ -229,9 +236,24 @@ def _run_workers(partial: Path, todo: list[int], count: int, bar: tqdm) -> None:
             process.wait()
 
 
+def _finished(partial: Path, plan: dict, number: int) -> ShardCounts:
+    """What a finished shard says of itself; UserError where its files do not hold that, or it is of another source."""
+    path = shard_path(partial, "shard", number)
+    counts = read_json(path, ShardCounts)
+    expected = {"ids": counts["tokens"] * np.dtype(plan["dtype"]).itemsize, "sentences": 4 * counts["sentences"],
+                "documents": 4 * counts["documents"]}
+    for kind, size in expected.items():
+        file = shard_path(partial, kind, number)
+        joined = kind == "ids" and not file.exists()  # by a build that was broken off
+        found = size if joined else file.stat().st_size if file.exists() else None
+        if counts["source"] != plan["shards"][number][0] or found != size:
+            raise UserError(f"{path}: does not fit the files beside it. Delete it to have them made again.")
+    return counts
+
+
 def _join(partial: Path, plan: dict, directory: Path) -> None:
     """Shards, in their order → the files of the store. Can be broken off anywhere and done again."""
-    shards = [read_json(shard_path(partial, "shard", number)) for number in range(len(plan["shards"]))]
+    shards = [_finished(partial, plan, number) for number in range(len(plan["shards"]))]
     totals = {key: sum(shard[key] for shard in shards)
               for key in ("tokens", "sentences", "documents", "bytes", "unknown")}
     if not totals["documents"]:

@@ -15,7 +15,7 @@ Task = Literal["classification", "multi-label", "distribution", "regression"]
 Note = Callable[[str], None]
 """Takes one line about what was decided, and how often."""
 
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_NUMBER = re.compile(r"[+-]?(\d++(\.\d*+)?|\.\d++)([eE][+-]?\d++)?")  # nothing is tried twice, however long it is
 _NOTHING = ("nan", "na", "n/a", "null", "none")
 
 

@@ -1,7 +1,8 @@
 """Rows of a parquet file, as many at once as memory takes, whatever their size.
 
 A file of 2 kB can hold rows of 20 MB: one value, compressed, that all rows share. What bounds a value is its column's
-chunk, whose size, uncompressed, stands at the file's end. (A page of values is decompressed whole: the format asks it.)
+chunk, whose size, uncompressed, stands at the file's end. A page of values is decompressed whole, as the format asks:
+chunks that say they are packed beyond reason are refused, and of those that lie no page is longer than 2 GB.
 """
 
 from collections.abc import Collection, Iterator
@@ -12,7 +13,7 @@ from pyarrow import parquet
 
 from toolkit.data.tables.sources import LONGEST
 from toolkit.errors import UserError
-from toolkit.regular import regular
+from toolkit.regular import refuse_bomb, regular
 
 MOST_ROWS = 64  # and no more than may be as long as a quarter of one document: pyarrow holds them three times
 _READ_WHOLE = 16 * 2**20  # of a chunk, compressed; larger ones are read as they are needed
@@ -31,6 +32,7 @@ def parquet_batches(path: Path, columns: Collection[str] | None = None) -> Itera
     chunks = [[chunk for chunk in map(group.column, range(group.num_columns))
                if columns is None or chunk.path_in_schema.split(".")[0] in columns] for group in groups]
     largest = max((sum(chunk.total_uncompressed_size for chunk in group) for group in chunks), default=0)
+    refuse_bomb(path, largest, "Write it with smaller row groups.")
     compressed = max((chunk.total_compressed_size for group in chunks for chunk in group), default=0)
     with parquet.ParquetFile(path, metadata=metadata, buffer_size=2**20 if compressed > _READ_WHOLE else 0) as file:
         yield from file.iter_batches(batch_size=max(1, min(MOST_ROWS, LONGEST // 4 // max(1, largest))),

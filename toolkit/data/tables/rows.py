@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
+from toolkit.bars import libraries_silent
 from toolkit.data.tables.sources import (
     COMPRESSIONS,
     Reading,
@@ -133,7 +134,7 @@ def hub_splits(name: str) -> dict:
 
     (part,) = list_parts(name, "data")
     commit = part.identity.rsplit(" ", 1)[1]
-    with _streaming(name):
+    with _streaming(name), libraries_silent():
         repository, _, configuration = part.name.partition(":")
         builder = datasets.load_dataset_builder(repository, configuration or None, revision=commit)
         if builder.hash != commit:  # without a network, datasets gives whatever revision it has

@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,11 +18,16 @@ from toolkit.data.tables.sources import (
     refuse_repeated,
 )
 from toolkit.errors import UserError
-from toolkit.regular import regular
+from toolkit.regular import refuse_bomb, regular
+
+if TYPE_CHECKING:
+    import pyarrow
 
 Column = list[str] | np.ndarray
 """As the file gives it: cells of text, float64 numbers (NaN: none), or datetime64[ns]."""
 
+_PLACE = 64
+"""Bytes that the name of a row takes."""
 _QUANTITY = re.compile(r"(\W{0,3})\d+(?:[.,'’ \u00a0\u202f]\d{3})*(?:[.,]\d*)?"
                        r"(\W{0,2}[^\W\d]{0,4}(?:/[^\W\d]{1,3})?\W?)")
 """A number with what stands before and behind it: a sign, a currency, a unit."""
@@ -67,20 +73,37 @@ def _read_parquet(path: Path) -> tuple[dict[str, Column], Sequence[str]]:
     from toolkit.data.tables.parquet_batches import unreadable
 
     try:
-        refuse_repeated(parquet.read_schema(path).names, str(path))
-        table = parquet.read_table(path)
+        metadata = parquet.read_metadata(path)
+        schema = metadata.schema.to_arrow_schema()
+        refuse_repeated(schema.names, str(path))
+        stored = sum(metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
+        refuse_bomb(path, max(stored, metadata.num_rows * (_PLACE + 8 * len(schema.names))),
+                    "Leave out columns or rows.")
+        # A value that all rows share, which the file holds once, is held once.
+        texts = [name for name, kind in zip(schema.names, schema.types, strict=True)
+                 if pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)]
+        table = parquet.read_table(path, read_dictionary=texts)
+        columns = {name: _cells(column) for name, column in zip(table.column_names, table.columns, strict=True)}
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise unreadable(path, error) from None
-    columns: dict[str, Column] = {}
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        kinds = pyarrow.types
-        if kinds.is_integer(column.type) or kinds.is_floating(column.type) or kinds.is_decimal(column.type):
-            columns[name] = column.cast(pyarrow.float64(), safe=False).to_numpy()
-        elif kinds.is_timestamp(column.type) or kinds.is_date(column.type):
-            columns[name] = column.cast(pyarrow.timestamp("ns"), safe=False).to_numpy()
-        else:
-            columns[name] = ["" if cell is None else str(cell).strip() for cell in column.to_pylist()]
     return columns, [f"row {number}" for number in range(1, table.num_rows + 1)]
+
+
+def _cells(column: "pyarrow.ChunkedArray") -> Column:
+    import pyarrow
+    from pyarrow import types as kinds
+
+    if kinds.is_integer(column.type) or kinds.is_floating(column.type) or kinds.is_decimal(column.type):
+        return column.cast(pyarrow.float64(), safe=False).to_numpy()
+    if kinds.is_timestamp(column.type) or kinds.is_date(column.type):
+        return column.cast(pyarrow.timestamp("ns"), safe=False).to_numpy()
+    if not kinds.is_dictionary(column.type):
+        return ["" if cell is None else str(cell).strip() for cell in column.to_pylist()]
+    cells: list[str] = []
+    for chunk in column.chunks:
+        words = ["" if word is None else str(word).strip() for word in chunk.dictionary.to_pylist()]
+        cells += ["" if place is None else words[place] for place in chunk.indices.to_pylist()]
+    return cells
 
 
 def column_numbers(path: Path, name: str, cells: Column, places: Sequence[str]) -> np.ndarray | None:

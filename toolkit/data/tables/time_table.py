@@ -260,13 +260,17 @@ def _check_missing(path: Path, tables: dict[str, TimeTable], missing: Missing, n
     notes.append(f"{counts}: masked")
 
 
+def _is_zoned(cell: str) -> bool:
+    return bool(re.search(r"\d[T ]\d", cell) and re.search(r"(Z|[+-]\d\d(:?\d\d)?)$", cell[-6:]))
+
+
 def _zone(path: Path, time_column: str, columns: dict[str, Column]) -> str | None:
     """Of the file's times: that of a parquet column, UTC where cells have an offset, None where they have none."""
     if not time_column:
         return None
     cells = columns[time_column]
     if isinstance(cells, list):
-        return "UTC" if cells and re.search(r"\d[T ]\d.*(Z|[+-]\d\d(:?\d\d)?)$", cells[-1]) else None
+        return "UTC" if cells and _is_zoned(cells[-1]) else None
     if cells.dtype.kind != "M":
         return None
     from pyarrow import parquet

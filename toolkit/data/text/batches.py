@@ -8,13 +8,14 @@ from toolkit.data.text.examples import LabelledText
 from toolkit.data.text.labelled import LongTexts, shortened
 from toolkit.data.text.text_input import TextInput, pad_id
 from toolkit.errors import UserError
+from toolkit.views import View, Viewed
 
 WINDOW = 50
 """Batches among which examples are sorted by length: as many as transformers' LengthGroupedSampler takes."""
 _AT_ONCE = 64  # texts; what the library keeps of each token while it works takes a hundred bytes
 
 
-class TextBatches:
+class TextBatches(Viewed):
     """Tokenised texts; `batch(step, rows)` draws rows of a global batch, each epoch in a fresh order.
 
     Every WINDOW batches, or a quarter of an epoch where that is less, the examples drawn for them are sorted by length,
@@ -44,6 +45,10 @@ class TextBatches:
         # A quarter, as there: sorted whole, a small set would give the same batches every epoch.
         self.window = min(max(len(data) // (4 * max(batch_size, 1)), 1), WINDOW)
         self._at_hand: tuple[int, np.ndarray | None] = (-1, None)
+
+    def _shown(self) -> View:
+        return View(f"batches of {self.batch_size} of {len(self.labels):,} texts, drawn by seed {self.seed}",
+                    {"tokens": f"{self.lengths.min():,} to {self.lengths.max():,}", "cut": self.cut})
 
     def batch(self, step: int, rows: range) -> dict[str, np.ndarray]:
         number, place = divmod(step, self.window)

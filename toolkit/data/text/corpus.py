@@ -5,7 +5,6 @@ manifest says what was read, dropped and changed. Preparation streams, and goes 
 Paragraphs are parted by a blank line; `sentences` cuts a text without losing a character.
 """
 
-import array
 import copy
 import hashlib
 import io
@@ -18,15 +17,18 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
+from toolkit.bars import bar
+from toolkit.data.prepared import CorpusJournal, CorpusManifest, SavedDocument
 from toolkit.data.tables.sources import Part, Reading, list_parts
 from toolkit.data.text.documents import Document, read_part
 from toolkit.data.text.languages import check_language
+from toolkit.data.text.seen import HashSet
 from toolkit.errors import UserError
 from toolkit.run import places
-from toolkit.run.files import building, read_json, write_json
-from toolkit.run.schema import CorpusManifest
+from toolkit.run.files import building, parsed_json, read_json, write_json
+from toolkit.run.schema import checked
 
 SPLITS = ("train", "validation")
 _BEFORE_STOP = re.compile(r"(?<=[A-Z])[\s./]+(?=\.)")
@@ -36,6 +38,8 @@ _JOURNAL_BYTES = 64 * 2**20  # of text between two notes of how far we are
 
 @dataclass
 class CorpusConfig:
+    COMMON = ("sources", "validation_share", "txt_documents", "language")
+
     sources: list[str] = field(default_factory=lambda: ["python-docs"])
     """`python-docs` (documentation of Python and the installed packages), files, folders, globs ('data/**/*.jsonl'),
     or `hub:owner/name[:configuration][@revision]`. Read: .txt .md .jsonl .csv .tsv .parquet, also .gz and .zst."""
@@ -158,9 +162,20 @@ def iterate_documents(sources: list[str], reading: Reading | None = None, progre
 
 def read_documents(path: Path) -> Iterator[Document]:
     """The documents of a prepared `train.jsonl` or `validation.jsonl`."""
-    with open(path, encoding="utf-8") as file:
-        for line in file:
-            yield Document(**json.loads(line))
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            yield prepared_document(line, f"{path}, line {number}")
+
+
+def prepared_document(line: bytes, place: str) -> Document:
+    """What a line of a prepared corpus says; UserError, which begins with its place, where it is damaged."""
+    try:
+        found = checked(parsed_json(line), SavedDocument, "it")
+    except ValueError as error:
+        reason = str(error).rstrip(".")[:200]
+        raise UserError(f"{place}: is no document of a prepared corpus ({reason}). Delete the folder to have it "
+                        f"prepared again, or choose another data_dir.") from None
+    return Document(found["name"], found["source"], found["text"])
 
 
 # --- preparing ----------------------------------------------------------------------------------------------------
@@ -228,7 +243,7 @@ class _Preparation:
     def __init__(self, config: CorpusConfig, settings: dict, sources: list[str],
                  parts: list[tuple[int, str | None, Part]], directory: Path):
         self.config, self.settings, self.parts, self.directory = config, settings, parts, directory
-        self.reading, self.seen = config.reading(), _HashSet()
+        self.reading, self.seen = config.reading(), HashSet()
         empty = {"documents": 0, "characters": 0, "bytes": 0, "size": 0}
         self.state = {
             "parts": 0, "documents": 0,  # parts finished; documents read of the next one
@@ -244,12 +259,12 @@ class _Preparation:
         known = None not in sizes
         files = {split: open(self.directory / f"{split}.jsonl", "ab") for split in SPLITS}
         with (files["train"], files["validation"],
-              tqdm(total=sum(sizes) if known else None, desc="reading", unit="B", unit_scale=True,
-                   disable=None if progress else True, leave=False) as bar):
+              bar(total=sum(sizes) if known else None, desc="reading", unit="B", unit_scale=True,
+                  progress=progress) as read):
             if known:
-                bar.update(sum(sizes[:self.state["parts"]]))
+                read.update(sum(sizes[:self.state["parts"]]))
             try:
-                self._read(files, bar, progress)
+                self._read(files, read, progress)
             except UserError:
                 if any(source[split]["size"] for source in self.state["sources"] for split in SPLITS):
                     self._note(files)
@@ -277,7 +292,7 @@ class _Preparation:
                 "inputs": inputs,
                 **({"revisions": revisions} if revisions else {})}
 
-    def _read(self, files: dict[str, BinaryIO], bar: tqdm, progress: bool) -> None:
+    def _read(self, files: dict[str, BinaryIO], read: tqdm, progress: bool) -> None:
         counts, config, unnoted = self.state["counts"], self.config, 0
         for number, split_of_source, part in self.parts[self.state["parts"]:]:
             source = self.state["sources"][number]
@@ -307,12 +322,12 @@ class _Preparation:
                     unnoted += len(line)
                 self.state["documents"] += 1
                 if part.size is None:
-                    bar.update(len(encoded))
+                    read.update(len(encoded))
                 if unnoted > _JOURNAL_BYTES:
                     self._note(files)
                     unnoted = 0
             if part.size is not None:
-                bar.update(part.size)
+                read.update(part.size)
             for name, count in self.reading.counts.items():
                 counts[name] = counts.get(name, 0) + count
             self.reading.counts.clear()
@@ -336,6 +351,12 @@ class _Preparation:
         parts = self.parts[:state["parts"] + bool(state["documents"])]
         return hashlib.sha256("\n".join(part.identity for *_, part in parts).encode()).hexdigest()
 
+    def _could_be(self, state: dict) -> bool:
+        """Whether these parts of these sources, and these counts, are what a preparation of ours can have noted."""
+        return (state["parts"] <= len(self.parts) and state["counts"].keys() >= self.state["counts"].keys()
+                and [source["source"] for source in state["sources"]]
+                == [source["source"] for source in self.state["sources"]])
+
     def _resume(self) -> None:
         """Take up the journal as far as what it tells of is still what we would read; else start afresh.
 
@@ -344,9 +365,10 @@ class _Preparation:
         for leftover in self.directory.glob(".*.json.*"):  # of a `write_json` that was killed
             leftover.unlink()
         if self.journal.exists():
-            journal = read_json(self.journal)
+            journal = read_json(self.journal, CorpusJournal)
             states = journal["states"] if journal["config"] == self.settings else []
-            if valid := [state for state in states if state.pop("read") == self._identity(state)]:
+            if valid := [state for state in states if state.pop("read") == self._identity(state)
+                         and self._could_be(state)]:
                 self.state, self.begun = valid[0], copy.deepcopy(valid[-1])
         for split in SPLITS:
             size = sum(source[split]["size"] for source in self.state["sources"])
@@ -357,32 +379,3 @@ class _Preparation:
             os.truncate(path, size)
             for document in read_documents(path) if self.config.deduplicate else ():
                 self.seen.add(hashlib.sha256(document.text.encode()).digest())
-
-
-class _HashSet:
-    """The first 64 bits of hashes, in 16 to 32 bytes each where Python's set takes 100: corpora outgrow memory.
-
-    Among ten million documents, the chance that any is taken for another is 3 in a million.
-    """
-
-    def __init__(self):
-        self.slots, self.count = array.array("Q", bytes(8 * 2**12)), 0
-
-    def add(self, digest: bytes) -> bool:
-        """Whether it is new."""
-        if 2 * self.count >= len(self.slots):
-            old, self.slots, self.count = self.slots, array.array("Q", bytes(16 * len(self.slots))), 0
-            for value in filter(None, old):
-                self._insert(value)
-        return self._insert(int.from_bytes(digest[:8], "big") or 1)
-
-    def _insert(self, value: int) -> bool:
-        mask = len(self.slots) - 1
-        slot = value & mask
-        while self.slots[slot]:
-            if self.slots[slot] == value:
-                return False
-            slot = (slot + 1) & mask
-        self.slots[slot] = value
-        self.count += 1
-        return True

@@ -7,6 +7,7 @@ import numpy as np
 from toolkit.data.text.corpus import read_documents
 from toolkit.data.text.examples import LabelledText, split_off
 from toolkit.data.text.python_docs import PACKAGES, mask_package_names
+from toolkit.errors import UserError
 
 
 def documentation_passages(corpus_file: Path, passage: int = 250, per_document: int = 8) -> LabelledText:
@@ -34,6 +35,9 @@ def documentation_passages(corpus_file: Path, passage: int = 250, per_document: 
 
 def documentation_splits(corpus_dir: str) -> tuple[LabelledText, LabelledText, LabelledText]:
     """Train, validation and test of a prepared corpus."""
+    if not Path(corpus_dir, "corpus/train.jsonl").exists():
+        raise UserError(f"{corpus_dir}: no prepared corpus here (corpus/train.jsonl is missing). Give the data_dir of "
+                        f"a pretraining on python-docs.")
     train, validation = split_off(documentation_passages(Path(corpus_dir) / "corpus/train.jsonl"), 0.05)
     test = documentation_passages(Path(corpus_dir) / "corpus/validation.jsonl")
     # At most 100 a class: the two largest packages would otherwise be half of the test.

@@ -31,7 +31,8 @@ from toolkit.data.tables.sources import (
 from toolkit.errors import UserError, did_you_mean
 from toolkit.regular import regular
 
-_HEADING = re.compile(r"#{1,6}[ \t]+(.*?)(?:[ \t]+#+)?[ \t]*\r?\n?$")
+_HEADING = re.compile(r"#{1,6}[ \t]+")
+_ARTICLE = re.compile(r"(?:= )+")
 
 
 @dataclass(frozen=True)
@@ -106,9 +107,9 @@ def _text_documents(path: Path, reading: Reading) -> Iterator[tuple[int | None, 
         blank = False
         for number, line in _all_lines(path, reading):
             starts = rule == "line" or rule == "blank-line" and blank and bool(line.strip())
-            if rule == "wikitext" and (heading := re.fullmatch(r"\s*((?:= )+)(.*?)((?: =)+)\s*", line)):
-                starts = len(heading[1]) == len(heading[3]) == 2
-                line = f"\n{heading[2]}\n\n"
+            if rule == "wikitext" and (heading := _wikitext_heading(line)):
+                title, starts = heading
+                line = f"\n{title}\n\n"
             blank = not line.strip()
             yield number, line, starts
 
@@ -119,19 +120,40 @@ def _text_documents(path: Path, reading: Reading) -> Iterator[tuple[int | None, 
     return documents
 
 
+def _wikitext_heading(line: str) -> tuple[str, bool] | None:
+    """Of `= Title =` and the like what it says, and whether it is an article's; None for other lines. No pattern looks
+    for it from both ends: of a line of megabytes it would try every place with every other.
+    """
+    text = line.strip()
+    opening, closing = _ARTICLE.match(text), _ARTICLE.match(text[::-1]) if text[-2:] == " =" else None
+    if not opening or not closing or opening.end() + closing.end() > len(text):
+        return None
+    return text[opening.end():len(text) - closing.end()], opening.end() == closing.end() == 2
+
+
+def _markdown_heading(line: str) -> str | None:
+    """What stands between the marks of `## A heading ##`; None for another line."""
+    opening = _HEADING.match(line)
+    if not opening:
+        return None
+    text = line[opening.end():].removesuffix("\n").removesuffix("\r").rstrip(" \t")
+    bare = text.rstrip("#")
+    return bare.rstrip(" \t") if bare[-1:] in (" ", "\t") else text
+
+
 def _markdown_documents(path: Path, reading: Reading) -> Iterator[tuple[int | None, str]]:
     split = reading.md_documents == "heading"
 
     def lines() -> Iterator[tuple[int, str, bool]]:
         fence = None
         for number, line in _all_lines(path, reading):
-            mark = re.match(r" {0,3}(`{3,}(?!.*`)|~{3,})(.*)", line) if "```" in line or "~~~" in line else None
+            mark = re.match(r" {0,3}(`{3,}+(?!.*`)|~{3,})(.*)", line) if "```" in line or "~~~" in line else None
             if mark and fence is None:  # inside, "# …" is a comment
                 fence = mark[1]
             elif mark and mark[1].startswith(fence) and not mark[2].strip():
                 fence = None
-            heading = None if fence or line[:1] != "#" else _HEADING.match(line)
-            yield (number, f"\n{heading[1]}\n\n", split) if heading else (number, line, False)
+            heading = None if fence or line[:1] != "#" else _markdown_heading(line)
+            yield (number, line, False) if heading is None else (number, f"\n{heading}\n\n", split)
 
     documents = _gather(path, lines(), "Set corpus.md_documents to heading, or split the file.")
     return documents if split else ((None, text) for _, text in documents)

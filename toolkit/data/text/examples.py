@@ -6,12 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from toolkit.data import counter
+from toolkit.data.parts import class_counts
 from toolkit.data.tables.labels import Task
 from toolkit.errors import UserError
+from toolkit.views import View, Viewed, counted
 
 
-@dataclass(frozen=True)
-class LabelledText:
+@dataclass(frozen=True, repr=False)
+class LabelledText(Viewed):
     """`texts` (and the second ones of `pairs`) with their `labels`: indices into `label_names`, (n,) int64; for the
     other tasks float32: (n, classes) of 0 and 1, or of probabilities; (n,) numbers, whose one name is "value".
     """
@@ -28,6 +30,19 @@ class LabelledText:
     @property
     def classes(self) -> int:
         return len(self.label_names)
+
+    def _shown(self) -> View:
+        rows = []
+        for place in range(min(5, len(self))):
+            label = self.labels[place]
+            if self.task == "classification":
+                label = self.label_names[label]
+            elif self.task == "multi-label":
+                label = ", ".join(name for name, has in zip(self.label_names, label, strict=True) if has)
+            text = self.texts[place] if self.pairs is None else f"{self.texts[place]} | {self.pairs[place]}"
+            rows.append((label, text))
+        return View(f"{counted(len(self), 'labelled text')} ({self.task})", {"of each": class_counts(self)},
+                    ("label", "text"), rows, "the first of them" if len(self) > 5 else "")
 
     def select(self, index: Sequence[int]) -> "LabelledText":
         return LabelledText([self.texts[i] for i in index], self.labels[np.asarray(index, int)], self.label_names,

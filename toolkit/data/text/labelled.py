@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from toolkit.data.parts import Parts
 from toolkit.data.tables.labels import LabelSpec, Note, read_labels, refuse
 from toolkit.data.tables.rows import SPLITS, hub_splits, read_rows, whole_rows
 from toolkit.data.tables.sources import Reading, file_kind, read_lines
@@ -23,6 +24,8 @@ CHARACTERS = 64
 
 @dataclass
 class TextDataSection(LabelSpec):
+    COMMON = ("train", "validation", "test", "text_column", "label_column", "task", "shots", "max_length")
+
     train: str = ""
     """A .tsv, .csv, .jsonl or .parquet file, plain, .gz or .zst, a glob or folder of them, or a hub data set,
     hub:owner/name[:configuration][@revision][#split]; empty for the built-in task on the corpus in `corpus_dir`."""
@@ -63,7 +66,7 @@ class TextRow(NamedTuple):
     """All of them as they stand, in the file's order."""
 
 
-def load_data(data: TextDataSection, note: Note = lambda line: None) -> tuple[LabelledText, LabelledText, LabelledText]:
+def load_data(data: TextDataSection, note: Note = lambda line: None) -> Parts:
     """Train, validation and test. `note` is told what was decided on the way, and how often."""
     _check_section(data)
     if data.corpus_dir:
@@ -80,7 +83,7 @@ def load_data(data: TextDataSection, note: Note = lambda line: None) -> tuple[La
         parts = train, validation, test
     _tell_of_absent_classes(parts, note)
     _tell_of_duplicates(parts, note)
-    return parts
+    return Parts(*parts)
 
 
 def read_table(path: str | Path, text_column: str = "text", label_column: str = "label",
@@ -131,19 +134,12 @@ def shortened(text: str, max_length: int, long_texts: LongTexts) -> str:
     return f"{text[: limit // 2]} {text[-(limit // 2):]}" if long_texts == "head+tail" else text[:limit]
 
 
-def read_texts(source: str, text_column: str = "text", text_pair_column: str = "", option: str = "file"
-               ) -> list[tuple[str, str | None]]:
-    """(text, second text or None) of every row of a source, or of every line of a .txt file. option: what the caller
-    names the source by.
-    """
-    return [(row.text, row.pair) for row in text_rows(source, text_column, text_pair_column, option)]
-
-
 def text_rows(source: str, text_column: str = "text", text_pair_column: str = "", option: str = "file",
               reading: Reading | None = None) -> Iterator[TextRow]:
     """Every row of a source, or every line of a .txt file that is not blank, with all that stands in it.
 
-    reading: the encoding, what it is called in the caller's options, and who is told how tables are written.
+    option: what the caller names the source by. reading: the encoding, what it is called in the caller's options, and
+    who is told how tables are written.
     """
     if file_kind(Path(source)) == ".txt":
         if text_pair_column:

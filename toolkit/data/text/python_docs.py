@@ -21,8 +21,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm.auto import tqdm
-
+from toolkit.bars import bar
 from toolkit.data.text.docstrings import MINIMUM_DOCSTRING, clean_docstring
 from toolkit.errors import UserError
 
@@ -202,9 +201,7 @@ def _iterate(
     unreadable = 0
     try:
         results = pool.map(_read_file, sources, chunksize=16) if pool else map(_read_file, sources)
-        for documents in tqdm(
-            results, "reading documentation", len(sources), unit="file", disable=not progress
-        ):
+        for documents in bar(results, "reading documentation", len(sources), unit="file", progress=progress):
             unreadable += documents is None
             for document in documents or ():
                 if kept := _without_repeats(document, seen):

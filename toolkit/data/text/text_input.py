@@ -1,14 +1,16 @@
 """How a classifier's texts become tokens: saved with it, so that other texts are read as those it learned."""
 
 import copy
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from tokenizers import processors
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from toolkit.data.text.labelled import LongTexts
+from toolkit.errors import UserError, did_you_mean
+from toolkit.run.files import read_json, write_json
+from toolkit.run.schema import SavedTextInput, checked
 from toolkit.tokenization.load import save_tokenizer
 
 
@@ -44,11 +46,30 @@ class TextInput:
         pipeline asks it: the first `model_max_length` tokens, control tokens in a text read as such.
         """
         if saved := getattr(config, "text_input", None):
-            return cls(**saved)
+            return cls._saved(saved, config, len(tokenizer))
         reads_windows = hasattr(config, "backbone_config")
         positions = None if reads_windows else getattr(config, "max_position_embeddings", None)
         old = cls.new(tokenizer, tokenizer.model_max_length, "head", positions, False)
         return cls(old.max_length, "head", None, old.joint, old.empty, split_special_tokens=False)
+
+
+    @classmethod
+    def _saved(cls, saved: object, config: PreTrainedConfig, tokens: int) -> "TextInput":
+        """UserError for what no version has written; tokens: those that the tokenizer has."""
+        where = f"{config.name_or_path or 'the model'}: text_input in config.json"
+        try:
+            checked(saved, SavedTextInput, "it")
+            names = [item.name for item in fields(cls)]
+            if unknown := sorted(saved.keys() - set(names)):
+                raise UserError(f"has an unknown key '{unknown[0]}'.{did_you_mean(unknown[0], names)}")
+            if saved["max_length"] < 1:
+                raise UserError("its 'max_length' is 0")
+            if other := [name for name in ("joint", "empty") if (saved.get(name) or 0) >= tokens]:
+                raise UserError(f"its '{other[0]}' is {saved[other[0]]:,}; the tokenizer has {tokens:,} tokens")
+        except UserError as error:
+            raise UserError(f"{where}: {str(error).removeprefix('it: ').rstrip('.')}. Fetch the model again, or read "
+                            f"it with the version that made it.") from None
+        return cls(**saved)
 
 
 def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -71,5 +92,5 @@ def save_with_input(tokenizer: PreTrainedTokenizerBase, text_input: TextInput, d
         backend.post_processor = processors.Sequence([*before, join])
     save_tokenizer(tokenizer, directory)
     path = Path(directory) / "tokenizer_config.json"  # which save_pretrained leaves this out of
-    values = json.loads(path.read_text(encoding="utf-8")) | {"split_special_tokens": text_input.split_special_tokens}
-    path.write_text(json.dumps(values, indent=2, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
+    values = read_json(path, dict) | {"split_special_tokens": text_input.split_special_tokens}
+    write_json(path, dict(sorted(values.items())))

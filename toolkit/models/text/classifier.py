@@ -24,8 +24,8 @@ from transformers.utils.generic import can_return_tuple
 from toolkit.models.cross_entropy import classification_loss
 from toolkit.models.families import BackboneModel, backbone_config, family, new_backbone
 from toolkit.models.load import load_backbone, pretrained_config
+from toolkit.models.settings import Pooling
 
-Pooling = Literal["layers", "mean", "max", "cls"]
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 
 

@@ -22,7 +22,7 @@ RECIPES = {"quick": "transfer", "archive": "compare-series", "keras_seeds": "for
 
 
 def comparison_page(run: Evidence) -> tuple[str, list[Section]]:
-    results = run.results or _of_sets(run)
+    results = _of_sets(run) if run.sets else run.results
     if results is None:
         return "It has not ended yet.", [next_steps(run)]
     sections = [*drawn(run, results), *the_series(shown_of(run), spectra=True), *next_values(run), *_arms(results),
@@ -63,7 +63,7 @@ def drawn(run: Evidence, results: Results) -> list[Section]:
         figures = comparison_figures(run.directory)
     else:
         return pieces.gains(results)
-    return [Section(PICTURES[name][0], picture(figure, PICTURES[name][1])) for name, figure in figures.items()]
+    return [Section(title, picture(figures[name], alt)) for name, (title, alt) in PICTURES.items() if name in figures]
 
 
 def _with_table(panels: list[GainPanel]) -> Section:

@@ -3,14 +3,20 @@
 from collections.abc import Mapping
 
 from toolkit.metrics.intervals import mean_interval
-from toolkit.report.forecast_run import forecast_figures
+from toolkit.report.forecast_run import NAIVE, forecast_figures
 from toolkit.report.page import Between, Measured, Section, join, paragraph, picture, table
+from toolkit.report.sampled_run import sampled_figures
 from toolkit.report.sections import pieces
 from toolkit.report.sections.evidence import Evidence
 from toolkit.run.schema import ForecastEntry, SampledForecasts, checked
 
 TITLES = {"gain": ("The comparison", "A row a model, a dot a seed; beside it the gain"),
-          "by-step": ("Skill by step", "By how much each forecaster is better than the naive rule, step by step")}
+          "by-step": ("Skill by step", "By how much each forecaster is better than the naive rule, step by step"),
+         "forecasts": ("Forecasts, {} rows ahead",
+                       "Test windows: what was known, what came, the forecasts with their bands"),
+         "training": ("How all arms learned, {} rows ahead",
+                      "MSE on validation by step: a thin line a seed, a thick one for their mean")}
+"""Of the pictures of a comparison; shuffled patches stand with the dead branches."""
 
 
 def forecasts_page(run: Evidence) -> tuple[str, list[Section]]:
@@ -20,15 +26,16 @@ def forecasts_page(run: Evidence) -> tuple[str, list[Section]]:
     horizons = list(dict.fromkeys(row.size for row in run.results.rows))
     sections = []
     for name, figure in forecast_figures(run.directory).items():
-        title, alt = TITLES.get(name, (f"Forecasts, {name.removeprefix('forecasts-')} rows ahead",
-                                       "Test windows: what was known, what came, the forecasts with their bands"))
-        sections.append(Section(title, picture(figure, alt)))
+        kind, horizon = (name, "") if name in TITLES else (name.partition("-")[0], name.partition("-")[2])
+        if kind in TITLES:
+            title, alt = TITLES[kind]
+            sections.append(Section(title.format(horizon), picture(figure, alt)))
     sections += [Section(f"All arms, {horizon} rows ahead", arms(entries, horizon)) for horizon in horizons]
     dead = {f"{arm}, {horizon} ahead": entry["dead_branches"] for arm, by_horizon in entries.items()
             for horizon, entry in by_horizon.items() if "dead_branches" in entry}
     if alive := pieces.dead_branches(dead):
         sections.append(alive)
-    return lead(run, entries, horizons), [*sections, *pieces.fits(run), next_steps(run)]
+    return lead(run, entries, horizons), [*sections, next_steps(run)]
 
 
 def lead(run: Evidence, entries: Mapping[str, Mapping[str, ForecastEntry]], horizons: list[str]) -> str:
@@ -37,10 +44,11 @@ def lead(run: Evidence, entries: Mapping[str, Mapping[str, ForecastEntry]], hori
     for horizon in horizons:
         errors = {arm: by_horizon[horizon]["mse"] for arm, by_horizon in entries.items() if horizon in by_horizon}
         best = min(errors, key=lambda arm: errors[arm])
-        naive = min(value for arm, value in errors.items() if arm in ("repeat-last", "seasonal-naive"))
-        told.append(f"{horizon} rows ahead {best} errs least: MSE {errors[best]:.3g}, the naive rule {naive:.3g}")
-    said = pieces.verdicts(run.results)
-    return f"{'; '.join(told)}. {said[:1].upper()}{said[1:]}".strip()
+        naive = min((arm for arm in errors if arm in NAIVE), key=lambda arm: errors[arm])
+        told.append(f"{horizon} rows ahead nothing errs less than the naive rule {naive}: MSE {errors[naive]:.3g}"
+                    if best in NAIVE else
+                    f"{horizon} rows ahead {best} errs least: MSE {errors[best]:.3g}, {naive} {errors[naive]:.3g}")
+    return f"{'; '.join(told)}. {pieces.verdicts(run.results)}".strip()
 
 
 def arms(entries: Mapping[str, Mapping[str, ForecastEntry]], horizon: str) -> object:
@@ -70,8 +78,9 @@ def sampled_forecasts_page(run: Evidence) -> tuple[str, list[Section]]:
     found = checked(run.result, dict[str, SampledForecasts], str(run.directory))
     if not found:
         return "It has not ended yet.", [next_steps(run)]
-    told, sections = [], []
+    told, sections, figures = [], [], sampled_figures(run.directory)
     for source, entry in found.items():
+        figure = figures.get(entry.get("file", ""))
         names = list(dict.fromkeys(key for scores in entry["arms"].values() for key in scores))
         rows = [[arm, *(scores.get(name) for name in names)] for arm, scores in entry["arms"].items()]
         gains = [[rule, Between(gain["mean"], gain["low"], gain["high"], 4)]
@@ -84,8 +93,10 @@ def sampled_forecasts_page(run: Evidence) -> tuple[str, list[Section]]:
             paragraph(f"{entry['windows']:,} test windows, in units of the context's mean absolute value; intervals of "
                       f"nominally {100 * entry['nominal_coverage']:.0f} %.", soft=True),
             table(["forecast", *(pieces.proper(name) for name in names)], rows),
-            table(["MAE saved against", "mean (95 % of bootstraps over windows)"], gains)])))
-    places = [(path.name, path.stem) for path in sorted(run.directory.glob("*.png"))]
+            table(["MAE saved against", "mean (95 % of bootstraps over windows)"], gains),
+            *([picture(figure, "Test windows: what was known, what came, the forecasts with their bands")]
+              if figure else [])])))
+    places = [] if figures else [(path.name, path.stem) for path in sorted(run.directory.glob("*.png"))]
     if pictures := pieces.links(run, places):
         sections.append(Section("Pictures", pictures))
     return f"{'; '.join(told)}.", [*sections, next_steps(run)]

@@ -1,7 +1,9 @@
 """What pages of several kinds of run share: verdicts, the gain picture, curves, commands to go on with."""
 
+import os
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from markupsafe import Markup
 
@@ -9,8 +11,10 @@ from toolkit.metrics.intervals import mean_interval
 from toolkit.report.figures.gains import GainPanel, gain_figure, gain_table, panels_of
 from toolkit.report.figures.series import shuffle_figure
 from toolkit.report.figures.training import curves_of, fits_figure, loss_figure
-from toolkit.report.page import Measured, Section, join, markup, paragraph, picture, table
+from toolkit.report.page import Between, Measured, Section, join, markup, paragraph, picture, table
 from toolkit.report.sections.evidence import Evidence
+from toolkit.run.directory import name_of
+from toolkit.run.provenance import without_machine_paths
 from toolkit.run.results import Results, Row
 
 SEVERAL = 3
@@ -116,13 +120,16 @@ def arms_section(results: Results) -> Section:
         ["arm", *heads, "seeds"], rows, sortable=len(rows) > 6)]))
 
 
-def measured(rows: Sequence[Row] | None, metric: str) -> Measured | None:
-    """A cell of a table: mean over seeds with its interval."""
+def measured(rows: Sequence[Row] | None, metric: str) -> Measured | Between | None:
+    """A cell of a table: mean over seeds with its interval; of what is no share so many digits as count."""
     values = [row.metrics[metric] for row in rows or () if row.metrics.get(metric) is not None]
     if not values:
         return None
     scale = 100 if is_share(metric) else 1
     found = mean_interval([scale * value for value in values])
+    if scale == 1 and 0 < abs(found.mean) < 0.01:
+        half = f" ± {found.ci95:.2g}" if found.n >= SEVERAL else ""
+        return Between(found.mean, text=f"{found.mean:.3g}{half}")
     return Measured(found.mean, found.ci95 if found.n >= SEVERAL else None, 1 if scale == 100 else 4)
 
 
@@ -185,6 +192,18 @@ def shuffled(shuffle: dict) -> str:
                 f"{100 * shuffle['answers_changed']:.0f} % of the answers are others (validation).")
     return (f"with the patches of {length} values of the context in random order its MSE goes from "
             f"{shuffle['mse']:.3g} to {shuffle['shuffled_mse']:.3g} (validation).")
+
+
+def attention(run: Evidence) -> list[Section]:
+    """Links to the pages of attention that `make attention` made of this run's models, where it puts them."""
+    models = [run.directory, *(path.parent.parent for path in run.directory.glob("*/seed-0/model/config.json"))]
+    found = []
+    for model in models:
+        for place in (model, model / "model"):
+            slug = re.sub(r"[^\w.-]+", "-", without_machine_paths(str(place))).strip("-.")
+            found += [(os.path.relpath(page, run.directory), f"{name_of(model)}: {page.stem}") for page in (
+                Path(f"runs/attention/{slug}.html"), Path(f"runs/attention/{slug}-series.html")) if page.is_file()]
+    return [Section("What its heads look at", links(run, found))] if found else []
 
 
 def links(run: Evidence, places: Sequence[tuple[str, str]]) -> Markup:

@@ -3,7 +3,7 @@
 function makeSortable(box) {
   const table = box.querySelector('table'), body = table.tBodies[0], rows = [...body.rows]
   const heads = [...table.tHead.rows[0].cells], controls = document.createElement('div')
-  const collator = new Intl.Collator(undefined, {numeric: true, sensitivity: 'base'})
+  const collator = new Intl.Collator([], {numeric: true, sensitivity: 'base'})
   const text = (row, place) => row.cells[place].textContent
   const count = document.createElement('span'), chosen = new Map()
   controls.className = 'controls'

@@ -5,6 +5,7 @@ import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from weakref import WeakKeyDictionary
 
 import torch
 from accelerate import Accelerator
@@ -41,6 +42,17 @@ def make_accelerator(timeout: float = 600, impl: ImplConfig | None = None) -> Ac
     if accelerator.num_processes > 1 and not _groups:
         _groups.append(torch.distributed.new_group(backend="gloo", timeout=datetime.timedelta(seconds=timeout)))
     return accelerator
+
+
+_told: WeakKeyDictionary[Accelerator, set[str]] = WeakKeyDictionary()
+
+
+def tell_once(accelerator: Accelerator, name: str, line: str, new: str = "") -> None:
+    """Print `name: line`, unless a training of the same process has said so before; new: what each must say."""
+    told = _told.setdefault(accelerator, set())
+    if new or line not in told:
+        told.add(line)
+        accelerator.print(f"{name}: {line}{new}")
 
 
 def _form(asked: int, timeout: datetime.timedelta) -> Accelerator:

@@ -1,6 +1,39 @@
-"""What may watch a training: the protocol, and several as one."""
+"""What may watch a training: the protocol, several as one, and what they know of it."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass
+class LossShown:
+    """How people are told of a task's loss. Its keys in metrics.jsonl are the objective's, and stay what they are."""
+
+    name: str = "loss"
+    """In a few letters: mse, mlm."""
+    training: str = "loss"
+    """Its key in what is logged of training …"""
+    validation: str = "eval_loss"
+    """… and of an evaluation."""
+    guessing: float | None = None
+    """What it is, on validation, without a look at the input. A task may learn it at its first evaluation."""
+    guess: str = "guess"
+    """How that is called."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training that begins, or goes on."""
+
+    directory: Path
+    """Its run's."""
+    name: str
+    step: int = 0
+    used: float = 0.0
+    """The share of its budget."""
+    unit: str = "tokens"
+    """What is counted, tokens or values."""
+    loss: LossShown = field(default_factory=LossShown)
 
 
 class Observer:
@@ -12,14 +45,14 @@ class Observer:
     def update(self, used: float) -> None:
         """After each step; used: the share of the budget."""
 
-    def report(self, step: int, losses: dict[str, float], speed: dict[str, float]) -> None:
-        """After each logged step: mean losses since the last one, and what `Meter.record` gives."""
-
     def evaluated(self) -> None:
         """An evaluation was made and logged."""
 
     def sync(self) -> None:
         """A checkpoint, or a model that is kept, is about to claim all that was logged."""
+
+    def ended(self, kept: dict) -> None:
+        """The budget is used, or it stopped early; kept: the evaluation of the model that is kept."""
 
     def close(self) -> None:
         """The training ended, well or not. Once or more."""
@@ -39,10 +72,6 @@ class Observers(Observer):
         for observer in self.observers:
             observer.update(used)
 
-    def report(self, step: int, losses: dict[str, float], speed: dict[str, float]) -> None:
-        for observer in self.observers:
-            observer.report(step, losses, speed)
-
     def evaluated(self) -> None:
         for observer in self.observers:
             observer.evaluated()
@@ -50,6 +79,10 @@ class Observers(Observer):
     def sync(self) -> None:
         for observer in self.observers:
             observer.sync()
+
+    def ended(self, kept: dict) -> None:
+        for observer in self.observers:
+            observer.ended(kept)
 
     def close(self) -> None:
         for observer in reversed(self.observers):

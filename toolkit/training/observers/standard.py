@@ -1,25 +1,33 @@
 """The observers that every run has."""
 
-from pathlib import Path
+import sys
 
-from toolkit.training.observers.base import Observer, Observers
+from toolkit.bars import in_notebook
+from toolkit.training.observers.base import Observer, Observers, Training
 from toolkit.training.observers.emissions import EnergyMeter
-from toolkit.training.observers.progress import Progress
+from toolkit.training.observers.notebook import InNotebook
+from toolkit.training.observers.progress import InLog, OnTerminal
 from toolkit.training.observers.tracking import Tracker
 
 
-def of_every_run(directory: Path, name: str, step: int, used: float, report_to: list[str], emissions: bool,
-                 country: str, evaluation_due: bool = False, unit: str = "tokens") -> list[Observer]:
+def of_every_run(training: Training, report_to: list[str], emissions: bool, country: str,
+                 evaluation_due: bool = False) -> list[Observer]:
     """metrics.jsonl with the trackers asked for, progress, and, where it is asked for, the energy.
 
-    step, used: where the training begins or resumes, as steps and as the share of its budget; evaluation_due: the
-    evaluation at `step` will be made again; unit: what is counted, tokens or values.
+    evaluation_due: the evaluation at the step it begins with will be made again.
     """
-    watching: list[Observer] = [Tracker(directory, step, report_to, evaluation_due)]
+    watching: list[Observer] = [Tracker(training.directory, training.step, report_to, evaluation_due)]
     try:
         if emissions:
-            watching.append(EnergyMeter(directory / "emissions.json", country))
+            watching.append(EnergyMeter(training.directory / "emissions.json", country))
     except BaseException:
         Observers(watching).close()
         raise
-    return [*watching, Progress(name, used, unit)]
+    return [*watching, progress(training)]
+
+
+def progress(training: Training) -> Observer:
+    """Shown where people look: in a notebook, on a terminal, else in a log."""
+    if in_notebook():
+        return InNotebook(training)
+    return OnTerminal(training) if sys.stderr.isatty() else InLog(training)

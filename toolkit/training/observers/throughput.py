@@ -5,7 +5,7 @@ import re
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -30,16 +30,19 @@ class Meter:
 
     def record(self) -> dict[str, float]:
         speed, share = self.tokens / self.seconds, self.waited / self.seconds
+        self.peak = max(self.peak, speed * self.flops_per_token)  # it can do what it has just done
         self.tokens, self.seconds, self.waited = 0, 0.0, 0.0
         return {"tokens_per_second": round(speed, 1), "mfu": round(speed * self.flops_per_token / self.peak, 4),
                 "data_wait": round(share, 4), "peak_memory_mb": round(peak_memory_mb(self.device), 1)}
 
 
-def throughput_line(record: dict[str, float], seconds_left: float | None = None, unit: str = "tokens") -> str:
-    """`Meter.record` for people. unit: what is counted, tokens or values."""
-    left = "" if seconds_left is None else f", {duration(seconds_left)} left"
-    return (f"{record['tokens_per_second']:,.0f} {unit}/s, {100 * record['mfu']:.0f} % of the matmul peak, "
-            f"{100 * record['data_wait']:.1f} % waiting for data, {record['peak_memory_mb']:,.0f} MB{left}")
+def efficiency(records: Sequence[dict[str, float]], unit: str = "tokens") -> str:
+    """Several of `Meter.record`, for people: their means, and the most memory. unit: what is counted."""
+    speed, share, waiting = (sum(record[key] for record in records) / len(records)
+                             for key in ("tokens_per_second", "mfu", "data_wait"))
+    memory = max(record["peak_memory_mb"] for record in records)
+    return (f"{speed:,.0f} {unit}/s, {100 * share:.0f} % of the matmul peak, {100 * waiting:.1f} % waiting, "
+            f"{memory:,.0f} MB")
 
 
 def duration(seconds: float) -> str:
