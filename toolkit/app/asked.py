@@ -74,6 +74,8 @@ def checked_file(path: str | None, kind: Kind) -> str:
     place = regular(Path(path))
     if place.suffix.lower() not in FILES[kind]:
         raise UserError(f"{place.name}: this page reads {', '.join(FILES[kind])}. Others are read by make predict.")
+    if not place.is_file():
+        raise UserError(f"{place.name}: is no longer there. Upload it again.")
     if (size := place.stat().st_size) > MOST_BYTES:
         raise UserError(f"{place.name}: has {size / 1e6:.1f} MB; this page takes {MOST_BYTES / 1e6:.0f} MB. Larger "
                         f"files are read by make predict.")

@@ -47,7 +47,8 @@ def launching() -> dict[str, Any]:
     from starlette.middleware import Middleware
 
     letters = ["system-ui", "sans-serif"]
-    theme = gr.themes.Base(font=letters, font_mono=["ui-monospace", "monospace"], primary_hue="blue")
+    theme = gr.themes.Base(font=letters, font_mono=["ui-monospace", "monospace"], primary_hue="blue").set(
+        button_primary_background_fill_hover="*primary_700")
     css = (TEMPLATES / "app.css").read_text(encoding="utf-8")
     return {"share": False, "ssr_mode": False, "footer_links": [], "run_history": False, "max_file_size": MOST_BYTES,
             "theme": theme, "css": css, "quiet": True, "pwa": False, "mcp_server": False, "enable_monitoring": False,

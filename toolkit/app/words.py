@@ -24,7 +24,7 @@ def marked_words(text: str, pair: str | None, found: Occlusion) -> Markup:
     changes = [part.without - found.whole for part in found.parts]
     largest = max(map(abs, changes))
     what = "the number" if found.column == "value" else found.column
-    parts = [markup("<h3>Words that mattered</h3>"), paragraph(_legend(what, found.together), soft=True)]
+    parts = [markup("<h2>Words that mattered</h2>"), paragraph(_legend(what, found.together), soft=True)]
     if largest < _LEAST:
         return join([*parts, paragraph("No word by itself changes the answer.")])
     for second, each in enumerate((text, pair)):
@@ -33,12 +33,12 @@ def marked_words(text: str, pair: str | None, found: Occlusion) -> Markup:
             parts.append(markup(_MARKED, pieces=_pieces(each, own, found.whole, largest)))
     order = sorted(range(len(changes)), key=lambda place: -abs(changes[place]))[:LISTED]
     texts = {False: text, True: pair or ""}
-    scale, unit = (1, "") if found.column == "value" else (100, ", %")
-    rows = [[_short(texts[found.parts[place].second], found.parts[place]),
-             Between(scale * found.parts[place].without, decimals=1 if unit else 3),
-             Between(scale * changes[place], decimals=1 if unit else 3)]
-            for place in order if abs(changes[place]) >= _LEAST]
-    return join([*parts, table(["left out", f"{what} without it{unit}", "change" + (", points" if unit else "")], rows)])
+    scale, decimals = (1, 3) if found.column == "value" else (100, 1)
+    rows = [[_short(texts[part.second], part), Between(scale * part.without, decimals=decimals),
+             Between(scale * change, text=f"{scale * change:+,.{decimals}f}")]
+            for part, change in ((found.parts[place], changes[place]) for place in order) if abs(change) >= _LEAST]
+    heads = ["left out", "without it", "change"] if scale == 1 else ["left out", "without it, %", "change, points"]
+    return join([*parts, markup('<div class="narrow">{{ table }}</div>', table=table(heads, rows))])
 
 
 def _legend(what: str, together: int) -> str:
@@ -49,7 +49,7 @@ def _legend(what: str, together: int) -> str:
 
 def _short(text: str, part: Part) -> str:
     words = text[part.start:part.end]
-    return f"“{words if len(words) <= 60 else words[:59] + '…'}”"
+    return f"“{words if len(words) <= 40 else words[:39] + '…'}”"
 
 
 def _pieces(text: str, parts: list[Part], whole: float, largest: float) -> list[tuple[str, float, str]]:
