@@ -24,10 +24,14 @@ class AppConfig:
     """Of 127.0.0.1."""
 
 
+if __name__ == "__main__":  # --help, and mistakes in options, before what takes seconds to import
+    cli.options_first(AppConfig, __doc__, ["model"])
+
+from toolkit.app.serve import serve
+
+
 def main(argv: list[str]) -> None:
     settings = config.parse(AppConfig, argv, __doc__, ["model"])
-    from toolkit.app.serve import serve  # only now: --help waits for no library
-
     serve(settings.model, settings.port)
 
 

@@ -33,6 +33,7 @@ TAKES = {
     "bench-series": {"CONFIG": ["--config"]}, "bench-data": {"CONFIG": ["--config"]},
     "card": {"RUN": ["recipes/card.py"]}, "push": {"RUN": ["--run"], "REPO": ["--repo"]},
     "predict": {"MODEL": ["recipes/predict.py"], "FILE": ["m"]}, "chat": {"MODEL": ["recipes/chat.py"]},
+    "app": {"MODEL": ["recipes/app.py"]},
     "attention": {"MODEL": ["recipes/attention.py"], "SERIES": ["--series"], "ROW": ["--row"]},
     "probe-bias": {"MODEL": ["recipes/probe_bias.py"], "PAIRS": ["--pairs"]},
     "runs": {"DIR": ["recipes/list_runs.py"]}, "test-same": {"BASE": ["--base"]},
