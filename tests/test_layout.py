@@ -67,6 +67,8 @@ MAY_IMPORT = {
               "report.sections report.forecast_run report.sampled_run report.comparison_run",
     "publishing": "errors shown regular config hub pretrained run metrics models tasks report.figures "
                   "report.forecast_run report.comparison_run report.sections",
+    "app": "errors shown regular data data.series data.tables models inference analysis report report.figures "
+           "report.page report.forecast_run",
     "commands": "errors pretrained run metrics tokenization data data.text data.series data.stores models models.text "
                 "models.series training training.impl baselines tasks inference analysis experiments report "
                 "report.figures report.comparison_run report.sections publishing",
