@@ -161,9 +161,16 @@ class Finished:
 def start_server():
     """The context whose processes are forked from a server with the libraries imported; returns before they are."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["toolkit.tasks.causal_lm", "toolkit.models.word_vectors", "sentencex",
-                                    "transformers.models.bert.modeling_bert", "transformers.models.gpt2.modeling_gpt2"])
-    multiprocessing.forkserver.ensure_running()
+    context.set_forkserver_preload(["preloaded"])
+    before = os.environ.get("PYTHONPATH")
+    # The server of Python 3.11 looks nowhere else for what it shall import, and says nothing when it is not there.
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), str(ROOT), *filter(None, [before])])
+    try:
+        multiprocessing.forkserver.ensure_running()
+    finally:
+        os.environ.pop("PYTHONPATH")
+        if before is not None:
+            os.environ["PYTHONPATH"] = before
     return context
 
 
