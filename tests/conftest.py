@@ -45,8 +45,8 @@ river mountain garden window letter captain doctor morning winter summer street 
 
 @pytest.fixture(scope="session", autouse=True)
 def trainings_begin_at_once():
-    """Each looks for garbage first, among all that lives in this process: a third of a second, for some hundred steps of
-    a small model's training. Here it is left to the collector's own turns.
+    """Each looks for garbage first, among all that lives in this process: for a third of a second, longer than most of
+    them take. Here it is left to the collector's own turns.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer, "gc", SimpleNamespace(collect=lambda: 0, freeze=gc.freeze, unfreeze=gc.unfreeze))

@@ -7,17 +7,15 @@ import gc
 import importlib
 
 import torch
-
-for name in ("toolkit.tasks.causal_lm", "toolkit.models.word_vectors", "toolkit.commands.finetune_series",
-             "toolkit.commands.finetune_text", "toolkit.commands.pretrain_bert", "toolkit.commands.pretrain_gpt",
-             "toolkit.report.run_report", "sentencex", "transformers.models.bert.modeling_bert",
-             "transformers.models.gpt2.modeling_gpt2", "matplotlib.backends.backend_agg",
-             "matplotlib.backends.backend_svg", "sklearn.linear_model"):
-    importlib.import_module(name)
-
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
 from toolkit.training.observers.throughput import matmul_peak
+
+for name in ("matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "sentencex", "sklearn.linear_model",
+             "transformers.models.bert.modeling_bert", "transformers.models.gpt2.modeling_gpt2",
+             "toolkit.commands.finetune_series", "toolkit.commands.finetune_text", "toolkit.commands.pretrain_bert",
+             "toolkit.commands.pretrain_gpt", "toolkit.models.word_vectors", "toolkit.report.run_report"):
+    importlib.import_module(name)
 
 torch.set_num_threads(1)
 matmul_peak(torch.device("cpu"), torch.float32)
