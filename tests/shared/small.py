@@ -229,7 +229,11 @@ def _child(path: str, arguments: list[str], out: str, err: str, env: dict[str, s
     try:
         runpy.run_path(path, run_name="__main__")
     except SystemExit as stop:
-        code = stop.code if isinstance(stop.code, int) else 1
+        code = 0 if stop.code is None else 1
+        if isinstance(stop.code, int):
+            code = stop.code
+        elif code:
+            print(stop.code, file=sys.stderr)
     except BaseException:  # noqa: BLE001 - as the interpreter would
         import traceback
 
