@@ -187,7 +187,7 @@ class Program:
             str(path), arguments, str(self.out), str(self.err), env or {}, hook, cwd))
         self.process.start()
 
-    def ends(self, timeout: float = 60) -> Finished:
+    def ends(self, timeout: float = 120) -> Finished:
         self.process.join(timeout)
         if self.process.exitcode is None:
             self.process.kill()
@@ -197,7 +197,7 @@ class Program:
 
 
 def run_recipe(recipe: str, arguments: list[str], directory: Path, env: dict[str, str] | None = None,
-               hook: tuple | None = None, timeout: float = 60, kill_after: float | None = None,
+               hook: tuple | None = None, timeout: float = 120, kill_after: float | None = None,
                cwd: Path | None = None) -> Finished:
     """Run recipes/<recipe>.py as a program. hook: (where, when, signal), sent to itself there: see `_at`.
 
@@ -229,7 +229,11 @@ def _child(path: str, arguments: list[str], out: str, err: str, env: dict[str, s
     try:
         runpy.run_path(path, run_name="__main__")
     except SystemExit as stop:
-        code = stop.code if isinstance(stop.code, int) else 1
+        code = 0 if stop.code is None else 1
+        if isinstance(stop.code, int):
+            code = stop.code
+        elif code:
+            print(stop.code, file=sys.stderr)
     except BaseException:  # noqa: BLE001 - as the interpreter would
         import traceback
 
