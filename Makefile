@@ -6,7 +6,7 @@
         finetune-seq2seq compare-seq2seq forecast \
         compare-text compare-series transfer word-vectors ablation fibonacci nano-gpt shakespeare-char sweep bench bench-gpu \
         bench-text bench-series bench-data forda-lab sample-forecasts card push \
-        predict chat attention runs compare-runs probe-bias report
+        predict chat app attention runs compare-runs probe-bias report
 
 BIN := .venv/bin
 NPROC ?= 1
@@ -50,6 +50,7 @@ look             runs             the runs there are, with their main figures
                  report           one of them on one page: RUN=runs/demo
                  compare-runs     side by side, as a page: RUNS="runs/a runs/b"
                  predict          a model's answers to a file: MODEL=… FILE=…
+                 app              ask it in the browser: MODEL=runs/demo/bert
                  attention        what it looks at: MODEL=… TEXT="…" or SERIES=…
 publish          card             a run's README.md: RUN=runs/demo/bert
                  push             onto the hub: RUN=runs/demo/bert REPO=you/bert
@@ -215,6 +216,11 @@ predict: install  ## what a fine-tuned model answers to a file: classes, numbers
 
 chat: install  ## write a text with a GPT, in turn: MODEL=runs/gpt-5min
 	@$(BIN)/python recipes/chat.py $(call option,,$(MODEL)) $(ARGS)
+
+app: install  ## ask a model in the browser, on this machine alone: MODEL=runs/demo/bert; installs gradio
+	@$(BIN)/python -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("gradio") is None)' || \
+	  $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[app]'
+	@$(BIN)/python recipes/app.py $(call option,,$(MODEL)) $(ARGS)
 
 attention: install  ## a page of every head's map and entropy: MODEL=… TEXT="…", or SERIES=file ROW=3
 	@$(BIN)/python recipes/attention.py $(call option,,$(MODEL)) $(if $(TEXT),--text=$(call quoted,$(TEXT))) \

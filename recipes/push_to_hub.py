@@ -2,6 +2,7 @@
 
     make push RUN=runs/demo/bert REPO=you/little-bert ARGS="--dry_run"      # which files, how large, and where to
     make push RUN=runs/demo/bert REPO=you/little-bert
+    make push RUN=runs/demo/bert REPO=you/little-bert ARGS="--space true"   # and a page that asks it, as make app
     python recipes/push_to_hub.py runs/demo/bert you/little-bert --tag v1 --checkpoints true
 
 What goes is listed by name (weights, configuration, tokenizer, the card with its pictures, config.yaml,
@@ -39,7 +40,10 @@ class PushConfig:
     leave_out: list[str] = field(default_factory=list)
     """Files that stay here: config.yaml, metrics.jsonl, pictures."""
     predictions: bool = False
-    """Also the tables of predictions, *-predictions.parquet, which hold the texts of the test set."""
+    """Also what holds held-out data of yours: *-predictions.parquet, with the texts of the test set, and the card's
+    samples."""
+    space: bool = False
+    """Also a Space of the same name, a page that asks the model, as `make app` does: needs the extra `app`."""
     dry_run: bool = False
     """Gather and check everything, tell what would be pushed and where to, and end; needs no network and no token."""
 
@@ -51,8 +55,10 @@ import re
 import shutil
 from pathlib import Path
 
+from toolkit.app.asked import open_asked
 from toolkit.errors import UserError
 from toolkit.publishing.push import Pushed, Remote, check_name, megabytes
+from toolkit.publishing.space import stage_space
 from toolkit.publishing.staging import FOLDER, Staged, check_run, stage, stage_checkpoint
 
 
@@ -74,11 +80,17 @@ def push_to_hub(settings: PushConfig) -> list[Pushed]:
     if final.left:
         print(f"{run}: left here, since no model has it: {', '.join(final.left[:6])}"
               + f" and {len(final.left) - 6} more" * (len(final.left) > 6))
+    if final.withheld:
+        print(f"{run}: the card's samples are out of held-out data, and stay here; --predictions true sends them")
     staged = [final, *(stage_checkpoint(run, checkpoint, final) for checkpoint in found)]
     if settings.with_code and not final.code:
         print(f"{run}: its class is transformers' own; it loads without code of ours")
+    space = None
+    if settings.space:
+        open_asked(str(run))  # what no page can ask has none
+        space = stage_space(run, settings.repo, settings.tag or settings.revision or "main")
     if settings.dry_run:
-        tell(settings, staged)
+        tell(settings, staged, space)
         return []
 
     remote = Remote(settings.repo)
@@ -96,18 +108,35 @@ def push_to_hub(settings: PushConfig) -> list[Pushed]:
     if settings.tag:
         is_new = remote.tag(settings.tag, pushed[0].commit)
         print(f"{settings.repo}: tag {settings.tag} {'is on' if is_new else 'was on'} {pushed[0].commit[:8]}")
+    if space is not None:
+        push_space(settings, space, visibility)
     shutil.rmtree(run / FOLDER)
     print(f"{remote.endpoint}/{settings.repo} ({visibility})")
     return pushed
 
 
-def tell(settings: PushConfig, staged: list[Staged]) -> None:
+def push_space(settings: PushConfig, staged: Staged, visibility: str) -> None:
+    """The page that asks the model: after it, so that it finds one."""
+    remote = Remote(settings.repo, "space")
+    own = remote.open(settings.private)
+    remote.push(staged, f"a page for {settings.repo}")
+    print(f"{remote.endpoint}/spaces/{settings.repo} ({own})")
+    if visibility == "private":
+        print("  the model is private: give the Space a secret HF_TOKEN in its settings, a token that may read it")
+
+
+def tell(settings: PushConfig, staged: list[Staged], space: Staged | None) -> None:
     """Files and sizes, by branch."""
     for part in staged:
         files = part.files()
         print(f"to {settings.repo}, branch {part.branch}: {len(files)} files, {megabytes(sum(files.values()))}")
         for name, size in files.items():
             print(f"  {megabytes(size):>10}  {name}")
+    if space is not None:
+        files = space.files()
+        code = [name for name in files if name.startswith("toolkit/")]
+        print(f"to the Space {settings.repo}: {', '.join(name for name in files if name not in code)}, and {len(code)} "
+              f"files of toolkit/, {megabytes(sum(files.values()))}")
     visibility = "private" if settings.private else "public"
     print(f"nothing was sent; a new repository would be {visibility}; {staged[0].folder.parent} holds what would be")
 

@@ -35,6 +35,7 @@ TAKES = {
     "card": {"RUN": ["recipes/card.py"]}, "report": {"RUN": ["recipes/report.py"]},
     "push": {"RUN": ["--run"], "REPO": ["--repo"]},
     "predict": {"MODEL": ["recipes/predict.py"], "FILE": ["m"]}, "chat": {"MODEL": ["recipes/chat.py"]},
+    "app": {"MODEL": ["recipes/app.py"]},
     "attention": {"MODEL": ["recipes/attention.py"], "SERIES": ["--series"], "ROW": ["--row"]},
     "probe-bias": {"MODEL": ["recipes/probe_bias.py"], "PAIRS": ["--pairs"]},
     "runs": {"DIR": ["recipes/list_runs.py"]}, "test-same": {"BASE": ["--base"]},

@@ -168,6 +168,24 @@ def test_a_dry_run_sends_nothing(side):
     assert side.hub.requests == [] and not side.hub.repositories
 
 
+@pytest.mark.slow
+def test_a_space_that_asks_the_model_is_pushed_after_it(side):
+    pytest.importorskip("gradio", reason="a Space names gradio's version: the extra `app`")
+    dry = side.push("--space", "true", "--dry_run", token=None)
+    assert dry.answer == 0 and "to the Space ada/bert: README.md, app.py, requirements.txt, and " in dry.out
+    reply = side.push("--space", "true", "--tag", "v1")
+    assert reply.answer == 0, reply.err
+    assert f"{side.hub.url}/spaces/ada/bert (private)" in reply.out and "a secret HF_TOKEN" in reply.out
+    held = side.hub.repositories["spaces/ada/bert"]
+    files = held.branches["main"].files
+    assert held.private and b'serve_space("ada/bert@v1")' in files["app.py"]
+    assert not [name for name in files if name.endswith((".safetensors", "config.json", "metrics.jsonl"))]
+    assert side.token.encode() not in b"".join(files.values())
+    again = side.push("--space", "true", "--tag", "v1")
+    assert again.answer == 0 and side.hub.repositories["spaces/ada/bert"].branches["main"] is held.branches["main"]
+    assert not side.sent("POST /api/spaces/ada/bert/commit")
+
+
 # --- faults -------------------------------------------------------------------------------------------------------
 
 

@@ -1,8 +1,8 @@
 """A small Hugging Face hub on loopback, so that tests read from "the hub", and push to it, without a network.
 
 It answers the requests with which `datasets`, `transformers` and `huggingface_hub` look a repository up, list its files
-and read them, by ranges too; and, of models, those that create one, send files to it (git LFS, not xet), commit, branch
-and tag. It fails as the real one does, and as a `Fault` says. These libraries read `HF_ENDPOINT` when they are
+and read them, by ranges too; and, of models and Spaces, those that create one, send files to it (git LFS, not xet),
+commit, branch and tag. It fails as the real one does, and as a `Fault` says. These libraries read `HF_ENDPOINT` when they are
 imported, so only a subprocess can use it:
 
     with Hub() as hub:
@@ -32,7 +32,7 @@ from urllib.parse import parse_qs, unquote
 import yaml
 
 # /api/datasets/owner/name[/tree[/main[/folder]]][?query]; its parts are quoted
-API = re.compile(r"/api/(models|datasets)/([^/?]+/[^/?]+)(?:/([\w-]+)(?:/([^/?]+)(?:/([^?]+))?)?)?(?:\?(.*))?")
+API = re.compile(r"/api/(models|datasets|spaces)/([^/?]+/[^/?]+)(?:/([\w-]+)(?:/([^/?]+)(?:/([^?]+))?)?)?(?:\?(.*))?")
 FILE = re.compile(r"(?:/api)?/(?:(datasets)/)?([^/?]+/[^/?]+)/resolve/([^/?]+)/([^?]+)(?:\?.*)?")
 STORED = re.compile(r"/(lfs|cdn)/([0-9a-f]{64})\?signature=\w+")
 LARGE = (".safetensors", ".bin", ".pt")  # what git LFS holds; of other files the repository itself
@@ -283,9 +283,13 @@ class Hub:
         name = f"{owner}/{asked['name']}"
         if owner not in account[1:]:
             raise Refused(403, message=f'You don\'t have the rights to create a model under the namespace "{owner}"')
-        if f"models/{name}" in self.repositories:
-            return _json({"error": "You already created this model repo", "url": f"{self.url}/{name}"}, status=409)
-        self.add_model(name, {".gitattributes": b"*.safetensors filter=lfs\n"}, asked.get("visibility") == "private")
+        kind = f"{asked.get('type', 'model')}s"
+        if kind == "spaces" and not asked.get("sdk"):
+            raise Refused(400, message="a Space needs an sdk")
+        if f"{kind}/{name}" in self.repositories:
+            return _json({"error": "You already created this repo", "url": f"{self.url}/{name}"}, status=409)
+        self.repositories[f"{kind}/{name}"] = made = Repository(asked.get("visibility") == "private")
+        made.move("main", Commit({".gitattributes": b"*.safetensors filter=lfs\n"}, LARGE))
         return _json({"url": f"{self.url}/{name}", "name": name})
 
     def _batch(self, asked: dict) -> tuple[int, bytes, dict]:

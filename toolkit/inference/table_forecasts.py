@@ -35,7 +35,14 @@ def is_forecaster(shape: PreTrainedConfig) -> bool:
 def forecast_table(model: str, file: str, time_column: str = "", series_column: str = "",
                    reading: Reading | None = None,
                    batch_size: int = 32, note: Note = tell) -> pd.DataFrame:
-    """The `horizon` steps that follow the last row of each series of `file`.
+    """The answers of `panel_and_forecasts`."""
+    return panel_and_forecasts(model, file, time_column, series_column, reading, batch_size, note)[1]
+
+
+def panel_and_forecasts(model: str, file: str, time_column: str = "", series_column: str = "",
+                        reading: Reading | None = None, batch_size: int = 32, note: Note = tell
+                        ) -> tuple[Panel, pd.DataFrame]:
+    """What `file` holds, channels those of the model; and the `horizon` steps after the last row of each series.
 
     time_column, series_column: where they are not called as they were in training. reading: encoding and decimals.
 
@@ -67,7 +74,7 @@ def forecast_table(model: str, file: str, time_column: str = "", series_column: 
         parts.append(predicted(as_forecaster(forecaster), batch, torch.device("cpu"), precision))
     answers = [_rows(shape, panel, name, prediction, quantiles, offsets)
                for name, prediction in zip(names, np.concatenate(parts), strict=True)]
-    return pd.concat(answers, ignore_index=True)
+    return panel, pd.concat(answers, ignore_index=True)
 
 
 def _check_scale(shape: PreTrainedConfig, model: str) -> None:

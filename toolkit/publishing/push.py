@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import huggingface_hub as hub
 from huggingface_hub import errors
@@ -29,6 +29,7 @@ WAITS = (1, 2, 4)
 """Seconds before another attempt, unless the hub names a time itself."""
 LONGEST_WAIT = 60
 PASSING = (408, 425, 429, 500, 502, 503, 504)
+_SDK = {"model": None, "space": "gradio"}
 AGAIN = "Nothing is lost; the same command continues."
 
 
@@ -56,14 +57,14 @@ def check_name(repository: str) -> None:
 
 
 class Remote:
-    """A model repository on the hub, seen with the user's token (HF_TOKEN, or that of `hf auth login`).
+    """A repository on the hub, of a model or a Space, seen with the user's token: HF_TOKEN, or that of `hf auth login`.
 
     Every method raises UserError with what to do, after trying again what may pass by itself.
     """
 
-    def __init__(self, repository: str) -> None:
+    def __init__(self, repository: str, kind: Literal["model", "space"] = "model") -> None:
         check_name(repository)
-        self.repository, self.endpoint = repository, hub.constants.ENDPOINT
+        self.repository, self.kind, self.endpoint = repository, kind, hub.constants.ENDPOINT
         if hub.constants.is_offline_mode():
             raise UserError(f"{repository}: HF_HUB_OFFLINE is set, so nothing can be pushed. Unset it; the same "
                             f"command continues.")
@@ -80,8 +81,9 @@ class Remote:
         """Make the repository unless there is one; returns `private` or `public`, as it is now."""
         with self._told():
             self.user = _patiently(self.api.whoami)["name"]
-            _patiently(lambda: self.api.create_repo(self.repository, private=private, exist_ok=True))
-            is_private = _patiently(lambda: self.api.model_info(self.repository)).private
+            _patiently(lambda: self.api.create_repo(self.repository, private=private, exist_ok=True,
+                                                    repo_type=self.kind, space_sdk=_SDK[self.kind]))
+            is_private = _patiently(lambda: self.api.repo_info(self.repository, repo_type=self.kind)).private
         if private and not is_private:
             raise UserError(f"{self.repository}: is public on the hub, and you did not ask to publish. Push with "
                             f"--private false, or to another name.")
@@ -92,16 +94,18 @@ class Remote:
         ours = {name: _identities(staged.folder / name) for name in staged.files()}
 
         def compare() -> tuple[str, list[str], tuple[str, ...]]:
-            head = self.api.model_info(self.repository, revision=staged.branch).sha
-            theirs = {file.path: file.lfs.sha256 if file.lfs else file.blob_id for file in self.api.list_repo_tree(
-                self.repository, recursive=True, revision=head) if isinstance(file, hub.hf_api.RepoFile)}
+            head = self.api.repo_info(self.repository, revision=staged.branch, repo_type=self.kind).sha
+            tree = self.api.list_repo_tree(self.repository, recursive=True, revision=head, repo_type=self.kind)
+            theirs = {file.path: file.lfs.sha256 if file.lfs else file.blob_id for file in tree
+                      if isinstance(file, hub.hf_api.RepoFile)}
             others = tuple(sorted(theirs.keys() - ours.keys() - {".gitattributes"}))
             return head, [name for name, identities in ours.items() if theirs.get(name) not in identities], others
 
         def commit() -> str:
             now, missing, _ = compare()  # the answer to an earlier attempt may have been lost, not the commit
             return now if not missing else self.api.create_commit(
-                self.repository, operations, commit_message=message, revision=staged.branch, parent_commit=head).oid
+                self.repository, operations, commit_message=message, revision=staged.branch, parent_commit=head,
+                repo_type=self.kind).oid
 
         with self._told():
             if staged.branch != "main":
@@ -113,10 +117,12 @@ class Remote:
                 print(f"{self.repository}, branch {staged.branch}: {len(differing)} files to send ({size}), "
                       f"{len(ours) - len(differing)} there already", flush=True)
                 if "README.md" in differing:  # before the weights are sent in vain
-                    _patiently(hub.ModelCard((staged.folder / "README.md").read_text(encoding="utf-8")).validate)
+                    card = (hub.ModelCard if self.kind == "model" else hub.SpaceCard)(
+                        (staged.folder / "README.md").read_text(encoding="utf-8"))
+                    _patiently(card.validate)
                 operations = [hub.CommitOperationAdd(name, staged.folder / name) for name in differing]
                 self.api.preupload_lfs_files(self.repository, operations, revision=staged.branch,
-                                             free_memory=False)  # tries again by itself
+                                             free_memory=False, repo_type=self.kind)  # tries again by itself
                 head = _patiently(commit)
             return Pushed(staged.branch, head, len(differing), len(ours) - len(differing), others)
 

@@ -67,6 +67,8 @@ class Forecasts:
     """What the axis of time is called."""
     bands: str = "by residuals on validation"
     """What the bands are."""
+    known: str = "what came"
+    """What the line beside the forecasts is."""
 
 
 def forecasts_figure(shown: Forecasts, title: str = "") -> Figure:
@@ -91,6 +93,19 @@ def forecasts_figure(shown: Forecasts, title: str = "") -> Figure:
     for column, axes in enumerate(all_axes[0]):
         axes.set_ylim(*_limits(shown, column))
     _legend(figure, shown)
+    return figure
+
+
+def fan_figure(shown: Forecasts) -> Figure:
+    """A row a window, of one forecaster: what the table holds, and after its end the forecast and its bands."""
+    figure, all_axes = new_figure(4.6, 1.1 + 1.5 * len(shown.windows), len(shown.windows), 1)
+    for number, (window, axes) in enumerate(zip(shown.windows, all_axes[:, 0], strict=True)):
+        _draw(axes, window, shown.forecasters[0], number)
+        axes.set_title(in_picture(window.title), loc="left", fontsize=10, color=INK)
+        axes.set_ylim(*_limits(shown, number))
+        axes.xaxis.get_offset_text().set(color=INK, fontsize=8)
+    all_axes[-1, 0].set_xlabel(in_picture(shown.time, 60), fontsize=8, loc="left")
+    _legend(figure, shown, 2)
     return figure
 
 
@@ -127,8 +142,8 @@ def _draw(axes: Axes, window: Window, forecaster: Forecaster, number: int) -> No
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
 
 
-def _legend(figure: Figure, shown: Forecasts) -> None:
-    handles = [Line2D([], [], color=INK, linewidth=0.9, label="what came"),
+def _legend(figure: Figure, shown: Forecasts, columns: int = 0) -> None:
+    handles = [Line2D([], [], color=INK, linewidth=0.9, label=shown.known),
                *(Line2D([], [], color=ROLES[role][0], linestyle=ROLES[role][1], linewidth=1.7,
                         label="forecast" if role == "model" else role)
                  for role in dict.fromkeys(forecaster.role for forecaster in shown.forecasters))]
@@ -136,7 +151,7 @@ def _legend(figure: Figure, shown: Forecasts) -> None:
     for number, share in enumerate(shares):
         handles.append(Patch(facecolor=SOFT, alpha=1 - (1 - 0.16) ** (len(shares) - number), linewidth=0,
                              label=f"{100 * share:.0f} %" + (f" band, {shown.bands}" if share == shares[-1] else "")))
-    figure.legend(handles=handles, loc="outside lower left", ncols=len(handles), frameon=False, fontsize=8,
+    figure.legend(handles=handles, loc="outside lower left", ncols=columns or len(handles), frameon=False, fontsize=8,
                   labelcolor=INK, columnspacing=1.2, handlelength=2)
 
 

@@ -1,6 +1,6 @@
 """Labelled series: examples and means by class, spectra, what shuffled patches cost; answers beside true numbers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -52,6 +52,24 @@ def examples_figure(data: SeriesDataset, title: str = "", per_class: int = 3) ->
         axes.yaxis.set_major_locator(MaxNLocator(3))
     for axes in all_axes[-1]:
         axes.set_xlabel(axis, fontsize=8)
+    return figure
+
+
+def answers_figure(data: SeriesDataset, answers: Sequence[str], title: str = "") -> Figure:
+    """A row a series, all its channels, under what a model answers to it."""
+    channels, length = data.values.shape[1:]
+    place, axis = time_axis(data)
+    figure, all_axes = new_figure(4.6, 0.7 + 1.1 * len(data), len(data), 1, sharex=True)
+    if title:
+        entitle(figure, title)
+    for row, (axes, answer) in enumerate(zip(all_axes[:, 0], answers, strict=True)):
+        for channel in range(channels):
+            axes.plot(place, observed_values(data, channel)[row], linewidth=1, **style_of(channel) | {"marker": ""})
+        axes.set_title(in_picture(answer), loc="left", fontsize=9)
+        axes.tick_params(labelsize=8)
+        axes.set_xlim(0, max(place[length - 1], 1e-9))
+        axes.yaxis.set_major_locator(MaxNLocator(3))
+    all_axes[-1, 0].set_xlabel(axis, fontsize=8)
     return figure
 
 
