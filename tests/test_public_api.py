@@ -14,8 +14,8 @@ import pytest
 import small
 
 import toolkit
-from toolkit.options.option_help import field_docs
 from toolkit.config_docs import is_configuration
+from toolkit.options.option_help import field_docs
 
 README = (small.ROOT / "README.md").read_text(encoding="utf-8")
 RECIPES = [path.stem for path in sorted((small.ROOT / "recipes").glob("*.py"))
