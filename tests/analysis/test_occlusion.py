@@ -22,7 +22,8 @@ def test_each_word_is_left_out_by_itself(model):
     answer, found = words_left_out(model[False], "the sea\nand the river")
     assert found.column == f"p({answer['label'][0]})" and found.whole == answer[found.column][0]
     assert [(part.start, part.end) for part in found.parts] == [(0, 3), (4, 7), (8, 11), (12, 15), (16, 21)]
-    without = ["sea\nand the river", "the and the river", "the sea\nthe river", "the sea\nand river", "the sea\nand the"]
+    without = ["sea\nand the river", "the and the river", "the sea\nthe river", "the sea\nand river",
+               "the sea\nand the"]
     wanted = answer_texts(model[False], without)[found.column]
     assert [part.without for part in found.parts] == pytest.approx(list(wanted), abs=1e-6)
     assert max(abs(part.without - found.whole) for part in found.parts) > 1e-3

@@ -83,7 +83,7 @@ def settled(browser) -> None:
 @pytest.mark.parametrize(("kind", "given"), [("text", TEXT), ("masked", "the [MASK] of the sea"),
                                              ("causal", "the sea"), ("series", ""), ("forecast", "")])
 def test_every_page_holds(browser, pages, tmp_path, kind, given):
-    """Wide and narrow, light and dark, with its answer: no complaint, nothing from elsewhere, letters that stand out."""
+    """Wide and narrow, light and dark, with its answer: no complaint, nothing from elsewhere, texts stand out."""
     file = "" if given else str(tmp_path / "new.csv")
     if kind == "series":
         askable.series_table(file)
@@ -144,7 +144,8 @@ def test_the_recipe_serves_this_machine_alone_and_keeps_no_upload(checkpoints, t
     environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(small.ROOT), "GRADIO_SHARE": "True",
                    "GRADIO_SERVER_NAME": "0.0.0.0"}
     started = subprocess.Popen([sys.executable, "recipes/app.py", checkpoints["bert"], "--port", str(port)],
-                               cwd=small.ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+                               cwd=small.ROOT, env=environment, text=True, stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT)
     try:
         def head() -> str:
             with socket.socket() as asked:

@@ -2,8 +2,8 @@
 
 It answers the requests with which `datasets`, `transformers` and `huggingface_hub` look a repository up, list its files
 and read them, by ranges too; and, of models and Spaces, those that create one, send files to it (git LFS, not xet),
-commit, branch and tag. It fails as the real one does, and as a `Fault` says. These libraries read `HF_ENDPOINT` when they are
-imported, so only a subprocess can use it:
+commit, branch and tag. It fails as the real one does, and as a `Fault` says. These libraries read `HF_ENDPOINT` when
+they are imported, so only a subprocess can use it:
 
     with Hub() as hub:
         sha = hub.add_dataset("owner/name", {"data/train.jsonl": b'{"text": "one"}\\n'})

@@ -34,7 +34,8 @@ _CONTEXTS_SHOWN = 3
 """A forecast is drawn after so many times its own length, at least."""
 _BARS = """<table class="bars"><thead><tr><th>class</th><th class="number">probability</th>
 <th aria-hidden="true"></th></tr></thead><tbody>
-{% for name, share in rows %}<tr><td dir="auto">{{ name }}</td><td class="number">{{ "%.1f"|format(100 * share) }} %</td>
+{% for name, share in rows %}
+<tr><td dir="auto">{{ name }}</td><td class="number">{{ "%.1f"|format(100 * share) }} %</td>
 <td class="bar" aria-hidden="true"><span style="width: {{ "%.1f"|format(100 * share) }}%"></span></td></tr>{% endfor %}
 </tbody></table>"""
 

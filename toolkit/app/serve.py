@@ -35,7 +35,7 @@ def page_of(asked: Asked) -> Any:
     except ModuleNotFoundError as error:
         if error.name != "gradio":
             raise
-        raise UserError("the page needs gradio: pip install 'pretraining-toolkit[app]', or pip install gradio.") from None
+        raise UserError("the page needs gradio: pip install 'pretraining-toolkit[app]'.") from None
     return interface(asked)
 
 
@@ -48,7 +48,7 @@ def launching() -> dict[str, Any]:
 
     letters = ["system-ui", "sans-serif"]
     theme = gr.themes.Base(font=letters, font_mono=["ui-monospace", "monospace"], primary_hue="blue").set(
-        button_primary_background_fill_hover="*primary_700")
+        button_primary_background_fill="*primary_600", button_primary_background_fill_hover="*primary_700")
     css = (TEMPLATES / "app.css").read_text(encoding="utf-8")
     return {"share": False, "ssr_mode": False, "footer_links": [], "run_history": False, "max_file_size": MOST_BYTES,
             "theme": theme, "css": css, "quiet": True, "pwa": False, "mcp_server": False, "enable_monitoring": False,

@@ -43,8 +43,8 @@ def marked_words(text: str, pair: str | None, found: Occlusion) -> Markup:
 
 def _legend(what: str, together: int) -> str:
     each = "Each word" if together == 1 else f"Every {together} words together"
-    return (f"{each} left out in turn, and the model asked again. Underlined: without it {what} falls, so it speaks for "
-            f"the answer; dashed: without it {what} rises.")
+    return (f"{each} left out in turn, and the model asked again. Underlined: without it {what} falls, so it speaks "
+            f"for the answer; dashed: without it {what} rises.")
 
 
 def _short(text: str, part: Part) -> str:

@@ -56,7 +56,8 @@ def stage_space(run: Path, repository: str, revision: str = "main") -> Staged:
     try:
         gradio = metadata.version("gradio")
     except metadata.PackageNotFoundError:
-        raise UserError("a Space needs gradio, whose version it names: pip install 'pretraining-toolkit[app]'.") from None
+        raise UserError("a Space names gradio's version, which is not installed: pip install "
+                        "'pretraining-toolkit[app]'.") from None
     model = repository if revision == "main" else f"{repository}@{revision}"
     texts = {"app.py": _APP.format(model=model), "requirements.txt": _requirements(),
              "README.md": _README.format(title=repository.split("/")[1], repository=repository, gradio=gradio,
