@@ -46,6 +46,7 @@ your text        pretrain-bert    CONFIG=recipes/configs/bert-5min.yaml
 your signals     finetune-series  CONFIG=recipes/configs/gunpoint.yaml
                  forecast         CONFIG=recipes/configs/etth1.yaml
 look             runs             the runs there are, with their main figures
+                 report           one of them on one page: RUN=runs/demo
                  compare-runs     side by side, as a page: RUNS="runs/a runs/b"
                  predict          a model's answers to a file: MODEL=… FILE=…
                  app              ask it in the browser: MODEL=runs/demo/bert

@@ -8,18 +8,6 @@ recipes/configs/demo; a stage that is finished is not repeated, one that was int
 
 import os
 import sys
-import textwrap
-from dataclasses import replace
-
-from toolkit.inference.samples import write_samples
-from toolkit.report.figures.canvas import save_figure
-from toolkit.report.figures.classification import confusion_counts, confusion_figure
-from toolkit.report.figures.gains import GainPanel, gain_figure, panels_of
-from toolkit.report.figures.training import curves_of, loss_figure
-from toolkit.report.run_report import REPORT, write_report
-from toolkit.run.results import read_results
-from toolkit.shown import quoted
-from toolkit.training.observers.throughput import duration
 
 if __name__ == "__main__" and sys.argv[1:]:  # it takes no options
     print(__doc__)
@@ -27,7 +15,9 @@ if __name__ == "__main__" and sys.argv[1:]:  # it takes no options
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before any import of a Hugging Face library: nothing here needs a hub
 
+import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from finetune_series import finetune_series
@@ -42,13 +32,22 @@ from toolkit.data.text.corpus import read_documents
 from toolkit.experiments.fine_tuning import arms_table
 from toolkit.experiments.settings import FinetuneSeriesConfig, FinetuneTextConfig
 from toolkit.inference.generation import continue_text, fill_mask
+from toolkit.inference.samples import write_samples
 from toolkit.metrics.intervals import proportion_interval
 from toolkit.metrics.tabulate import table
 from toolkit.publishing import card
+from toolkit.report.figures.canvas import save_figure
+from toolkit.report.figures.classification import confusion_counts, confusion_figure
+from toolkit.report.figures.gains import GainPanel, gain_figure, panels_of
+from toolkit.report.figures.training import curves_of, loss_figure
+from toolkit.report.run_report import REPORT, write_report
 from toolkit.run.directory import read_metrics
 from toolkit.run.files import read_json, write_json
+from toolkit.run.results import read_results
+from toolkit.shown import quoted
 from toolkit.tasks.settings import PretrainBertConfig, PretrainGptConfig
 from toolkit.training.impl.distributed import make_accelerator
+from toolkit.training.observers.throughput import duration
 
 CONFIGS = Path(__file__).parent / "configs/demo"
 DEMO = Path("runs/demo")

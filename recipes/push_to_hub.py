@@ -40,7 +40,8 @@ class PushConfig:
     leave_out: list[str] = field(default_factory=list)
     """Files that stay here: config.yaml, metrics.jsonl, pictures."""
     predictions: bool = False
-    """Also the tables of predictions, *-predictions.parquet, which hold the texts of the test set."""
+    """Also what holds held-out data of yours: *-predictions.parquet, with the texts of the test set, and the card's
+    samples."""
     space: bool = False
     """Also a Space of the same name, a page that asks the model, as `make app` does: needs the extra `app`."""
     dry_run: bool = False
@@ -79,6 +80,8 @@ def push_to_hub(settings: PushConfig) -> list[Pushed]:
     if final.left:
         print(f"{run}: left here, since no model has it: {', '.join(final.left[:6])}"
               + f" and {len(final.left) - 6} more" * (len(final.left) > 6))
+    if final.withheld:
+        print(f"{run}: the card's samples are out of held-out data, and stay here; --predictions true sends them")
     staged = [final, *(stage_checkpoint(run, checkpoint, final) for checkpoint in found)]
     if settings.with_code and not final.code:
         print(f"{run}: its class is transformers' own; it loads without code of ours")

@@ -1,10 +1,12 @@
 """Shared fixtures: small texts, tokenizers and stores, built once a session in temporary folders."""
 
+import gc
 import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a mistyped name must fail at once, not after half a minute of retries
@@ -17,6 +19,7 @@ from toolkit.data.stores.store import TokenStore, build_store
 from toolkit.data.text.documents import Document
 from toolkit.tokenization.load import load_tokenizer
 from toolkit.tokenization.train import read_spec, train_tokenizer
+from toolkit.training import trainer
 
 ROOT = Path(__file__).resolve().parents[1]
 pytest_plugins = ["asked", "checkpoints"]  # of tests/shared
@@ -38,6 +41,16 @@ were there an so when no them been would if more who what could out time then so
 than other about such like did any over man good old great own before made must through well day house night eyes
 never hand long came after went back again first where life away thought still under last while might because sea
 river mountain garden window letter captain doctor morning winter summer street village journey answer"""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def trainings_begin_at_once():
+    """Each looks for garbage first, among all that lives in this process: for a third of a second, longer than most of
+    them take. Here it is left to the collector's own turns.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "gc", SimpleNamespace(collect=lambda: 0, freeze=gc.freeze, unfreeze=gc.unfreeze))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,6 @@
 
 import re
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -29,29 +27,27 @@ def example(tmp_path_factory):
     return root, [word for key, value in options.items() for word in (f"--{key}", str(value))]
 
 
-def start(root, options, name: str) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, str(root / "replaced_tokens.py"), "--output_dir", str(root / name),
-                             *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def start(root, options, name: str) -> small.Program:
+    return small.Program(root / "replaced_tokens.py", ["--output_dir", str(root / name), *options],
+                         root / f"{name}-output")
 
 
 def test_the_example_learns_and_resumes_to_the_same_weights(example):
     root, options = example
-    whole = start(root, options, "whole")
-    out, _ = whole.communicate(timeout=100)
-    assert whole.returncode == 0, out
-    assert re.search(r"loss 0\.\d+, \d\d\.\d % of the tokens right", out)
+    whole = start(root, options, "whole").ends(100)
+    assert whole.code == 0, whole.err
+    assert re.search(r"loss 0\.\d+, \d\d\.\d % of the tokens right", whole.out)
     logged = [record["loss"] for record in small.records(root / "whole") if "loss" in record]
     assert logged[-1] < 0.9 * logged[0]
     broken = start(root, options, "broken")
     while not (root / "broken/checkpoints/step-00000010").exists():
-        assert broken.poll() is None, broken.stdout.read()
+        assert broken.process.is_alive(), broken.ends()
         time.sleep(0.02)
-    broken.send_signal(signal.SIGKILL)
-    broken.wait()
+    broken.process.kill()
+    assert broken.ends().code == -signal.SIGKILL
     assert not (root / "broken/result.json").exists(), "it was over before it was killed"
-    resumed = start(root, options, "broken")
-    out, _ = resumed.communicate(timeout=100)
-    assert resumed.returncode == 0 and "resuming at step" in out, out
+    resumed = start(root, options, "broken").ends(100)
+    assert resumed.code == 0 and "resuming at step" in resumed.out, resumed.err
     for file in ("model/model.safetensors", "checkpoints/step-00000160/model.safetensors"):
         assert small.digest(root / "broken" / file) == small.digest(root / "whole" / file)
     card = (root / "whole/README.md").read_text(encoding="utf-8")

@@ -120,8 +120,9 @@ def test_runs_are_listed_and_compared(old, tmp_path):
     fresh = unpacked(tmp_path / "fresh")  # whatever the other tests have done to theirs
     listed = run(fresh, tmp_path, "list_runs", ".")
     for name in (*FINISHED, "forecast/chaos", "compare-text/words", "transfer"):
-        assert re.search(rf" {re.escape(name)}$", listed, re.MULTILINE), listed
-    assert "damaged" not in listed and len(re.findall(r"^unfinished .*-unfinished$", listed, re.MULTILINE)) == 2, listed
+        assert re.search(rf"^{re.escape(name)} ", listed, re.MULTILINE), listed
+    unfinished = re.findall(r"^\S+-unfinished +unfinished ", listed, re.MULTILINE)
+    assert "damaged" not in listed and len(unfinished) == 2, listed
     compared = run(fresh, tmp_path, "compare_runs", "bert", "gpt", "--output", "page.html")
     assert "bert" in compared and (fresh / "page.html").stat().st_size > 1000
 

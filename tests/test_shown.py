@@ -170,7 +170,7 @@ def said_on_a_terminal(*command: str) -> tuple[int, bytes]:
 
 
 def test_long_lines_break_at_blanks_and_nothing_else_does(monkeypatch):
-    monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size((20, 24)))
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda *_, **__: os.terminal_size((20, 24)))
     kept = io.StringIO()
     stream = Terminal(kept, breaks=True)
     print("  a line of words that is longer than twenty\nand /a/path/that/no/blank/is/in.json", file=stream)
@@ -281,4 +281,5 @@ def test_errors_of_a_configuration_of_a_stranger(tmp_path, options):
     (tmp_path / "key.yaml").write_text(f"seed: 3\n{json.dumps(HOSTILE)}: 4\n")
     (tmp_path / "bad.yaml").write_bytes(f"a: [1\n{HOSTILE}: 4\n".encode())
     code, said = on_a_terminal(tmp_path, "generate", *options)
-    assert code == 2 and said.startswith(b"error: ") and said.count(b"\n") == 1 and b"Traceback" not in said, said
+    assert code == 2 and said.startswith(b"error: ") and b"Traceback" not in said, said
+    assert len(said.strip().splitlines()) <= 4, "one line, which a narrow terminal breaks at blanks"

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pyarrow
 import pytest
+import small
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
@@ -408,10 +409,16 @@ except UserError as error:
 """
 
 
-def command(config: CorpusConfig, directory: Path, **order) -> list[str]:
-    """A preparation in a process of its own, which may be killed, made to wait or denied its disk."""
-    order |= {"config": vars(config), "directory": str(directory), "journal": JOURNAL}
-    return [sys.executable, "-c", PREPARE, json.dumps(order)]
+def ordered(config: CorpusConfig, directory: Path, **order) -> str:
+    """What PREPARE is told of a preparation that may be killed, made to wait or denied its disk."""
+    return json.dumps(order | {"config": vars(config), "directory": str(directory), "journal": JOURNAL})
+
+
+def apart(config: CorpusConfig, directory: Path, **order) -> small.Finished:
+    """Such a preparation in a process of its own."""
+    script = directory.with_name("prepare.py")
+    script.write_text(PREPARE, encoding="utf-8")
+    return small.Program(script, [ordered(config, directory, **order)], directory.with_name("said")).ends()
 
 
 def as_jsonl(texts: list[str]) -> bytes:
@@ -471,8 +478,8 @@ def test_a_preparation_that_was_killed_ends_in_the_same_bytes(varied, tmp_path, 
     data, building = tmp_path / "data", tmp_path / "data.building"
     noted = 0
     for kill in kills:
-        done = subprocess.run(command(varied, data, kill=kill), capture_output=True, text=True, check=False)
-        assert done.returncode == -signal.SIGKILL, done.stderr
+        done = apart(varied, data, kill=kill)
+        assert done.code == -signal.SIGKILL, done.err
         assert building.exists()
         assert not data.exists()
         if (building / "journal.json").exists():
@@ -491,8 +498,7 @@ def test_a_preparation_that_was_killed_ends_in_the_same_bytes(varied, tmp_path, 
 
 @pytest.mark.parametrize("name", ["journal.json", "manifest.json"])
 def test_a_preparation_that_was_killed_as_it_wrote_leaves_no_rubbish(varied, tmp_path, watched, name):
-    done = subprocess.run(command(varied, tmp_path / "data", kill_before_writing=name), check=False)
-    assert done.returncode == -signal.SIGKILL
+    assert apart(varied, tmp_path / "data", kill_before_writing=name).code == -signal.SIGKILL
     assert list((tmp_path / "data.building").glob(f".{name}.*")), "killed in the middle of it"
     prepare_corpus(varied, tmp_path / "data", progress=False)
     assert watched["documents"] < 51
@@ -551,7 +557,7 @@ def test_a_repaired_file_is_read_again_and_those_before_it_are_not(tmp_path, tex
 
 
 def test_the_file_a_killed_preparation_was_in_may_change(varied, tmp_path, texts, watched):
-    subprocess.run(command(varied, tmp_path / "data", kill=50), check=False)
+    apart(varied, tmp_path / "data", kill=50)
     journal = json.loads((tmp_path / "data.building/journal.json").read_text())
     assert (journal["states"][0]["parts"], journal["states"][0]["documents"]) > (14, 0)
     write(tmp_path / "in", {"d.parquet": as_parquet(texts[27:])})
@@ -596,16 +602,16 @@ def test_weights_and_later_files_may_change_before_a_preparation_continues(varie
 
 def test_a_second_preparation_of_a_directory_is_refused_and_the_first_is_unharmed(varied, tmp_path, watched):
     data = tmp_path / "data"
-    with subprocess.Popen(command(varied, data, wait=20), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                          text=True) as first:
+    with subprocess.Popen([sys.executable, "-c", PREPARE, ordered(varied, data, wait=20)], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE, text=True) as first:
         assert first.stdout.readline() == "waiting\n"
         for _ in range(2):
             with pytest.raises(UserError) as caught:
                 prepare_corpus(varied, data, progress=False)
             assert str(caught.value) == (f"{data}: another process is making it at this moment. Wait for it to finish, "
                                          f"or choose another data_dir.")
-        second = subprocess.run(command(varied, data), capture_output=True, text=True, check=False)
-        assert (second.returncode, second.stderr) == (1, f"error: {caught.value}\n")
+        second = apart(varied, data)
+        assert (second.code, second.err) == (1, f"error: {caught.value}\n")
         assert watched["documents"] == 0
         first.communicate("go on\n", timeout=60)
     assert first.returncode == 0
@@ -617,8 +623,8 @@ def test_a_second_preparation_of_a_directory_is_refused_and_the_first_is_unharme
 @pytest.mark.parametrize("file_size", [3000, 25_000])
 def test_a_full_disk_is_a_line_with_a_remedy_and_what_is_finished_is_kept(varied, tmp_path, watched, file_size):
     data = tmp_path / "data"
-    done = subprocess.run(command(varied, data, file_size=file_size), capture_output=True, text=True, check=False)
-    assert done.stderr == (f"error: {data}: a file may not become as large as it must (File too large). Raise the "
+    done = apart(varied, data, file_size=file_size)
+    assert done.err == (f"error: {data}: a file may not become as large as it must (File too large). Raise the "
                            f"limit (`ulimit -f`) or choose another data_dir; what is finished is kept, the same "
                            f"command continues.\n")
     assert not data.exists()
@@ -628,7 +634,7 @@ def test_a_full_disk_is_a_line_with_a_remedy_and_what_is_finished_is_kept(varied
 
 
 def test_files_shorter_than_the_journal_says_are_refused(varied, tmp_path):
-    subprocess.run(command(varied, tmp_path / "data", kill=40), check=False)
+    apart(varied, tmp_path / "data", kill=40)
     os.truncate(tmp_path / "data.building/train.jsonl", 100)
     with pytest.raises(UserError) as caught:
         prepare_corpus(varied, tmp_path / "data", progress=False)

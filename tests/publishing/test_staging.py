@@ -333,7 +333,7 @@ def test_code_of_ours_travels_without_what_it_does_not_need(run, capsys):
         "AutoModelForSequenceClassification": "toolkit_models_text_classifier.TextForClassification"}
     assert "auto_map" not in json.loads((arm / "model/config.json").read_text())
     assert code.keys() == {"toolkit_models_text_classifier.py", "toolkit_models_families.py",
-                           "toolkit_models_cross_entropy.py", "toolkit_errors.py"}
+                           "toolkit_models_cross_entropy.py", "toolkit_models_settings.py", "toolkit_errors.py"}
     assert 'from_pretrained("ada/bert", trust_remote_code=True)' in (folder / "README.md").read_text()
     assert "def _read" in code["toolkit_models_text_classifier.py"]
     assert "def text_classifier" not in code["toolkit_models_text_classifier.py"]  # makes new ones

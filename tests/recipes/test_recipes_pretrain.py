@@ -66,14 +66,14 @@ def recipe_process(path: Path, *arguments: str, **kwargs) -> subprocess.Popen:
 
 def test_killed_once_from_outside_and_continued(root, unbroken):
     directory = root / "killed-once"
-    process = recipe_process(config(root, "killed-once"))
+    path = config(root, "killed-once")
+    program = small.Program(small.ROOT / "recipes/pretrain_bert.py", ["--config", str(path)], root / "killed-output")
     deadline = time.monotonic() + 60
     while not (directory / "checkpoints/step-00000005").exists() and time.monotonic() < deadline:
-        assert process.poll() is None, process.communicate()
+        assert program.process.is_alive(), program.ends()
         time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL and not (directory / "result.json").exists(), "it was too quick"
+    program.process.kill()
+    assert program.ends().code == -signal.SIGKILL and not (directory / "result.json").exists(), "it was too quick"
     finished = run(root, "killed-once")
     assert finished.code == 0, finished.err
     assert "resuming at step" in finished.out

@@ -191,7 +191,7 @@ def test_shakespeare_by_character(tmp_path):
                  "--tokenizer", str(small.ROOT / "tokenizers/characters.yaml")]
     done = run_recipe("shakespeare_char", [*arguments, "--text", str(tmp_path / "text.txt")], tmp_path / "out")
     assert done.code == 0, done.err
-    assert "nats a character, the best within 3,072 tokens" in done.out
+    assert "nats a character, " in done.out and "the best within 3,072 tokens" in done.out
     cut = int(0.9 * len(text))
     assert (tmp_path / "data/text/train.txt").read_text() == text[:cut]
     assert (tmp_path / "data/text/validation.txt").read_text() == text[cut:]

@@ -1,6 +1,7 @@
 """Small things for tests: a made-up corpus, tiny models, and recipes run in processes of their own.
 
-Run as a script (`accelerate launch … tests/shared/small.py DIRECTORY`) it trains what `test_trainer.py` compares.
+Run as a script by each process of a group (`tests/shared/small.py DIRECTORY`), it trains what `test_trainer.py`
+compares.
 """
 
 import os
@@ -161,34 +162,52 @@ class Finished:
 def start_server():
     """The context whose processes are forked from a server with the libraries imported; returns before they are."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["toolkit.tasks.causal_lm", "toolkit.models.word_vectors", "sentencex",
-                                    "transformers.models.bert.modeling_bert", "transformers.models.gpt2.modeling_gpt2"])
-    multiprocessing.forkserver.ensure_running()
+    context.set_forkserver_preload(["preloaded"])
+    before = os.environ.get("PYTHONPATH")
+    # The server of Python 3.11 looks nowhere else for what it shall import, and says nothing when it is not there.
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), str(ROOT), *filter(None, [before])])
+    try:
+        multiprocessing.forkserver.ensure_running()
+    finally:
+        os.environ.pop("PYTHONPATH")
+        if before is not None:
+            os.environ["PYTHONPATH"] = before
     return context
 
 
+class Program:
+    """A script in a forked process of its own."""
+
+    def __init__(self, path: Path | str, arguments: list[str], directory: Path, env: dict[str, str] | None = None,
+                 hook: tuple | None = None, cwd: Path | None = None):
+        """hook: see `_at`. directory: for what it says."""
+        directory.mkdir(parents=True, exist_ok=True)
+        self.what, self.out, self.err = f"{path} {arguments}", directory / "out.txt", directory / "err.txt"
+        self.process = start_server().Process(target=_child, args=(
+            str(path), arguments, str(self.out), str(self.err), env or {}, hook, cwd))
+        self.process.start()
+
+    def ends(self, timeout: float = 120) -> Finished:
+        self.process.join(timeout)
+        if self.process.exitcode is None:
+            self.process.kill()
+            self.process.join()
+            raise TimeoutError(f"{self.what} ran for {timeout} s:\n{self.err.read_text()}")
+        return Finished(self.process.exitcode, self.out.read_text(), self.err.read_text())
+
+
 def run_recipe(recipe: str, arguments: list[str], directory: Path, env: dict[str, str] | None = None,
-               hook: tuple | None = None, timeout: float = 60, kill_after: float | None = None,
+               hook: tuple | None = None, timeout: float = 120, kill_after: float | None = None,
                cwd: Path | None = None) -> Finished:
-    """Run recipes/<recipe>.py as a program. hook: (where, when, signal), sent to itself there: see `_signal_self`.
+    """Run recipes/<recipe>.py as a program. hook: (where, when, signal), sent to itself there: see `_at`.
 
     kill_after: seconds after which it is killed with SIGKILL, unless it has ended.
     """
-    context = start_server()
-    directory.mkdir(parents=True, exist_ok=True)
-    out, err = directory / "out.txt", directory / "err.txt"
-    path = str(ROOT / f"recipes/{recipe}.py")
-    process = context.Process(target=_child, args=(path, arguments, str(out), str(err), env or {}, hook, cwd))
-    process.start()
+    program = Program(ROOT / f"recipes/{recipe}.py", arguments, directory, env, hook, cwd)
     if kill_after is not None:
-        process.join(kill_after)
-        process.kill()
-    process.join(timeout)
-    if process.exitcode is None:
-        process.kill()
-        process.join()
-        raise TimeoutError(f"{recipe} {arguments} ran for {timeout} s:\n{err.read_text()}")
-    return Finished(process.exitcode, out.read_text(), err.read_text())
+        program.process.join(kill_after)
+        program.process.kill()
+    return program.ends(timeout)
 
 
 def _child(path: str, arguments: list[str], out: str, err: str, env: dict[str, str], hook: tuple | None,
@@ -204,13 +223,17 @@ def _child(path: str, arguments: list[str], out: str, err: str, env: dict[str, s
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored where the tests run under nohup
     if hook is not None:
-        _signal_self(*hook)
+        _at(*hook)
     sys.argv = [path, *arguments]
     code = 0
     try:
         runpy.run_path(path, run_name="__main__")
     except SystemExit as stop:
-        code = stop.code if isinstance(stop.code, int) else 1
+        code = 0 if stop.code is None else 1
+        if isinstance(stop.code, int):
+            code = stop.code
+        elif code:
+            print(stop.code, file=sys.stderr)
     except BaseException:  # noqa: BLE001 - as the interpreter would
         import traceback
 
@@ -220,8 +243,10 @@ def _child(path: str, arguments: list[str], out: str, err: str, env: dict[str, s
     os._exit(code)
 
 
-def _signal_self(where: str, at: int, number: int) -> None:
-    """`batch`: at training step `at` (from 0); `micro`: in the middle of its accumulation. `evaluate`: in the middle of
+def _at(where: str, at: int, act: int | Exception) -> None:
+    """Send this process that signal, or raise that error, there.
+
+    `batch`: at training step `at` (from 0); `micro`: in the middle of its accumulation. `evaluate`: in the middle of
     evaluation `at` (from 0). `checkpoint`: with that of step `at` half written; `renamed`: in place, but older ones not
     yet removed. `model`: with the best model half written.
     """
@@ -234,7 +259,9 @@ def _signal_self(where: str, at: int, number: int) -> None:
 
         def patched(*args, **kwargs):
             if reached(*args):
-                os.kill(os.getpid(), number)
+                if isinstance(act, Exception):
+                    raise act
+                os.kill(os.getpid(), act)
             return original(*args, **kwargs)
 
         setattr(owner, name, patched)
@@ -280,7 +307,7 @@ class Stopped(Exception):
     pass
 
 
-def _launched(root: Path) -> None:
+def _shared(root: Path) -> None:
     """On each of two processes: three steps of SGD for BERT and GPT; AdamW unbroken, and broken off and resumed."""
     data = {"bert": small_data(root, "wordpiece"), "gpt": small_data(root, "bytes")}  # made before the launch
     accelerator = make_accelerator()
@@ -318,7 +345,7 @@ def _launched(root: Path) -> None:
 
 
 if __name__ == "__main__":
-    _launched(Path(sys.argv[1]))
+    _shared(Path(sys.argv[1]))
 
 
 def full_labels(batch: dict[str, torch.Tensor]) -> torch.Tensor:

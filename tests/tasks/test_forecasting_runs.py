@@ -25,6 +25,7 @@ from toolkit.experiments.published import published_errors
 from toolkit.metrics.forecast_sums import ForecastScores, calibration_stride, known_quantiles, residual_quantiles
 from toolkit.models.small.linear import NLinear, NLinearConfig
 from toolkit.report.forecast_run import read_forecasts
+from toolkit.report.sections.pieces import with_minus
 from toolkit.run.directory import Run, read_metrics
 from toolkit.run.files import read_json
 from toolkit.run.results import read_results
@@ -396,14 +397,15 @@ def test_the_cards_of_a_comparison_show_errors_by_arm_and_horizon(recipe):
     for part in ("", "tiny-random/8/seed-0"):
         card = card_of(settings, part)
         for arm, by_horizon in summary.items():
-            cells = [f"{entry['mse']:.3f}" + (f" ± {entry['mse_ci95']:.3f}" if entry["seeds"] > 1 else "")
+            cells = [f"{entry['mse']:.3f}" + (f" ± {entry['mse_ci95']:.3f}" if entry["seeds"] > 2 else "")
                      for entry in by_horizon.values()]
             row = " +[|] ".join(map(re.escape, [arm, *cells, str(by_horizon["4"]["seeds"])]))
             assert re.search(f"[|] {row} +[|]", card), (part, arm)
         windows = [f"{summary['nlinear'][horizon]['test_windows']} at {horizon}" for horizon in ("4", "8")]
         assert f"windows: {', '.join(windows)}:" in card
         for horizon in ("4", "8"):
-            assert f"* {summary['tiny-masked-patches'][horizon]['verdict']}\n" in card
+            verdict = with_minus(summary["tiny-masked-patches"][horizon]["verdict"])
+            assert f"* {verdict} (2 seeds: run 3 or more)\n" in card
     assert "beside what it must beat" not in card_of(settings)
 
 

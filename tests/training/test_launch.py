@@ -1,7 +1,7 @@
 """Runs of several processes, really launched, and what befalls them: signals, kills, errors, cut links, requeues.
 
 Run as a script (`accelerate launch … tests/test_launch.py JOB…`) it does several jobs in one process group, since a
-launch costs ten seconds.
+launch costs ten seconds. What every suite looks at is in test_group.py, without launchers.
 """
 
 import importlib
@@ -18,7 +18,7 @@ import pytest
 import small
 import torch
 import transformers
-from launching import SAVE_STEPS, STEPS, Launch, assert_same_course, difference, free_port, pretraining
+from launching import ACCUMULATED, SAVE_STEPS, STEPS, Launch, assert_same_course, difference, free_port, pretraining
 
 from toolkit.training import checkpoint
 
@@ -26,7 +26,9 @@ ACCELERATE = small.ROOT / "recipes/accelerate"
 # What the Makefile tells launchers: which signals to pass on.
 TOLD = dict(re.findall(r"\b(PET_\w+)=(\S+)", (small.ROOT / "Makefile").read_text()))
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds its processes through /proc")
+pytestmark = [
+    pytest.mark.faults,
+    pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds its processes through /proc")]
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +52,6 @@ def launch(tmp_path_factory):
         one.kill_all()
 
 
-ACCUMULATED = {"impl": {"micro_batch_size": 3, "dtype": "fp32"}}  # in uneven parts, whatever the number of processes
-
-
 def alone(root: Path, path: Path, recipe: str = "pretrain_bert", hook=None) -> small.Finished:
     """In a single process that nobody launched."""
     return small.run_recipe(recipe, ["--config", str(path)], root / f"{path.stem}-output", hook=hook)
@@ -72,7 +71,6 @@ def single(root):
 
 # Stopped, killed, wrong on one rank: two processes of one machine.
 
-@pytest.mark.faults
 def test_usr1_to_the_launcher_saves_and_one_process_goes_on(root, single, launch):
     # Once wrong: launchers signal whole process groups, the processes that draw batches died of it, and with them the
     # run, unsaved.
@@ -145,16 +143,6 @@ def test_an_error_on_one_rank_ends_all(root, ended):
     assert not (root / "failing/result.json").exists()
 
 
-def test_a_process_that_nobody_joins_says_so(root, single):
-    # Once wrong: a traceback, when the other host's process had died before they met.
-    env = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
-    finished = small.run_recipe("pretrain_bert", ["--config", str(pretraining(root, "lonely")), "--impl.ddp_timeout",
-                                                  "3"], root / "lonely-output", env)
-    assert finished.code == 4 and "error: rank 0: another process of the group is gone" in finished.err, finished.err
-    assert "Traceback" not in finished.err
-
-
-@pytest.mark.faults
 def test_a_process_that_hangs_is_given_up(root, single, launch):
     path = pretraining(root, "hanging")
     launched = launch("recipes/pretrain_bert.py", "--config", path, "--impl.ddp_timeout", "10")
@@ -167,7 +155,6 @@ def test_a_process_that_hangs_is_given_up(root, single, launch):
     assert_same_course(root / "hanging", single)
 
 
-@pytest.mark.faults
 def test_a_group_that_was_started_again_ends_on_its_own(root, two, launch):
     path = pretraining(root, "restarted", "gpt")
     launched = launch("recipes/pretrain_gpt.py", "--config", path, options=["--max_restarts", "1"])
@@ -276,7 +263,6 @@ def zero2(root, by_itself, launch):
     assert launched.said.count("sharded over 2 processes") == len(KINDS)
 
 
-@pytest.mark.faults
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("layout", ["alone", "two", "four", "fsdp", "zero2"])
 def test_the_course_is_that_of_one_process(root, by_itself, request, layout, kind):
@@ -292,7 +278,6 @@ def test_the_course_is_that_of_one_process(root, by_itself, request, layout, kin
         assert result["count"] == small.read_json(expected / "result.json")["count"] > 100
 
 
-@pytest.mark.faults
 @pytest.mark.parametrize(("layout", "run"), [("four", "begun-on-two"), ("fsdp", "begun-plain"),
                                              ("fsdp", "begun-sharded")])
 def test_another_layout_goes_on(root, by_itself, request, layout, run):
@@ -301,7 +286,6 @@ def test_another_layout_goes_on(root, by_itself, request, layout, run):
     assert difference(last_weights(root / run), last_weights(root / "alone-bert")) < 1e-4
 
 
-@pytest.mark.faults
 @pytest.mark.parametrize(("family", "auto", "output"), [
     ("bert", transformers.AutoModelForPreTraining, "prediction_logits"),
     ("gpt", transformers.AutoModelForCausalLM, "logits")])
@@ -315,7 +299,6 @@ def test_the_model_of_a_sharded_run_is_a_plain_one(root, fsdp, family, auto, out
     assert (logits[0] - logits[1]).norm() < 1e-4 * logits[1].norm()
 
 
-@pytest.mark.faults
 @pytest.mark.parametrize("accumulated", ["", "-accumulated"])
 @pytest.mark.parametrize("kind", ["text", "series"])
 @pytest.mark.parametrize("layout", ["alone", "two"])
@@ -393,7 +376,6 @@ def hosts():
     found.remove()
 
 
-@pytest.mark.faults
 def test_two_hosts_a_cut_cable_and_a_host_that_dies(root, single, launch, hosts):
     """Each time both sides end by themselves, with a line that says so, and the same commands go on."""
     run = root / "two-hosts"
@@ -426,7 +408,6 @@ def test_two_hosts_a_cut_cable_and_a_host_that_dies(root, single, launch, hosts)
 
 # A cluster: the batch script, with stand-ins for SLURM's commands.
 
-@pytest.mark.faults
 @pytest.mark.skipif(not (small.ROOT / ".venv/bin/accelerate").exists(), reason="the script starts .venv/bin/accelerate")
 def test_the_batch_script_saves_requeues_and_goes_on(root, single, launch, tmp_path):
     calls = tmp_path / "calls"

@@ -85,6 +85,7 @@ def single(start, plain):
             "torchrun": start("torchrun", BIN / "torchrun", "--standalone", ACCELERATE_MIXED_PRECISION="bf16")}
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(("launcher", "asked"), [("accelerate", "mixed_precision bf16, dynamo_backend inductor"),
                                                  ("torchrun", "mixed_precision bf16")])
 def test_one_process_is_the_same_to_the_bit(root, plain, single, launcher, asked):
@@ -94,6 +95,17 @@ def test_one_process_is_the_same_to_the_bit(root, plain, single, launcher, asked
     assert single[launcher].said.count(f"{NOTE} {asked}; ") == 1, single[launcher].said
     assert small.digest(weights(root / launcher)) == small.digest(weights(plain))
     assert small.records(root / launcher) == small.records(plain)
+
+
+def test_an_environment_that_asks_changes_no_bit(root, plain):
+    """What accelerate's launcher sets for such a configuration, without it."""
+    wishes = {"ACCELERATE_MIXED_PRECISION": "bf16", "ACCELERATE_DYNAMO_BACKEND": "INDUCTOR"}
+    finished = small.run_recipe("pretrain_bert", ["--config", str(configured(root, "asked"))], root / "asked-output",
+                                wishes)
+    assert finished.code == 0 and "BERT: cpu, float32" in finished.out, finished.err
+    assert finished.err.count(f"{NOTE} mixed_precision bf16, dynamo_backend inductor; ") == 1, finished.err
+    assert small.digest(weights(root / "asked")) == small.digest(weights(plain))
+    assert small.records(root / "asked") == small.records(plain)
 
 
 def make_two(root: Path) -> list:
@@ -116,6 +128,7 @@ def refusal(launched: Launch) -> str:
     return lines[0]
 
 
+@pytest.mark.faults
 def test_two_asked_for_and_one_started_is_refused(root, plain, start):
     # Once wrong: the half of what was asked for, without a word.
     line = refusal(start("lone", BIN / "accelerate", "launch", home="two"))

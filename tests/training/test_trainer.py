@@ -2,16 +2,14 @@
 
 import copy
 import json
-import os
 import random
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import small
 import torch
 import transformers
+from launching import group
 from safetensors.torch import load_file
 from small import full_labels
 from toy import Toy
@@ -108,41 +106,37 @@ def test_accumulation_changes_nothing(data, expected, tmp_path, monkeypatch, kin
 
 
 @pytest.fixture(scope="module")
-def launched(data):
-    """The same in two processes, really launched."""
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
-               "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0",
-               small.__file__, str(data["root"])]
-    env = {**os.environ, "ACCELERATE_USE_CPU": "true", "TOOLKIT_NPROC": "2", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=110, check=False)
-    assert done.returncode == 0, done.stderr
+def shared(data):
+    """The same in two processes."""
+    for finished in group(small.__file__, [str(data["root"])], data["root"] / "said"):
+        assert finished.code == 0, finished.err
     return data["root"]
 
 
 @pytest.mark.parametrize("clip", [0.0, 0.3])
 @pytest.mark.parametrize("kind", ["bert", "gpt"])
-def test_two_processes_change_nothing(data, expected, launched, tmp_path, monkeypatch, kind, clip):
+def test_two_processes_change_nothing(data, expected, shared, tmp_path, monkeypatch, kind, clip):
     name = f"two-{kind}-{clip}"
-    facts = json.loads((launched / "two.json").read_text())
+    facts = json.loads((shared / "two.json").read_text())
     assert facts["processes"] == 2
-    weights = torch.load(launched / f"{name}.pt")
+    weights = torch.load(shared / f"{name}.pt")
     assert difference(weights, expected[kind, clip]) < ROUNDING
     # What is logged and evaluated is of all rows, too.
     monkeypatch.setitem(small.PARTS, "make_optimizers", small.sgd)
     result = small.train(make_task(data, kind), tmp_path, small.sgd_steps(clip))
-    for one, two in zip(small.records(tmp_path), small.records(launched / name), strict=True):
+    for one, two in zip(small.records(tmp_path), small.records(shared / name), strict=True):
         assert two == pytest.approx(one, rel=1e-4)
     timeless = [{key: value for key, value in metrics.items() if key not in small.TIMING}
                 for metrics in (facts[name], result)]
     assert timeless[0] == pytest.approx(timeless[1], rel=1e-4)
-    saved = load_file(launched / name / "model/model.safetensors")
+    saved = load_file(shared / name / "model/model.safetensors")
     assert all(torch.equal(tensor, weights[key]) for key, tensor in saved.items()), "saved is not trained"
 
 
-def test_two_processes_resume_as_if_unbroken(launched):
+def test_two_processes_resume_as_if_unbroken(shared):
     # Once wrong: every rank resumes with the running loss of rank 0, so that the next logged loss is wrong.
-    assert json.loads((launched / "two.json").read_text())["stopped"]
-    unbroken, resumed = launched / "two-unbroken", launched / "two-resumed"
+    assert json.loads((shared / "two.json").read_text())["stopped"]
+    unbroken, resumed = shared / "two-unbroken", shared / "two-resumed"
     assert (small.digest(unbroken / "checkpoints/step-00000006/model.safetensors")
             == small.digest(resumed / "checkpoints/step-00000006/model.safetensors"))
     assert small.records(resumed) == small.records(unbroken)

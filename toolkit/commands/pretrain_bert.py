@@ -79,6 +79,7 @@ def pretrain_bert(settings: PretrainBertConfig, accelerator: Accelerator | None 
     result = run.finish({**metrics, "unigram_entropy": entropy})
     if accelerator.is_main_process:
         write_samples(run.directory, settings.data_dir, settings.corpus.language)
+        run.tell(finished=True)  # whose card shows them
         write_report(run.directory)
     return result
 

@@ -69,6 +69,7 @@ def pretrain_gpt(settings: PretrainGptConfig, accelerator: Accelerator | None = 
     if accelerator.is_main_process:
         if not settings.series.sources:
             write_samples(run.directory, settings.data_dir, settings.corpus.language)
+            run.tell(finished=True)  # whose card shows them
         write_report(run.directory)
     return result
 

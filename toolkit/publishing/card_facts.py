@@ -3,6 +3,7 @@
 No text from here holds an absolute path.
 """
 
+import dataclasses
 import json
 import os
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from toolkit.run.results import (
     read_results,
     result_file,
 )
-from toolkit.run.schema import Emissions, Manifest, ModelConfig, RunConfig, TokenizerFile, checked
+from toolkit.run.schema import Emissions, Manifest, ModelConfig, RunConfig, Samples, TokenizerFile, checked
 
 
 @dataclass(frozen=True)
@@ -65,16 +66,36 @@ class Facts:
         """The fit's path in its experiment, such as `bert-pretrained/seed-0`; of a run that is whole, nothing."""
         return os.path.relpath(self.directory, self.home) if self.is_fit else ""
 
+    @property
+    def seed(self) -> int:
+        """Of the run, or of the fit."""
+        last, stated = self.part.rpartition("seed-")[2], self.config.get("seed")
+        return int(last) if last.isdecimal() else stated if isinstance(stated, int) else 0
+
     @cached_property
     def result(self) -> dict | None:
         """What the run reported at its end."""
-        found = _json(self.directory / "result.json") if self.is_fit else _reported(self.home)
+        found = _json(self.directory / "result.json") if self.is_fit else self.home_result or None
         return of_kept_model(found, self.records) if isinstance(found, dict) else found
+
+    @cached_property
+    def home_result(self) -> dict:
+        """What the whole experiment reported at its end, or the run; {} before that."""
+        return _reported(self.home) or {}
 
     @cached_property
     def comparison(self) -> Results | None:
         """What the experiment that the run is, or is a fit of, measured."""
         return read_results(self.home)
+
+    @cached_property
+    def of_model(self) -> Results | None:
+        """The same; of a fit what concerns its model, and of a forecaster its horizon."""
+        if self.comparison is None or not self.is_fit:
+            return self.comparison
+        horizon = str((self.model or {}).get("horizon") or "") if self.comparison.sizes == "horizon" else ""
+        found = restricted(self.comparison, self.model_name, horizon)
+        return found if found.rows else None  # of an earlier run with more horizons
 
     @cached_property
     def records(self) -> list[dict]:
@@ -162,11 +183,32 @@ class Facts:
         return Facts.of(place) if place else None
 
     @property
+    def series_sources(self) -> list[str]:
+        """Of a GPT that learned series as tokens, in place of text."""
+        return [str(source) for source in (self.config.get("series") or {}).get("sources") or []]
+
+    @property
     def is_text(self) -> bool:
         """Whether text is what it reads: a corpus, labelled texts, or at least through a tokenizer."""
         prepared, labelled = self.manifest.get("data") or {}, self.config.get("data") or {}
-        of_series = (self.config.get("series") or {}).get("sources")
-        return bool("corpus" in prepared and not of_series or "text_column" in labelled or self.tokenizer)
+        return bool("corpus" in prepared and not self.series_sources or "text_column" in labelled or self.tokenizer)
+
+    @property
+    def is_built_in(self) -> bool:
+        """Whether all text is the documentation of Python and its packages."""
+        corpus, labelled = (self.manifest.get("data") or {}).get("corpus") or {}, self.config.get("data") or {}
+        return ([source["source"] for source in corpus.get("sources") or []] == ["python-docs"]
+                or "text_column" in labelled and not labelled.get("train"))
+
+    @property
+    def is_public(self) -> bool:
+        """Whether all it saw is built in or generated, so that no text and no series in it is anybody's own."""
+        if self.series_sources:
+            return all(source.startswith("generator:") for source in self.series_sources)
+        data = self.config.get("data") or {}
+        generated = {"generated_rows", "train_per_class"} & data.keys()
+        return self.is_built_in or bool(generated) and not any(
+            data.get(key) for key in ("path", "train", "validation", "test"))
 
     @property
     def module(self) -> str | None:
@@ -188,6 +230,11 @@ class Facts:
     def bias(self) -> dict | None:
         """What `make probe-bias` measured."""
         return without_machine_paths(_json(self.directory / "bias.json"))
+
+    @cached_property
+    def samples(self) -> Samples:
+        """What a pretrained model fills in, or how it goes on, on held-out text; {} where none were made."""
+        return _json(self.directory / "samples.json", Samples) or {}
 
     @cached_property
     def beside(self) -> dict:
@@ -215,6 +262,14 @@ class Facts:
                 mine = [name for name, place in models.items() if _same(place, self.directory / "model")]
                 found += [(name_of(path.parent), result, name) for name in mine]
         return found
+
+
+def restricted(results: Results, model: str, size: str = "") -> Results:
+    """To one of its models and the baselines, and to one size where that is given."""
+    rows = [row for row in results.rows if row.model in ("", model) and size in ("", row.size)]
+    arms = {row.arm for row in rows}
+    return dataclasses.replace(results, rows=rows, verdicts=[
+        verdict for verdict in results.verdicts if verdict.arm in arms and size in ("", verdict.size)])
 
 
 def _same(place: Any, directory: Path) -> bool:

@@ -4,19 +4,80 @@ import dataclasses
 import math
 from typing import Any
 
-from toolkit.metrics.intervals import Interval, mean_interval
+from toolkit.metrics.intervals import Interval, mean_interval, proportion_interval
 from toolkit.metrics.tabulate import table
+from toolkit.publishing import card_pictures
 from toolkit.publishing.card_facts import Facts
 from toolkit.publishing.card_text import NOT_STATED, kind, share
-from toolkit.run.results import MEAN, Results, Row, over_sets
+from toolkit.report.sections import comparison, pieces, pretraining
+from toolkit.report.sections.pieces import SEVERAL, proper, with_minus
+from toolkit.run.results import MEAN, Results, Row, Verdict, over_sets
 from toolkit.shown import as_code, in_markdown
 
+MOST_SENTENCES = 3
 _NAIVE = ("repeat-last", "seasonal-naive")
+
+
+def answer(facts: Facts) -> str:
+    """What came of it, in words: what it can do beside what can be done without it; whether pretraining helped."""
+    what, result = kind(facts), facts.result or {}
+    if what in ("bert", "gpt") and facts.evaluation:
+        learned = pretraining.answer({**facts.evaluation, **result}, what == "bert")
+        made = pieces.answer(card_pictures.gain_panels(facts)[:MOST_SENTENCES])
+        return f"{learned} Of what was made from it, {made[:1].lower()}{made[1:]}" if made else learned
+    measured, concluded = facts.of_model, facts.home_result.get("verdict")
+    if isinstance(concluded, list) and concluded and not facts.is_fit:  # of the lab on attention, in its own words
+        return with_minus(str(concluded[0]))
+    told = [_of_this(facts, result)] if facts.is_fit else []
+    if measured and measured.sizes == "horizon" and not facts.is_fit:
+        told.append(_best_forecasts(measured))
+    if measured and (facts.model_name or not facts.is_fit):
+        told.append(comparison.lead_of(measured))
+    return with_minus(" ".join(f"{text[:1].upper()}{text[1:]}" for text in told if text))
+
+
+def _best_forecasts(results: Results) -> str:
+    """Who errs least at each horizon, beside the rules without a model."""
+    told = []
+    for horizon in dict.fromkeys(row.size for row in results.rows):
+        errors = {arm: mean_interval([row.metrics["mse"] for row in rows]).mean
+                  for (_, size, arm), rows in results.arms().items() if size == horizon}
+        best, rules = min(errors, key=lambda arm: errors[arm]), [errors[arm] for arm in _NAIVE if arm in errors]
+        told.append(f"{horizon} rows ahead {best} errs least (test MSE {errors[best]:.3g}"
+                    + (f"; the naive rule {min(rules):.3g})" if rules and best not in _NAIVE else ")"))
+    return f"{'; '.join(told)}."
+
+
+def _of_this(facts: Facts, result: dict) -> str:
+    """How good the model at hand is, by itself."""
+    what, tested = kind(facts), len(result.get("predictions") or ())
+    if what in ("text", "series") and tested and isinstance(result.get("accuracy"), float):
+        what = "has all labels right" if (facts.model or {}).get("problem_type") == "multi_label_classification" else (
+            "is right")
+        low, high, _ = proportion_interval(round(result["accuracy"] * tested), tested)
+        return (f"It {what} in {100 * result['accuracy']:.1f} % of {tested:,} test examples (95 %: {100 * low:.1f} to "
+                f"{100 * high:.1f}).")
+    if isinstance(result.get("r2"), float):
+        return f"On {tested:,} test examples its R² is {result['r2']:.3f}; 0 is that of answering the mean."
+    if what == "forecast" and isinstance(result.get("mse"), float):
+        horizon = facts.model["horizon"]
+        naive = [entry["mse"] for entry in _naive(facts).values()]
+        return f"{horizon} rows ahead its test MSE is {result['mse']:.3g}" + (
+            f", the naive rule's {min(naive):.3g}." if naive else ".")
+    return ""
+
+
+def _naive(facts: Facts) -> dict[str, dict]:
+    """What rules without a model reach at a forecaster's horizon."""
+    measured = facts.comparison.arms() if facts.comparison else {}
+    size = str(facts.model["horizon"])
+    return {arm: measured[place][0].metrics for arm in _NAIVE if (place := ("", size, arm)) in measured}
 
 
 def results(facts: Facts) -> str:
     """What was measured on held-out data, beside what it should be held against."""
-    parts = [_own(facts), _arms(facts.comparison)]
+    drawn = card_pictures.of_results(facts)
+    parts = [drawn if facts.comparison else "", _own(facts), _arms(facts.comparison), "" if facts.comparison else drawn]
     for name, result, model in facts.comparisons():
         if shown := _arms(result, model):
             parts.append(f"Fine-tuned, in {as_code(name)} as {as_code(model)}. {shown}")
@@ -54,10 +115,12 @@ def _own(facts: Facts) -> str:
             row(f"{as_code(threshold['label'])}, from {threshold['probability']:.3f} on",
                 ", ".join(f"{name} {threshold['test'][name]:.3f}" for name in ("precision", "recall", "specificity")),
                 f"chosen on validation for {threshold['aim']}")
+    elif what in ("text", "series") and "r2" in result:
+        for key, beside in (("r2", "0 by answering the mean"), ("mse", ""), ("mae", "")):
+            if isinstance(result.get(key), float):
+                row(f"{proper(key)} on test", with_minus(f"{result[key]:.4g}"), beside)
     elif what == "forecast" and "mse" in result:
-        measured = facts.comparison.arms() if facts.comparison else {}
-        size = str(facts.model["horizon"])
-        naive = {arm: measured[place][0].metrics for arm in _NAIVE if (place := ("", size, arm)) in measured}
+        naive = _naive(facts)
         without = ", ".join(result.get("mase_left_out", ()))
         for name in ("mse", "mae", "mase"):
             if result.get(name) is not None:
@@ -77,6 +140,8 @@ def _own(facts: Facts) -> str:
                 f"{100 * value:.1f} %")
     if not rows:
         return ""
+    if not any(entry["beside"] for entry in rows):
+        rows = [{key: cell for key, cell in entry.items() if key != "beside"} for entry in rows]
     note = "One seed; over several, and beside what it must beat:" if facts.comparison else ""
     if facts.comparison and what == "other":  # pretrained within the comparison
         note = "What was made from it, over several seeds, and beside what that must beat:"
@@ -92,15 +157,17 @@ def _arms(results: Results | None, only: str | None = None) -> str:
     if results is None:
         return ""
     rows = [row for row in results.rows if only is None or row.model in ("", only)]
+    if not rows:
+        return ""
     kept = dataclasses.replace(results, rows=rows)
     if results.sizes == "horizon":
         return _forecasts(kept)
     if results.sizes == "labels":
         sets = list(dict.fromkeys(row.set for row in rows))
-        if sets != [""]:
+        if len(sets) > 1:
             whole = dataclasses.replace(kept, rows=rows + over_sets(rows, results.metric))
             return "\n\n".join(_curve(name, whole) for name in ([MEAN] if only else [*sets, MEAN]))
-        return _curve("", kept)
+        return _curve(sets[0], kept)
     return _scores(kept)
 
 
@@ -112,14 +179,27 @@ def _scores(results: Results) -> str:
     counts = {row.test_examples for row in results.rows if row.test_examples}
     examples = f", {counts.pop():,} test examples" if len(counts) == 1 else ""
     what = f"Test {_name(results)} (less is better)" if _is_error(results) else f"Test {_name(results)} in percent"
-    return "\n".join([f"{what}, mean over seeds with its 95 % interval{examples}:", "",
+    return "\n".join([f"{what}, mean over seeds{_with(results)}{examples}:", "",
                       table(table_rows, markdown=True), "",
-                      *(f"* {in_markdown(verdict.text)}" for verdict in results.verdicts
+                      *(f"* {_judged(verdict, results)}" for verdict in results.verdicts
                         if verdict.arm in shown)]).strip()
 
 
+def _judged(verdict: Verdict, results: Results) -> str:
+    """A verdict, and that it is of too few seeds."""
+    seeds = len({row.seed for row in results.rows if row.arm == verdict.arm})
+    few = f" ({seeds} seeds: run {SEVERAL} or more)" if 1 < seeds < SEVERAL else ""
+    return in_markdown(with_minus(verdict.text)) + few
+
+
+def _with(results: Results) -> str:
+    """Whether an interval stands beside means."""
+    several = len({row.seed for row in results.rows}) >= SEVERAL
+    return " with its 95 % interval" if several else f" (an interval takes {SEVERAL} or more)"
+
+
 def _name(results: Results) -> str:
-    return {"mse": "MSE", "f1": "F1", "r2": "R²"}.get(results.metric, results.metric.replace("_", " "))
+    return proper(results.metric)
 
 
 def _is_error(results: Results) -> bool:
@@ -129,9 +209,10 @@ def _is_error(results: Results) -> bool:
 def _cell(rows: list[Row], results: Results) -> str:
     """A score in percent, an error as it is."""
     found = mean_interval([row.metrics[results.metric] for row in rows])
+    known = found.n >= SEVERAL and found.ci95 > 1e-9
     if _is_error(results):
-        return f"{found.mean:.3g}" + (f" ± {found.ci95:.2g}" if found.ci95 > 1e-9 else "")
-    return f"{100 * found.mean:.1f}" + (f" ± {100 * found.ci95:.1f}" if found.ci95 > 1e-9 else "")
+        return f"{found.mean:.3g}" + (f" ± {found.ci95:.2g}" if known else "")
+    return with_minus(f"{100 * found.mean:.1f}" + (f" ± {100 * found.ci95:.1f}" if known else ""))
 
 
 def _curve(name: str, results: Results) -> str:
@@ -142,10 +223,10 @@ def _curve(name: str, results: Results) -> str:
         f"{size} labels": _cell(of_set[size, arm], results) if (size, arm) in of_set else "–" for size in sizes}
         for arm in arms]
     last = list(sizes)[-1]
-    verdicts = [f"* {last} labels, {in_markdown(verdict.arm)}: {in_markdown(verdict.text)}"
+    verdicts = [f"* {last} labels, {in_markdown(verdict.arm)}: {_judged(verdict, results)}"
                 for verdict in results.verdicts if (verdict.set, verdict.size) == (name, last) and verdict.arm in arms]
     title = f"{in_markdown(name)}: test" if name else "Test"
-    return "\n".join([f"{title} accuracy in percent, mean over seeds with its 95 % interval:", "",
+    return "\n".join([f"{title} accuracy in percent, mean over seeds{_with(results)}:", "",
                       table(rows, markdown=True), "", *verdicts]).strip()
 
 
@@ -157,16 +238,17 @@ def _forecasts(results: Results) -> str:
     digits = max(3, 2 - math.floor(math.log10(min(entry.mean for entry in found.values()) or 1.0)))  # three that count
 
     def cell(entry: Interval) -> str:
-        return f"{entry.mean:.{digits}f}" + (f" ± {entry.ci95:.{digits}f}" if entry.ci95 > 0 else "")
+        return f"{entry.mean:.{digits}f}" + (f" ± {entry.ci95:.{digits}f}" if entry.n >= SEVERAL and (
+            entry.ci95 > 0) else "")
 
     arms = dict.fromkeys(arm for arm, _ in found)
     rows = [{"arm": in_markdown(arm),
              **{f"horizon {size}": cell(found[arm, size]) for size in windows if (arm, size) in found},
              "seeds": str(next(entry.n for (name, _), entry in found.items() if name == arm))} for arm in arms]
     counted = ", ".join(f"{count:,} at {horizon}" for horizon, count in windows.items())
-    return "\n".join([f"Test MSE on standardised values (less is better), mean over seeds with its 95 % interval; "
+    return "\n".join([f"Test MSE on standardised values (less is better), mean over seeds{_with(results)}; "
                       f"windows: {counted}:", "", table(rows, markdown=True), "",
-                      *(f"* {in_markdown(verdict.text)}" for verdict in results.verdicts
+                      *(f"* {_judged(verdict, results)}" for verdict in results.verdicts
                         if verdict.arm in arms)]).strip()
 
 
@@ -198,25 +280,18 @@ def limits(facts: Facts, card: Any) -> str:
 
 def languages(facts: Facts, card: Any) -> list[str]:
     """ISO 639 codes: stated, or known because the built-in text alone was read; else those of the base."""
-    if card.language or _is_built_in(facts):
+    if card.language or facts.is_built_in:
         return card.language or ["en"]
     if facts.base_run is None or not facts.is_text:
         return []
     base = facts.base_run
-    return list((base.config.get("card") or {}).get("language") or (["en"] if _is_built_in(base) else []))
-
-
-def _is_built_in(facts: Facts) -> bool:
-    """Whether all text is the documentation of Python and its packages."""
-    corpus, labelled = (facts.manifest.get("data") or {}).get("corpus") or {}, facts.config.get("data") or {}
-    return ([source["source"] for source in corpus.get("sources") or []] == ["python-docs"]
-            or "text_column" in labelled and not labelled.get("train"))
+    return list((base.config.get("card") or {}).get("language") or (["en"] if base.is_built_in else []))
 
 
 def _language(facts: Facts, card: Any) -> str:
     who = in_markdown(card.speakers) or (
         "programmers who document open-source packages, most of them writing English for other programmers"
-        if _is_built_in(facts) else NOT_STATED)
+        if facts.is_built_in else NOT_STATED)
     known = in_markdown(", ".join(languages(facts, card))) or NOT_STATED
     pretrained = "models" not in facts.config
     beneath = "" if pretrained else " Beneath that lies what the model it started from has read; see that model's card."

@@ -2,20 +2,20 @@
 
 import json
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from toolkit.metrics.intervals import proportion_interval
-from toolkit.metrics.tabulate import table
 from toolkit.models.families import FAMILIES
+from toolkit.models.losses import LOSSES
 from toolkit.publishing.card_facts import Facts
 from toolkit.shown import as_code, in_markdown
 from toolkit.tasks import registry as tasks
 from toolkit.tasks.base import Description
 
 NOT_STATED = "not stated"
-_PYTHON_DOCS = "PSF-2.0, and those of the packages documented"
 
 
 def describe(facts: Facts) -> Description | None:
@@ -26,14 +26,14 @@ def describe(facts: Facts) -> Description | None:
 def kind(facts: Facts) -> str:
     """The kind of its model's task; experiment where there is no model; else other."""
     if not facts.architecture:
-        return "experiment" if "models" in facts.config and not facts.is_fit else "other"
+        compares = "models" in facts.config or facts.comparison is not None
+        return "experiment" if compares and not facts.is_fit else "other"
     description = describe(facts)
     return description.kind if description else "other"
 
 
 def usage(facts: Facts, model: str) -> str:
     """Code that loads the model and asks it something."""
-    mask = (facts.tokenizer or {}).get("mask_token", "[MASK]")
     what = kind(facts)
     reading = (facts.model or {}).get("text_input") or {}
     if what == "text" and (reason := _no_pipeline(reading, facts)):
@@ -44,10 +44,10 @@ def usage(facts: Facts, model: str) -> str:
         tokens = min(40, facts.shape.get("n_positions", 80) // 2)
         known = "" if facts.module is None else f"import {facts.module}  # makes the model's class known\n"
         call = {
-            "bert": ("fill-mask", f'for answer in ask({json.dumps(f"There is a {mask} here.", ensure_ascii=False)}):\n'
+            "bert": ("fill-mask", f'for answer in ask({json.dumps(example(facts), ensure_ascii=False)}):\n'
                                   '    print(answer["token_str"], round(answer["score"], 3))'),
             "gpt": ("text-generation",
-                    f'print(ask("The", max_length={tokens}, do_sample=True)[0]["generated_text"])'),
+                    f'print(ask("{example(facts)}", max_length={tokens}, do_sample=True)[0]["generated_text"])'),
             "text": ("text-classification", 'print(ask({"text": "A text.", "text_pair": "Another."}, truncation=True))'
                      if reading.get("pairs") else 'print(ask("A text to classify.", truncation=True))')}[what]
         return f'{known}from transformers import pipeline\n\nask = pipeline("{call[0]}", model="{model}")\n{call[1]}'
@@ -68,9 +68,20 @@ def usage(facts: Facts, model: str) -> str:
                       f"features, samples and steps ahead)")
         return (f"import torch\n{load}\nvalues = torch.{shape}\nprint(model(values{given}).prediction)  # (series, "
                 f"channels, steps ahead)")
+    if facts.series_sources:
+        return (f"import numpy as np\nfrom toolkit.inference.sampling import load_series_gpt, sample_paths\n\n"
+                f'model, bins = load_series_gpt("{model}")\nvalues = np.random.randn(1, 128)  # (series, values), in '
+                f"any unit\npaths = sample_paths(model, bins, values)\nprint(np.median(paths, axis=1))  # (series, "
+                f"values ahead)")
     if what == "gpt":
         return f"import torch\n{load}\nprint(model(torch.zeros(1, 1, dtype=torch.long)).logits.shape)"
     return f"{load}\nprint(model)"
+
+
+def example(facts: Facts) -> str:
+    """What to ask it, in English."""
+    mask = (facts.tokenizer or {}).get("mask_token", "[MASK]")
+    return {"bert": f"There is a {mask} here.", "gpt": "The"}.get(kind(facts), "A text to classify.")
 
 
 def _no_pipeline(reading: dict, facts: Facts) -> str:
@@ -102,15 +113,36 @@ def heading(facts: Facts) -> str:
     if description := describe(facts):
         started = _start(facts) if facts.base or what == "text" else ""
         sentence = description.sentence(inside, size, started, facts.evaluation)
+        if facts.series_sources:
+            sentence = f"A {inside} of {size}, trained to continue time series, value by value, as tokens."
     elif what == "experiment":
-        sentence = "A comparison of models on one task, each pretrained and from a random start, over seeds."
+        sentence = _compared(facts)
     else:
         sentence = f"A {facts.architecture} of {size}." if size else "What a recipe left behind; it holds no model."
     return "\n".join([*lines, sentence])
 
 
+def _compared(facts: Facts) -> str:
+    """What kind of comparison it is, and how large."""
+    if facts.comparison is None:
+        return "A comparison of models on one task, over seeds."
+    rows = facts.comparison.rows
+    arms, sets = (len({getattr(row, key) for row in rows}) for key in ("arm", "set"))
+    seeds = len({row.seed for row in rows})
+    what = "forecasts" if facts.comparison.sizes == "horizon" else "models"
+    return (f"A comparison of {what}: {arms} arms, baselines among them, {f'on {sets} data sets' if sets > 1 else ''}"
+            f"{', ' if sets > 1 else ''}each on the same data, over {seeds} {'seeds' if seeds > 1 else 'seed'}.")
+
+
 def _start(facts: Facts) -> str:
-    return f"random values, in the shape of {as_code(facts.base)}" if facts.is_random else as_code(facts.base)
+    if stated := (facts.config.get("card") or {}).get("base_model"):
+        return as_code(stated)
+    base = facts.base  # a folder is called as its run is
+    if facts.base_run:
+        base = facts.base_run.name
+    elif base.startswith(("../", "./", "~/")) or Path(base).exists():
+        base = "/".join([part for part in base.split("/") if part not in ("..", ".", "~", "model", "runs")][-2:])
+    return f"random values, in the shape of {as_code(base)}" if facts.is_random else as_code(base)
 
 
 def architecture(facts: Facts) -> str:
@@ -126,98 +158,7 @@ def architecture(facts: Facts) -> str:
               if kind(facts) in ("text", "series") else None}
     if names["vocabulary"] == 1:
         names["vocabulary"] = None  # of a series model's backbone, whose words patches replace
-    return "\n".join(f"* {label}: {_number(value)}" for label, value in names.items() if value)
-
-
-def data(facts: Facts, card: Any) -> str:
-    """What it saw: sources, licences, sizes, dates, what was dropped, how it was split."""
-    corpus = (facts.manifest.get("data") or {}).get("corpus") or {}
-    if "splits" not in corpus:
-        return _labelled(facts, card)
-    rows = []
-    for source in corpus["sources"]:
-        licence = card.source_licenses.get(source["source"]) or (
-            _PYTHON_DOCS if source["source"] == "python-docs" else NOT_STATED)
-        rows.append({"source": as_code(source["source"]), "licence": in_markdown(licence),
-                     "documents": f"{source['train']['documents']:,}", "MB": f"{source['train']['bytes'] / 1e6:,.1f}",
-                     "held out": f"{source['validation']['documents']:,}"})
-    counts, config, splits = corpus["counts"], corpus["config"], corpus["splits"]
-    tokens = facts.manifest["data"].get("tokens", {})
-    lines = [table(rows, markdown=True), ""]
-    for split, title in (("train", "Trained on"), ("validation", "Held out")):
-        lines.append(f"* {title}: {splits[split]['documents']:,} documents, {splits[split]['bytes'] / 1e6:,.1f} MB, "
-                     f"{tokens.get(split, 0):,} tokens (SHA-256 `{splits[split]['sha256'][:12]}…`)")
-    dropped = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items() if name != "read")
-    duplicates = "Documents whose text was seen before were dropped; near duplicates were not looked for." if (
-        config["deduplicate"]) else "Nothing was deduplicated."
-    split = ("Held out are sources of their own: " + ", ".join(map(as_code, config["validation_sources"]))
-             if config["validation_sources"] else
-             f"A document is held out when the hash of its text says so ({100 * config['validation_share']:g} % are)")
-    lines += [f"* Read: {counts['read']:,} documents; {dropped}. {duplicates}", f"* Split: {split}.",
-              f"* When the text was written: {in_markdown(card.written or NOT_STATED)}"]
-    if revisions := corpus.get("revisions"):
-        lines.append("* Revisions: " + ", ".join(f"{as_code(key)} at {as_code(value)}"
-                                                 for key, value in revisions.items()))
-    if weights := facts.manifest["data"].get("weights"):
-        lines.append(f"* Passes of an epoch over each source: {', '.join(f'{weight:g}' for weight in weights)}")
-    return "\n".join(lines)
-
-
-def _labelled(facts: Facts, card: Any) -> str:
-    section = facts.config.get("data") or facts.config.get("series") or {}
-    named = {key: value for key, value in section.items() if value not in ("", None, [], {})}
-    if named.get("path"):
-        named.pop("generated_rows", None)  # which were not needed
-    examples = facts.manifest.get("examples") or {}
-    lines = [] if named.get("train") or named.get("path") else [f"{in_markdown(task_name(facts).capitalize())}.\n"]
-    lines += [f"* {in_markdown(key.replace('_', ' '))}: {as_code(value)}" for key, value in named.items()
-              if isinstance(value, (str, int, float))]
-    if examples and all(isinstance(value, int) for value in examples.values()):
-        prints = (facts.manifest.get("data") or {}).get("labelled") or {}
-        lines.append("* Examples: " + ", ".join(
-            f"{count:,} {split}" + (f" (SHA-256 `{prints[split][:12]}…`)" if split in prints else "")
-            for split, count in examples.items()))
-    if (description := describe(facts)) and description.is_classifier:
-        names = list((facts.model.get("id2label") or {}).values())
-        lines.append(f"* Classes: {', '.join(map(in_markdown, names[:30]))}{' …' if len(names) > 30 else ''}")
-    licences = "; ".join(f"{in_markdown(source)}: {in_markdown(licence)}"
-                         for source, licence in card.source_licenses.items())
-    return "\n".join([*lines, f"* Licence of the data: {licences or NOT_STATED}",
-                      f"* When it was gathered: {in_markdown(card.written or NOT_STATED)}"])
-
-
-def task_name(facts: Facts) -> str:
-    """What the labelled data are called."""
-    section = facts.config.get("data") or {}
-    named = next((str(section[key]) for key in ("test", "train", "path", "generator", "name") if section.get(key)), "")
-    if named or "train" not in section:
-        return named or facts.home.name
-    return ("which package does a passage describe? (the built-in documentation)" if "text_column" in section else
-            "cylinder, bell or funnel? (generated)")
-
-
-def tokenizer(facts: Facts) -> str:
-    known = facts.tokenizer
-    if not known:
-        return ""
-    facts_of_data = facts.manifest.get("data") or {}
-    splits = (facts_of_data.get("corpus") or {}).get("splits") or {}
-    lines = [f"{known.get('algorithm') or known.get('tokenizer_class')}, "
-             f"{_number(known.get('size') or facts.shape.get('vocab_size'))} entries"
-             + (", lower case" if known["lowercase"] else "")
-             + (f"; {as_code(facts.config['tokenizer'])}." if facts.config.get("tokenizer") else ".")]
-    tokens = facts_of_data.get("tokens") or {}
-    measured = [f"{splits[split]['bytes'] / tokens[split]:.2f} on {title}"
-                for split, title in (("train", "the text it was trained on"), ("validation", "held-out text"))
-                if splits and tokens.get(split)]
-    if measured:
-        lines.append(f"Bytes of UTF-8 a token: {', '.join(measured)}. (`make evaluate-tokenizers` measures more.)")
-    fingerprint = facts_of_data.get("tokenizer")
-    if isinstance(fingerprint, dict):  # of each model of an experiment
-        fingerprint = fingerprint.get(facts.model_name)
-    if fingerprint:
-        lines.append(f"Fingerprint: `{fingerprint[:12]}…`.")
-    return " ".join(lines)
+    return "\n".join(f"* {label}: {number(value)}" for label, value in names.items() if value)
 
 
 def training(facts: Facts) -> str:
@@ -228,8 +169,8 @@ def training(facts: Facts) -> str:
     objective, unit = (description.objective, description.unit) if description else (None, "tokens")
     if objective and "nsp_loss" in facts.evaluation:
         objective += " and next sentences, their losses added"
-    if description and description.is_classifier and (settings.get("objective") or {}).get("loss"):
-        objective = str(settings["objective"]["loss"]).replace("_", " ")
+    if description and description.is_classifier:
+        objective = _loss(facts, settings)
     limits = {"max_steps": "steps", "max_tokens": "tokens", "max_minutes": "minutes"}
     budget = " or ".join(f"{settings[key]:,} {what}" for key, what in limits.items() if settings.get(key))
     if " or " in budget:
@@ -246,7 +187,7 @@ def training(facts: Facts) -> str:
                     if settings.get("lr_scheduler_type") else None,
         "batch": f"{settings['batch_size']} rows" if settings.get("batch_size") else None,
         "budget": budget,
-        "steps": _number(result.get("steps") or (facts.records[-1]["step"] if facts.records else None)),
+        "steps": number(result.get("steps") or (facts.records[-1]["step"] if facts.records else None)),
         unit: f"{tokens:,}" + (f", {tokens / seen:.2f} times the corpus" if seen else "") if tokens else None,
         "hardware": (machine.get("gpu") or processor) if machine else None,
         "processes": machine.get("processes", 1) if machine.get("processes", 1) > 1 else None,
@@ -260,6 +201,18 @@ def training(facts: Facts) -> str:
                  "memory": f"{max(record['peak_memory_mb'] for record in timed):,.0f} MB at most"}
     rows |= {"energy": energy(facts), "emissions": emissions(facts)}
     return "\n".join(f"* {label}: {value}" for label, value in rows.items() if value)
+
+
+def _loss(facts: Facts, settings: dict) -> str:
+    """By its name, also where it was left to the kind of label."""
+    chosen = settings.get("objective") or {}
+    task, name = str((facts.config.get("data") or {}).get("task")), str(chosen.get("loss") or "auto")
+    if name == "auto":
+        name = LOSSES.get(task, ("cross-entropy",))[0]
+    more = [f"classes weighed {chosen['class_weights']}"] if chosen.get("class_weights", "none") != "none" else []
+    if chosen.get("label_smoothing_factor"):
+        more.append(f"labels smoothed by {chosen['label_smoothing_factor']:g}")
+    return ", ".join([in_markdown(name.replace("-", " ") if len(name) > 4 else name.upper()), *map(in_markdown, more)])
 
 
 def energy(facts: Facts) -> str:
@@ -302,7 +255,7 @@ def share(value: float, count: int, of: str) -> str:
     return f"{100 * value:.1f} % (95 %: {100 * low:.1f} – {100 * high:.1f}, of {count:,} {of})"
 
 
-def _number(value: Any) -> str | None:
+def number(value: Any) -> str | None:
     return f"{value:,}" if isinstance(value, int) else None if value is None else str(value)
 
 

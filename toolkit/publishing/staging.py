@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +50,8 @@ class Staged:
     """Whether code of ours is in it, for trust_remote_code."""
     left: tuple[str, ...] = ()
     """Files beside them that are no part of a model, and stay."""
+    withheld: bool = False
+    """Whether the card here shows samples of held-out data, which stay, too."""
 
     def files(self) -> dict[str, int]:
         """Path in the repository → bytes."""
@@ -75,15 +78,18 @@ def stage(run: Path, repository: str, branch: str, with_code: bool = False, leav
           predictions: bool = False) -> Staged:
     """Gather the final model and what explains it in `<run>/hub-staging/<branch>`, and check it.
 
-    leave_out: names of files that stay here: config.yaml, metrics.jsonl, pictures. predictions: whether the tables of
-    predictions go, too, which hold the texts of the test set. UserError names the file, and the line, of what must not
-    be pushed or is broken.
+    leave_out: names of files that stay here: config.yaml, metrics.jsonl, pictures. predictions: whether what holds
+    texts or series of held-out data goes, too: tables of predictions, and the card's samples where the data are not
+    built in or generated. UserError names the file, and the line, of what must not be pushed or is broken.
     """
     for place in (run / "model", run / "plots", run / FOLDER):
         _refuse_link(place)
     if not (run / "README.md").is_file():
         card.regenerate(run)
-    sources, left = _sources(run, predictions)
+    written = (run / "README.md").read_text(encoding="utf-8")
+    text = _for_hub(run, written, repository)
+    public = text if predictions else card.without_held_out(text)
+    sources, left = _sources(run, public, predictions)
     optional = [name for name in sources if _is_optional(name)]
     if unknown := set(leave_out) - set(optional):
         raise UserError(f"leave_out names {min(unknown)}. Files that can be left out: {', '.join(optional)}.")
@@ -103,18 +109,17 @@ def stage(run: Path, repository: str, branch: str, with_code: bool = False, leav
         if replaced:
             raise UserError(f"{run}: a better model was written while this one was copied. Give the same command "
                             f"again.")
-        text = _card(run, repository)
         if with_code:
             from toolkit.publishing.model_code import add_model_code
 
             code.extend(add_model_code(temporary))
-            text += _WITH_CODE.format(repository=repository) if code else ""
-        (temporary / "README.md").write_text(text, encoding="utf-8")
+        more = _WITH_CODE.format(repository=repository) if code else ""
+        (temporary / "README.md").write_text(_without_pictures(public, leave_out) + more, encoding="utf-8")
         check(temporary, sources)
 
     with disk_errors(folder.parent, "place for the run"):
         write_directory(folder, fill)
-    return Staged(folder, branch, bool(code), left)
+    return Staged(folder, branch, bool(code), left, public != text)
 
 
 def stage_checkpoint(run: Path, checkpoint: Path, final: Staged) -> Staged:
@@ -161,9 +166,8 @@ def _is_optional(name: str) -> bool:
     return name in ("config.yaml", "metrics.jsonl") or name.startswith("plots/") or name.endswith(".png")
 
 
-def _card(run: Path, repository: str) -> str:
+def _for_hub(run: Path, text: str, repository: str) -> str:
     """The run's card, its code loading the model from the hub."""
-    text = (run / "README.md").read_text(encoding="utf-8")
     facts = Facts.of(run)
     if text == card.text(facts):
         return card.text(facts, repository)
@@ -172,8 +176,15 @@ def _card(run: Path, repository: str) -> str:
     return text.replace('"./model"', f'"{repository}"')
 
 
-def _sources(run: Path, predictions: bool) -> tuple[dict[str, Path], tuple[str, ...]]:
-    """Path in the repository → file of the run; and what lies among them and stays here."""
+def _without_pictures(text: str, names: tuple[str, ...]) -> str:
+    """A card that does not show what stays here."""
+    for name in names:
+        text = re.sub(rf"!\[[^\]]*\]\({re.escape(name)}\)\n*", "", text)
+    return text
+
+
+def _sources(run: Path, text: str, predictions: bool) -> tuple[dict[str, Path], tuple[str, ...]]:
+    """Path in the repository → file of the run; and what lies among them and stays here. text: the card that goes."""
     card_of_run = run / "README.md"
     sources = {card_of_run.name: card_of_run}
     place = home(run)  # of one fit of several, the configuration lies above it
@@ -182,7 +193,7 @@ def _sources(run: Path, predictions: bool) -> tuple[dict[str, Path], tuple[str, 
     if predictions:
         wanted += sorted({*run.glob("*-predictions.parquet"), *above.glob("*-predictions.parquet")})
     sources |= {path.name: path for path in wanted if path.is_file()}
-    shown = set(_SHOWN.findall(card_of_run.read_text(encoding="utf-8")))
+    shown = {target for _, target in _pictures(text)}
     of_model = {path.relative_to(run / "model").as_posix(): path for path in sorted((run / "model").rglob("*"))}
     pictures = {path.relative_to(run).as_posix(): path for path in sorted([*(run / "plots").rglob("*"),
                                                                           *run.glob("*.png")])}
@@ -294,11 +305,22 @@ def _check_card(folder: Path, shown: str) -> None:
         ModelCard(text)
     except (ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
         raise UserError(f"{shown}: its metadata cannot be read ({' '.join(str(error).split())}).") from None
+    for number, target in _pictures(text):
+        if not re.match(r"[a-z]+:", target) and not (folder / target).is_file():
+            raise UserError(f"{shown}, line {number}: shows {target}, which is not pushed with it. Pictures lie beside "
+                            f"the card, or in plots/.")
+
+
+def _pictures(text: str) -> Iterator[tuple[int, str]]:
+    """(line, address) of what a card shows: not what only reads so in its metadata, or in code."""
+    until = ""
     for number, line in enumerate(text.splitlines(), 1):
-        for target in _SHOWN.findall(line):
-            if not re.match(r"[a-z]+:", target) and not (folder / target).is_file():
-                raise UserError(f"{shown}, line {number}: shows {target}, which is not pushed with it. Pictures lie "
-                                f"beside the card, or in plots/.")
+        if until:
+            until = "" if line.startswith(until) else until
+        elif line.startswith(("```", "~~~")) or number == 1 and line == "---":
+            until = line[:3]
+        else:
+            yield from ((number, target) for target in _SHOWN.findall(line))
 
 
 def _checkpoint_card(final: Path, step: int) -> str:

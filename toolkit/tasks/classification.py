@@ -32,6 +32,10 @@ _SHORT = {"mse": "mse", "mae": "mae", "msle": "msle", "focal": "focal loss", "kl
 _CLASSIFIER = re.compile("For(Sequence)?Classification$")  # not of tokens
 DESCRIPTIONS = (
     Description("text", lambda name, module, values: bool(_CLASSIFIER.search(name))
+                and reads_text(values.get("model_type")) and values.get("problem_type") == "regression",
+                "text-classification", lambda inside, size, start, figures: f"A {inside} of {size} that reads a number "
+                f"out of a text, fine-tuned from {start}.", "squared error", is_classifier=True),
+    Description("text", lambda name, module, values: bool(_CLASSIFIER.search(name))
                 and reads_text(values.get("model_type")),
                 "text-classification", lambda inside, size, start, figures: f"A {inside} of {size} that classifies "
                 f"texts, fine-tuned from {start}.", "cross-entropy of the label", is_classifier=True),

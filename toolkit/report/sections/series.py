@@ -99,19 +99,23 @@ def answers_of(run: Evidence, name: str, shown: dict[str, np.ndarray], label_nam
 
 def worst_section(found: Classified, shown: dict[str, np.ndarray]) -> list[Section]:
     """The series that were taken for another class with the most confidence."""
+    mistakes = mistakes_of(found, shown)
+    return [Section("What the worst errors look like", picture(
+        mistakes_figure(mistakes), "The series that were mistaken with the most confidence, between class means"))
+            ] if mistakes else []
+
+
+def mistakes_of(found: Classified, shown: dict[str, np.ndarray]) -> list[Mistake]:
+    """At most six, the most confident first."""
     predictions = found.outputs.argmax(1)
     rows = {int(index): row for row, index in enumerate(shown["index"])}
     wrong = sorted((index for index in rows if predictions[index] != found.labels[index]),
                    key=lambda index: -found.outputs[index, predictions[index]])[:6]
-    if not wrong:
-        return []
     means = {label: _mean(shown, label) for label in {*found.labels[wrong], *predictions[wrong]}}
-    mistakes = [Mistake(
+    return [Mistake(
         f"{index}: {found.label_names[found.labels[index]]}, taken for {found.label_names[predictions[index]]} "
         f"({100 * found.outputs[index, predictions[index]]:.0f} %)", shown["values"][rows[index], 0],
         means[found.labels[index]], means[predictions[index]]) for index in wrong]
-    return [Section("What the worst errors look like", picture(
-        mistakes_figure(mistakes), "The series that were mistaken with the most confidence, between class means"))]
 
 
 def _mean(shown: dict[str, np.ndarray], label: int) -> np.ndarray:
