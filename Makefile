@@ -218,9 +218,8 @@ chat: install  ## write a text with a GPT, in turn: MODEL=runs/gpt-5min
 	@$(BIN)/python recipes/chat.py $(call option,,$(MODEL)) $(ARGS)
 
 app: install  ## ask a model in the browser, on this machine alone: MODEL=runs/demo/bert; installs gradio
-	@$(BIN)/python -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("gradio") is None)' || \
-	  $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[app]'
-	@$(BIN)/python recipes/app.py $(call option,,$(MODEL)) $(ARGS)
+	@$(if $(wildcard $(BIN)/../lib/python*/site-packages/gradio),,$(BIN)/python -m pip install --quiet \
+	  --constraint constraints.txt --editable '.[app]' &&) $(BIN)/python recipes/app.py $(call option,,$(MODEL)) $(ARGS)
 
 attention: install  ## a page of every head's map and entropy: MODEL=… TEXT="…", or SERIES=file ROW=3
 	@$(BIN)/python recipes/attention.py $(call option,,$(MODEL)) $(if $(TEXT),--text=$(call quoted,$(TEXT))) \

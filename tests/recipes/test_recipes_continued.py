@@ -127,7 +127,7 @@ def test_what_was_broken_off_ends_in_the_same_bits(here, monkeypatch, family):
 def test_the_card_says_what_it_went_on_from(here):
     gpt("runs/named", init_from="runs/gpt", training={"max_steps": 1})
     card = regenerate("runs/named") and Path("runs/named/README.md").read_text()
-    assert "trained further from `runs/gpt`" in card and "from scratch" not in card
+    assert "trained further from `gpt`" in card and "from scratch" not in card
     assert "trained from scratch" in Path("runs/gpt/README.md").read_text()
 
 

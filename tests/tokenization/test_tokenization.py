@@ -330,7 +330,7 @@ def test_a_tokenizer_never_sees_the_validation_text(corpus, tmp_path):
     [("algorithm: wordpeice\nvocab_size: 100", "'algorithm' is 'wordpeice'. Did you mean 'wordpiece'?"),
      ("algorithm: sentencepiece\nvocab_size: 100", "'algorithm' is 'sentencepiece'."),
      ("algorithm: wordpiece", "'vocab_size' is missing, which wordpiece needs"),
-     ("algorithm: wordpiece\nvocab_size: lots", "'vocab_size' should be int"),
+     ("algorithm: wordpiece\nvocab_size: lots", "'vocab_size' should be a whole number"),
      ("algorithm: wordpiece\nvocabsize: 100", "unknown key 'vocabsize'. Did you mean 'vocab_size'?"),
      ("algorithm: byte\nvocab_size: 300", "vocab_size is 300; byte with these special tokens needs exactly 257"),
      ("algorithm: byte-level-bpe\nvocab_size: 200", "vocab_size is 200; byte-level-bpe with these special tokens needs "

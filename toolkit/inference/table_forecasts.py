@@ -83,7 +83,7 @@ def _check_scale(shape: PreTrainedConfig, model: str) -> None:
     ahead, calendar = getattr(shape, "future_columns", []), getattr(shape, "calendar_columns", [])
     expected = (len(channels),) if series is None else (len(series), len(channels))
     try:
-        if shape.frequency is not None:
+        if getattr(shape, "frequency", None) is not None:
             positions(np.asarray(["2024-01-01"], "datetime64[ns]"), shape.frequency)
     except (AttributeError, TypeError, ValueError):
         raise UserError(f"{model}: frequency in its config.json should be the step between rows, such as h, or a "
@@ -135,7 +135,7 @@ def _rows(shape: PreTrainedConfig, panel: Panel, name: str, prediction: np.ndarr
 
     steps, channels = np.repeat(np.arange(shape.horizon), len(mean)), np.tile(np.arange(len(mean)), shape.horizon)
     columns: dict = {"series": name} if panel.series_column else {}
-    if table.times is not None and shape.frequency is not None:
+    if table.times is not None and getattr(shape, "frequency", None) is not None:
         columns["time"] = _stamps(table, shape.frequency, shape.horizon, panel.zone)[steps]
     columns |= {"step": steps + 1, "channel": np.asarray(shape.channel_names)[channels], "value": column(prediction)}
     if offsets is not None:
@@ -171,7 +171,7 @@ def _context(shape: PreTrainedConfig, model: str, file: str, panel: Panel, name:
     length, rows = shape.context_length, table.values.shape[1]
     if rows < length:
         raise UserError(f"{where}: has {rows:,} rows, but {model} forecasts from {length:,}. Give more rows.")
-    if table.times is not None and shape.frequency is not None:
+    if table.times is not None and getattr(shape, "frequency", None) is not None:
         _check_steps(shape, model, where, table, rows - length)
     elif table.times is not None:
         note(f"{where}: steps between times were uneven in training: the forecast has steps, and no times")

@@ -98,7 +98,7 @@ def forecasts_figure(shown: Forecasts, title: str = "") -> Figure:
 
 def fan_figure(shown: Forecasts) -> Figure:
     """A row a window, of one forecaster: what the table holds, and after its end the forecast and its bands."""
-    figure, all_axes = new_figure(4.6, 1.1 + 1.5 * len(shown.windows), len(shown.windows), 1)
+    figure, all_axes = new_figure(4.4, 1.1 + 1.5 * len(shown.windows), len(shown.windows), 1)
     for number, (window, axes) in enumerate(zip(shown.windows, all_axes[:, 0], strict=True)):
         _draw(axes, window, shown.forecasters[0], number)
         axes.set_title(in_picture(window.title), loc="left", fontsize=10, color=INK)

@@ -59,7 +59,7 @@ def answers_figure(data: SeriesDataset, answers: Sequence[str], title: str = "")
     """A row a series, all its channels, under what a model answers to it."""
     channels, length = data.values.shape[1:]
     place, axis = time_axis(data)
-    figure, all_axes = new_figure(4.6, 0.7 + 1.1 * len(data), len(data), 1, sharex=True)
+    figure, all_axes = new_figure(4.4, 0.7 + 1.1 * len(data), len(data), 1, sharex=True)
     if title:
         entitle(figure, title)
     for row, (axes, answer) in enumerate(zip(all_axes[:, 0], answers, strict=True)):
