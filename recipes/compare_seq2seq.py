@@ -1,7 +1,6 @@
 """Does attention help, by how much, and from which length on? Encoder–decoders side by side, over seeds.
 
     make compare-seq2seq
-    make compare-seq2seq CONFIG=recipes/configs/compare-multi30k.yaml
 
 Arms differ from the settings' `model` in the keys that they name. Every arm sees the same pairs, as long as its budget
 lasts, and answers the test set once a seed. An arm without attention is held against its like that has it, one from

@@ -297,7 +297,7 @@ class Seq2SeqModelSection:
 
 @dataclass
 class FinetuneSeq2SeqConfig:
-    output_dir: str
+    output_dir: str = "runs/seq2seq"
     data: PairsSection = field(default_factory=PairsSection)
     tokenizer: str = ""
     """A spec to train on both sides of the training pairs, or a trained tokenizer's directory or hub id. Empty:
@@ -316,6 +316,7 @@ class FinetuneSeq2SeqConfig:
 
 @dataclass
 class CompareSeq2SeqConfig(FinetuneSeq2SeqConfig):
+    output_dir: str = "runs/compare-seq2seq"
     arms: dict = field(default_factory=lambda: {
         "transformer": {"architecture": "transformer-tiny"},
         "gru, attention": {"architecture": "gru", "attention": "additive"},
