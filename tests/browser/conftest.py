@@ -24,6 +24,7 @@ class Browser:
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia",
                                     {"features": [{"name": "prefers-color-scheme", "value": scheme},
                                                   {"name": "prefers-reduced-motion", "value": "reduce"}]})
+        self.driver.get_log("browser")  # what pages before this one said
         self.driver.get(page if isinstance(page, str) else page.resolve().as_uri())
         self.run("document.querySelectorAll('details').forEach(each => { each.open = true })")
 

@@ -70,13 +70,15 @@ class GainPanel:
 
 def gain_of(row: Gain, panel: GainPanel) -> Interval | None:
     """Positive where pretraining is better: points of a share; of other metrics percent of the random start's value.
-    None without pairs.
+    None without pairs, or where that is 0.
     """
     if not len(row.random) or not len(row.pretrained):
         return None
     pretrained, random = (np.asarray(values, float) for values in (row.pretrained, row.random))
     if panel.share:
         pretrained, random = 100 * pretrained, 100 * random
+    elif not random.all():
+        return None  # of nothing there is no percent
     else:
         pretrained, random = 100 * pretrained / np.abs(random), 100 * np.sign(random)
     return paired_difference(pretrained, random) if panel.higher_is_better else paired_difference(random, pretrained)
