@@ -19,6 +19,7 @@ from toolkit.data.pairs.pair_files import load_pairs
 from toolkit.experiments.grid import Cell, Grid
 from toolkit.experiments.results import by, summary, values
 from toolkit.experiments.seq2seq import (
+    METRICS,
     SCORES,
     arms_of,
     by_length,
@@ -35,8 +36,6 @@ from toolkit.run.directory import Run
 from toolkit.run.results import Verdict
 from toolkit.tasks.seq2seq import scores
 from toolkit.training.impl.distributed import main_process_first, make_accelerator
-
-METRICS = ("bleu", "chrf", "exact_match", "character_error_rate", "loss")
 
 
 def compare_seq2seq(settings: CompareSeq2SeqConfig, accelerator) -> dict | None:

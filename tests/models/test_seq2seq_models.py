@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch.nn import functional as F
 from transformers import AutoModelForSeq2SeqLM
 
+from toolkit.experiments.settings import Seq2SeqModelSection
 from toolkit.models.seq2seq.beam_search import beam_search, length_penalty
 from toolkit.models.seq2seq.recurrent import RecurrentForSeq2Seq, RecurrentSeq2SeqConfig
 from toolkit.models.seq2seq.transformer import TRANSFORMERS, count_parameters, new_transformer, transformer_config
@@ -160,6 +162,11 @@ def test_generate_goes_on_from_the_state():
                 logits = model(ids[row:row + 1, :length], decoder_input_ids=torch.tensor([target])).logits
                 target.append(int(logits[0, -1].argmax()))
             assert given[row, : len(target)].tolist() == target
+
+
+def test_every_score_can_be_asked_for():
+    """The settings, which take no torch, name them again."""
+    assert set(get_args(get_type_hints(Seq2SeqModelSection)["attention"])) == {*SCORES, "none"}
 
 
 def test_the_length_penalty_is_the_papers():

@@ -31,6 +31,8 @@ from toolkit.training.impl.settings import ImplConfig
 
 BY_LENGTH = 5
 """Groups of test pairs, as many of each, by the length of the source."""
+METRICS = ("bleu", "chrf", "exact_match", "character_error_rate", "loss")
+"""Of an arm, over seeds."""
 KERAS = {"cell": "lstm", "embedding_size": None, "hidden_size": 256, "attention": None, "bidirectional": False}
 """The shape of Keras's character example, lstm_seq2seq: one-hot letters, LSTMs of 256."""
 
