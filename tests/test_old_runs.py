@@ -15,6 +15,8 @@ from old_runs import OLD, unpacked
 
 MODELS = sorted(path.name for path in (OLD / "models").iterdir())
 FINISHED = ("bert", "gpt", "text", "text-multi-label", "series")
+NEWER = {"toolkit-recurrent-seq2seq"}
+"""Kinds of models that there were not yet when these were made."""
 UNFINISHED = {"bert": "mlm_loss", "gpt": "loss"}
 
 # Reads the models' directories, one a line; opens each in a process of its own, forked from one that has transformers
@@ -64,7 +66,7 @@ def test_there_is_a_model_of_each_kind_of_ours():
     kinds = {json.loads((OLD / f"models/{name}/config.json").read_text())["model_type"] for name in MODELS}
     known = {kind for path in (small.ROOT / "toolkit").rglob("*.py")
              for kind in re.findall(r'^\s*model_type = "(toolkit-[\w-]+)"', path.read_text(), re.MULTILINE)}
-    assert kinds == known
+    assert kinds == known - NEWER
 
 
 @pytest.mark.parametrize("name", UNFINISHED)

@@ -1,6 +1,7 @@
 """What of a run goes to the hub, and what never does: gathered and checked before a byte is sent."""
 
 import importlib
+import inspect
 import json
 import pickle
 import re
@@ -340,11 +341,12 @@ def test_code_of_ours_travels_without_what_it_does_not_need(run, capsys):
 
 
 def classes_of_ours() -> list[type]:
-    """Every model of toolkit/models that is not made for others of its module to build on."""
+    """Every model of toolkit/models that is not made for others of its module to build on, nor a part of one."""
     models = []
     for name in sorted({entry.module for entry in registry.TABLE.values()}):
         here = {value for value in vars(importlib.import_module(name)).values()
-                if isinstance(value, type) and issubclass(value, PreTrainedModel) and value.__module__.startswith(name)}
+                if isinstance(value, type) and issubclass(value, PreTrainedModel) and value.__module__.startswith(name)
+                and "config" == " ".join(inspect.signature(value).parameters)}
         models += [model for model in here if not any(issubclass(other, model) for other in here if other != model)]
     return models
 

@@ -277,6 +277,7 @@ def test_every_config_that_ships_is_valid():
              "forecast": "forecast.ForecastRecipeConfig", "etth1": "forecast.ForecastRecipeConfig",
              "shakespeare": "shakespeare_char.ShakespeareCharConfig", "sweep": "sweep.SweepConfig",
              "tokenizer": "train_tokenizer.TrainTokenizerConfig",
+             "multi30k": "finetune_seq2seq.FinetuneSeq2SeqConfig",
              "evaluate": "evaluate_tokenizers.EvaluateTokenizersConfig"}
     files = sorted((small.ROOT / "recipes/configs").rglob("*.yaml"))
     assert len(files) >= 8
