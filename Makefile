@@ -90,7 +90,7 @@ test-slow: install  ## the tests that take longer
 test-faults: install  ## kill, cut off and spoil runs in every way: nothing may be lost; writes runs/faults/faults.json
 	$(BIN)/python -m pytest -m faults
 
-test-hostile: install  ## fuzzers over every reader, and attacks, seeds fixed, in under ten minutes on two cores
+test-hostile: install  ## fuzzers over every reader, and attacks, seeds fixed, in ten minutes; TRIES=10000: for hours
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m hostile -n 2 --no-loadscope-reorder --dist load
 
 test-clients: install  ## others' libraries load our models: onnxruntime, peft, sentence-transformers, lm_eval, gensim

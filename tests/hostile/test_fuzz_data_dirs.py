@@ -17,7 +17,7 @@ from toolkit.errors import UserError
 from toolkit.tokenization.load import load_tokenizer
 
 DAILY, LONG = 20, 300
-TRIES = [DAILY, pytest.param(LONG, marks=pytest.mark.hostile)]
+TRIES = [DAILY, mutation.at_length(LONG)]
 SPEC = "algorithm: wordpiece\nvocab_size: 60\nlowercase: true\n"
 
 

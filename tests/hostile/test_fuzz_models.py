@@ -73,7 +73,7 @@ def answers(place) -> pd.DataFrame:
     return predict(PredictConfig(str(place / "model"), str(place / "asked.csv")))
 
 
-@pytest.mark.parametrize("tries", [DAILY, pytest.param(LONG, marks=pytest.mark.hostile)])
+@pytest.mark.parametrize("tries", [DAILY, mutation.at_length(LONG)])
 def test_a_models_configuration(asked, tries):
     path = asked / "model/config.json"
     sample = path.read_bytes()

@@ -36,7 +36,7 @@ from toolkit.training.state import State
 
 def lengths(tries: int) -> list:
     """Some tries daily, and so many under the marker `hostile`."""
-    return [30, pytest.param(tries, marks=pytest.mark.hostile)]
+    return [30, mutation.at_length(tries)]
 
 
 SMALL, WHOLE_RUNS, CHECKPOINTS, MODELS = map(lengths, (10_000, 600, 3000, 400))

@@ -1,12 +1,14 @@
 """Users' files, spoiled at random: read, or refused in a line; never a traceback or a hang."""
 
 import io
+import random
 
 import mutation
 import numpy as np
 import pandas as pd
 import pytest
 
+from toolkit.data.pairs.pair_files import PairsSection, load_pairs
 from toolkit.data.series.readers import read_series, read_values
 from toolkit.data.series.tables import SeriesTable
 from toolkit.data.series.windows import ForecastDataSection, load_forecast_data
@@ -14,6 +16,7 @@ from toolkit.data.tables.sources import Reading, list_parts
 from toolkit.data.tables.time_table import read_panel
 from toolkit.data.text.documents import read_part
 from toolkit.data.text.labelled import TextDataSection, read_labelled, text_rows
+from toolkit.errors import UserError
 from toolkit.experiments.published import published_accuracies, published_errors
 
 DAILY, LONG, LONG_OF_SLOW = 30, 10_000, 4000
@@ -91,6 +94,11 @@ def times(path):
     load_forecast_data(ForecastDataSection(path=str(path), missing="mask"), note=lambda line: None)
 
 
+def pairs(path):
+    parts = load_pairs(PairsSection(train=[str(path)], validation_share=0.2))
+    assert len(parts) == 3 and all(len(part) for part in parts)
+
+
 READERS = {
     "texts.csv": (csv(TEXTS), mutation.bytes_spoiled, labelled),
     "texts.tsv": (csv(TEXTS, "\t"), mutation.bytes_spoiled, labelled),
@@ -112,6 +120,9 @@ READERS = {
     "times.csv": (csv(TIMES), mutation.bytes_spoiled, times),
     "times.tsv": (csv(TIMES, "\t"), mutation.bytes_spoiled, times),
     "times.parquet": (parquet(TIMES), mutation.bytes_spoiled, times),
+    "pairs.txt": (b"".join(b"%d sch\xc3\xb6n\t%d nice\n" % (i, i) for i in range(9)), mutation.bytes_spoiled, pairs),
+    "pairs.csv": (csv(pd.DataFrame({"source": list("abcdefghi"), "target": list("ABCDEFGHI")})), mutation.bytes_spoiled,
+                  pairs),
     "published.csv": (b"dataset,classes,ROCKET\na,2,50.5\nb,3,75\n", mutation.bytes_spoiled,
                       lambda path: published_accuracies(str(path), ["a", "b"])),
     "published-errors.csv": (b"horizon,DLinear_mse,DLinear_mae\n96,0.5,0.4\n192,0.6,0.5\n", mutation.bytes_spoiled,
@@ -120,7 +131,7 @@ READERS = {
 
 
 @pytest.mark.parametrize(("name", "tries"), [(name, DAILY) for name in READERS] + [
-    pytest.param(name, LONG_OF_SLOW if name in SLOW else LONG, marks=pytest.mark.hostile) for name in READERS])
+    mutation.at_length(LONG_OF_SLOW if name in SLOW else LONG, name) for name in READERS])
 def test_users_files(tmp_path, name, tries):
     sample, spoil, read = READERS[name]
     path = tmp_path / name
@@ -131,3 +142,12 @@ def test_users_files(tmp_path, name, tries):
 
     read(write(sample))
     assert mutation.try_reader(sample, spoil, write, read, tries)
+
+
+def test_a_damaged_column_does_not_end_the_process(tmp_path):
+    """Of the 10,000 tries those after which pyarrow calls abort() where it is asked for a column's size."""
+    path = tmp_path / "texts.parquet"
+    for number in (2856, 2938, 3562, 6306):
+        path.write_bytes(mutation.bytes_spoiled(parquet(TEXTS), random.Random(f"22 {number}")))
+        with pytest.raises(UserError, match="cannot be read as parquet"):
+            labelled(path)

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import random
 import resource
 import signal
@@ -9,7 +10,12 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from toolkit.errors import UserError
+
+AT_LEAST = int(os.environ.get("TRIES") or 0)
+"""Of `make test-hostile TRIES=10000`: so many tries of every reader, however long one takes."""
 
 JUNK = (b"\0", b"\xff", b"\xfe\xff", b"\xef\xbb\xbf", b"\xed\xa0\x80", b'"', b"'", b",", b";", b"\t", b"\n", b"\r",
         b"\r\n", b":", b"?", b"@", b"|", b"{", b"}", b"[", b"]", b"[" * 300, b"-", b".", b"e", b"nan", b"inf",
@@ -80,6 +86,11 @@ def json_spoiled(data: bytes, draw: random.Random) -> bytes:
     if draw.random() < 0.4:
         return bytes_spoiled(data, draw)
     return json.dumps(value_spoiled(json.loads(data), draw)).encode()
+
+
+def at_length(tries: int, *before):
+    """The parameters `before` and so many tries, under the marker `hostile`."""
+    return pytest.param(*before, max(tries, AT_LEAST), marks=pytest.mark.hostile)
 
 
 @contextmanager
