@@ -41,7 +41,8 @@ class TextBatches(Viewed):
         self.buckets = LengthBuckets(self.lengths, batch_size, seed)
 
     def _shown(self) -> View:
-        return View(f"batches of {self.buckets.batch_size} of {len(self.labels):,} texts, drawn by seed {self.buckets.seed}",
+        drawn = self.buckets
+        return View(f"batches of {drawn.batch_size} of {len(self.labels):,} texts, drawn by seed {drawn.seed}",
                     {"tokens": f"{self.lengths.min():,} to {self.lengths.max():,}", "cut": self.cut})
 
     def batch(self, step: int, rows: range) -> dict[str, np.ndarray]:
