@@ -83,6 +83,8 @@ def _check_scale(shape: PreTrainedConfig, model: str) -> None:
     ahead, calendar = getattr(shape, "future_columns", []), getattr(shape, "calendar_columns", [])
     expected = (len(channels),) if series is None else (len(series), len(channels))
     try:
+        if not hasattr(shape, "frequency") and getattr(shape, "calendar_columns", None):
+            raise ValueError
         if getattr(shape, "frequency", None) is not None:
             positions(np.asarray(["2024-01-01"], "datetime64[ns]"), shape.frequency)
     except (AttributeError, TypeError, ValueError):

@@ -77,11 +77,24 @@ def _read_config(path: str | Path) -> dict[str, Any]:
 def _known_config(path: str | Path) -> PreTrainedConfig:
     """Of a class that transformers knows by now."""
     try:
-        return saved_config(checkpoint_directory(path))
+        config = saved_config(checkpoint_directory(path))
     except UserError:
         raise
     except Exception as error:  # noqa: BLE001 - of wrong types in it each class says what it likes
         raise _unloadable(path, error) from None
+    for part in (config, getattr(config, "backbone_config", None)):
+        _check_what_all_have(path, part)
+    return config
+
+
+def _check_what_all_have(path: str | Path, config: object) -> None:
+    """Each class checks its own fields; those of their common base nobody does, until a layer fails at one."""
+    for key, default in vars(PreTrainedConfig()).items():
+        value = getattr(config, key, default)
+        if isinstance(default, (bool, int)) and type(value) is not type(default):
+            raise UserError(f"{path}: {key} in its config.json is {str(value)[:100]!r}, not "
+                            f"{'true or false' if isinstance(default, bool) else 'a whole number'}. Fetch the model "
+                            f"again.")
 
 
 def _unloadable(path: str | Path, error: Exception) -> UserError:

@@ -61,7 +61,7 @@ class Line:
 def compared(runs: Sequence[RunFacts]) -> list[Line]:
     """State, steps and parameters, then every figure that a run has."""
     lines = [Line("state", tuple(run.state for run in runs)), Line("steps", tuple(run.steps for run in runs)),
-             Line("parameters", tuple(run.manifest.get("parameters") for run in runs))]
+             Line("parameters", tuple(_one_number(run.manifest.get("parameters")) for run in runs))]
     for name in dict.fromkeys(name for run in runs for name in run.figures):
         values = tuple(run.figures.get(name) for run in runs)
         lines.append(Line(name, values, _best(name, values, {run.metric for run in runs if name in run.figures})))
@@ -114,6 +114,11 @@ def _is_one_of(metric: str, names: Sequence[str]) -> bool:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _one_number(value: object) -> int | None:
+    """None for those of several arms, too."""
+    return value if _is_number(value) else None
 
 
 def _number(value: float | None, decimals: int, signed: bool = False) -> str:

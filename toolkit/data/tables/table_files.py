@@ -83,6 +83,7 @@ def _read_parquet(path: Path) -> tuple[dict[str, Column], Sequence[str]]:
         texts = [name for name, kind in zip(schema.names, schema.types, strict=True)
                  if pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)]
         table = parquet.read_table(path, read_dictionary=texts)
+        table.validate(full=True)  # a place beyond the dictionary's end, or before its start
         columns = {name: _cells(column) for name, column in zip(table.column_names, table.columns, strict=True)}
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise unreadable(path, error) from None

@@ -171,6 +171,7 @@ def prepared_document(line: bytes, place: str) -> Document:
     """What a line of a prepared corpus says; UserError, which begins with its place, where it is damaged."""
     try:
         found = checked(parsed_json(line), SavedDocument, "it")
+        found["text"].encode()  # JSON can spell halves of characters, which are no text
     except ValueError as error:
         reason = str(error).rstrip(".")[:200]
         raise UserError(f"{place}: is no document of a prepared corpus ({reason}). Delete the folder to have it "
@@ -200,6 +201,7 @@ def prepare_corpus(config: CorpusConfig, directory: Path, progress: bool = True)
             remedy = "name what it was made from" if changed[0] in inputs else "delete it"
             raise UserError(f"{directory}: was prepared with another corpus.{changed[0]} ({earlier.get(changed[0])!r})."
                             f" Choose another data_dir, or {remedy}.")
+        _check_sources(manifest, config, manifest_path)
         return manifest
     check_language(config.language, "corpus.language")
     if directory.exists():
@@ -216,6 +218,13 @@ def prepare_corpus(config: CorpusConfig, directory: Path, progress: bool = True)
     if progress:
         tqdm.write(describe(manifest))
     return manifest
+
+
+def _check_sources(manifest: dict, config: CorpusConfig, path: Path) -> None:
+    told, named = len(manifest["sources"]), len(config.validation_sources) + len(config.sources)
+    if told != named:
+        raise UserError(f"{path}: tells of {told:,} sources, its corpus has {named:,}. Delete the folder to have it "
+                        f"prepared again, or choose another data_dir.")
 
 
 def describe(manifest: dict) -> str:
