@@ -11,17 +11,18 @@ from toolkit.run.results import Results, read_results
 
 _PLACES = {"page": "report.html", "model": "model", "card": "README.md", "pictures": "plots"}
 """What it is called → what a run's directory may hold."""
-_GUESSES = ("majority class", "majority", "repeat-last", "repeat the last")
+_GUESSES = ("majority class", "majority", "repeat-last", "repeat the last", "copy of the source")
 """Arms that do not look at the input, or hardly, as experiments name them."""
 
 
-def ending(directory: str | Path, following: str, answer: str = "", **places: str | Path) -> str:
-    """A short block to print last. answer: in a line; of an experiment it is taken from its rows. places: more of them,
-    by what they are called; those of every run are found.
+def ending(directory: str | Path | None, following: str, answer: str = "", **places: str | Path) -> str:
+    """A short block to print last. directory: the run's, None where there is none. answer: in a line; of an experiment
+    it is taken from its rows. places: more of them, by what they are called; those of every run are found.
     """
-    directory = Path(directory)
-    results = read_results(directory) if not answer else None
-    there = {name: directory / inside for name, inside in _PLACES.items()}
+    there, results = {}, None
+    if directory is not None:
+        there = {name: Path(directory, inside) for name, inside in _PLACES.items()}
+        results = None if answer else read_results(Path(directory))
     there |= {name: Path(path) for name, path in places.items()}
     lines = [(f"{name}:", str(path)) for name, path in there.items() if path.exists()]
     wide = max(len(name) for name, _ in [*lines, ("next:", "")])
@@ -43,7 +44,7 @@ def answer_of(results: Results) -> str:
     beside = [name for name in (reference, next((guess for guess in _GUESSES if mean_of(rows, guess, results.metric)
                                                  is not None), "")) if name]
     said = [(name, mean_of(rows, name, results.metric)) for name in (arm, *beside)]
-    return f"test {results.metric}: " + "; ".join(f"{name} {figure_text(results.metric, value)}"
+    return f"test {results.metric.replace('_', ' ')}: " + "; ".join(f"{name} {figure_text(results.metric, value)}"
                                                   for name, value in said if value is not None)
 
 
