@@ -1,12 +1,13 @@
 """How a recipe starts and ends: mistakes as one line, signals as exit codes, process groups taken down in order."""
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 
 from toolkit import config, openmp
 from toolkit.errors import Diverged, Interrupted, PeerLost, UserError
-from toolkit.remedy import remedy
+from toolkit.remedy import command_apart, remedy
 from toolkit.run.refused import forget_runs
 from toolkit.shown import guard_terminal, on_terminal
 
@@ -26,7 +27,8 @@ def options_first(settings: type, description: str, positional: Sequence[str] = 
 def _refused(error: UserError) -> int:
     """Tell what is wrong with the input, of which no run is left; the exit code."""
     forget_runs()
-    print(f"error: {on_terminal(f'{error}{remedy(str(error), sys.argv[1:])}')}", file=sys.stderr)
+    told = on_terminal(f"error: {error}{remedy(str(error), sys.argv[1:])}")
+    print(command_apart(told, shutil.get_terminal_size().columns) if sys.stderr.isatty() else told, file=sys.stderr)
     return 2
 
 

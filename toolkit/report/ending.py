@@ -1,11 +1,10 @@
 """The last lines of a recipe: what came out, beside guessing; where it lies; the next command."""
 
-import re
 import shlex
-import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 
+from toolkit.options.option_help import continued
 from toolkit.report.run_list import figure_text, judged_arm, mean_of
 from toolkit.run.results import Results, read_results
 
@@ -26,16 +25,9 @@ def ending(directory: str | Path | None, following: str, answer: str = "", **pla
     there |= {name: Path(path) for name, path in places.items()}
     lines = [(f"{name}:", str(path)) for name, path in there.items() if path.exists()]
     wide = max(len(name) for name, _ in [*lines, ("next:", "")])
-    lines.append(("next:", _continued(following, 78 - wide - 2).replace("\n", "\n" + " " * (wide + 2))))
+    lines.append(("next:", continued(following, 78 - wide - 2).replace("\n", "\n" + " " * (wide + 2))))
     told = answer or (answer_of(results) if results is not None else "")
     return "\n".join(["", *filter(None, [told]), *(f"{name:{wide}}  {what}" for name, what in lines)])
-
-
-def _continued(following: str, width: int) -> str:
-    """A command of several lines, which is typed, or copied, as one of a single line is."""
-    lines = textwrap.wrap(following, width - 2, break_long_words=False, break_on_hyphens=False)
-    is_safe = "'" not in re.sub('"[^"]*"', "", following)  # within single quotes a backslash is one
-    return " \\\n".join(lines) if len(following) > width and is_safe else following
 
 
 def answer_of(results: Results) -> str:
