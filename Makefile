@@ -43,6 +43,7 @@ start here       demo             ten minutes, no network: what pretraining buys
 your text        pretrain-bert    CONFIG=recipes/configs/bert-5min.yaml
                  pretrain-gpt     CONFIG=recipes/configs/gpt-5min.yaml
                  finetune-text    CONFIG=recipes/configs/authorship.yaml
+                 finetune-seq2seq one text into another: dates → ISO, or files
                  chat             with a GPT of yours: MODEL=runs/gpt-5min
 your signals     finetune-series  CONFIG=recipes/configs/gunpoint.yaml
                  forecast         CONFIG=recipes/configs/etth1.yaml
@@ -136,12 +137,6 @@ finetune-seq2seq: install  ## one text into another: translate, transliterate, n
 	@$(LAUNCH) recipes/finetune_seq2seq.py $(RECIPE_ARGS)
 
 compare-seq2seq: install  ## what attention is worth, and from which length on: Transformer, GRU with and without it
-	@$(LAUNCH) recipes/compare_seq2seq.py $(RECIPE_ARGS)
-
-finetune-seq2seq: install  ## one text into another: translate, normalise; without files dates in words → ISO
-	@$(LAUNCH) recipes/finetune_seq2seq.py $(RECIPE_ARGS)
-
-compare-seq2seq: install  ## what attention is worth, from which length on: Transformer, GRU with and without
 	@$(LAUNCH) recipes/compare_seq2seq.py $(RECIPE_ARGS)
 
 compare-text: install  ## what pretraining bought on one labelled set: arms, seeds, learning curve, verdicts

@@ -8,12 +8,16 @@ MODEL is a directory, a run's directory or a hub id: a BERT, a GPT-2, or a class
 
 import re
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from toolkit import cli, config
 from toolkit.errors import UserError
 from toolkit.run.files import disk_errors
 from toolkit.run.provenance import without_machine_paths
-from toolkit.shown import tell
+from toolkit.shown import on_one_line, tell
+
+if TYPE_CHECKING:
+    from toolkit.analysis.attention import AttentionMaps
 
 
 @dataclass
@@ -33,6 +37,22 @@ class AttentionConfig:
     """An .html file. Default: named by the model, below runs/attention."""
 
 
+def answer_of(maps: "AttentionMaps") -> str:
+    """What was predicted, and the head that chooses most sharply what it reads."""
+    import numpy as np
+
+    from toolkit.analysis.attention import relative_entropy
+
+    layers, heads, length, _ = maps.weights.shape
+    told = [f"{answer.what}: {on_one_line(answer.said)}" for answer in maps.answers]
+    if length > 1:
+        entropy = relative_entropy(maps)
+        layer, head = np.unravel_index(np.nanargmin(entropy), entropy.shape)
+        told.append(f"of {layers * heads} heads the sharpest is layer {layer + 1}, head {head + 1}, with "
+                    f"{100 * entropy[layer, head]:.0f} % of the entropy of uniform attention")
+    return "; ".join(told)
+
+
 def main(argv: list[str]) -> None:
     settings = config.parse(AttentionConfig, argv, __doc__, ["model"])
     if bool(settings.text) == bool(settings.series):
@@ -42,6 +62,7 @@ def main(argv: list[str]) -> None:
     from toolkit.data.series.readers import read_values
     from toolkit.models.load import checkpoint_config, model_directory
     from toolkit.report.attention_page import write_attention_page
+    from toolkit.report.ending import command, ending
 
     if settings.text:
         maps = text_attention(settings.model, settings.text, settings.text_pair)
@@ -59,7 +80,7 @@ def main(argv: list[str]) -> None:
     output = settings.output or f"runs/attention/{slug}{'-series' if settings.series else ''}.html"
     with disk_errors(output, "output"):
         write_attention_page(maps, output)
-    print(output)
+    print(ending(None, command("make app", {"MODEL": settings.model}), answer_of(maps), page=output))
 
 
 if __name__ == "__main__":

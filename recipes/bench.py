@@ -50,10 +50,11 @@ import transformers
 
 from toolkit.data.batches import IGNORED
 from toolkit.errors import UserError
-from toolkit.metrics.tabulate import table
+from toolkit.metrics.tabulate import on_screen
 from toolkit.models.presets import model_config, preset
 from toolkit.models.text.bert import BertForPreTraining
 from toolkit.models.text.gpt import GPT2LMHeadModel
+from toolkit.report.ending import command, ending
 from toolkit.run.directory import Run, read_metrics
 from toolkit.run.files import write_json
 from toolkit.run.provenance import environment, processor_name
@@ -148,7 +149,7 @@ def fastest(runs: dict[str, dict], side: str) -> str | None:
 
 
 def contest_table(entry: dict) -> str:
-    return (table(contest_rows(entry["medians"])) + f"\n{entry['best']['ours']}: {entry['over_hf_default']:.2f} × "
+    return (on_screen(contest_rows(entry["medians"])) + f"\n{entry['best']['ours']}: {entry['over_hf_default']:.2f} × "
             f"hf_default in {entry['peak_memory_over_hf']:.2f} × its memory, {entry['over_hf_best']:.2f} × "
             f"{entry['best']['hf']}")
 
@@ -354,8 +355,10 @@ def main(argv: list[str]) -> None:
     if settings.job:
         print(json.dumps(run_job(settings.job, settings.shares)))
         return
-    bench(settings)
-    print(f"\n{settings.output_dir}/bench.json")
+    result = bench(settings)
+    answer = "; ".join(f"{name}: ours {result[name]['over_hf_default']:.2f} × Trainer at its defaults, "
+                       f"{result[name]['over_hf_best']:.2f} × its best" for name in settings.models)
+    print(ending(settings.output_dir, command("make bench-text"), answer, results=f"{settings.output_dir}/bench.json"))
 
 
 if __name__ == "__main__":

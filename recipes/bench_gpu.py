@@ -73,7 +73,8 @@ from bench import (
 )
 
 from toolkit.errors import UserError
-from toolkit.metrics.tabulate import table
+from toolkit.metrics.tabulate import on_screen
+from toolkit.report.ending import command, ending
 from toolkit.run.files import write_json
 from toolkit.run.provenance import environment
 from toolkit.training.feed import as_tensors, seed_everything, to_device
@@ -154,7 +155,7 @@ def contest_table(entry: dict) -> str:
     runs = {name: entry["runs"][name] for name in DECISIVE + FURTHER if name in entry["runs"]}
     lines = []
     if runs:
-        lines = [table([{**row, "in all, s": f"{run['seconds']:.0f}"}
+        lines = [on_screen([{**row, "in all, s": f"{run['seconds']:.0f}"}
                         for row, run in zip(contest_rows(runs), runs.values(), strict=True)])]
     if entry["over_nanogpt"]:
         lines.append(f"ours, as it comes: {entry['over_nanogpt']:.2f} × nanoGPT")
@@ -163,6 +164,17 @@ def contest_table(entry: dict) -> str:
     if runs.get("ours", {}).get("compiled") is False:
         lines.append("ours, as it comes, was not compiled")
     return "\n".join(lines + [f"{name}: {reason}" for name, reason in entry["left_out"].items()])
+
+
+def answer_of(result: dict, settings: BenchGpuConfig) -> str:
+    """Ours, as it comes, beside the others, of each shape."""
+    told = []
+    for name in settings.models:
+        beside = [f"{entry[key]:.2f} × {other}" for key, other in (("over_hf_best", "Trainer's best"),
+                                                                  ("over_nanogpt", "nanoGPT"))
+                  if (entry := result[name])[key]]
+        told.append(f"{name}: ours {', '.join(beside) or 'was compared with nothing'}")
+    return "; ".join(told)
 
 
 def told(entry: dict, contestant: str) -> str:
@@ -277,8 +289,8 @@ def main(argv: list[str]) -> None:
     if not torch.cuda.is_available():
         print("bench-gpu: no GPU here, nothing to measure; make bench compares on the processor.")
         return
-    bench(settings)
-    print(f"\n{settings.output_dir}/bench.json")
+    print(ending(settings.output_dir, command("make pretrain-gpt", {"CONFIG": "recipes/configs/gpt-5min.yaml"}),
+                 answer_of(bench(settings), settings), results=f"{settings.output_dir}/bench.json"))
 
 
 if __name__ == "__main__":

@@ -48,9 +48,10 @@ from toolkit.data import counter
 from toolkit.data.series.dataset import SeriesBatches, SeriesDataset
 from toolkit.data.series.windows import WindowBatches, standardised
 from toolkit.errors import UserError
-from toolkit.metrics.tabulate import table
+from toolkit.metrics.tabulate import on_screen
 from toolkit.models.presets import model_config
 from toolkit.models.series.patches import SeriesForClassification, SeriesForForecasting
+from toolkit.report.ending import command, ending
 from toolkit.run.directory import Run, read_metrics
 from toolkit.run.files import write_json
 from toolkit.run.provenance import environment
@@ -104,7 +105,7 @@ def contest_table(entry: dict) -> str:
         rows.append({"": name, "series/s": f"{statistics.median(speeds):,.0f}",
                      "ours over it": ratio and f"{ratio['median']:.2f}",
                      "lowest and highest": ratio and f"{ratio['lowest']:.2f} – {ratio['highest']:.2f}"})
-    return table(rows)
+    return on_screen(rows)
 
 
 # --- what is learned ----------------------------------------------------------------------------------------------
@@ -216,8 +217,10 @@ def main(argv: list[str]) -> None:
     if settings.job:
         print(json.dumps(run_job(settings.job, settings.steps)))
         return
-    bench(settings)
-    print(f"\n{settings.output_dir}/bench.json")
+    result = bench(settings)
+    answer = "; ".join(f"{task}: ours " + ", ".join(f"{ratio['median']:.2f} × {name}" for name, ratio in
+                                                    result[task]["ours_over"].items()) for task in settings.tasks)
+    print(ending(settings.output_dir, command("make bench-data"), answer, results=f"{settings.output_dir}/bench.json"))
 
 
 if __name__ == "__main__":

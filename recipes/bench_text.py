@@ -40,8 +40,9 @@ from bench import StepClock, in_own_process
 from toolkit.data.text.batches import TextBatches
 from toolkit.data.text.examples import LabelledText
 from toolkit.errors import UserError
-from toolkit.metrics.tabulate import table
+from toolkit.metrics.tabulate import on_screen
 from toolkit.models.presets import model_config
+from toolkit.report.ending import command, ending
 from toolkit.run.directory import Run, read_metrics
 from toolkit.run.files import write_json
 from toolkit.run.provenance import environment
@@ -69,7 +70,7 @@ def bench(settings: BenchTextConfig) -> dict:
         result = {"environment": environment(), "examples_per_second": speeds,
                   "over": {row[""]: row["ours over it"] for row in rows}}
         write_json(Path(settings.output_dir) / "bench.json", result)
-        print(f"\nround {number + 1} of {settings.rounds}\n{table(rows)}", flush=True)
+        print(f"\nround {number + 1} of {settings.rounds}\n{on_screen(rows)}", flush=True)
     return result
 
 
@@ -144,8 +145,10 @@ def main(argv: list[str]) -> None:
     if settings.job:
         print(json.dumps(run_job(settings.job, settings.steps)))
         return
-    bench(settings)
-    print(f"\n{settings.output_dir}/bench.json")
+    over = bench(settings)["over"]
+    answer = "examples a second: ours " + ", ".join(f"{over[name]:.2f} × {name}" for name in CONTESTANTS[1:])
+    print(ending(settings.output_dir, command("make bench-series"), answer,
+                 results=f"{settings.output_dir}/bench.json"))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ directory: README.md is what `make push` sends.
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from toolkit import cli, config
 from toolkit.run.model_card import CardConfig
@@ -25,6 +26,8 @@ if __name__ == "__main__":  # --help, and mistakes in options, before what takes
 
 from toolkit.publishing.card import regenerate, stated
 from toolkit.publishing.card_facts import Facts
+from toolkit.publishing.card_results import answer
+from toolkit.report.ending import command, ending
 from toolkit.run.directory import restate
 from toolkit.run.files import disk_errors
 
@@ -37,7 +40,10 @@ def main(argv: list[str]) -> None:
     with disk_errors(settings.run, "run"):
         if said:
             restate(facts.home, config.to_dict(stated(facts)) | said)
-        print(regenerate(settings.run))
+        regenerate(settings.run)
+    following = command("make push", {"RUN": settings.run, "REPO": f"you/{Path(settings.run).resolve().name}"},
+                        dry_run="true")
+    print(ending(settings.run, following, answer(Facts.of(settings.run)) or "the card says what its files tell"))
 
 
 if __name__ == "__main__":

@@ -8,8 +8,12 @@ as many tokens of it as fit. /reset begins anew, /quit or Ctrl-D ends, Ctrl-C br
 
 import sys
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from toolkit import cli, config
+
+if TYPE_CHECKING:
+    from toolkit.inference.conversation import Conversation
 
 
 @dataclass
@@ -35,6 +39,7 @@ class ChatConfig:
 def main(argv: list[str]) -> None:
     settings = config.parse(ChatConfig, argv, __doc__, ["model"])
     from toolkit.inference.conversation import Conversation  # only now: --help waits for no library
+    from toolkit.report.ending import command, ending
 
     talk = Conversation(settings.model, settings.max_new_tokens, settings.temperature, settings.top_k, settings.top_p,
                         settings.seed, repetition_penalty=settings.repetition_penalty,
@@ -44,6 +49,14 @@ def main(argv: list[str]) -> None:
         import readline  # noqa: F401 - lines can be edited, and called back
 
         print(f"{settings.model} continues what you write. /reset, /quit (or Ctrl-D).")
+    talk_until_quit(talk, asks)
+    if asks:
+        told = f"{talk.turns} {'text' if talk.turns == 1 else 'texts'} continued; the same words and seed give the same"
+        print(ending(None, command("make app", {"MODEL": settings.model}), told))
+
+
+def talk_until_quit(talk: "Conversation", asks: bool) -> None:
+    """asks: of somebody at a terminal."""
     has_told = False
     while True:
         try:

@@ -29,6 +29,7 @@ def main(argv: list[str]) -> None:
     if settings.output and not settings.output.endswith(".html"):
         raise UserError(f"output is {settings.output}; its name must end in .html.")
     from toolkit.report.comparison_page import write_runs_page  # only now: --help waits for no library
+    from toolkit.report.ending import command, ending
     from toolkit.report.run_comparison import in_words
     from toolkit.report.runs import read_run
 
@@ -39,7 +40,8 @@ def main(argv: list[str]) -> None:
     with disk_errors(output, "output"):
         output.parent.mkdir(parents=True, exist_ok=True)
         write_runs_page(runs, output)
-    print(f"{in_words(runs)}\n\n{output}")
+    print(in_words(runs))
+    print(ending(None, command("make report", {"RUN": paths[0]}), page=output, picture=output.with_suffix(".png")))
 
 
 if __name__ == "__main__":

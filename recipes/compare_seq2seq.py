@@ -30,8 +30,9 @@ from toolkit.experiments.seq2seq import (
     training_of,
     verdict_between,
 )
-from toolkit.metrics.tabulate import table
+from toolkit.metrics.tabulate import on_screen
 from toolkit.publishing.card import LiveCard
+from toolkit.report.ending import command, ending
 from toolkit.run.directory import Run
 from toolkit.run.results import Verdict
 from toolkit.tasks.seq2seq import scores
@@ -81,10 +82,12 @@ def main(argv: list[str]) -> None:
     result = compare_seq2seq(settings, accelerator)
     if settings.dry_run:
         return
-    accelerator.print(table(score_rows(result["arms"], result["copy"]), SCORES))
+    accelerator.print(on_screen(score_rows(result["arms"], result["copy"]), SCORES))
     accelerator.print("\n".join(result["verdicts"]))
     accelerator.print(f"BLEU: {result['bleu_signature']}; {result['test_examples']:,} test pairs, {settings.seeds} "
                       f"seeds")
+    accelerator.print(ending(settings.output_dir, command("make card", {"RUN": settings.output_dir}),
+                             results=f"{settings.output_dir}/result.json"))
 
 
 if __name__ == "__main__":

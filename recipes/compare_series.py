@@ -32,7 +32,7 @@ from toolkit.experiments.published import published_accuracies
 from toolkit.experiments.results import cell as shown
 from toolkit.experiments.results import percent
 from toolkit.experiments.series import REFERENCE, RULES, TRANSFORMERS, LabelledSet, entry
-from toolkit.metrics.tabulate import table
+from toolkit.metrics.tabulate import on_screen
 from toolkit.publishing.card import LiveCard
 from toolkit.report.comparison_run import many_sets_figures
 from toolkit.report.ending import command, ending
@@ -150,8 +150,9 @@ def show(results: dict, summary: dict, published: dict) -> str:
                for arm, found in summary.items()]
     verdicts = [found["verdict"] for found in summary.values() if "verdict" in found]
     return "\n\n".join([
-        "test accuracy in percent, mean ± 95 % interval over seeds\n" + table(rows),
-        "means over sets; ROC-AUC and PR-AUC: each class against the rest\n" + table(details), "\n".join(verdicts)])
+        "test accuracy in percent, mean ± 95 % interval over seeds\n" + on_screen(rows),
+        "means over sets; ROC-AUC and PR-AUC: each class against the rest\n" + on_screen(details),
+        "\n".join(verdicts)])
 
 
 def main(argv: list[str]) -> None:

@@ -26,7 +26,7 @@ from toolkit.errors import UserError
 from toolkit.experiments.grid import Cell, Grid
 from toolkit.experiments.results import percent, points
 from toolkit.experiments.text import ARMS, Checkpoint, arms_by_labels, fine_tuning, verdicts_by_labels
-from toolkit.metrics.tabulate import table
+from toolkit.metrics.tabulate import on_screen
 from toolkit.publishing.card import LiveCard
 from toolkit.report.comparison_run import comparison_figures
 from toolkit.report.ending import command, ending
@@ -105,8 +105,8 @@ def show(result: dict) -> str:
     verdicts = [f"{verdict.size} labels: {verdict.text}" for verdict in verdicts_by_labels(curve)]
     told = (f"{result['labels']} labels, {result['test_examples']:,} test examples, in percent; the gain over the "
             f"reference with its interval over seeds and over the test set")
-    return "\n\n".join([f"{told}\n{table(rows)}",
-                        f"test accuracy in percent by number of labels\n{table(curves)}", "\n".join(verdicts)])
+    return "\n\n".join([f"{told}\n{on_screen(rows)}",
+                        f"test accuracy in percent by number of labels\n{on_screen(curves)}", "\n".join(verdicts)])
 
 
 def main(argv: list[str]) -> None:

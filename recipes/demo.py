@@ -10,7 +10,9 @@ import os
 import sys
 
 if __name__ == "__main__" and sys.argv[1:]:  # it takes no options
-    print(__doc__)
+    from toolkit.options.option_help import help_width, wrapped
+
+    print("\n".join(wrapped(__doc__, help_width())))
     sys.exit(0 if sys.argv[1] in ("-h", "--help") else 2)
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before any import of a Hugging Face library: nothing here needs a hub

@@ -43,7 +43,7 @@ from pathlib import Path
 
 from toolkit.data.stores.prepare import prepare_tokenizer
 from toolkit.data.text.corpus import iterate_documents, prepare_corpus, read_documents
-from toolkit.metrics.tabulate import table
+from toolkit.metrics.tabulate import on_screen, table
 from toolkit.publishing.card import LiveCard
 from toolkit.report.ending import command, ending
 from toolkit.report.figures.canvas import save_figure
@@ -101,8 +101,8 @@ def main(argv: list[str]) -> None:
     rows = evaluate_tokenizers(settings)
     for text, title in (("held-out", "held-out text"), ("second", ", ".join(settings.second_sources))):
         print(f"\n{title}")
-        print(table([{key: value for key, value in row.items() if key != "text"} for row in rows
-                     if row["text"] == text]))
+        print(on_screen([{key: value for key, value in row.items() if key != "text"} for row in rows
+                         if row["text"] == text]))
     write_report(settings.output_dir)
     best = max((row for row in rows if row["text"] == "held-out"), key=lambda row: row["bytes_per_token"])
     place = Path(settings.output_dir)

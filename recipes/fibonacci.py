@@ -27,7 +27,7 @@ from toolkit.experiments.fibonacci import Windows
 from toolkit.experiments.grid import Cell, Classifying, Grid
 from toolkit.experiments.results import by, values
 from toolkit.metrics.intervals import mean_interval
-from toolkit.metrics.tabulate import table
+from toolkit.metrics.tabulate import on_screen
 from toolkit.models.small.recurrent import RecurrentForClassification
 from toolkit.pretrained import saved_model
 from toolkit.publishing.card import LiveCard
@@ -112,7 +112,7 @@ def report(result: dict) -> str:
     share = result["attention"]["entropy_of_uniform"]
     steps = np.asarray(result["attention"]["mean_weights"])
     return "\n".join([
-        table(rows), "", WHY_LINEAR, *result["verdicts"],
+        on_screen(rows), "", WHY_LINEAR, *result["verdicts"],
         f"attention: entropy {100 * np.mean(share):.1f} % of that of equal weights (seeds: "
         f"{', '.join(f'{100 * value:.1f}' for value in share)}); a step gets {100 * steps.min():.1f} to "
         f"{100 * steps.max():.1f} % on average, where equal weights are {100 / len(steps):.1f} %"])

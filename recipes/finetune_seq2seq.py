@@ -19,8 +19,9 @@ from toolkit.data.pairs.pair_files import load_pairs
 from toolkit.experiments.grid import Cell, Grid
 from toolkit.experiments.results import summary, values
 from toolkit.experiments.seq2seq import METRICS, SCORES, score_rows, tokenizers_of, training_of
-from toolkit.metrics.tabulate import table
+from toolkit.metrics.tabulate import on_screen
 from toolkit.publishing.card import LiveCard
+from toolkit.report.ending import command, ending
 from toolkit.run.directory import Run
 from toolkit.tasks.seq2seq import scores
 from toolkit.training.impl.distributed import main_process_first, make_accelerator
@@ -60,10 +61,12 @@ def main(argv: list[str]) -> None:
     result = finetune_seq2seq(settings, accelerator)
     if settings.dry_run:
         return
-    accelerator.print(table(score_rows({settings.model.architecture: result}, result["copy"]), SCORES))
+    accelerator.print(on_screen(score_rows({settings.model.architecture: result}, result["copy"]), SCORES))
     accelerator.print(f"BLEU: {result['bleu_signature']}; {result['test_examples']:,} test pairs, decoded "
                       f"{'greedily' if settings.training.decoding.num_beams == 1 else 'by beams'}")
-    accelerator.print(f"model and answers: {settings.output_dir}/seed-0")
+    first = f"{settings.output_dir}/seed-0"
+    accelerator.print(ending(settings.output_dir, command("make predict", {"MODEL": first, "FILE": "texts.txt"}),
+                             model=f"{first}/model", answers=f"{first}/predictions.json"))
 
 
 if __name__ == "__main__":

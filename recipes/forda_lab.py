@@ -29,7 +29,7 @@ from toolkit.experiments.forda import NAMES
 from toolkit.experiments.grid import Cell, Grid, classified
 from toolkit.experiments.results import percent, points
 from toolkit.experiments.shown_series import write_shown
-from toolkit.metrics.tabulate import table
+from toolkit.metrics.tabulate import on_screen, table
 from toolkit.models.series.patches import SeriesConfig
 from toolkit.publishing.card import LiveCard
 from toolkit.report.comparison_run import ahead_panel
@@ -128,7 +128,7 @@ def show(result: dict, markdown: bool = False) -> str:
             **({"test set": f"{low_high[1]:.1f} … {low_high[2]:.1f}" if low_high else None} if across else {}),
             "seconds a fit": points(entry["seconds"])})
     lines = [f"- {line}" for line in result["verdict"]] if markdown else result["verdict"]
-    return f"{table(rows, markdown=markdown)}\n\n" + "\n".join(lines)
+    return f"{table(rows, markdown=True) if markdown else on_screen(rows)}\n\n" + "\n".join(lines)
 
 
 def main(argv: list[str]) -> None:

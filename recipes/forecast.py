@@ -27,7 +27,7 @@ from toolkit.data.tables.columns import shown
 from toolkit.experiments import forecasts
 from toolkit.experiments.grid import Cell, Forecasting, Grid
 from toolkit.experiments.published import published_errors
-from toolkit.metrics.tabulate import table
+from toolkit.metrics.tabulate import on_screen
 from toolkit.models.series.patches import SeriesForForecasting
 from toolkit.pretrained import saved_model
 from toolkit.publishing.card import LiveCard
@@ -37,7 +37,6 @@ from toolkit.report.forecast_run import forecast_figures
 from toolkit.report.run_report import write_report
 from toolkit.run.directory import Run
 from toolkit.run.files import write_json
-from toolkit.shown import terminal_width
 from toolkit.tasks.forecasting import score_forecaster
 from toolkit.training.impl.distributed import make_accelerator
 
@@ -128,12 +127,11 @@ def show(summary: dict, published: dict) -> str:
     nominal, left_out = entry["nominal_coverage"], ", ".join(entry["mase_left_out"])
     said = "\n".join(verdict.text for verdict in forecasts.verdicts(summary))
     left = f", which is 0 or unknown for {left_out}: left out of it" * bool(left_out)
-    fits = {"width": terminal_width(), "narrowest": {"arm": 12}}
     return "\n\n".join([
         f"test errors on standardised values, mean ± 95 % interval over seeds; windows: {windows}\n"
-        f"{table(rows, **fits)}",
+        f"{on_screen(rows)}",
         f"MASE: 1 is the seasonal naive error on train{left}; quantile: the quantile loss; covered: by intervals of "
-        f"nominally {100 * nominal:.0f} %, ends included\n{table(details, **fits)}", *([said] if said else [])])
+        f"nominally {100 * nominal:.0f} %, ends included\n{on_screen(details)}", *([said] if said else [])])
 
 
 def main(argv: list[str]) -> None:

@@ -26,7 +26,8 @@ class ListRunsConfig:
 
 def main(argv: list[str]) -> None:
     settings = config.parse(ListRunsConfig, argv, __doc__, ["directory"])
-    from toolkit.report.run_list import list_runs  # only now: --help waits for no library
+    from toolkit.report.ending import command  # only now: --help waits for no library
+    from toolkit.report.run_list import list_runs
     from toolkit.report.runs import find_runs
     from toolkit.shown import terminal_width
 
@@ -37,6 +38,8 @@ def main(argv: list[str]) -> None:
     states = Counter(run.state for run in runs)
     print(f"\n{len(runs)} run{'s' * (len(runs) > 1)} in {settings.directory}: "
           + ", ".join(f"{count} {state}" for state, count in states.items()))
+    if newest := max((run for run in shown if run.state == "finished"), key=lambda run: run.changed, default=None):
+        print(f"next: {command('make report', {'RUN': f'{settings.directory}/{newest.name}'})}")
 
 
 if __name__ == "__main__":

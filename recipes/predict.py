@@ -30,9 +30,12 @@ from pyarrow import ArrowException
 
 from toolkit.errors import UserError
 from toolkit.inference.predict import predict
+from toolkit.report.ending import command, ending
 from toolkit.run.files import disk_errors
+from toolkit.shown import quoted
 
 WRITTEN = (".parquet", ".csv", ".tsv", ".jsonl")
+MOST_LABELS = 4
 
 
 def in_cells(table: pd.DataFrame) -> pd.DataFrame:
@@ -53,16 +56,38 @@ def write(table: pd.DataFrame, output: str) -> None:
                             f"Write .jsonl or .csv.") from None
 
 
+def answer_of(table: pd.DataFrame) -> str:
+    """All answers in a line."""
+    what, count = table.columns[0], f"{len(table):,} answer{'s' * (len(table) != 1)}"
+    if what in ("label", "labels"):
+        named = table["decision" if "decision" in table.columns[:2] else what].explode().fillna("no label")
+        often = named.value_counts()
+        shown = [f"{quoted(name)} {number:,}" for name, number in often.head(MOST_LABELS).items()]
+        return f"{count}: {', '.join(shown)}" + f" and {len(often) - MOST_LABELS} other classes" * (
+            len(often) > MOST_LABELS)
+    if what == "value" and len(table):
+        return f"{count}: from {table[what].min():.4g} to {table[what].max():.4g}, mean {table[what].mean():.4g}"
+    if what == "prediction":
+        return f"{count} written"
+    return f"{table['step'].max():,} steps ahead, {len(table):,} values"
+
+
 def main(argv: list[str]) -> None:
     settings = config.parse(PredictConfig, argv, __doc__, ["model", "file"])
     if settings.output and Path(settings.output).suffix not in WRITTEN:
         raise UserError(f"output is {settings.output}; its name must end in {', '.join(WRITTEN)}.")
     table = predict(settings)
+    asked = {"MODEL": settings.model, "FILE": settings.file}
     if settings.output:
         write(table, settings.output)
-        print(f"{len(table):,} answers: {settings.output}")
+        following = command("make compare-seq2seq") if "prediction" in table.columns[:1] else (
+            command("make app", {"MODEL": settings.model}))
+        print(ending(None, following, answer_of(table), answers=settings.output))
     else:
         in_cells(table).to_csv(sys.stdout, sep="\t", index=False, float_format="%.6g")
+        sys.stdout.flush()
+        told = ending(None, command("make predict", asked, output="answers.csv"), answer_of(table))
+        print(told, file=sys.stderr)  # standard output holds the answers alone
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ class ProbeBiasConfig:
 
 def show(report: dict) -> None:
     from toolkit.analysis.bias import AS_CONTROL, CONTROL, in_order, verdict
-    from toolkit.metrics.tabulate import table
+    from toolkit.metrics.tabulate import on_screen
 
     def row(category: str, found: dict, said: str = "") -> dict:
         share = "–" if found["prefers_a"] is None else (
@@ -50,7 +50,7 @@ def show(report: dict) -> None:
         rows.append(row(category, found, verdict(category, report["categories"])))
         if "shared_tokens" in found:
             rows.append(row("  … shared tokens alone", found["shared_tokens"]))
-    print(f"{report['model']}, {report['pairs']} pairs: {report['method']}\n\n{table(rows)}\n")
+    print(f"{report['model']}, {report['pairs']} pairs: {report['method']}\n\n{on_screen(rows)}\n")
     if any(cell[""].endswith("*") for cell in rows):
         print("*: as far as the control pairs, which name no group, might\n")
     print("lead by more than others of their category, in nats:")
@@ -67,7 +67,8 @@ def show(report: dict) -> None:
 def main(argv: list[str]) -> None:
     settings = config.parse(ProbeBiasConfig, argv, __doc__, ["model"])
     from toolkit.analysis.bias import probe_bias, read_pairs, report_path  # only now: --help waits for no library
-    from toolkit.report.bias_page import write_bias_page
+    from toolkit.report.bias_page import lead_of, write_bias_page
+    from toolkit.report.ending import command, ending
 
     pairs = read_pairs(settings.pairs, settings.a_column, settings.b_column,
                        settings.category_column) if settings.pairs else None
@@ -79,7 +80,9 @@ def main(argv: list[str]) -> None:
         with disk_errors(output, "output"):
             write_json(output, report)
             write_bias_page(report, page)
-        print(f"\n{output}\n{page}")
+        own = report_path(settings.model)
+        following = command("make card", {"RUN": own.parent}) if own else command("make app", {"MODEL": settings.model})
+        print(ending(None, following, lead_of(report), page=page, results=output))
 
 
 if __name__ == "__main__":

@@ -19,9 +19,11 @@ class ReportConfig:
 
 def main(argv: list[str]) -> None:
     settings = config.parse(ReportConfig, argv, __doc__, ["run"])
+    from toolkit.report.ending import command, ending
     from toolkit.report.run_report import write_report  # --help waits for no pictures
 
-    print(write_report(settings.run))
+    page = write_report(settings.run)
+    print(ending(settings.run, command("make card", {"RUN": settings.run}), page=page))
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ from toolkit.data.stores.settings import SeriesCorpusConfig
 from toolkit.errors import UserError
 from toolkit.inference.sampling import load_series_gpt, sample_paths
 from toolkit.metrics.intervals import paired_bootstrap
-from toolkit.metrics.tabulate import table
+from toolkit.metrics.tabulate import on_screen
 from toolkit.models.small.linear import carried_forward
 from toolkit.publishing.card import LiveCard
 from toolkit.report.ending import command, ending
@@ -214,7 +214,7 @@ def main(argv: list[str]) -> None:
     for source, found in result.items():
         print(f"\n{source}: {found['windows']} test windows; errors in units of the context's mean absolute value; "
               f"coverage of intervals of nominally {100 * (QUANTILES[-1] - QUANTILES[0]):.0f} %, ends included")
-        print(table([{"forecast": name, **row} for name, row in found["arms"].items()]))
+        print(on_screen([{"forecast": name, **row} for name, row in found["arms"].items()]))
         for name, gain in found["mae_saved"].items():
             judgement = "better" if gain["low"] > 0 else "worse" if gain["high"] < 0 else "not distinguishable"
             print(f"against {name}: MAE {-gain['mean']:+.4f} (95 % of bootstraps over windows: {-gain['high']:+.4f} to "

@@ -22,7 +22,7 @@ from pretrain_gpt import pretrain_gpt
 
 from toolkit.experiments.grid import Grid
 from toolkit.experiments.sweep import cells, read_pretraining, summarise
-from toolkit.metrics.tabulate import table
+from toolkit.metrics.tabulate import on_screen
 from toolkit.models.presets import preset
 from toolkit.report.ending import command, ending
 from toolkit.report.figures.canvas import save_figure
@@ -72,7 +72,7 @@ def show(result: dict) -> str:
     rows = [{"setting": row["setting"], result["metric"]: f"{row['mean']:.3f}",
              **{key: f"{row[key]['mean']:.3f}" for key in ("nsp_accuracy", "probe") if key in row}}
             for row in result["settings"]]
-    return "\n".join([table(rows), *(row["verdict"] for row in result["settings"] if "verdict" in row)])
+    return "\n".join([on_screen(rows), *(row["verdict"] for row in result["settings"] if "verdict" in row)])
 
 
 def main(argv: list[str]) -> None:

@@ -33,7 +33,7 @@ from toolkit.experiments.text import (
     states_by_seed,
     verdicts_by_labels,
 )
-from toolkit.metrics.tabulate import table
+from toolkit.metrics.tabulate import on_screen
 from toolkit.models.load import load_checkpoint_tokenizer
 from toolkit.models.word_vectors import averaged, load_word2vec
 from toolkit.publishing.card import LiveCard
@@ -133,7 +133,7 @@ def show(result: dict) -> str:
         arms = list(next(iter(curve.values())))
         rows = [{"arm": arm} | {size: shown(entries[arm]) for size, entries in curve.items()} for arm in arms]
         lines = [f"{verdict.size} labels, {verdict.arm}: {verdict.text}" for verdict in verdicts_by_labels(curve)]
-        blocks.append("\n".join([f"{name}, test accuracy in percent by number of labels", table(rows), *lines]))
+        blocks.append("\n".join([f"{name}, test accuracy in percent by number of labels", on_screen(rows), *lines]))
     return "\n\n".join(blocks)
 
 

@@ -66,7 +66,7 @@ MAY_IMPORT = {
     "report.comparison_run": "errors run report.figures",
     "report.sections": "errors regular config run metrics data data.series report.figures report.page "
                        "report.forecast_run report.sampled_run report.comparison_run",
-    "report": "errors shown views config run metrics data data.series analysis report.figures report.page "
+    "report": "errors shown views options config run metrics data data.series analysis report.figures report.page "
               "report.sections report.forecast_run report.sampled_run report.comparison_run",
     "publishing": "errors shown regular config hub pretrained run metrics models tasks report.figures "
                   "report.forecast_run report.comparison_run report.sections",

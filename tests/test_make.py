@@ -110,6 +110,12 @@ def test_make_alone_fits_a_small_terminal_and_begins_with_the_demo():
         assert (small.ROOT / config).exists()
 
 
+def test_make_has_nothing_to_warn_of():
+    """Of a target with two recipes it would say so before everything else, whatever it is asked for."""
+    done = subprocess.run(["make", "help"], cwd=small.ROOT, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+
+
 def test_help_all_lists_every_target():
     lines = shown("help-all")
     text = (small.ROOT / "Makefile").read_text(encoding="utf-8")

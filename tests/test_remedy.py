@@ -1,9 +1,14 @@
 """An error about what is missing ends in the command that makes it."""
 
+import shlex
+import subprocess
+from dataclasses import dataclass
+
 import pytest
 import small
 
-from toolkit.remedy import command_in, remedy
+from toolkit.options.option_help import help_text
+from toolkit.remedy import command_apart, command_in, remedy
 
 BERT = "recipes/configs/bert-5min.yaml"
 
@@ -55,3 +60,30 @@ def test_a_file_beside_its_config_is_found(tmp_path):
 @pytest.mark.parametrize("config", sorted((small.ROOT / "recipes/configs").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_config_says_what_it_is_for(config):
     assert command_in(config).endswith(f" CONFIG=recipes/configs/{config.name}")
+
+
+@dataclass
+class Nothing:
+    pass
+
+
+COMMAND = 'make attention MODEL=runs/bert-5min TEXT="the captain went back to the river"'
+
+
+def test_a_command_that_the_terminal_has_no_room_for_can_be_copied():
+    line = f"error: MODEL is missing. For example: {COMMAND}"
+    assert command_apart(line, 200) == line
+    first, *copied = command_apart(line, 60).splitlines()
+    assert first == "error: MODEL is missing. For example:" and max(map(len, copied)) <= 60 and len(copied) == 2
+    words = subprocess.run(["bash", "-c", "\n".join(copied).replace("make ", "printf '%s\\n' ")], capture_output=True,
+                           text=True, check=True).stdout.splitlines()
+    assert words == shlex.split(COMMAND)[1:]
+
+
+def test_examples_of_help_are_commands_at_any_width(monkeypatch):
+    """What is said of one stands before it where there is no room behind."""
+    monkeypatch.setenv("COLUMNS", "62")
+    lines = help_text(Nothing, f"A recipe.\n\n    {COMMAND}   # the maps", [], False).splitlines()
+    command, _, text = COMMAND.partition(" TEXT")
+    assert lines[2:5] == ["    # the maps", f"    {command} \\", f"    TEXT{text}"]
+    assert max(map(len, lines)) <= 60

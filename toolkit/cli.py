@@ -1,12 +1,13 @@
 """How a recipe starts and ends: mistakes as one line, signals as exit codes, process groups taken down in order."""
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 
 from toolkit import config, openmp
 from toolkit.errors import Diverged, Interrupted, PeerLost, UserError
-from toolkit.remedy import remedy
+from toolkit.remedy import command_apart, remedy
 from toolkit.run.refused import forget_runs
 from toolkit.shown import guard_terminal, on_terminal
 
@@ -19,14 +20,20 @@ def options_first(settings: type, description: str, positional: Sequence[str] = 
     guard_terminal()
     try:
         config.parse(settings, sys.argv[1:], description, positional)
-    except UserError as error:
-        sys.exit(_refused(error))
+    except UserError as error:  # which every process of a group finds
+        sys.exit(_refused(error) if _speaks() else 2)
+
+
+def _speaks() -> bool:
+    """Whether this process says what all of its group have to say."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _refused(error: UserError) -> int:
     """Tell what is wrong with the input, of which no run is left; the exit code."""
     forget_runs()
-    print(f"error: {on_terminal(f'{error}{remedy(str(error), sys.argv[1:])}')}", file=sys.stderr)
+    told = on_terminal(f"error: {error}{remedy(str(error), sys.argv[1:])}")
+    print(command_apart(told, shutil.get_terminal_size().columns) if sys.stderr.isatty() else told, file=sys.stderr)
     return 2
 
 
@@ -46,7 +53,8 @@ def run(main: Callable[[list[str]], object]) -> None:
     try:
         main(sys.argv[1:])
     except Interrupted as stop:  # on every rank at the same step
-        print(f"\n{stop}", file=sys.stderr)
+        if _speaks():
+            print(f"\n{stop}", file=sys.stderr)
         code = stop.exit_code
     except UserError as error:
         code, together = _refused(error), False
@@ -54,7 +62,8 @@ def run(main: Callable[[list[str]], object]) -> None:
         print(f"error: {on_terminal(error)}", file=sys.stderr)
         code, together = 3, False
     except KeyboardInterrupt:
-        print("\nstopped; what was finished is kept, the same command continues", file=sys.stderr)
+        if _speaks():
+            print("\nstopped; what was finished is kept, the same command continues", file=sys.stderr)
         code, together = 130, False
     except _out_of_memory() as error:
         print(f"error: the GPU's memory is full ({str(error).splitlines()[0]}). Evaluations take training.batch_size "

@@ -11,6 +11,7 @@ import yaml
 from toolkit.config import flat, read_yaml
 from toolkit.errors import UserError
 from toolkit.options.checkout import CHECKOUT, shipped
+from toolkit.options.option_help import continued
 
 EXAMPLES = "../shared/data"
 """Where configs that ship look for example data, beside the checkout."""
@@ -32,6 +33,16 @@ def remedy(error: str, argv: list[str]) -> str:
     if config and (there := Path(config).expanduser().parent / path).exists():
         return f" There is {there}: paths in a config are relative to the working directory, not to the config."
     return _of_your_own(path, config)
+
+
+def command_apart(line: str, width: int) -> str:
+    """A line that ends in a command, and is longer than the terminal is wide: the command stands below, to be copied.
+    """
+    found = re.search(r": ((?:make|\.venv/bin/python) \S.*)$", line)
+    if found is None or len(line) <= width or ". " in found[1]:  # more is said behind it
+        return line
+    command = continued(found[1], width - 2).replace("\n", "\n  ")
+    return f"{line[:found.start()]}:\n  {command}"
 
 
 def _config_of(argv: list[str]) -> str:

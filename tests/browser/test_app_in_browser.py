@@ -16,7 +16,6 @@ import small
 from checkpoints import checkpoints  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.browser
-pytest.importorskip("gradio", reason="the page needs gradio: the extra `app`")
 ODD_OF_GRADIO = ("Method not implemented", "ids that occur twice: ", "a picture without a name: <svg",
                  "a table without heads: <table.file-preview")
 """What its own parts say and lack; nothing of ours is so."""
@@ -32,6 +31,7 @@ def free_port() -> int:
 @pytest.fixture(scope="module")
 def pages(checkpoints, wordpiece, tmp_path_factory):  # noqa: F811
     """`pages(kind)`: the address of a served page."""
+    pytest.importorskip("gradio", reason="the page needs gradio: the extra `app`")  # takes seconds: not when collected
     from toolkit.app.asked import open_asked
     from toolkit.app.serve import HOST, launching, page_of
 

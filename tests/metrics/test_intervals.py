@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from toolkit.metrics.intervals import Interval, mean_interval, paired_difference, proportion_interval, verdict
-from toolkit.metrics.tabulate import table
+from toolkit.metrics.tabulate import on_screen, table
 
 # Hours of extra sleep of ten patients under two drugs: Student (1908), R's `sleep`.
 DRUG_1 = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
@@ -166,3 +166,14 @@ def test_comparing_does_not_import_torch():
     code = "import sys, toolkit; before = 'torch' in sys.modules; import toolkit.metrics.intervals; " \
            "sys.exit('torch' in sys.modules and not before)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
+
+
+def test_on_a_screen_columns_without_room_stand_below():
+    rows = [{"arm": f"arm {number} of a name that is long", **{f"set {place}": f"{number}{place}" * 3
+                                                              for place in range(9)}} for number in range(2)]
+    lines = on_screen(rows, width=50).splitlines()
+    assert max(map(len, lines)) <= 50
+    heads = [line.split() for line in lines if " set " in line]
+    assert len(heads) > 1 and [word for head in heads for word in head if word.isdigit()] == list("012345678")
+    assert all(line.startswith(("arm", "---")) for line in lines if line), "each begins with the names"
+    assert on_screen(rows, width=200) == on_screen(rows) == table(rows), "with room, and in a file: one table"

@@ -48,15 +48,41 @@ def test_dtw_is_the_published_recursion_on_what_was_observed():
     assert dtw_1nn(train, test, 0).tolist() == train.labels[nearest].tolist()
 
 
-def test_minirocket_learns_follows_its_seed_and_leaves_numpys_alone():
-    train, test = normalised(cylinder_bell_funnel(15, seed=0)), normalised(cylinder_bell_funnel(40, seed=1))
+@pytest.fixture
+def uncompiled(monkeypatch):
+    """aeon as plain Python: where numba has kept nothing it compiles for half a minute, which a few series do not pay
+    back. Afterwards it is imported anew.
+    """
+    numba = pytest.importorskip("numba")
+    monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
+    before = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == "aeon"}
+    yield
+    for name in [name for name in sys.modules if name.partition(".")[0] == "aeon"]:
+        del sys.modules[name]
+    sys.modules.update(before)
+
+
+def test_minirocket_learns_follows_its_seed_and_leaves_numpys_alone(uncompiled):
+    minirocket_learns(5, 10, stride=4)
+
+
+@pytest.mark.slow
+def test_minirocket_compiled_learns_as_well():
+    minirocket_learns(15, 40)
+
+
+def minirocket_learns(train_per_class: int, test_per_class: int, stride: int = 1) -> None:
+    """stride: of so many values of a series one is kept."""
+    train, test = (normalised(cylinder_bell_funnel(count, seed=seed))
+                   for seed, count in enumerate((train_per_class, test_per_class)))
+    train, test = (SeriesDataset(part.values[:, :, ::stride], part.labels, part.label_names) for part in (train, test))
     np.random.seed(5)
     before, threads = np.random.get_state()[1].copy(), torch.get_num_threads()
     first, again = minirocket(train, test, 0), minirocket(train, test, 0)
     np.testing.assert_array_equal(np.random.get_state()[1], before)
     assert torch.get_num_threads() == threads
     np.testing.assert_array_equal(first, again)
-    assert (first == test.labels).mean() > 0.95
+    assert (first == test.labels).mean() > (0.95 if stride == 1 else 0.8)
     short = np.random.default_rng(0).normal(size=(6, 1, 4)).astype(np.float32)
     tiny = SeriesDataset(short, np.arange(6) % 2, ("a", "b"))
     assert set(minirocket(tiny, tiny, 0)) <= {0, 1}
@@ -71,6 +97,7 @@ def test_without_aeon_it_is_said_what_to_install(monkeypatch):
             baseline(data, data, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 @pytest.mark.skipif(not ARCHIVE.exists(), reason="the archive's files are not here")
 @pytest.mark.parametrize(("name", "generate", "per_class"), [("CBF", cylinder_bell_funnel, 10),

@@ -334,3 +334,9 @@ def test_cards_take_no_more_than_a_hundredth_of_the_time(tmp_path, monkeypatch):
         live(tmp_path)
         now[0] += 1
     assert len(drawn) == 5 and drawn[1] >= 50
+    (tmp_path / "config.yaml").write_text("seed: 7\n")
+    (tmp_path / "manifest.json").write_text("{}")
+    live(tmp_path / "arm/seed-0", finished=True)
+    assert len(drawn) == 5, "of many short fits each would draw what the last one draws"
+    live(tmp_path, finished=True)
+    assert len(drawn) == 6

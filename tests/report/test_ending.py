@@ -3,6 +3,8 @@
 import shlex
 import subprocess
 
+import pandas
+import predict
 import pytest
 import small
 
@@ -42,7 +44,8 @@ def test_a_long_command_is_of_several_lines_and_is_still_one(tmp_path):
     said = subprocess.run(["bash", "-c", f"printf '%s|' {typed}"], capture_output=True, text=True, check=True).stdout
     assert [word.split() for word in said.split("|")] == [word.split() for word in [*shlex.split(following), ""]]
     single = command("make predict", {"MODEL": "runs/" + "it is " * 20})
-    assert ending(tmp_path, single, "loss 1").splitlines()[-1] == f"next:  {single}", "in single quotes no line ends"
+    *_, first, second = ending(tmp_path, single, "loss 1").splitlines()
+    assert [first, second.strip()] == ["next:  make predict \\", single.removeprefix("make predict ")], "nor in quotes"
 
 
 @pytest.mark.parametrize("run", ["text", "series", "forecast/chaos", "compare-text/words", "transfer"])
@@ -59,3 +62,23 @@ def test_commands_arrive_as_they_are_meant():
         assert shlex.split(words[3].removeprefix("ARGS=")) == ["--output_dir", path]
     assert command("make finetune-text", models="{bert: runs/b/model}") == (
         """make finetune-text ARGS="--models '{bert: runs/b/model}'\"""")
+
+
+def test_what_is_of_no_run_names_what_was_written_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "README.md").write_text("somebody else's")
+    (tmp_path / "a.csv").touch()
+    assert ending(None, "make runs", "2 answers", answers="a.csv").splitlines() == [
+        "", "2 answers", "answers:  a.csv", "next:     make runs"]
+
+
+@pytest.mark.parametrize("table, said", [
+    ({"label": list("aab"), "p(a)": [0.9, 0.8, 0.1]}, "3 answers: “a” 2, “b” 1"),
+    ({"label": list("abc"), "decision": list("bbb"), "p(a)": [0.9, 0.8, 0.1]}, "3 answers: “b” 3"),
+    ({"label": list("abcdef")}, "6 answers: “a” 1, “b” 1, “c” 1, “d” 1 and 2 other classes"),
+    ({"labels": [["a", "b"], [], ["a"]], "p(a)": [1, 0, 1]}, "3 answers: “a” 2, “b” 1, “no label” 1"),
+    ({"value": [1.0, 2.0, 6.0], "text": list("abc")}, "3 answers: from 1 to 6, mean 3"),
+    ({"prediction": ["x"], "text": ["y"]}, "1 answer written"),
+    ({"step": [1, 2], "channel": ["a", "a"], "value": [0.1, 0.2]}, "2 steps ahead, 2 values")])
+def test_the_answers_of_a_model_in_a_line(table, said):
+    assert predict.answer_of(pandas.DataFrame(table)) == said

@@ -24,6 +24,8 @@ from toolkit.experiments import forecasts
 from toolkit.experiments.published import published_errors
 from toolkit.metrics.forecast_sums import ForecastScores, calibration_stride, known_quantiles, residual_quantiles
 from toolkit.models.small.linear import NLinear, NLinearConfig
+from toolkit.publishing import card_pictures
+from toolkit.publishing.card_samples import Samples
 from toolkit.report.forecast_run import read_forecasts
 from toolkit.report.sections.pieces import with_minus
 from toolkit.run.directory import Run, read_metrics
@@ -442,6 +444,8 @@ def test_the_table_holds_ours_and_the_published(recipe):
 def test_the_recipe_resumes_without_training(recipe, monkeypatch):
     monkeypatch.setattr(base, "train", None)
     monkeypatch.setattr(forecast, "forecast_figures", lambda _: {})
+    monkeypatch.setattr(card_pictures, "draw", lambda *_: None)  # they are there, and take longer than all the rest
+    monkeypatch.setattr(Samples, "figure", lambda _: None)
     settings, summary = recipe
     fewer = forecast.forecast(dataclasses.replace(settings, horizons=[8], seeds=1, linear=[]), make_accelerator())
     result = Path(settings.output_dir, "waves/result.json")

@@ -58,3 +58,10 @@ def test_a_process_that_nobody_joins_says_so(root, unbroken):
                                                   "3"], root / "lonely-output", env)
     assert finished.code == 4 and GONE.format(0) in finished.err, finished.err
     assert "Traceback" not in finished.err
+
+
+def test_a_mistake_that_all_make_is_told_once(tmp_path):
+    told = [small.run_recipe("pretrain_bert", ["--training.max_stepz", "3"], tmp_path / rank, {"RANK": rank})
+            for rank in ("0", "1")]
+    assert [one.code for one in told] == [2, 2]
+    assert told[0].err.startswith("error: ") and "max_stepz" in told[0].err and told[1].err == ""

@@ -3,6 +3,7 @@
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import small
 import torch
 import yaml
 from accelerate import Accelerator
+from accelerate.commands import launch as accelerate_launch
+from accelerate.commands.config import config_args
 from accelerate.state import AcceleratorState
 from launching import Launch, assert_same_course, difference, free_port, pretraining
 
@@ -113,6 +116,27 @@ def make_two(root: Path) -> list:
     return ["make", "-o", "install", f"BIN={BIN}", "pretrain-bert", "NPROC=2", f"CONFIG={configured(root, 'make')}"]
 
 
+@pytest.mark.skipif(not shutil.which("make"), reason="needs make")
+def test_what_make_starts_asks_accelerate_for_two_processes_and_for_nothing_else(tmp_path, monkeypatch):
+    """Its words, read by accelerate itself, under a default configuration that asks for bf16 and a compiler."""
+    command = ["make", "--no-print-directory", "-n", "-o", "install", f"BIN={BIN}", "pretrain-bert", "NPROC=2"]
+    words = shlex.split(subprocess.run(command, cwd=small.ROOT, capture_output=True, text=True, check=True).stdout)
+    at = words.index(str(BIN / "accelerate"))
+    for word in words[:at]:
+        monkeypatch.setenv(*word.split("=", 1))
+    home = small.write_config(tmp_path / "default_config.yaml", TWO)
+    for module in (accelerate_launch, config_args):
+        monkeypatch.setattr(module, "default_config_file", str(home))
+    assert words[at + 1] == "launch"
+    args = accelerate_launch.launch_command_parser().parse_args(words[at + 2:])
+    args, *_ = accelerate_launch._validate_launch_command(args)
+    assert args.multi_gpu and args.num_processes == 2 and args.training_script == "recipes/pretrain_bert.py"
+    asked = accelerate_launch.prepare_multi_gpu_env(args)
+    assert asked["ACCELERATE_MIXED_PRECISION"] == "no" and asked["ACCELERATE_DYNAMO_BACKEND"] == "NO"
+    assert asked["TOOLKIT_NPROC"] == "2" and "SIGINT" in asked["PET_SIGNALS_TO_HANDLE"]
+
+
+@pytest.mark.faults
 @pytest.mark.skipif(not shutil.which("make"), reason="needs make")
 def test_two_of_make_follow_one(root, plain, start):
     launched = start("make", *make_two(root), home="two")

@@ -12,7 +12,7 @@ from toolkit.errors import UserError
 from toolkit.experiments.grid import Cell, Classifying, Grid
 from toolkit.experiments.results import by, cell, summary, values
 from toolkit.metrics.intervals import paired_difference, verdict
-from toolkit.metrics.tabulate import table
+from toolkit.metrics.tabulate import on_screen, table
 from toolkit.models.losses import Task
 from toolkit.run.directory import Run
 from toolkit.run.results import Verdict
@@ -112,4 +112,4 @@ def arms_table(compared: dict, models: Sequence[str], markdown: bool = False) ->
     columns = ["model", "pretrained", "random start", "baseline"]
     if markdown:
         return table(rows, [*columns, "verdict"], markdown)
-    return "\n".join([table(rows, columns), *(f"{model}: {compared[model]['verdict']}" for model in models)])
+    return "\n".join([on_screen(rows, columns), *(f"{model}: {compared[model]['verdict']}" for model in models)])

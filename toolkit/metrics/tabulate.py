@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 from rich.cells import cell_len, set_cell_size
 
-from toolkit.shown import on_one_line
+from toolkit.shown import on_one_line, terminal_width
+
+LONGEST_NAME = 24
+"""Of what a row is called, where a terminal has no room for all columns: longer ones are cut."""
 
 
 def table(rows: Sequence[dict[str, Any]], columns: Sequence[str] | None = None, markdown: bool = False, *,
@@ -47,6 +50,26 @@ def table(rows: Sequence[dict[str, Any]], columns: Sequence[str] | None = None, 
         return "\n".join(f"| {' | '.join(row)} |" for row in [padded[0], rule, *padded[1:]])
     rule = ["-" * wide for wide in widths]
     return "\n".join("  ".join(row).rstrip() for row in [padded[0], rule, *padded[1:]])
+
+
+def on_screen(rows: Sequence[dict[str, Any]], columns: Sequence[str] | None = None, *, missing: str = "–",
+              width: int | None = None) -> str:
+    """`table` for a terminal: columns that find no room beside the others stand in further tables below, each of which
+    begins with the first column. width: of the terminal, by default the one at hand; where there is none, one table.
+    """
+    columns = list(dict.fromkeys(key for row in rows for key in row)) if columns is None else list(columns)
+    width = terminal_width() if width is None else width
+    if width is None or len(columns) < 2:
+        return table(rows, columns, missing=missing)
+    first = columns[0]
+    fits = {"missing": missing, "width": width, "narrowest": {first: LONGEST_NAME}}
+    blocks = [[first, columns[1]]]
+    for column in columns[2:]:
+        if max(map(cell_len, table(rows, [*blocks[-1], column], **fits).splitlines())) <= width:
+            blocks[-1].append(column)
+        else:
+            blocks.append([first, column])
+    return "\n\n".join(table(rows, block, **fits) for block in blocks)
 
 
 def cut(text: str, columns: int) -> str:

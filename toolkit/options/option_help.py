@@ -17,6 +17,8 @@ _WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or 
           type(None): "none"}
 _PLACES = {"output_dir": "default runs/‹the config's name›", "data_dir": "default data in output_dir"}
 """What `config.with_places` fills in."""
+_WORD = re.compile(r"""(?:[^\s"']|"[^"]*"|'[^']*')+""")
+"""Of a command, with the quotes that are in it."""
 _SEVERAL = {str: "texts", int: "whole numbers", float: "numbers", dict: "mappings"}
 
 
@@ -50,10 +52,24 @@ def first_command(description: str) -> str:
     return re.sub("^python", ".venv/bin/python", found[1]) if found else ""
 
 
+def continued(command: str, width: int) -> str:
+    """A command as several lines of so many columns, which is typed, or copied, as one of a single line is."""
+    if len(command) <= width:
+        return command
+    lines = [""]
+    for word in _WORD.findall(command):  # only those of ARGS are read again, and may have blanks added
+        for part in word.split(" ") if word.startswith('ARGS="') else [word]:
+            if lines[-1] and len(lines[-1]) + 1 + len(part) > width - 2:
+                lines.append(part)
+            else:
+                lines[-1] = f"{lines[-1]} {part}".lstrip()
+    return " \\\n".join(lines)
+
+
 def help_text(cls: type, description: str, positional: Sequence[str], every: bool) -> str:
     """every: all options, else the common ones: those of no section, and of a section what it calls `COMMON`."""
-    width = max(60, min(100, shutil.get_terminal_size((80, 24)).columns - 2))
-    lines = [*_rewrapped(description, width), ""]
+    width = help_width()
+    lines = [*wrapped(description, width), ""]
     if positional:
         lines += [f"Without their names may stand: {' '.join(key.upper() for key in positional)}.", ""]
     lines += ["Options, which are keys of the YAML file, too:", "  --config  a YAML file"]
@@ -106,10 +122,27 @@ def _told(default: Any) -> str:
     return str(default) or "empty"
 
 
-def _rewrapped(description: str, width: int) -> list[str]:
+def help_width() -> int:
+    """Columns: of the terminal, within reason."""
+    return max(60, min(100, shutil.get_terminal_size((80, 24)).columns - 2))
+
+
+def wrapped(description: str, width: int) -> list[str]:
     """Paragraphs filled to the width; what is indented stays as it is."""
     lines: list[str] = []
     for block in description.strip().split("\n\n"):
         kept = block.startswith(" ") or "\n " in block
-        lines += ["", *(block.splitlines() if kept else textwrap.wrap(block, width, break_on_hyphens=False))]
+        lines += ["", *(_example(block, width) if kept else textwrap.wrap(block, width, break_on_hyphens=False))]
     return lines[1:]
+
+
+def _example(block: str, width: int) -> Iterator[str]:
+    """Lines that are indented. What is too long stays a command: its comment comes before it, and its lines go on."""
+    for line in block.splitlines():
+        indent = line[:len(line) - len(line.lstrip())]
+        command, mark, comment = line.strip().partition("  # ")
+        if len(line) <= width:
+            yield line
+            continue
+        yield from [f"{indent}# {comment}"] * bool(mark)
+        yield from (indent + part for part in continued(command.rstrip(), width - len(indent)).splitlines())

@@ -134,8 +134,8 @@ def refresh(directory: str | Path) -> None:
 
 
 class LiveCard:
-    """An observer of runs that keeps their cards: written anew at evaluations, unless that takes more than a hundredth
-    of the time, and whenever something is finished.
+    """An observer of runs that keeps their cards: written anew at evaluations and when a part is finished, unless that
+    takes more than a hundredth of the time, and always when the run itself is.
     """
 
     def __init__(self) -> None:
@@ -143,6 +143,7 @@ class LiveCard:
 
     def __call__(self, directory: Path, finished: bool = False) -> None:
         now = time.monotonic()
-        if finished or self.spent <= LARGEST_SHARE * (now - self.began):
+        ended = finished and home(directory) in (None, Path(directory).absolute())
+        if ended or self.spent <= LARGEST_SHARE * (now - self.began):
             refresh(directory)
             self.spent += time.monotonic() - now

@@ -25,10 +25,11 @@ def write_bias_page(report: dict, path: str | Path) -> None:
         Section("What this can show, and what not", join([
             paragraph(report["can_show"]),
             markup("<p><b>It cannot show:</b> {{ told }}</p>", told=report["cannot_show"]),
-            paragraph(_left_out(report), soft=True)]))], _lead(report))
+            paragraph(_left_out(report), soft=True)]))], lead_of(report))
 
 
-def _lead(report: dict) -> str:
+def lead_of(report: dict) -> str:
+    """What was found, in a sentence or two."""
     categories = report["categories"]
     asked = [name for name in categories if name != CONTROL]
     leaning = [name for name in asked if verdict(name, categories).startswith("prefers")]

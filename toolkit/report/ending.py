@@ -1,40 +1,33 @@
 """The last lines of a recipe: what came out, beside guessing; where it lies; the next command."""
 
-import re
 import shlex
-import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 
+from toolkit.options.option_help import continued
 from toolkit.report.run_list import figure_text, judged_arm, mean_of
 from toolkit.run.results import Results, read_results
 
 _PLACES = {"page": "report.html", "model": "model", "card": "README.md", "pictures": "plots"}
 """What it is called → what a run's directory may hold."""
-_GUESSES = ("majority class", "majority", "repeat-last", "repeat the last")
+_GUESSES = ("majority class", "majority", "repeat-last", "repeat the last", "copy of the source")
 """Arms that do not look at the input, or hardly, as experiments name them."""
 
 
-def ending(directory: str | Path, following: str, answer: str = "", **places: str | Path) -> str:
-    """A short block to print last. answer: in a line; of an experiment it is taken from its rows. places: more of them,
-    by what they are called; those of every run are found.
+def ending(directory: str | Path | None, following: str, answer: str = "", **places: str | Path) -> str:
+    """A short block to print last. directory: the run's, None where there is none. answer: in a line; of an experiment
+    it is taken from its rows. places: more of them, by what they are called; those of every run are found.
     """
-    directory = Path(directory)
-    results = read_results(directory) if not answer else None
-    there = {name: directory / inside for name, inside in _PLACES.items()}
+    there, results = {}, None
+    if directory is not None:
+        there = {name: Path(directory, inside) for name, inside in _PLACES.items()}
+        results = None if answer else read_results(Path(directory))
     there |= {name: Path(path) for name, path in places.items()}
     lines = [(f"{name}:", str(path)) for name, path in there.items() if path.exists()]
     wide = max(len(name) for name, _ in [*lines, ("next:", "")])
-    lines.append(("next:", _continued(following, 78 - wide - 2).replace("\n", "\n" + " " * (wide + 2))))
+    lines.append(("next:", continued(following, 78 - wide - 2).replace("\n", "\n" + " " * (wide + 2))))
     told = answer or (answer_of(results) if results is not None else "")
     return "\n".join(["", *filter(None, [told]), *(f"{name:{wide}}  {what}" for name, what in lines)])
-
-
-def _continued(following: str, width: int) -> str:
-    """A command of several lines, which is typed, or copied, as one of a single line is."""
-    lines = textwrap.wrap(following, width - 2, break_long_words=False, break_on_hyphens=False)
-    is_safe = "'" not in re.sub('"[^"]*"', "", following)  # within single quotes a backslash is one
-    return " \\\n".join(lines) if len(following) > width and is_safe else following
 
 
 def answer_of(results: Results) -> str:
@@ -43,7 +36,7 @@ def answer_of(results: Results) -> str:
     beside = [name for name in (reference, next((guess for guess in _GUESSES if mean_of(rows, guess, results.metric)
                                                  is not None), "")) if name]
     said = [(name, mean_of(rows, name, results.metric)) for name in (arm, *beside)]
-    return f"test {results.metric}: " + "; ".join(f"{name} {figure_text(results.metric, value)}"
+    return f"test {results.metric.replace('_', ' ')}: " + "; ".join(f"{name} {figure_text(results.metric, value)}"
                                                   for name, value in said if value is not None)
 
 

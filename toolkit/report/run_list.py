@@ -16,7 +16,7 @@ ROOMY = 100
 NARROWEST = {"run": 13, "kind": 9, "figure": 14}
 """Columns that are cut where the terminal is narrow, and to how many columns at least."""
 
-_SHARES = ("accuracy", "f1", "auc")
+_SHARES = ("accuracy", "f1", "auc", "exact_match")
 _FIRST = (("bits_per_byte", "bits per byte"), ("mlm_loss", "mlm"), ("accuracy", "accuracy"), ("r2", "r2"),
           ("mse", "mse"), ("loss", "loss"), ("training loss", "training loss"))
 """Figures of one model, the one that says most first, and what they are called."""
@@ -94,7 +94,7 @@ def _of_arms(results: Results) -> str:
     if mean is None:
         return ""
     said = figure_text(results.metric, mean)
-    said = said if results.metric == "accuracy" else f"{results.metric} {said}"
+    said = said if results.metric == "accuracy" else f"{results.metric.replace('_', ' ')} {said}"
     how = "random" if "random" in reference else "beside"
     return said if beside is None else f"{said}, {how} {figure_text(results.metric, beside).removesuffix(' %')}"
 
