@@ -9,9 +9,10 @@ from toolkit.metrics.tabulate import table
 from toolkit.publishing import card_pictures
 from toolkit.publishing.card_facts import Facts
 from toolkit.publishing.card_text import NOT_STATED, kind, share
+from toolkit.report.figures.gains import proper
 from toolkit.report.sections import comparison, pieces, pretraining
-from toolkit.report.sections.pieces import SEVERAL, proper, with_minus
-from toolkit.run.results import MEAN, Results, Row, Verdict, over_sets
+from toolkit.report.sections.pieces import SEVERAL, judged, with_minus
+from toolkit.run.results import MEAN, Results, Row, over_sets
 from toolkit.shown import as_code, in_markdown
 
 MOST_SENTENCES = 3
@@ -22,7 +23,7 @@ def answer(facts: Facts) -> str:
     """What came of it, in words: what it can do beside what can be done without it; whether pretraining helped."""
     what, result = kind(facts), facts.result or {}
     if what in ("bert", "gpt") and facts.evaluation:
-        learned = pretraining.answer({**facts.evaluation, **result}, what == "bert")
+        learned = pretraining.answer({**facts.evaluation, **result}, what == "bert", bool(facts.series_sources))
         made = pieces.answer(card_pictures.gain_panels(facts)[:MOST_SENTENCES])
         return f"{learned} Of what was made from it, {made[:1].lower()}{made[1:]}" if made else learned
     measured, concluded = facts.of_model, facts.home_result.get("verdict")
@@ -181,15 +182,8 @@ def _scores(results: Results) -> str:
     what = f"Test {_name(results)} (less is better)" if _is_error(results) else f"Test {_name(results)} in percent"
     return "\n".join([f"{what}, mean over seeds{_with(results)}{examples}:", "",
                       table(table_rows, markdown=True), "",
-                      *(f"* {_judged(verdict, results)}" for verdict in results.verdicts
+                      *(f"* {in_markdown(judged(verdict, results))}" for verdict in results.verdicts
                         if verdict.arm in shown)]).strip()
-
-
-def _judged(verdict: Verdict, results: Results) -> str:
-    """A verdict, and that it is of too few seeds."""
-    seeds = len({row.seed for row in results.rows if row.arm == verdict.arm})
-    few = f" ({seeds} seeds: run {SEVERAL} or more)" if 1 < seeds < SEVERAL else ""
-    return in_markdown(with_minus(verdict.text)) + few
 
 
 def _with(results: Results) -> str:
@@ -223,7 +217,7 @@ def _curve(name: str, results: Results) -> str:
         f"{size} labels": _cell(of_set[size, arm], results) if (size, arm) in of_set else "–" for size in sizes}
         for arm in arms]
     last = list(sizes)[-1]
-    verdicts = [f"* {last} labels, {in_markdown(verdict.arm)}: {_judged(verdict, results)}"
+    verdicts = [f"* {last} labels, {in_markdown(verdict.arm)}: {in_markdown(judged(verdict, results))}"
                 for verdict in results.verdicts if (verdict.set, verdict.size) == (name, last) and verdict.arm in arms]
     title = f"{in_markdown(name)}: test" if name else "Test"
     return "\n".join([f"{title} accuracy in percent, mean over seeds{_with(results)}:", "",
@@ -248,7 +242,7 @@ def _forecasts(results: Results) -> str:
     counted = ", ".join(f"{count:,} at {horizon}" for horizon, count in windows.items())
     return "\n".join([f"Test MSE on standardised values (less is better), mean over seeds{_with(results)}; "
                       f"windows: {counted}:", "", table(rows, markdown=True), "",
-                      *(f"* {_judged(verdict, results)}" for verdict in results.verdicts
+                      *(f"* {in_markdown(judged(verdict, results))}" for verdict in results.verdicts
                         if verdict.arm in arms)]).strip()
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from toolkit.metrics.intervals import mean_interval
+from toolkit.report.figures.gains import proper
 from toolkit.report.forecast_run import NAIVE, forecast_figures
 from toolkit.report.page import Between, Measured, Section, join, paragraph, picture, table
 from toolkit.report.sampled_run import sampled_figures
@@ -92,7 +93,7 @@ def sampled_forecasts_page(run: Evidence) -> tuple[str, list[Section]]:
         sections.append(Section(source, join([
             paragraph(f"{entry['windows']:,} test windows, in units of the context's mean absolute value; intervals of "
                       f"nominally {100 * entry['nominal_coverage']:.0f} %.", soft=True),
-            table(["forecast", *(pieces.proper(name) for name in names)], rows),
+            table(["forecast", *(proper(name) for name in names)], rows),
             table(["MAE saved against", "mean (95 % of bootstraps over windows)"], gains),
             *([picture(figure, "Test windows: what was known, what came, the forecasts with their bands")]
               if figure else [])])))

@@ -8,23 +8,17 @@ from pathlib import Path
 from markupsafe import Markup
 
 from toolkit.metrics.intervals import mean_interval
-from toolkit.report.figures.gains import GainPanel, gain_figure, gain_table, panels_of
+from toolkit.report.figures.gains import GainPanel, gain_figure, gain_table, panels_of, proper
 from toolkit.report.figures.series import shuffle_figure
 from toolkit.report.figures.training import curves_of, fits_figure, loss_figure
 from toolkit.report.page import Between, Measured, Section, join, markup, paragraph, picture, table
 from toolkit.report.sections.evidence import Evidence
 from toolkit.run.directory import name_of
 from toolkit.run.provenance import without_machine_paths
-from toolkit.run.results import Results, Row
+from toolkit.run.results import Results, Row, Verdict
 
 SEVERAL = 3
 """From so many seeds on an interval over them says something."""
-PROPER = {"mse": "MSE", "mae": "MAE", "f1": "F1", "r2": "R²", "mase": "MASE", "roc_auc": "ROC-AUC", "pr_auc": "PR-AUC"}
-
-
-def proper(metric: str) -> str:
-    """A metric's name as it is written."""
-    return PROPER.get(metric, metric.replace("_", " "))
 
 
 def is_share(metric: str) -> bool:
@@ -34,8 +28,15 @@ def is_share(metric: str) -> bool:
 
 def verdicts(results: Results | None) -> str:
     """Those of an experiment, the first few; "" where nothing was compared."""
-    told = list(dict.fromkeys(verdict.text for verdict in results.verdicts)) if results else []
-    return with_minus("; ".join(text.rstrip(".") for text in told[:3]) + ("." if told else ""))
+    told = list(dict.fromkeys(judged(verdict, results) for verdict in results.verdicts)) if results else []
+    return "; ".join(text.rstrip(".") for text in told[:3]) + ("." if told else "")
+
+
+def judged(verdict: Verdict, results: Results) -> str:
+    """A verdict, and that it is of too few seeds."""
+    seeds = len({row.seed for row in results.rows if row.arm == verdict.arm})
+    few = f" ({seeds} seeds: run {SEVERAL} or more)" if 1 < seeds < SEVERAL else ""
+    return with_minus(verdict.text) + few
 
 
 def with_minus(text: str) -> str:

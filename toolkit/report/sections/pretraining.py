@@ -23,11 +23,11 @@ def pretraining_page(run: Evidence) -> tuple[str, list[Section]]:
                 Section("How it learned", pieces.curves(run))]
     if written := samples(run.read("samples.json", Samples)):
         sections.append(written)
-    return answer(found, is_bert), [*sections, next_steps(run, is_bert)]
+    return answer(found, is_bert, bool(run.config.get("series"))), [*sections, next_steps(run, is_bert)]
 
 
-def answer(found: dict, is_bert: bool) -> str:
-    """What it can do beside what can be done without it."""
+def answer(found: dict, is_bert: bool, of_series: bool = False) -> str:
+    """What it can do beside what can be done without it. of_series: its tokens are values of series."""
     entropy = found.get("unigram_entropy")
     beside = f", where word frequencies alone give {entropy:.2f}" if entropy else ""
     if is_bert and "mlm_loss" in found:
@@ -38,7 +38,9 @@ def answer(found: dict, is_bert: bool) -> str:
                      f"({interval(found['nsp_accuracy'], found['nsp_count'])}), guessing in 50 %.")
         return text
     if "loss" in found:
-        text = f"It foretells the next token with {found['loss']:.2f} nats of surprise{beside.replace('word', 'token')}"
+        token = "value" if of_series else "token"
+        text = (f"It foretells the next {token} with {found['loss']:.2f} nats of surprise"
+                f"{beside.replace('word', token)}")
         bits = found.get("bits_per_byte")
         return text + (f": {bits:.3f} bits per byte of text." if bits else ".")
     return "It has not been evaluated yet."
@@ -57,6 +59,8 @@ def interval(share: float, count: float) -> str:
 def learned(run: Evidence, found: dict, is_bert: bool) -> Markup:
     """A row a figure on held-out text, beside what it must beat."""
     entropy, rows = found.get("unigram_entropy"), []
+    of_series = bool(run.config.get("series"))
+    token = "value's bin" if of_series else "token"
 
     def counted(name: str) -> Between | None:
         count = found.get(f"{name.removesuffix('accuracy')}count", 0)
@@ -78,21 +82,27 @@ def learned(run: Evidence, found: dict, is_bert: bool) -> Markup:
         row("next sentence: loss (nats)", found.get("nsp_loss"), f"{BY_GUESSING:.3f} by guessing")
         row("next sentence or not (%)", counted("nsp_accuracy"), "50.0 by guessing")
     else:
-        row("next token: loss (nats)", found.get("loss"), alone)
+        row(f"next {token}: loss (nats)", found.get("loss"), alone)
         row("perplexity", found.get("perplexity"), f"{math.exp(entropy):,.0f} by frequencies alone" if entropy else "")
         row("bits per byte", found.get("bits_per_byte"), compressed(run))
-        row("next token right (%)", counted("accuracy"))
+        row(f"next {token} right (%)", counted("accuracy"))
     rows += [[f"frozen states under logistic regression, {name.removeprefix('probe_')} (%)",
               Between(100 * value, decimals=1), ""] for name, value in found.items() if name.startswith("probe_")]
     kept = f" The model that is kept is that of step {found['step']:,}, best there." if "step" in found else ""
-    told = (f"On held-out text, one run, seed {run.config.get('seed', 0)}: another seed would differ. In brackets the "
-            f"95 % interval over held-out items.{kept}")
-    spent = [[what, value] for what, value in (
-        ("parameters", run.manifest.get("parameters")), ("steps", run.result.get("steps")),
-        ("tokens", run.result.get("tokens")), ("minutes of training", run.result.get("seconds", 0) / 60 or None),
-        ("tokens a second", run.result.get("tokens_per_second"))) if isinstance(value, (int, float))]
-    return join([paragraph(told, soft=True), table(["", "this model", "beside"], rows),
-                 table(["what it took", ""], spent, decimals=1) if spent else ""])
+    told = (f"On held-out {'series' if of_series else 'text'}, one run, seed {run.config.get('seed', 0)}: another seed "
+            f"would differ. In brackets the 95 % interval over held-out {'values' if of_series else 'items'}.{kept}")
+    return join([paragraph(told, soft=True), table(["", "this model", "beside"], rows), spent(run)])
+
+
+def spent(run: Evidence) -> Markup:
+    """What the training took."""
+    seconds, long = run.result.get("seconds"), (run.result.get("seconds") or 0) >= 100
+    found = {"parameters": run.manifest.get("parameters"), "steps": run.result.get("steps"),
+             "tokens": run.result.get("tokens"),
+             "minutes of training" if long else "seconds of training": seconds and seconds / (60 if long else 1),
+             "tokens a second": run.result.get("tokens_per_second")}
+    rows = [[what, round(value)] for what, value in found.items() if isinstance(value, (int, float))]
+    return table(["what it took", ""], rows) if rows else Markup("")
 
 
 def compressed(run: Evidence) -> str:
