@@ -23,11 +23,16 @@ def pretraining_page(run: Evidence) -> tuple[str, list[Section]]:
                 Section("How it learned", pieces.curves(run))]
     if written := samples(run.read("samples.json", Samples)):
         sections.append(written)
-    return answer(found, is_bert, bool(run.config.get("series"))), [*sections, next_steps(run, is_bert)]
+    return answer(found, is_bert, of_series(run)), [*sections, next_steps(run, is_bert)]
 
 
-def answer(found: dict, is_bert: bool, of_series: bool = False) -> str:
-    """What it can do beside what can be done without it. of_series: its tokens are values of series."""
+def of_series(run: Evidence) -> bool:
+    """Whether its tokens are values of series."""
+    return bool((run.config.get("series") or {}).get("sources"))
+
+
+def answer(found: dict, is_bert: bool, series: bool = False) -> str:
+    """What it can do beside what can be done without it. series: its tokens are values of series."""
     entropy = found.get("unigram_entropy")
     beside = f", where word frequencies alone give {entropy:.2f}" if entropy else ""
     if is_bert and "mlm_loss" in found:
@@ -38,7 +43,7 @@ def answer(found: dict, is_bert: bool, of_series: bool = False) -> str:
                      f"({interval(found['nsp_accuracy'], found['nsp_count'])}), guessing in 50 %.")
         return text
     if "loss" in found:
-        token = "value" if of_series else "token"
+        token = "value" if series else "token"
         text = (f"It foretells the next {token} with {found['loss']:.2f} nats of surprise"
                 f"{beside.replace('word', token)}")
         bits = found.get("bits_per_byte")
@@ -59,8 +64,8 @@ def interval(share: float, count: float) -> str:
 def learned(run: Evidence, found: dict, is_bert: bool) -> Markup:
     """A row a figure on held-out text, beside what it must beat."""
     entropy, rows = found.get("unigram_entropy"), []
-    of_series = bool(run.config.get("series"))
-    token = "value's bin" if of_series else "token"
+    series = of_series(run)
+    token = "value's bin" if series else "token"
 
     def counted(name: str) -> Between | None:
         count = found.get(f"{name.removesuffix('accuracy')}count", 0)
@@ -89,8 +94,8 @@ def learned(run: Evidence, found: dict, is_bert: bool) -> Markup:
     rows += [[f"frozen states under logistic regression, {name.removeprefix('probe_')} (%)",
               Between(100 * value, decimals=1), ""] for name, value in found.items() if name.startswith("probe_")]
     kept = f" The model that is kept is that of step {found['step']:,}, best there." if "step" in found else ""
-    told = (f"On held-out {'series' if of_series else 'text'}, one run, seed {run.config.get('seed', 0)}: another seed "
-            f"would differ. In brackets the 95 % interval over held-out {'values' if of_series else 'items'}.{kept}")
+    told = (f"On held-out {'series' if series else 'text'}, one run, seed {run.config.get('seed', 0)}: another seed "
+            f"would differ. In brackets the 95 % interval over held-out {'values' if series else 'items'}.{kept}")
     return join([paragraph(told, soft=True), table(["", "this model", "beside"], rows), spent(run)])
 
 
@@ -143,7 +148,6 @@ def guesses(fill: Fill) -> Markup:
 def next_steps(run: Evidence, is_bert: bool) -> Section:
     model, name = run.path("model"), run.directory.name
     mine = f"--models '{{{name}: {run.path('model')}}}' --output_dir runs/{name}-text"
-    of_series = (run.config.get("series") or {}).get("sources")
     fill = f'.venv/bin/python recipes/fill_mask.py --model {model} --text "The [MASK] of it."'
     ask = ("Ask it for a word.", fill) if is_bert else ("Write with it, in turn.", f"make chat MODEL={run.place}")
     steps = [ask, ("See what its heads look at.", f'make attention MODEL={run.place} TEXT="a sentence of yours"'),
@@ -152,7 +156,7 @@ def next_steps(run: Evidence, is_bert: bool) -> Section:
              ("Train it longer.", f"make pretrain-{'bert' if is_bert else 'gpt'} CONFIG={run.path('config.yaml')} "
                                   f'ARGS="{longer(run)}"'),
              ("Publish it.", f"make push RUN={run.place} REPO=you/{name}")]
-    if of_series:
+    if of_series(run):
         steps = [("Forecast with it.", f'make sample-forecasts ARGS="--run {run.place}"'), steps[3], steps[4]]
     return pieces.commands(steps)
 
