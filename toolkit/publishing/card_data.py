@@ -28,7 +28,8 @@ def data(facts: Facts, card: Any) -> str:
     tokens = facts.manifest["data"].get("tokens", {})
     lines = [table(rows, markdown=True), ""]
     for split, title in (("train", "Trained on"), ("validation", "Held out")):
-        lines.append(f"* {title}: {splits[split]['documents']:,} documents, {_size(splits[split]['bytes'])}, "
+        count = splits[split]["documents"]
+        lines.append(f"* {title}: {count:,} document{'s' * (count != 1)}, {_size(splits[split]['bytes'])}, "
                      f"{tokens.get(split, 0):,} tokens (SHA-256 `{splits[split]['sha256'][:12]}…`)")
     dropped = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items()
                         if name != "read" and count) or "all were taken"

@@ -141,9 +141,8 @@ def _split(arms: dict[str, list[Row]], metric: str) -> tuple[list[Gain], dict[st
     references = {arm: rows[0].reference for arm, rows in arms.items() if rows[0].reference in arms}
     gains, baselines = [], {}
     for arm, rows in arms.items():
-        if arm in references:
-            reference = values[references[arm]]
-            shared = sorted(reference.keys() & values[arm].keys())
+        reference = values[references[arm]] if arm in references else {}
+        if shared := sorted(reference.keys() & values[arm].keys()):
             gains.append(Gain(_name(rows[0], references[arm]), [reference[seed] for seed in shared],
                               [values[arm][seed] for seed in shared]))
         elif arm in references.values():
