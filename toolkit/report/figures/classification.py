@@ -94,6 +94,7 @@ def attention_figure(weights: np.ndarray, labels: Sequence[str]) -> Figure:
     bar.set_label("weight", color=INK, fontsize=9)
     bar.ax.tick_params(color=INK, labelcolor=INK, labelsize=8)
     bar.outline.set_visible(False)
+    bar.ax.set_facecolor("none")
     return figure
 
 

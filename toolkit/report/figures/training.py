@@ -159,6 +159,8 @@ def _scale(axes: Axes, lines: Sequence[tuple[np.ndarray, np.ndarray]], curve: Cu
         axes.set_ylim(0, 100)
     elif values.min() > 0 and values.max() > 100 * values.min():
         axes.set_yscale("log")
+    if steps.min() == steps.max():
+        axes.set_xlim(steps.min() - 1, steps.max() + 1)  # else its ticks are parts of a step
     longest = max(lines, key=lambda line: len(line[0]))
     if len(longest[0]) < 8 or steps.min() <= 0 or steps.max() < 20 * steps.min():
         return
