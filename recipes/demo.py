@@ -39,7 +39,7 @@ from toolkit.metrics.intervals import proportion_interval
 from toolkit.metrics.tabulate import table
 from toolkit.publishing import card
 from toolkit.report.figures.canvas import save_figure
-from toolkit.report.figures.classification import confusion_counts, confusion_figure
+from toolkit.report.figures.classification import confusion_figure, counts_of
 from toolkit.report.figures.gains import GainPanel, gain_figure, panels_of
 from toolkit.report.figures.training import curves_of, loss_figure
 from toolkit.report.run_report import REPORT, write_report
@@ -139,10 +139,10 @@ def draw(summary: dict, bert_config, gpt_config, text_dir: str, series_dir: str,
         for name, curve in zip(names, curves_of(records, summary[model]), strict=True):
             save_figure(loss_figure(records, [curve], model.upper()), plots / f"{name}.png")
     for name, result in (("text", text), ("series", series)):
-        counts = confusion_counts(result["references"], result["predictions"]["bert-pretrained"],
-                                  len(result["label_names"]))
-        title = f"{name}: pretrained BERT, last seed, test examples"
-        save_figure(confusion_figure(counts, result["label_names"], title), plots / f"{name}-confusion.png")
+        if "confusion" in result:  # else this part is of an earlier version, which kept the last seed's alone
+            counts = counts_of(result["confusion"]["bert-pretrained"], len(result["label_names"]))
+            title = f"{name}: pretrained BERT, test examples of all seeds together"
+            save_figure(confusion_figure(counts, result["label_names"], title), plots / f"{name}-confusion.png")
     save_figure(gain_figure(gain_panels(text_dir, series_dir)), plots / "arms.png")
 
 

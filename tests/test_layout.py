@@ -69,7 +69,7 @@ MAY_IMPORT = {
     "report": "errors shown views options config run metrics data data.series analysis report.figures report.page "
               "report.sections report.forecast_run report.sampled_run report.comparison_run",
     "publishing": "errors shown regular config hub pretrained run metrics models tasks report.figures "
-                  "report.forecast_run report.comparison_run report.sections",
+                  "report.forecast_run report.sampled_run report.comparison_run report.sections",
     "app": "errors shown regular data data.series data.tables models inference analysis report report.figures "
            "report.page report.forecast_run",
     "commands": "errors pretrained run metrics tokenization data data.text data.series data.stores models models.text "

@@ -232,3 +232,53 @@ def test_the_recipe_writes_the_page(old, capsys):
     report.main(["bert"])
     assert "page:   bert/report.html\n" in capsys.readouterr().out and (old / "bert/report.html").is_file()
     assert small.ROOT.joinpath("recipes/report.py").is_file()
+
+
+# --- what is kept for a page as a run ends --------------------------------------------------------------------------
+
+
+def keep_map(run: Path, **changes) -> Path:
+    labels = np.asarray(["[CLS]", "<script>", "a"], np.str_)
+    path = run / "bert-pretrained/seed-0/attention.npz"
+    path.parent.mkdir(parents=True)
+    np.savez(path, **{"labels": labels, "weights": np.full((3, 3), 1 / 3, np.float32),
+                      "text": np.asarray("it's <script> a", np.str_), **changes})
+    return path
+
+
+def test_a_kept_map_of_attention_is_drawn_with_the_command_that_shows_every_head(tmp_path, monkeypatch):
+    a_comparison(tmp_path / "run", [0.8, 0.8, 0.7], [0.6, 0.6, 0.6])
+    keep_map(tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    page = write_report("run").read_text(encoding="utf-8")
+    assert "What its heads look at" in headings(page) and "<script> a" not in page
+    texts = "".join(Skeleton(page).texts)
+    assert """make attention MODEL=run/bert-pretrained/seed-0 TEXT='it'"'"'s <script> a'""" in texts
+    assert {"[CLS]", "<script>", "is read"} <= set(Skeleton(page).texts)
+
+
+@pytest.mark.parametrize("changes", [
+    {"weights": np.ones((2, 3), np.float32)}, {"weights": np.full((3, 3), np.nan, np.float32)},
+    {"labels": np.arange(3)}, {"text": np.asarray(3)}])
+def test_a_map_that_does_not_fit_is_refused_in_a_line(tmp_path, changes):
+    a_comparison(tmp_path / "run", [0.8, 0.8, 0.7], [0.6, 0.6, 0.6])
+    path = keep_map(tmp_path / "run", **changes)
+    with pytest.raises(UserError, match="attention.npz: its arrays do not fit"):
+        write_report(tmp_path / "run")
+    path.unlink()
+    assert "What its heads look at" not in write_report(tmp_path / "run").read_text(encoding="utf-8")
+
+
+def test_the_confusion_of_the_demo_is_of_all_seeds(tmp_path):
+    demo = tmp_path / "demo"
+    a_comparison(demo / "text", [0.8, 0.8, 0.7], [0.6, 0.6, 0.6])
+    (demo / "text/result.json").write_text(json.dumps({"label_names": ["a", "b"], "confusion": {
+        "bert-pretrained": [[0, 0, 431], [0, 1, 19], [1, 1, 150]], "bert-random": [[0, 0, 7]]}}))
+    (demo / "summary.json").write_text(json.dumps({
+        "bert": {"mlm_loss": 3.0, "unigram_entropy": 5.0, "mlm_accuracy": 0.4, "nsp_accuracy": 0.6},
+        "gpt": {"bits_per_byte": 1.9, "gzip_bits_per_byte": 2.4, "xz_bits_per_byte": 2.0,
+                "primed_xz_bits_per_byte": 1.6, "samples": []}}))
+    texts = Skeleton(write_report(demo).read_text(encoding="utf-8")).texts
+    assert "Test examples of all seeds together, as in the scores above." in texts
+    assert {"431", "19", "150"} <= {text.strip() for text in texts}
+    assert any("bert, pretrained: 600 test examples" in text for text in texts)

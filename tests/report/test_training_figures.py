@@ -19,7 +19,7 @@ from toolkit.report.figures.series import (
     spectra_figure,
 )
 from toolkit.report.figures.sweeps import sweep_figure, sweep_panels
-from toolkit.report.figures.training import curves_of, fits_figure, loss_figure
+from toolkit.report.figures.training import Curve, curves_of, fits_figure, loss_figure
 from toolkit.report.figures.vocabularies import vocabularies_figure
 from toolkit.run.directory import read_metrics
 from toolkit.run.results import Results, Row
@@ -223,3 +223,9 @@ def test_names_are_drawn_as_they_are_written():
             shuffle_figure(shuffled, NAMES[2])):
         svg = as_svg(figure)
         assert "\x1b" not in svg and "costs $5 to $10" in svg
+
+
+def test_a_single_evaluation_is_seen():
+    figure = fits_figure({"bert": [[{"step": 3, "eval_loss": 0.5}]]}, [Curve("label", "loss", "loss", "eval_loss")])
+    lines = figure.axes[0].get_lines()
+    assert [list(line.get_xdata()) for line in lines] == [[3]] and lines[0].get_marker() == "o"

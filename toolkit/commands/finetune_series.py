@@ -5,6 +5,7 @@ from functools import partial
 from accelerate import Accelerator
 
 from toolkit.analysis.dead_branches import report_dead_branches
+from toolkit.analysis.shown_attention import keep_series_map
 from toolkit.baselines.classical import dtw_1nn, logistic_on_values, majority, minirocket
 from toolkit.data.series.dataset import SeriesBatches
 from toolkit.data.series.splits import check_patches, load_splits
@@ -73,5 +74,7 @@ def finetune_series(settings: FinetuneSeriesConfig, accelerator: Accelerator | N
     result = run.finish({**result, "label_names": list(first[0].label_names)})
     if accelerator.is_main_process:
         write_shown(run, first[0], first[2], [read_npz(fit / "outputs.npz", "test")["test"] for fit in kept.values()])
+        for fit in kept.values():
+            keep_series_map(fit, first[2])
         write_report(run.directory)
     return result

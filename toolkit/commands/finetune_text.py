@@ -6,6 +6,7 @@ from functools import partial
 from accelerate import Accelerator
 
 from toolkit.analysis.probes import new_text_classifier
+from toolkit.analysis.shown_attention import keep_text_map
 from toolkit.baselines.classical import constant_outputs, tfidf_outputs
 from toolkit.data.text.batches import TextBatches
 from toolkit.data.text.examples import LabelledText, few_shot, spread
@@ -76,6 +77,9 @@ def finetune_text(settings: FinetuneTextConfig, accelerator: Accelerator | None 
             keep_answers(run, name, test)
     result = run.finish({**result, "label_names": list(test.label_names)})
     if accelerator.is_main_process:
+        for name, tokenizer in tokenizers.items():
+            keep_text_map(run.directory / f"{name}-pretrained/seed-0", test, tokenizer,
+                          min(data.max_length, positions[name]))
         for name in settings.models:
             write_model_report(run.directory, name)
         write_report(run.directory)

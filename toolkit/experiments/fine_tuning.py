@@ -1,5 +1,6 @@
 """Models × seeds: each pretrained and from a random start, beside the baselines of the same seed."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -41,11 +42,12 @@ def fine_tune_arms(on_seed: OnSeed, seeds: int, config: FineTuningConfig, impl: 
     """Every model, pretrained and from a random start, on every seed, beside the baselines of that seed.
 
     Each fit is a run of its own under `run`; the first seed's pretrained models are kept. Returns what a result.json
-    holds: `compare_arms`, and the last seed's test labels and predictions.
+    holds: `compare_arms`, the last seed's test labels and predictions, and of classes `confusion`: arm → [true class,
+    predicted class, how often on all seeds together].
     """
     if seeds < 1:
         raise UserError(f"seeds is {seeds}; give at least 1, and 3 or more for an interval worth having.")
-    grid, baselines, predictions = Grid(title, run, accelerator), {}, {}
+    grid, baselines, predictions, confusion = Grid(title, run, accelerator), {}, {}, {}
     for seed in range(seeds):
         arms, references = on_seed(seed)
         for name, score in references.items():
@@ -54,7 +56,10 @@ def fine_tune_arms(on_seed: OnSeed, seeds: int, config: FineTuningConfig, impl: 
             grid.metric = MAIN_SCORE[arm.task]
             for start in ("pretrained", "random"):
                 place, training = _fit(name, arm, start, seed, config, impl)
-                predictions[f"{name}-{start}"] = grid.fit(place, training)["predictions"]
+                predictions[f"{name}-{start}"] = answers = grid.fit(place, training)["predictions"]
+                if arm.task == "classification":
+                    confusion.setdefault(f"{name}-{start}", Counter()).update(
+                        zip(arm.batches[2].labels.tolist(), answers, strict=True))
     scores = {name: {start: values(fits, grid.metric) for start, fits in by_start.items()}
               for name, by_start in by(grid.rows, "model", "start").items()}
     for name, of_seeds in baselines.items():
@@ -64,7 +69,8 @@ def fine_tune_arms(on_seed: OnSeed, seeds: int, config: FineTuningConfig, impl: 
     grid.write([Verdict(f"{name}, pretrained", f"{name}: {compared[name]['verdict']}") for name in scores])
     test_labels = next(iter(arms.values())).batches[2].labels
     return {**compared, "test_examples": len(test_labels), "references": test_labels.tolist(),
-            "predictions": predictions}
+            "predictions": predictions, "confusion": {
+                name: [[*pair, count] for pair, count in sorted(counts.items())] for name, counts in confusion.items()}}
 
 
 def dry_run_arms(on_seed: OnSeed, seeds: int, config: FineTuningConfig, impl: ImplConfig, run: Run,

@@ -188,10 +188,17 @@ class Facts:
         return [str(source) for source in (self.config.get("series") or {}).get("sources") or []]
 
     @property
+    def sorts(self) -> bool:
+        """Whether it is the GPT of `make nano-gpt`, whose task has no settings."""
+        return bool(self.config) and self.config.keys() <= {"output_dir", "training", "seed", "impl"}
+
+    @property
     def is_text(self) -> bool:
         """Whether text is what it reads: a corpus, labelled texts, or at least through a tokenizer."""
         prepared, labelled = self.manifest.get("data") or {}, self.config.get("data") or {}
-        return bool("corpus" in prepared and not self.series_sources or "text_column" in labelled or self.tokenizer)
+        by_set = isinstance(self.config.get("sets"), dict)  # labelled texts, each set a section of its own
+        return bool("corpus" in prepared and not self.series_sources or "text_column" in labelled or by_set
+                    or self.tokenizer)
 
     @property
     def is_built_in(self) -> bool:

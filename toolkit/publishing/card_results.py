@@ -9,20 +9,26 @@ from toolkit.metrics.tabulate import table
 from toolkit.publishing import card_pictures
 from toolkit.publishing.card_facts import Facts
 from toolkit.publishing.card_text import NOT_STATED, kind, share
-from toolkit.report.sections import comparison, pieces, pretraining
-from toolkit.report.sections.pieces import SEVERAL, proper, with_minus
-from toolkit.run.results import MEAN, Results, Row, Verdict, over_sets
+from toolkit.report.figures.gains import proper
+from toolkit.report.sampled_run import shown_source
+from toolkit.report.sections import comparison, forecasts, learned_words, pieces, pretraining
+from toolkit.report.sections.pieces import SEVERAL, judged, with_minus
+from toolkit.run.results import MEAN, Results, Row, over_sets
 from toolkit.shown import as_code, in_markdown
 
-MOST_SENTENCES = 3
+MOST_SENTENCES, THREE = 3, 3
 _NAIVE = ("repeat-last", "seasonal-naive")
 
 
 def answer(facts: Facts) -> str:
     """What came of it, in words: what it can do beside what can be done without it; whether pretraining helped."""
     what, result = kind(facts), facts.result or {}
+    if result and (found := next((answer for key, answer in _OF_NO_TASK.items() if key in facts.config), None)):
+        return found(result)
+    if result and facts.sorts:
+        return learned_words.sorting_answer(result)
     if what in ("bert", "gpt") and facts.evaluation:
-        learned = pretraining.answer({**facts.evaluation, **result}, what == "bert")
+        learned = pretraining.answer({**facts.evaluation, **result}, what == "bert", bool(facts.series_sources))
         made = pieces.answer(card_pictures.gain_panels(facts)[:MOST_SENTENCES])
         return f"{learned} Of what was made from it, {made[:1].lower()}{made[1:]}" if made else learned
     measured, concluded = facts.of_model, facts.home_result.get("verdict")
@@ -33,7 +39,13 @@ def answer(facts: Facts) -> str:
         told.append(_best_forecasts(measured))
     if measured and (facts.model_name or not facts.is_fit):
         told.append(comparison.lead_of(measured))
-    return with_minus(" ".join(f"{text[:1].upper()}{text[1:]}" for text in told if text))
+    arms = tuple(row.arm for row in measured.rows) if measured else ()
+    return with_minus(" ".join(text if text.startswith(arms) else f"{text[:1].upper()}{text[1:]}"
+                               for text in told if text))
+
+
+_OF_NO_TASK = {"methods": learned_words.vectors_answer, "num_samples": forecasts.sampled_answer}
+"""A key of the configuration of runs that train no model of a task → what came of them."""
 
 
 def _best_forecasts(results: Results) -> str:
@@ -76,12 +88,33 @@ def _naive(facts: Facts) -> dict[str, dict]:
 
 def results(facts: Facts) -> str:
     """What was measured on held-out data, beside what it should be held against."""
+    if facts.result and (kind(facts) == "other" or facts.sorts) and (measured := _of_no_task(facts, facts.result)):
+        return table(measured, markdown=True)
     drawn = card_pictures.of_results(facts)
     parts = [drawn if facts.comparison else "", _own(facts), _arms(facts.comparison), "" if facts.comparison else drawn]
     for name, result, model in facts.comparisons():
         if shown := _arms(result, model):
             parts.append(f"Fine-tuned, in {as_code(name)} as {as_code(model)}. {shown}")
     return "\n\n".join(part for part in parts if part) or "Nothing was evaluated yet."
+
+
+def _of_no_task(facts: Facts, result: dict) -> list[dict]:
+    """Rows about vectors, forecasts that were sampled, or letters that were sorted."""
+    if facts.sorts:
+        return [{"inputs": what, "sorted": share(result[right] / result[count], result[count], "inputs")}
+                for what, right, count in (("never shown", "held_out_exact", "held_out"), ("all", "exact", "inputs"))]
+    if "methods" in facts.config:
+        return [{"method": in_markdown(method), "vectors": f"{found['vectors']:,}",
+                 "analogies right": f"{found['analogies_right']} of {found['analogies_asked']}", "nearest": "; ".join(
+                     f"{in_markdown(word)}: {', '.join(in_markdown(near) for near, _ in nearest[:THREE])}"
+                     for word, nearest in list(found["neighbours"].items())[:THREE])}
+                for method, found in result.items()]
+    if "num_samples" in facts.config:
+        return [{"test windows of": as_code(shown_source(source)), "forecast": in_markdown(arm),
+                 **{proper(key): f"{100 * value:.1f} %" if key == "coverage" else f"{value:.3g}"
+                    for key, value in scores.items()}}
+                for source, found in result.items() for arm, scores in found["arms"].items()]
+    return []
 
 
 def _own(facts: Facts) -> str:
@@ -181,15 +214,8 @@ def _scores(results: Results) -> str:
     what = f"Test {_name(results)} (less is better)" if _is_error(results) else f"Test {_name(results)} in percent"
     return "\n".join([f"{what}, mean over seeds{_with(results)}{examples}:", "",
                       table(table_rows, markdown=True), "",
-                      *(f"* {_judged(verdict, results)}" for verdict in results.verdicts
+                      *(f"* {in_markdown(judged(verdict, results))}" for verdict in results.verdicts
                         if verdict.arm in shown)]).strip()
-
-
-def _judged(verdict: Verdict, results: Results) -> str:
-    """A verdict, and that it is of too few seeds."""
-    seeds = len({row.seed for row in results.rows if row.arm == verdict.arm})
-    few = f" ({seeds} seeds: run {SEVERAL} or more)" if 1 < seeds < SEVERAL else ""
-    return in_markdown(with_minus(verdict.text)) + few
 
 
 def _with(results: Results) -> str:
@@ -223,7 +249,7 @@ def _curve(name: str, results: Results) -> str:
         f"{size} labels": _cell(of_set[size, arm], results) if (size, arm) in of_set else "–" for size in sizes}
         for arm in arms]
     last = list(sizes)[-1]
-    verdicts = [f"* {last} labels, {in_markdown(verdict.arm)}: {_judged(verdict, results)}"
+    verdicts = [f"* {last} labels, {in_markdown(verdict.arm)}: {in_markdown(judged(verdict, results))}"
                 for verdict in results.verdicts if (verdict.set, verdict.size) == (name, last) and verdict.arm in arms]
     title = f"{in_markdown(name)}: test" if name else "Test"
     return "\n".join([f"{title} accuracy in percent, mean over seeds{_with(results)}:", "",
@@ -248,7 +274,7 @@ def _forecasts(results: Results) -> str:
     counted = ", ".join(f"{count:,} at {horizon}" for horizon, count in windows.items())
     return "\n".join([f"Test MSE on standardised values (less is better), mean over seeds{_with(results)}; "
                       f"windows: {counted}:", "", table(rows, markdown=True), "",
-                      *(f"* {_judged(verdict, results)}" for verdict in results.verdicts
+                      *(f"* {in_markdown(judged(verdict, results))}" for verdict in results.verdicts
                         if verdict.arm in arms)]).strip()
 
 
@@ -257,7 +283,10 @@ def limits(facts: Facts, card: Any) -> str:
     harm, and what was not.
     """
     what = kind(facts)
-    if not facts.is_text:
+    if facts.sorts:
+        lines = ["**What it knows.** To sort six letters out of three, and nothing else: other letters have no token, "
+                 "and there is no place for more of them."]
+    elif not facts.is_text:
         lines = ["**What it knows.** The data set above, sampled and scaled as there; other instruments, sampling "
                  "rates, places or times were not tried.",
                  "**What was not measured.** How yours differ from those held out; noise, gaps and changes made to "

@@ -113,10 +113,16 @@ def heading(facts: Facts) -> str:
     if description := describe(facts):
         started = _start(facts) if facts.base or what == "text" else ""
         sentence = description.sentence(inside, size, started, facts.evaluation)
-        if facts.series_sources:
+        if facts.sorts:
+            sentence = f"A {inside} of {size}, trained from scratch to sort six letters."
+        elif facts.series_sources:
             sentence = f"A {inside} of {size}, trained to continue time series, value by value, as tokens."
     elif what == "experiment":
         sentence = _compared(facts)
+    elif "methods" in facts.config:
+        sentence = "Word vectors of one corpus, by method."
+    elif "num_samples" in facts.config:
+        sentence = "Forecasts sampled from a GPT that learned series as tokens, beside simpler ones."
     else:
         sentence = f"A {facts.architecture} of {size}." if size else "What a recipe left behind; it holds no model."
     return "\n".join([*lines, sentence])

@@ -127,7 +127,7 @@ def _width(texts: Sequence[Any]) -> float:
     """
     longest = max((sum(1 + (letter >= "\u2e80") for letter in on_one_line(text)[:26]) for text in texts
                    if isinstance(text, str) and not isinstance(text, Markup)), default=0)
-    return round(1.2 + 0.62 * min(26, longest), 1)
+    return round(1.2 + 0.62 * min(26, longest) + 0.25 * min(8, longest), 1)  # in few letters many may be wide
 
 
 def _is_number(value: Any) -> bool:

@@ -61,7 +61,7 @@ def write_run_page(run: Evidence, path: Path, build: Build | None = None) -> Non
         lead, sections = (build or builder(run))(run)
         *own, next_steps = sections
         write_page(path, run.name, [*own, *attention(run), *card_sections(run), next_steps], lead)
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         if isinstance(error, UserError):
             raise
         reason = " ".join(str(error).split())[:160]

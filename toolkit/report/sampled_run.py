@@ -18,6 +18,11 @@ GPT, NAIVE = "GPT, median of samples", ("repeat-last", "seasonal naive")
 """Names of forecasts in such a run."""
 
 
+def shown_source(source: str) -> str:
+    """A generator as it is written; a table by its name."""
+    return source if source.startswith("generator:") else Path(source).name
+
+
 def sampled_figures(directory: str | Path) -> dict[str, Figure]:
     """Of each source, by the name of its file: a few windows by the GPT with the bands of its paths, by the linear map
     and by the better of the naive rules. Of runs of earlier versions, which kept no bands, none.
@@ -46,8 +51,8 @@ def _figure(source: str, entry: SampledForecasts, path: Path) -> Figure:
                                         for name, (role, answers, around) in roles.items()],
                       "value", "" if source.startswith("generator:") else "(the table's unit)",
                       "" if "times" in saved else ROWS, f"of {entry.get('paths', 0):,} paths")
-    name = source if source.startswith("generator:") else Path(source).name
-    return forecasts_figure(shown, f"{name}: {horizon} values after {known}; MAE in units of the context's mean size")
+    return forecasts_figure(shown, f"{shown_source(source)}: {horizon} values after {known}; MAE in units of the "
+                                   f"context's mean size")
 
 
 def _arrays(path: Path, naive: str) -> dict[str, np.ndarray]:

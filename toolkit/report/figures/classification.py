@@ -35,6 +35,14 @@ def confusion_counts(references: Sequence[int], predictions: Sequence[int], clas
     return counts
 
 
+def counts_of(triples: Sequence[Sequence[int]], classes: int) -> np.ndarray:
+    """The same out of [true class, predicted class, how often]."""
+    counts = np.zeros((classes, classes), int)
+    for true, predicted, count in triples:
+        counts[true, predicted] = count
+    return counts
+
+
 def confusion_figure(counts: np.ndarray, label_names: Sequence[str], title: str, whole: str = "") -> Figure:
     """Counts, shaded by their share of the true class, which stands below them. Of more than MOST_CLASSES those that
     are mixed up most; whole: the file that has all of them (`write_counts`).
@@ -64,6 +72,29 @@ def confusion_figure(counts: np.ndarray, label_names: Sequence[str], title: str,
     axes.set_ylabel("true (% of its row)")
     axes.spines[["left", "bottom"]].set_visible(False)
     axes.set_title(textwrap.fill(title, max(30, 9 * size)), fontsize=11)
+    return figure
+
+
+def attention_figure(weights: np.ndarray, labels: Sequence[str]) -> Figure:
+    """(T, T) attention, a row reads and a column is read, with the names of tokens or patches beside it."""
+    size = len(labels)
+    side = 1.6 + 0.23 * size
+    figure, all_axes = new_figure(side + 0.5, side)
+    axes = all_axes[0, 0]
+    mesh = axes.pcolormesh(weights, cmap=_SHADES, vmin=0, vmax=float(weights.max()) or 1.0)
+    shown = [in_picture(label, 16) for label in labels]
+    axes.set_xticks(np.arange(size) + 0.5, shown, rotation=90, fontsize=8)
+    axes.set_yticks(np.arange(size) + 0.5, shown, fontsize=8)
+    axes.set(xlim=(0, size), ylim=(size, 0), aspect="equal")
+    axes.tick_params(length=0)
+    axes.set_xlabel("is read")
+    axes.set_ylabel("reads")
+    axes.spines[["left", "bottom"]].set_visible(False)
+    bar = figure.colorbar(mesh, ax=axes, shrink=0.6, pad=0.03)
+    bar.set_label("weight", color=INK, fontsize=9)
+    bar.ax.tick_params(color=INK, labelcolor=INK, labelsize=8)
+    bar.outline.set_visible(False)
+    bar.ax.set_facecolor("none")
     return figure
 
 

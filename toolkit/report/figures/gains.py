@@ -33,6 +33,7 @@ from toolkit.shown import in_picture
 SHARES = ("accuracy", "f1", "f1_macro", "precision", "recall", "roc_auc", "pr_auc", "coverage", "r2")
 """In percent, and gains in points; all but R² are between 0 and 1."""
 LESS_IS_BETTER = ("mse", "mae", "rmse", "mase", "loss", "quantile_loss", "perplexity", "bits_per_byte", "brier_score")
+PROPER = {"mse": "MSE", "mae": "MAE", "f1": "F1", "r2": "R²", "mase": "MASE", "roc_auc": "ROC-AUC", "pr_auc": "PR-AUC"}
 FEWEST_SEEDS = 3
 """From which on an interval is drawn: of two seeds it is known so little that it says nothing (t = 12.7)."""
 
@@ -66,6 +67,11 @@ class GainPanel:
     """What the axis of values is called; default: the metric, on test."""
     dot: str = "seed"
     """What there is a value of; or "set"."""
+
+
+def proper(metric: str) -> str:
+    """A metric's name as it is written."""
+    return PROPER.get(metric, metric.replace("_", " "))
 
 
 def gain_of(row: Gain, panel: GainPanel) -> Interval | None:
@@ -135,9 +141,8 @@ def _split(arms: dict[str, list[Row]], metric: str) -> tuple[list[Gain], dict[st
     references = {arm: rows[0].reference for arm, rows in arms.items() if rows[0].reference in arms}
     gains, baselines = [], {}
     for arm, rows in arms.items():
-        if arm in references:
-            reference = values[references[arm]]
-            shared = sorted(reference.keys() & values[arm].keys())
+        reference = values[references[arm]] if arm in references else {}
+        if shared := sorted(reference.keys() & values[arm].keys()):
             gains.append(Gain(_name(rows[0], references[arm]), [reference[seed] for seed in shared],
                               [values[arm][seed] for seed in shared]))
         elif arm in references.values():
@@ -257,7 +262,7 @@ def _draw_values(axes: Axes, panel: GainPanel, places: tuple[list[float], list[f
     axes.set_ylim(*_ends(places))
     axes.tick_params(axis="y", length=0)
     axes.set_title(wrapped(panel.title, 60), loc="left", fontsize=10)
-    axes.set_xlabel(panel.axis or (f"test {panel.metric} (%)" if panel.share else f"test {panel.metric}"))
+    axes.set_xlabel(panel.axis or f"test {proper(panel.metric)}{' (%)' if panel.share else ''}")
     axes.grid(axis="x", color=SOFT, alpha=0.2, linewidth=0.6)
 
 
@@ -306,7 +311,7 @@ def _draw_gains(axes: Axes, panel: GainPanel, places: tuple[list[float], list[fl
     axes.set_yticks([])
     axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
     axes.spines["left"].set_visible(False)
-    axes.set_xlabel("gain (points)" if panel.share else f"gain (% of the {panel.hollow}'s {panel.metric})")
+    axes.set_xlabel("gain (points)" if panel.share else f"gain (% of the {panel.hollow}'s {proper(panel.metric)})")
     axes.grid(axis="x", color=SOFT, alpha=0.2, linewidth=0.6)
 
 

@@ -14,11 +14,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
-from toolkit.report.figures.canvas import INK, OKABE_ITO, SOFT, entitle, new_figure, style_of
+from toolkit.report.figures.canvas import INK, OKABE_ITO, PAPER, SOFT, entitle, new_figure, style_of
 from toolkit.run.results import kept_evaluation
 from toolkit.shown import in_picture
 
 TRAINING, VALIDATION = OKABE_ITO[5], OKABE_ITO[0]
+_ON_PAPER = {"facecolor": PAPER, "edgecolor": "none", "pad": 0.6}
+"""Behind a text, so that no line goes through it."""
 Records = Sequence[dict]
 """The lines of a metrics.jsonl."""
 
@@ -118,7 +120,7 @@ def loss_figure(records: Records, curves: Sequence[Curve] | None = None, title: 
             value = scale * of_validation[1][of_validation[0] == kept][-1]
             axes.plot([kept], [value], "o", markersize=9, markerfacecolor="none", color=INK, markeredgewidth=1.2)
             axes.annotate(f"{value:.3g}", (kept, value), xytext=(0, 8), textcoords="offset points", ha="center",
-                          fontsize=8, color=INK)
+                          fontsize=8, color=INK, bbox=_ON_PAPER)
         _scale(axes, [of_train, of_validation], curve)
         _refer(axes, curve, [of_train, of_validation])
     handles = [Line2D([], [], color=TRAINING, linewidth=1.5, label="training")] if any(
@@ -157,6 +159,8 @@ def _scale(axes: Axes, lines: Sequence[tuple[np.ndarray, np.ndarray]], curve: Cu
         axes.set_ylim(0, 100)
     elif values.min() > 0 and values.max() > 100 * values.min():
         axes.set_yscale("log")
+    if steps.min() == steps.max():
+        axes.set_xlim(steps.min() - 1, steps.max() + 1)  # else its ticks are parts of a step
     longest = max(lines, key=lambda line: len(line[0]))
     if len(longest[0]) < 8 or steps.min() <= 0 or steps.max() < 20 * steps.min():
         return
@@ -188,7 +192,7 @@ def _refer(axes: Axes, curve: Curve, lines: Sequence[tuple[np.ndarray, np.ndarra
         axes.axhline(scale * value, color=SOFT, linestyle=(0, (5, 2)), linewidth=1, zorder=1)
         axes.annotate(told, (0.01 if at_left else 0.99, scale * value), xycoords=("axes fraction", "data"),
                       xytext=(0, 2), textcoords="offset points", ha="left" if at_left else "right", va="bottom",
-                      color=SOFT, fontsize=8)
+                      color=SOFT, fontsize=8, zorder=2.5, bbox=_ON_PAPER)
     axes.set_title("; ".join(f"{where}: {', '.join(names)}" for where, names in beyond.items() if names), loc="right",
                    fontsize=8, color=SOFT)
     if curve.beside:
@@ -225,9 +229,11 @@ def fits_figure(fits: Mapping[str, Sequence[Records]], curves: Sequence[Curve], 
             found = [line for line in (of(records, curve) for records in seeds) if len(line[0])]
             lines += found
             for steps, values in found if len(found) > 1 else []:
-                axes.plot(steps, scale * values, linewidth=0.6, alpha=0.5, **styles[arm])
+                axes.plot(steps, scale * values, linewidth=0.6, alpha=0.5, marker=_dot(steps), markersize=3,
+                          **styles[arm])
             if found:
-                axes.plot(*_mean(found, scale), linewidth=1.8, **styles[arm])
+                steps, means = _mean(found, scale)
+                axes.plot(steps, means, linewidth=1.8, marker=_dot(steps), markersize=6, **styles[arm])
         where = "validation" if curve.validation else "training"
         axes.set_ylabel(f"{where} {in_picture(curve.unit)}")
         _scale(axes, lines, curve)
@@ -237,6 +243,11 @@ def fits_figure(fits: Mapping[str, Sequence[Records]], curves: Sequence[Curve], 
                   title="thick: mean of seeds" if any(len(seeds) > 1 for seeds in fits.values()) else None,
                   title_fontsize=8, alignment="left")
     return figure
+
+
+def _dot(steps: np.ndarray) -> str:
+    """The marker of a line: a single point has no line."""
+    return "o" if len(steps) == 1 else ""
 
 
 def _mean(lines: Sequence[tuple[np.ndarray, np.ndarray]], scale: float) -> tuple[np.ndarray, np.ndarray]:

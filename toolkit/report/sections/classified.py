@@ -18,6 +18,7 @@ from toolkit.report.figures.classification import (
     numbers_figure,
     ranking_figure,
 )
+from toolkit.report.figures.gains import proper
 from toolkit.report.page import Between, Section, join, number, paragraph, picture, table
 
 MOST_ERRORS = 300
@@ -111,9 +112,15 @@ def scores(found: Classified) -> dict[str, float | None]:
 
 def _score_table(found: Classified) -> Markup:
     drawn = bootstrapped(found.labels, found.outputs.argmax(1), len(found.label_names))
-    rows = [[name.replace("_", " ").replace("roc auc", "ROC-AUC").replace("pr auc", "PR-AUC"),
-             value, ends(drawn.get(name))] for name, value in scores(found).items()]
+    rows = [[written(name), value, ends(drawn.get(name))] for name, value in scores(found).items()]
     return table(["", "value", "95 % interval"], rows)
+
+
+def written(name: str) -> str:
+    """A score's name as it is written."""
+    average, _, metric = name.rpartition(" ")
+    known = {"fbeta": "F-beta", "matthews_correlation": "Matthews correlation"}
+    return f"{average} {known.get(metric) or proper(metric)}".strip()
 
 
 def ends(interval: tuple[float, float] | None) -> str:
@@ -183,9 +190,9 @@ def _worst(found: Classified) -> Markup:
 def _threshold(threshold: dict | None) -> Markup:
     if threshold is None:
         return Markup("")
-    rows = [[name, threshold["validation"][name], threshold["test"][name]] for name in threshold["test"]]
+    rows = [[written(name), threshold["validation"][name], threshold["test"][name]] for name in threshold["test"]]
     return join([paragraph(f"“{threshold['label']}” is answered from a probability of {threshold['probability']:.3f} "
-                           f"on, chosen on validation for {threshold['aim']}."),
+                           f"on, chosen on validation for {written(threshold['aim'])}."),
                  table(["at this threshold", "validation", "test"], rows)])
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from toolkit.report.comparison_run import ahead_panel, comparison_figures, many_sets_figures
-from toolkit.report.figures.gains import GainPanel, panels_of
+from toolkit.report.figures.gains import GainPanel, panels_of, proper
 from toolkit.report.figures.series import next_values_figure
 from toolkit.report.figures.sweeps import sweep_panels
 from toolkit.report.page import Between, Section, join, paragraph, picture, table
@@ -115,7 +115,7 @@ def ahead(results: Results) -> str:
     share = pieces.is_share(results.metric)
     best = (max if share else min)(means, key=lambda arm: means[arm])
     value = f"{100 * means[best]:.1f} %" if share else f"{means[best]:.4g}"
-    return f"{best} is ahead: {pieces.proper(results.metric)} {value}."
+    return f"{best} is ahead: {proper(results.metric)} {value}."
 
 
 def _counted(told: Sequence[Verdict]) -> str:
@@ -167,7 +167,7 @@ def verdicts_section(results: Results) -> list[Section]:
     several, sized = not one_set, any(each.size for each in told)
     heads = [*(["set"] if several else []), *([results.sizes] if sized else []), "arm", "verdict"]
     rows = [[*([each.set] if several else []), *([each.size] if sized else []), each.arm,
-             pieces.with_minus(each.text)] for each in told]
+             pieces.judged(each, results)] for each in told]
     return [Section("Verdicts", table(heads, rows, sortable=len(rows) > 6))]
 
 

@@ -4,8 +4,9 @@ import dataclasses
 
 from markupsafe import Markup
 
+from toolkit.report.figures.classification import confusion_figure, counts_of
 from toolkit.report.figures.gains import GainPanel, panels_of
-from toolkit.report.page import Measured, Section, join, paragraph, table
+from toolkit.report.page import Measured, Section, join, markup, paragraph, picture, table
 from toolkit.report.sections import pieces, pretraining
 from toolkit.report.sections.evidence import Evidence
 from toolkit.run.schema import DemoSummary, Samples
@@ -24,7 +25,7 @@ def demonstration_page(run: Evidence) -> tuple[str, list[Section]]:
             "seed, its interval is Student's t over seeds.")
     sections = [Section("The comparison", join([pieces.gain_picture(panels), paragraph(told, soft=True),
                                      pieces.gain_rows(panels)])),
-                Section("What was pretrained", pretrained(summary))]
+                *confusions(run), Section("What was pretrained", pretrained(summary))]
     for name, title in (("bert", "BERT"), ("gpt", "GPT")):
         sections.append(Section(f"How {title} learned", pieces.curves(run.part(name))))
     if written := pretraining.samples(samples_of(run, summary)):
@@ -38,6 +39,22 @@ def panels_of_parts(run: Evidence) -> list[GainPanel]:
     """A panel a question."""
     return [dataclasses.replace(panel, title=question) for name, question in QUESTIONS.items()
             if (results := run.part(name).results) for panel in panels_of(results.rows, results.metric, results.sizes)]
+
+
+def confusions(run: Evidence) -> list[Section]:
+    """Which classes are taken for which, of the seeds that the scores are of; none in demos of earlier versions."""
+    drawn = []
+    for name, question in QUESTIONS.items():
+        result = run.part(name).result
+        names = result.get("label_names") or ()
+        for arm, triples in (result.get("confusion") or {}).items():
+            if arm.endswith("-pretrained"):
+                counts = counts_of(triples, len(names))
+                told = f"{question} {arm.removesuffix('-pretrained')}, pretrained: {counts.sum():,} test examples"
+                drawn.append(picture(confusion_figure(counts, names, ""), f"Confusion matrix. {told}", told))
+    return [Section("Which classes are taken for which", join([
+        paragraph("Test examples of all seeds together, as in the scores above.", soft=True),
+        markup('<div class="pictures">{{ drawn }}</div>', drawn=join(drawn))]))] if drawn else []
 
 
 def pretrained(summary: DemoSummary) -> Markup:

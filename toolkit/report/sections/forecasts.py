@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 
 from toolkit.metrics.intervals import mean_interval
+from toolkit.report.figures.gains import proper
 from toolkit.report.forecast_run import NAIVE, forecast_figures
 from toolkit.report.page import Between, Measured, Section, join, paragraph, picture, table
-from toolkit.report.sampled_run import sampled_figures
+from toolkit.report.sampled_run import sampled_figures, shown_source
 from toolkit.report.sections import pieces
 from toolkit.report.sections.evidence import Evidence
 from toolkit.run.schema import ForecastEntry, SampledForecasts, checked
@@ -78,28 +79,46 @@ def sampled_forecasts_page(run: Evidence) -> tuple[str, list[Section]]:
     found = checked(run.result, dict[str, SampledForecasts], str(run.directory))
     if not found:
         return "It has not ended yet.", [next_steps(run)]
-    told, sections, figures = [], [], sampled_figures(run.directory)
+    sections, figures = [], sampled_figures(run.directory)
     for source, entry in found.items():
         figure = figures.get(entry.get("file", ""))
-        names = list(dict.fromkeys(key for scores in entry["arms"].values() for key in scores))
-        rows = [[arm, *(scores.get(name) for name in names)] for arm, scores in entry["arms"].items()]
+        names = list(dict.fromkeys(key for scores in entry["arms"].values() for key in scores if key != "coverage"))
+        rows = [[arm, *(scores.get(name) for name in names), _inside(scores)] for arm, scores in entry["arms"].items()]
         gains = [[rule, Between(gain["mean"], gain["low"], gain["high"], 4)]
                  for rule, gain in entry["mae_saved"].items()]
-        ahead = [rule for rule, gain in entry["mae_saved"].items() if gain["low"] > 0]
-        behind = [rule for rule, gain in entry["mae_saved"].items() if gain["high"] < 0]
-        told.append(f"{source}: better than {', '.join(ahead) or 'none of the naive rules'}"
-                    + (f", worse than {', '.join(behind)}" if behind else ""))
-        sections.append(Section(source, join([
+        sections.append(Section(shown_source(source), join([
             paragraph(f"{entry['windows']:,} test windows, in units of the context's mean absolute value; intervals of "
                       f"nominally {100 * entry['nominal_coverage']:.0f} %.", soft=True),
-            table(["forecast", *(pieces.proper(name) for name in names)], rows),
+            table(["forecast", *(proper(name) for name in names), "inside (%)"], rows),
             table(["MAE saved against", "mean (95 % of bootstraps over windows)"], gains),
             *([picture(figure, "Test windows: what was known, what came, the forecasts with their bands")]
               if figure else [])])))
     places = [] if figures else [(path.name, path.stem) for path in sorted(run.directory.glob("*.png"))]
     if pictures := pieces.links(run, places):
         sections.append(Section("Pictures", pictures))
-    return f"{'; '.join(told)}.", [*sections, next_steps(run)]
+    more = pieces.commands([
+        ("Forecast other tables with it.", f'make sample-forecasts ARGS="--run {run.config.get("run")} --sources '
+         f'my-table.csv --output_dir runs/my-forecasts"'), ("This page again.", f"make report RUN={run.place}")])
+    return sampled_answer(found), [*sections, more]
+
+
+def sampled_answer(found: Mapping[str, SampledForecasts]) -> str:
+    """Beside which forecasts it errs less, source by source."""
+    told = []
+    for source, entry in found.items():
+        ahead = [rule for rule, gain in entry["mae_saved"].items() if gain["low"] > 0]
+        behind = [rule for rule, gain in entry["mae_saved"].items() if gain["high"] < 0]
+        level = [rule for rule in entry["mae_saved"] if rule not in (*ahead, *behind)]
+        judged = [(ahead, "errs less than"), (behind, "errs more than"), (level, "cannot be told apart from")]
+        told.append(f"{shown_source(source)}: the GPT " + ", ".join(
+            f"{words} {' and '.join(rules)}" for rules, words in judged if rules))
+    return f"{'; '.join(told)}."
+
+
+def _inside(scores: Mapping[str, float]) -> Between:
+    """Of forecasts without intervals a dash."""
+    share = scores.get("coverage")
+    return Between(0.0, text="–") if share is None else Between(100 * share, text=f"{100 * share:.1f}")
 
 
 def next_steps(run: Evidence) -> Section:

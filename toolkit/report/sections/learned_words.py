@@ -9,10 +9,8 @@ from toolkit.report.sections.evidence import Evidence
 
 def word_vectors_page(run: Evidence) -> tuple[str, list[Section]]:
     """Neighbours and analogies by method."""
-    sections, said = [], []
+    sections = []
     for method, found in run.result.items():
-        said.append(f"{method}: {found['vectors']:,} vectors, {found['analogies_right']} of {found['analogies_asked']} "
-                    f"analogies right")
         near = [[word, ", ".join(f"{other} {cosine:.2f}" for other, cosine in neighbours)]
                 for word, neighbours in found["neighbours"].items()]
         asked = []
@@ -27,7 +25,13 @@ def word_vectors_page(run: Evidence) -> tuple[str, list[Section]]:
     steps = [("Start a BERT from them.", "make pretrain-bert CONFIG=recipes/configs/bert-5min.yaml "
               f'ARGS="--model.embeddings {run.path(f"{first}.txt")} --output_dir runs/{run.directory.name}-bert"'),
              ("This page again.", f"make report RUN={run.place}")]
-    return f"{'; '.join(said)}.", [*sections, pieces.commands(steps)]
+    return vectors_answer(run.result), [*sections, pieces.commands(steps)]
+
+
+def vectors_answer(result: dict) -> str:
+    """How many vectors there are, and how many analogies they solve, by method."""
+    return "; ".join(f"{method}: {found['vectors']:,} vectors, {found['analogies_right']} of "
+                     f"{found['analogies_asked']} analogies right" for method, found in result.items()) + "."
 
 
 def tokenizers_page(run: Evidence) -> tuple[str, list[Section]]:
@@ -56,11 +60,15 @@ def sorting_page(run: Evidence) -> tuple[str, list[Section]]:
                              ("This page again.", f"make report RUN={run.place}")])
     if not found:
         return "It has not ended yet.", [learned, again]
-    lead = (f"It sorts {found['held_out_exact']} of the {found['held_out']} inputs that it was never shown, and "
-            f"{found['exact']} of all {found['inputs']}.")
     rows = [["never shown", found["held_out"], share(found["held_out_exact"], found["held_out"])],
             ["all", found["inputs"], share(found["exact"], found["inputs"])]]
-    return lead, [
+    return sorting_answer(found), [
         Section("Sorted exactly", join([paragraph("In brackets: the 95 % interval over inputs. One seed.", soft=True),
                                         table(["inputs", "how many", "share sorted"], rows)])),
         learned, again]
+
+
+def sorting_answer(found: dict) -> str:
+    """How many inputs it sorts."""
+    return (f"It sorts {found['held_out_exact']} of the {found['held_out']} inputs that it was never shown, and "
+            f"{found['exact']} of all {found['inputs']}.")

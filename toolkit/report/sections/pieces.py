@@ -2,29 +2,28 @@
 
 import os
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from markupsafe import Markup
 
+from toolkit.errors import UserError
 from toolkit.metrics.intervals import mean_interval
-from toolkit.report.figures.gains import GainPanel, gain_figure, gain_table, panels_of
+from toolkit.report.figures.classification import attention_figure
+from toolkit.report.figures.gains import GainPanel, gain_figure, gain_table, panels_of, proper
 from toolkit.report.figures.series import shuffle_figure
 from toolkit.report.figures.training import curves_of, fits_figure, loss_figure
-from toolkit.report.page import Between, Measured, Section, join, markup, paragraph, picture, table
+from toolkit.report.page import Between, Measured, Section, join, lines, markup, paragraph, picture, table
 from toolkit.report.sections.evidence import Evidence
+from toolkit.run.binary import read_npz
 from toolkit.run.directory import name_of
 from toolkit.run.provenance import without_machine_paths
-from toolkit.run.results import Results, Row
+from toolkit.run.results import Results, Row, Verdict
 
 SEVERAL = 3
 """From so many seeds on an interval over them says something."""
-PROPER = {"mse": "MSE", "mae": "MAE", "f1": "F1", "r2": "R²", "mase": "MASE", "roc_auc": "ROC-AUC", "pr_auc": "PR-AUC"}
-
-
-def proper(metric: str) -> str:
-    """A metric's name as it is written."""
-    return PROPER.get(metric, metric.replace("_", " "))
 
 
 def is_share(metric: str) -> bool:
@@ -34,8 +33,15 @@ def is_share(metric: str) -> bool:
 
 def verdicts(results: Results | None) -> str:
     """Those of an experiment, the first few; "" where nothing was compared."""
-    told = list(dict.fromkeys(verdict.text for verdict in results.verdicts)) if results else []
-    return with_minus("; ".join(text.rstrip(".") for text in told[:3]) + ("." if told else ""))
+    told = list(dict.fromkeys(judged(verdict, results) for verdict in results.verdicts)) if results else []
+    return "; ".join(text.rstrip(".") for text in told[:3]) + ("." if told else "")
+
+
+def judged(verdict: Verdict, results: Results) -> str:
+    """A verdict, and that it is of too few seeds."""
+    seeds = len({row.seed for row in results.rows if row.arm == verdict.arm})
+    few = f" ({seeds} seeds: run {SEVERAL} or more)" if 1 < seeds < SEVERAL else ""
+    return with_minus(verdict.text) + few
 
 
 def with_minus(text: str) -> str:
@@ -195,7 +201,10 @@ def shuffled(shuffle: dict) -> str:
 
 
 def attention(run: Evidence) -> list[Section]:
-    """Links to the pages of attention that `make attention` made of this run's models, where it puts them."""
+    """A map of one test example by each kept classifier, and links to the pages of attention that `make attention` made
+    of this run's models, where it puts them.
+    """
+    drawn = [attention_map(run, path) for path in sorted(run.directory.glob("*/seed-0/attention.npz"))]
     models = [run.directory, *(path.parent.parent for path in run.directory.glob("*/seed-0/model/config.json"))]
     found = []
     for model in models:
@@ -203,7 +212,23 @@ def attention(run: Evidence) -> list[Section]:
             slug = re.sub(r"[^\w.-]+", "-", without_machine_paths(str(place))).strip("-.")
             found += [(os.path.relpath(page, run.directory), f"{name_of(model)}: {page.stem}") for page in (
                 Path(f"runs/attention/{slug}.html"), Path(f"runs/attention/{slug}-series.html")) if page.is_file()]
-    return [Section("What its heads look at", links(run, found))] if found else []
+    return [Section("What its heads look at", join([*drawn, links(run, found)]))] if drawn or found else []
+
+
+def attention_map(run: Evidence, path: Path) -> Markup:
+    """What `toolkit.analysis.shown_attention` kept, and the command that shows every head."""
+    kept = read_npz(path, "labels", "weights", "text")
+    labels, weights, text = kept["labels"], kept["weights"], kept["text"]
+    if labels.ndim != 1 or {labels.dtype.kind, text.dtype.kind} != {"U"} or weights.shape != 2 * labels.shape or not (
+            len(labels) and weights.dtype.kind == "f" and np.isfinite(weights).all()):
+        raise UserError(f"{path}: its arrays do not fit each other. Delete it; the page is made without it then.")
+    given, model = str(text), run.path(os.path.relpath(path.parent, run.directory))
+    series = (run.config.get("data") or {}).get("test") or "series.tsv"
+    asked = f"TEXT={shlex.quote(given)}" if given else f"SERIES={shlex.quote(str(series))} ROW=0"
+    told = (f"{path.parent.parent.name}, seed 0, the first test {'text' if given else 'series'}"
+            f"{'' if given else ', in patches'}: the mean over the heads of the last layer.")
+    return join([picture(attention_figure(weights, labels.tolist()), f"Attention of {told}", told),
+                 lines(f"make attention MODEL={model} {asked}", "Every head, and what it predicted, by itself:")])
 
 
 def links(run: Evidence, places: Sequence[tuple[str, str]]) -> Markup:

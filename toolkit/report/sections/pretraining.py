@@ -23,11 +23,16 @@ def pretraining_page(run: Evidence) -> tuple[str, list[Section]]:
                 Section("How it learned", pieces.curves(run))]
     if written := samples(run.read("samples.json", Samples)):
         sections.append(written)
-    return answer(found, is_bert), [*sections, next_steps(run, is_bert)]
+    return answer(found, is_bert, of_series(run)), [*sections, next_steps(run, is_bert)]
 
 
-def answer(found: dict, is_bert: bool) -> str:
-    """What it can do beside what can be done without it."""
+def of_series(run: Evidence) -> bool:
+    """Whether its tokens are values of series."""
+    return bool((run.config.get("series") or {}).get("sources"))
+
+
+def answer(found: dict, is_bert: bool, series: bool = False) -> str:
+    """What it can do beside what can be done without it. series: its tokens are values of series."""
     entropy = found.get("unigram_entropy")
     beside = f", where word frequencies alone give {entropy:.2f}" if entropy else ""
     if is_bert and "mlm_loss" in found:
@@ -38,7 +43,9 @@ def answer(found: dict, is_bert: bool) -> str:
                      f"({interval(found['nsp_accuracy'], found['nsp_count'])}), guessing in 50 %.")
         return text
     if "loss" in found:
-        text = f"It foretells the next token with {found['loss']:.2f} nats of surprise{beside.replace('word', 'token')}"
+        token = "value" if series else "token"
+        text = (f"It foretells the next {token} with {found['loss']:.2f} nats of surprise"
+                f"{beside.replace('word', token)}")
         bits = found.get("bits_per_byte")
         return text + (f": {bits:.3f} bits per byte of text." if bits else ".")
     return "It has not been evaluated yet."
@@ -57,6 +64,8 @@ def interval(share: float, count: float) -> str:
 def learned(run: Evidence, found: dict, is_bert: bool) -> Markup:
     """A row a figure on held-out text, beside what it must beat."""
     entropy, rows = found.get("unigram_entropy"), []
+    series = of_series(run)
+    token = "value's bin" if series else "token"
 
     def counted(name: str) -> Between | None:
         count = found.get(f"{name.removesuffix('accuracy')}count", 0)
@@ -78,21 +87,27 @@ def learned(run: Evidence, found: dict, is_bert: bool) -> Markup:
         row("next sentence: loss (nats)", found.get("nsp_loss"), f"{BY_GUESSING:.3f} by guessing")
         row("next sentence or not (%)", counted("nsp_accuracy"), "50.0 by guessing")
     else:
-        row("next token: loss (nats)", found.get("loss"), alone)
+        row(f"next {token}: loss (nats)", found.get("loss"), alone)
         row("perplexity", found.get("perplexity"), f"{math.exp(entropy):,.0f} by frequencies alone" if entropy else "")
         row("bits per byte", found.get("bits_per_byte"), compressed(run))
-        row("next token right (%)", counted("accuracy"))
+        row(f"next {token} right (%)", counted("accuracy"))
     rows += [[f"frozen states under logistic regression, {name.removeprefix('probe_')} (%)",
               Between(100 * value, decimals=1), ""] for name, value in found.items() if name.startswith("probe_")]
     kept = f" The model that is kept is that of step {found['step']:,}, best there." if "step" in found else ""
-    told = (f"On held-out text, one run, seed {run.config.get('seed', 0)}: another seed would differ. In brackets the "
-            f"95 % interval over held-out items.{kept}")
-    spent = [[what, value] for what, value in (
-        ("parameters", run.manifest.get("parameters")), ("steps", run.result.get("steps")),
-        ("tokens", run.result.get("tokens")), ("minutes of training", run.result.get("seconds", 0) / 60 or None),
-        ("tokens a second", run.result.get("tokens_per_second"))) if isinstance(value, (int, float))]
-    return join([paragraph(told, soft=True), table(["", "this model", "beside"], rows),
-                 table(["what it took", ""], spent, decimals=1) if spent else ""])
+    told = (f"On held-out {'series' if series else 'text'}, one run, seed {run.config.get('seed', 0)}: another seed "
+            f"would differ. In brackets the 95 % interval over held-out {'values' if series else 'items'}.{kept}")
+    return join([paragraph(told, soft=True), table(["", "this model", "beside"], rows), spent(run)])
+
+
+def spent(run: Evidence) -> Markup:
+    """What the training took."""
+    seconds, long = run.result.get("seconds"), (run.result.get("seconds") or 0) >= 100
+    found = {"parameters": run.manifest.get("parameters"), "steps": run.result.get("steps"),
+             "tokens": run.result.get("tokens"),
+             "minutes of training" if long else "seconds of training": seconds and seconds / (60 if long else 1),
+             "tokens a second": run.result.get("tokens_per_second")}
+    rows = [[what, round(value)] for what, value in found.items() if isinstance(value, (int, float))]
+    return table(["what it took", ""], rows) if rows else Markup("")
 
 
 def compressed(run: Evidence) -> str:
@@ -133,7 +148,6 @@ def guesses(fill: Fill) -> Markup:
 def next_steps(run: Evidence, is_bert: bool) -> Section:
     model, name = run.path("model"), run.directory.name
     mine = f"--models '{{{name}: {run.path('model')}}}' --output_dir runs/{name}-text"
-    of_series = (run.config.get("series") or {}).get("sources")
     fill = f'.venv/bin/python recipes/fill_mask.py --model {model} --text "The [MASK] of it."'
     ask = ("Ask it for a word.", fill) if is_bert else ("Write with it, in turn.", f"make chat MODEL={run.place}")
     steps = [ask, ("See what its heads look at.", f'make attention MODEL={run.place} TEXT="a sentence of yours"'),
@@ -142,7 +156,7 @@ def next_steps(run: Evidence, is_bert: bool) -> Section:
              ("Train it longer.", f"make pretrain-{'bert' if is_bert else 'gpt'} CONFIG={run.path('config.yaml')} "
                                   f'ARGS="{longer(run)}"'),
              ("Publish it.", f"make push RUN={run.place} REPO=you/{name}")]
-    if of_series:
+    if of_series(run):
         steps = [("Forecast with it.", f'make sample-forecasts ARGS="--run {run.place}"'), steps[3], steps[4]]
     return pieces.commands(steps)
 
