@@ -13,8 +13,6 @@ from toolkit.experiments.settings import CompareSeq2SeqConfig
 if __name__ == "__main__":  # --help, and mistakes in options, before what takes seconds to import
     cli.options_first(CompareSeq2SeqConfig, __doc__)
 
-import numpy as np
-
 from toolkit.data.pairs.pair_files import load_pairs
 from toolkit.experiments.grid import Cell, Grid
 from toolkit.experiments.results import by, summary, values
@@ -22,7 +20,6 @@ from toolkit.experiments.seq2seq import (
     METRICS,
     SCORES,
     arms_of,
-    by_length,
     length_verdict,
     reference_of,
     score_rows,
@@ -34,7 +31,7 @@ from toolkit.metrics.tabulate import table
 from toolkit.publishing.card import LiveCard
 from toolkit.run.directory import Run
 from toolkit.run.results import Verdict
-from toolkit.tasks.seq2seq import scores
+from toolkit.tasks.seq2seq import scores, telling_metric
 from toolkit.training.impl.distributed import main_process_first, make_accelerator
 
 
@@ -47,8 +44,7 @@ def compare_seq2seq(settings: CompareSeq2SeqConfig, accelerator) -> dict | None:
     arms = arms_of(settings, settings.arms)
     parts = load_pairs(settings.data, accelerator.print)
     run.write_manifest(examples=dict(zip(("train", "validation", "test"), map(len, parts), strict=True)))
-    # Of letters and digits BLEU's words say nothing: there a pair is right or wrong.
-    metric = "bleu" if settings.data.train else "exact_match"
+    metric = telling_metric(parts[2].targets)
     grid = Grid("seq2seq", run, accelerator, metric, dry_run=settings.dry_run)
     for name, model in arms.items():
         with main_process_first(accelerator):
@@ -61,16 +57,14 @@ def compare_seq2seq(settings: CompareSeq2SeqConfig, accelerator) -> dict | None:
         return grid.tell()
     copied = scores(parts[2].sources, parts[2].targets)
     of = by(grid.rows, "arm")
-    lengths = np.asarray([len(text.split()) if settings.data.train else len(text) for text in parts[2].sources])
-    groups = {name: by_length([run.part(row.run) for row in rows], lengths, metric) for name, rows in of.items()}
     verdicts = {name: verdict_between(rows, of[rows[0].reference], metric) for name, rows in of.items()
                 if rows[0].reference}
     told = [Verdict(name, f"{name} beside {of[name][0].reference}: {text}. "
-                    + length_verdict(groups[name], groups[of[name][0].reference], metric))
+                    + length_verdict(of[name], of[of[name][0].reference], metric))
             for name, text in verdicts.items()]
     grid.write(told)
     summaries = {name: {key: summary(values(rows, key)) for key in METRICS} for name, rows in of.items()}
-    return run.finish({"arms": summaries, "by_length": groups, "verdicts": [verdict.text for verdict in told],
+    return run.finish({"arms": summaries, "verdicts": [verdict.text for verdict in told],
                        "copy": copied, "metric": metric, "bleu_signature": copied["bleu_signature"],
                        "test_examples": len(parts[2])})
 

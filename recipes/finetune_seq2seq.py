@@ -22,7 +22,7 @@ from toolkit.experiments.seq2seq import METRICS, SCORES, score_rows, tokenizers_
 from toolkit.metrics.tabulate import table
 from toolkit.publishing.card import LiveCard
 from toolkit.run.directory import Run
-from toolkit.tasks.seq2seq import scores
+from toolkit.tasks.seq2seq import scores, telling_metric
 from toolkit.training.impl.distributed import main_process_first, make_accelerator
 
 
@@ -39,7 +39,7 @@ def finetune_seq2seq(settings: FinetuneSeq2SeqConfig, accelerator) -> dict | Non
     accelerator.print(f"{len(parts[0]):,} pairs to learn from, {len(parts[1]):,} for validation, {len(parts[2]):,} for "
                       f"test; {len(sides.source):,} tokens" + ("" if sides.is_shared else
                                                                f" of sources, {len(sides.target):,} of targets"))
-    grid = Grid("seq2seq", run, accelerator, "bleu", dry_run=settings.dry_run)
+    grid = Grid("seq2seq", run, accelerator, telling_metric(parts[2].targets), dry_run=settings.dry_run)
     for seed in range(settings.seeds):
         training = training_of(settings.model, sides, parts, settings, seed)
         grid.fit(Cell(settings.model.architecture, seed, f"seed-{seed}"), training)
@@ -50,7 +50,7 @@ def finetune_seq2seq(settings: FinetuneSeq2SeqConfig, accelerator) -> dict | Non
     grid.write()
     fits = [row for row in grid.rows if row.arm == settings.model.architecture]
     result = {name: summary(values(fits, name)) for name in METRICS}
-    return run.finish({**result, "copy": copied, "bleu_signature": copied["bleu_signature"],
+    return run.finish({**result, "copy": copied, "metric": grid.metric, "bleu_signature": copied["bleu_signature"],
                        "test_examples": len(parts[2])})
 
 

@@ -90,9 +90,10 @@ def test_arms_are_compared_by_length(tmp_path):
     settings = settings_of(tmp_path, CompareSeq2SeqConfig, arms=arms, seeds=2)
     result = compare_seq2seq.compare_seq2seq(settings, Accelerator(cpu=True))
     assert set(result["arms"]) == set(arms) and len(result["verdicts"]) == 1
-    assert result["verdicts"][0].startswith("attention beside none: BLEU ")
-    assert sum(group["pairs"] for group in result["by_length"]["none"]) == result["test_examples"]
-    rows = pd.DataFrame([vars(row) for row in read_results(tmp_path / "run").rows])
+    assert result["verdicts"][0].startswith("attention beside none: exact match ")
+    rows = read_results(tmp_path / "run").rows
+    assert all(sum(group["pairs"] for group in row.by_length) == row.test_examples == 5 for row in rows)
+    rows = pd.DataFrame([vars(row) for row in rows])
     assert rows["seed"].tolist() == [0, 1, 0, 1] and set(rows["reference"]) == {"none", ""}
 
 

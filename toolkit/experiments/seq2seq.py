@@ -4,11 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-import numpy as np
 from accelerate import Accelerator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from toolkit import metrics
 from toolkit.config import from_dict
 from toolkit.data.pairs.batches import PairBatches, TokenIds
 from toolkit.data.pairs.text_pairs import TextPairs
@@ -21,7 +19,6 @@ from toolkit.models.seq2seq.joined import new_joined
 from toolkit.models.seq2seq.recurrent import RecurrentForSeq2Seq, RecurrentSeq2SeqConfig
 from toolkit.models.seq2seq.transformer import new_transformer, transformer_config
 from toolkit.run.directory import Run
-from toolkit.run.files import read_json
 from toolkit.run.results import Row
 from toolkit.tasks.seq2seq import Seq2Seq, Seq2SeqTrainingConfig, train_seq2seq
 from toolkit.tokenization.load import load_tokenizer, save_tokenizer
@@ -29,8 +26,6 @@ from toolkit.tokenization.train import is_spec, read_spec, train_tokenizer
 from toolkit.training.dry_run import dry_run
 from toolkit.training.impl.settings import ImplConfig
 
-BY_LENGTH = 5
-"""Groups of test pairs, as many of each, by the length of the source."""
 METRICS = ("bleu", "chrf", "exact_match", "character_error_rate", "loss")
 """Of an arm, over seeds."""
 KERAS = {"cell": "lstm", "embedding_size": None, "hidden_size": 256, "attention": None, "bidirectional": False}
@@ -150,23 +145,6 @@ def training_of(model: Seq2SeqModelSection, sides: Sides, parts: Sequence[TextPa
                        seed == 0)
 
 
-def by_length(runs: Sequence[Run], lengths: np.ndarray, metric: str) -> list[dict]:
-    """One arm's scores of test pairs in groups of like source length: `shortest`, `longest`, `pairs`, `values` a seed.
-
-    lengths (n,): words or characters of the sources, in the order of the test set.
-    """
-    order = np.argsort(lengths, kind="stable")
-    answers = [read_json(run.directory / "predictions.json", list) for run in runs]
-    groups = []
-    for group in np.array_split(order, min(BY_LENGTH, len(order))):
-        values = [metrics.load(metric).compute(predictions=[rows[i]["prediction"] for i in group],
-                                               references=[rows[i]["target"] for i in group])[metric]
-                  for rows in answers]
-        groups.append({"shortest": int(lengths[group].min()), "longest": int(lengths[group].max()),
-                       "pairs": len(group), "values": values})
-    return groups
-
-
 SCORES = ["arm", "BLEU", "chrF", "exact match", "character error rate", "nats per token"]
 """Columns of `score_rows`."""
 
@@ -195,11 +173,11 @@ def verdict_between(rows: Sequence[Row], reference: Sequence[Row], metric: str) 
     return verdict(gain, _WHAT[metric], "points")
 
 
-def length_verdict(groups: list[dict], reference: list[dict], metric: str) -> str:
-    """From which length of the source on the arm is ahead by more than its interval, in words."""
-    factor = _POINTS[metric]
-    gains = [paired_difference(*([factor * value for value in group["values"]] for group in pair))
-             for pair in zip(groups, reference, strict=True)]
+def length_verdict(rows: Sequence[Row], reference: Sequence[Row], metric: str) -> str:
+    """From which length of the source on the arm is ahead by more than its interval over seeds, in words."""
+    factor, groups = _POINTS[metric], rows[0].by_length
+    gains = [paired_difference(*([factor * row.by_length[number]["value"] for row in those]
+                                 for those in (rows, reference))) for number in range(len(groups))]
     told = [f"{group['shortest']}–{group['longest']}: {gain.mean:+.1f}"
             for group, gain in zip(groups, gains, strict=True)]
     by = "; by length of the source, " + ", ".join(told)

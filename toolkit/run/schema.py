@@ -77,6 +77,18 @@ class Tracking(TypedDict):
     trackers: list[str]
 
 
+class LengthGroup(TypedDict):
+    """Test pairs of like source length, and the score on them."""
+
+    shortest: int
+    longest: int
+    pairs: int
+    value: float
+    low: float
+    """The ends of its 95 % interval over test pairs."""
+    high: float
+
+
 class SavedRow(TypedDict, total=False):
     """`Row` in rows.json."""
 
@@ -93,6 +105,7 @@ class SavedRow(TypedDict, total=False):
     seconds: float | None
     test_examples: int | None
     run: str
+    by_length: list[LengthGroup]
 
 
 class SavedVerdict(TypedDict):

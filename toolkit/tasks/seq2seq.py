@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,10 +15,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from toolkit import metrics
 from toolkit.data.batches import IGNORED
 from toolkit.data.pairs.batches import PairBatches
+from toolkit.data.pairs.text_pairs import TextPairs
 from toolkit.errors import UserError
+from toolkit.metrics.intervals import proportion_interval
+from toolkit.metrics.translation import bleu_interval
 from toolkit.models.seq2seq.beam_search import beam_search
 from toolkit.run.directory import Run
 from toolkit.run.files import write_json
+from toolkit.run.schema import LengthGroup
 from toolkit.tasks.base import Description, fit
 from toolkit.tasks.settings import DecodingConfig, Seq2SeqTrainingConfig
 from toolkit.tokenization.load import save_tokenizer
@@ -132,6 +137,41 @@ def scores(predictions: Sequence[str], references: Sequence[str]) -> dict:
             for key, value in metrics.load(name).compute(**given).items()}
 
 
+BY_LENGTH = 5
+"""Groups of test pairs, about as many of each, by the length of the source."""
+
+
+def telling_metric(references: Sequence[str]) -> Literal["bleu", "exact_match"]:
+    """What says how good answers are: BLEU counts runs of four words; where most references have none, as dates and
+    letters, a pair is right or wrong.
+    """
+    return "bleu" if np.median([len(text.split()) for text in references]) >= 4 else "exact_match"
+
+
+def source_length(source: str, metric: str) -> int:
+    """In words, where those are what is counted, else in characters."""
+    return len(source.split()) if metric == "bleu" else len(source)
+
+
+def by_length(pairs: TextPairs, predictions: Sequence[str]) -> list[LengthGroup]:
+    """Where a bottleneck would show: the telling metric on groups of pairs, from the shortest sources to the longest.
+    Sources of one length are in one group.
+    """
+    metric = telling_metric(pairs.targets)
+    lengths = np.asarray([source_length(source, metric) for source in pairs.sources])
+    edges = np.unique(np.sort(lengths)[np.arange(1, BY_LENGTH) * len(lengths) // BY_LENGTH])
+    group_of, found = np.searchsorted(edges, lengths, side="right"), []
+    for number in np.unique(group_of):
+        rows = np.flatnonzero(group_of == number)
+        given = [predictions[i] for i in rows], [pairs.targets[i] for i in rows]
+        value = metrics.load(metric).compute(predictions=given[0], references=given[1])[metric]
+        low, high = bleu_interval(*given) if metric == "bleu" else proportion_interval(
+            round(value * len(rows)), len(rows))[:2]
+        found.append({"shortest": int(lengths[rows].min()), "longest": int(lengths[rows].max()), "pairs": len(rows),
+                      "value": value, "low": low, "high": high})
+    return found
+
+
 def train_seq2seq(make_model: Callable[[], PreTrainedModel], train: PairBatches, validation: PairBatches,
                   test: PairBatches, config: Seq2SeqTrainingConfig, impl: ImplConfig, run: Run,
                   accelerator: Accelerator, seed: int, name: str,
@@ -149,7 +189,8 @@ def train_seq2seq(make_model: Callable[[], PreTrainedModel], train: PairBatches,
                 for source, target, text in zip(test.pairs.sources, test.pairs.targets, texts, strict=True)])
         with torch.inference_mode():
             sums = reduce_sums(accelerator, teacher_forced(best, test, accelerator, config.batch_size))
-        return {**scores(texts, test.pairs.targets), "loss": sums["loss"] / sums["count"],
+        return {**scores(texts, test.pairs.targets), "by_length": by_length(test.pairs, texts), "test_examples": len(texts),
+                "loss": sums["loss"] / sums["count"],
                 "parameters": sum(parameter.numel() for parameter in best.parameters() if parameter.requires_grad),
                 "decoding": asdict(config.decoding), "validation": on_validation}
 
