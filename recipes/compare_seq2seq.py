@@ -17,7 +17,7 @@ if __name__ == "__main__":  # --help, and mistakes in options, before what takes
 
 from dataclasses import replace
 
-from toolkit.data.pairs.pair_files import Parts, load_sets
+from toolkit.data.pairs.pair_files import PairParts, load_sets
 from toolkit.experiments.grid import Cell, Grid
 from toolkit.experiments.results import by
 from toolkit.experiments.seq2seq import (
@@ -65,7 +65,7 @@ def compare_seq2seq(settings: CompareSeq2SeqConfig, accelerator) -> dict | None:
                        "bleu_signature": next(iter(results.values()))["copy"]["bleu_signature"]})
 
 
-def fit_set(grid: Grid, name: str, parts: Parts, arms: dict[str, Arm], settings: CompareSeq2SeqConfig
+def fit_set(grid: Grid, name: str, parts: PairParts, arms: dict[str, Arm], settings: CompareSeq2SeqConfig
             ) -> None:
     """Every arm on every seed of one set; what it trains lies in a folder of the set, where it has a name."""
     run = grid.run.part(name) if name else grid.run

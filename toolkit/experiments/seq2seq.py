@@ -9,7 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from toolkit.config import from_dict
 from toolkit.data.pairs.batches import PairBatches, TokenIds
-from toolkit.data.pairs.pair_files import Parts
+from toolkit.data.pairs.pair_files import PairParts
 from toolkit.data.pairs.text_pairs import TextPairs
 from toolkit.errors import UserError
 from toolkit.experiments.results import summary, values
@@ -58,7 +58,7 @@ class Sides:
 class Tokenised:
     """Train, validation and test of a set as batches, tokenised once however many arms and seeds read them."""
 
-    def __init__(self, settings: FinetuneSeq2SeqConfig, parts: Parts, run: Run, accelerator: Accelerator):
+    def __init__(self, settings: FinetuneSeq2SeqConfig, parts: PairParts, run: Run, accelerator: Accelerator):
         self.settings, self.parts, self.run, self.accelerator = settings, parts, run, accelerator
         self._found: dict[tuple[str, str], tuple[Sides, list[PairBatches]]] = {}
 

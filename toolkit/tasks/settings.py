@@ -220,8 +220,8 @@ class DecodingConfig:
         if not 0 < self.top_p <= 1:
             raise UserError(f"{section}top_p is {self.top_p}; give a share above 0, up to 1.")
         if self.temperature and self.num_beams > 1:
-            raise UserError(f"{section}num_beams is {self.num_beams} and temperature {self.temperature}: beams look "
-                            f"for the likeliest answer, a temperature draws one. Set temperature to 0 or num_beams to 1.")
+            raise UserError(f"{section}num_beams is {self.num_beams}, temperature {self.temperature}: beams look for "
+                            f"the likeliest answer, a temperature draws one. Set num_beams to 1, or temperature to 0.")
 
 
 @dataclass
