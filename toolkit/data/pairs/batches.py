@@ -69,9 +69,11 @@ class PairBatches:
         self.source_lengths, self.target_lengths = (np.asarray([len(tokens) for tokens in side], np.int64)
                                                     for side in (self.sources, self.targets))
         self.by_length = np.lexsort((self.target_lengths, self.source_lengths))
-        # Both sides are padded; attention and logits grow with the target's.
-        self.buckets = LengthBuckets(self.target_lengths * (1 + int(self.source_lengths.max())) + self.source_lengths,
-                                     batch_size, seed)
+        # Both sides are padded, and logits grow with the target's: targets of a length together, their sources rising
+        # and falling by turns, so that those of a batch across two lengths are of like length, too.
+        longest = int(self.source_lengths.max())
+        turned = np.where(self.target_lengths % 2, self.source_lengths, longest - self.source_lengths)
+        self.buckets = LengthBuckets(self.target_lengths * (1 + longest) + turned, batch_size, seed)
 
     def __len__(self) -> int:
         return len(self.sources)
