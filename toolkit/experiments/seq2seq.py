@@ -93,7 +93,20 @@ def tokenizers_of(settings: FinetuneSeq2SeqConfig, train: TextPairs, model: Seq2
     made = [_tokenizer(of, texts, run, f"tokenizer-{place}", note) for place, (of, texts) in enumerate(zip(
         [name, settings.target_tokenizer][:len(own)], own, strict=True))]
     source, target = made[0], made[-1]
+    _tell_of_lost_capitals(target, train.targets, note)
     return Sides(source, target, (TokenIds.of(source, name), TokenIds.of(target, settings.target_tokenizer or name)))
+
+
+def _tell_of_lost_capitals(tokenizer: PreTrainedTokenizerBase, targets: list[str], note: Callable[[str], None]
+                           ) -> None:
+    """Where answers can have no capitals, and what they are held against has: scores then count case."""
+    shown = next((text for text in targets if text != text.lower()), None)
+    if shown is None:
+        return
+    written = tokenizer.decode(tokenizer(shown, add_special_tokens=False)["input_ids"])
+    if written == written.lower():
+        note("the tokenizer of targets lower-cases, and the targets have capitals: each counts as wrong in the scores. "
+             "With data.lowercase true both are lower-cased")
 
 
 def _tokenizer(name: str, texts: list[str], run: Run, folder: str, note: Callable[[str], None]

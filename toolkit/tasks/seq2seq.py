@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from toolkit import metrics
@@ -58,9 +57,7 @@ class Seq2Seq:
 
     def losses(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         labels, inputs = batch["labels"], {key: value for key, value in batch.items() if key != "labels"}
-        logits = model(**inputs, use_cache=False).logits.float()
-        return {"seq2seq": F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum",
-                                           label_smoothing=self.config.label_smoothing)}
+        return {"seq2seq": model(**inputs, scored_labels=labels, label_smoothing=self.config.label_smoothing)["loss"]}
 
     def evaluate(self, model: PreTrainedModel, accelerator: Accelerator, precision: Precision) -> dict[str, float]:
         """Loss without smoothing, and the share of right tokens, where the target before is given."""
@@ -95,11 +92,10 @@ def teacher_forced(model: PreTrainedModel, pairs: PairBatches, accelerator: Acce
     for start in range(0, len(mine), batch_size):
         batch = to_device(as_tensors(pairs.rows(mine[start:start + batch_size])), accelerator.device)
         labels = batch.pop("labels")
-        logits = model(**batch, use_cache=False).logits.float()
-        scored = labels != IGNORED
-        sums["loss"] += float(F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum"))
-        sums["right"] += float(((logits.argmax(-1) == labels) & scored).sum())
-        sums["count"] += float(scored.sum())
+        found = model(**batch, scored_labels=labels)
+        sums["loss"] += float(found["loss"])
+        sums["right"] += float(found["correct"])
+        sums["count"] += float((labels != IGNORED).sum())
     return sums
 
 

@@ -77,9 +77,12 @@ class PairBatches:
         self.buckets = self._buckets(batch_size, seed)
 
     def _buckets(self, batch_size: int, seed: int) -> LengthBuckets:
-        """Both sides are padded; attention and logits grow with the target's."""
-        return LengthBuckets(self.target_lengths * (1 + int(self.source_lengths.max())) + self.source_lengths,
-                             batch_size, seed)
+        """Both sides are padded, and logits grow with the target's: targets of a length together, their sources rising
+        and falling by turns, so that those of a batch across two lengths are of like length, too.
+        """
+        longest = int(self.source_lengths.max())
+        turned = np.where(self.target_lengths % 2, self.source_lengths, longest - self.source_lengths)
+        return LengthBuckets(self.target_lengths * (1 + longest) + turned, batch_size, seed)
 
     def drawn_by(self, seed: int, batch_size: int) -> "PairBatches":
         """The same tokens in batches of another order and size."""

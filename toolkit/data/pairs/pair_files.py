@@ -46,6 +46,9 @@ class PairsSection:
     """The same; 2 where nothing is said."""
     encoding: str = ""
     """Of text files that are not UTF-8 and have no byte-order mark: latin-1, cp1252, …"""
+    lowercase: bool = False
+    """Lower-case both sides of all pairs, the targets that answers are held against among them: scores are then of
+    lower-cased text, as many published ones."""
     max_source_length: int = 128
     """Longer sources are cut to this many tokens, which is told; pairs are not dropped."""
     max_target_length: int = 128
@@ -81,7 +84,7 @@ def load_pairs(data: PairsSection, note: Note = lambda line: None) -> PairParts:
     if not 0 < data.validation_share < 0.5:
         raise UserError(f"{at}validation_share is {data.validation_share}; it must lie between 0 and 0.5.")
     data = _with_own_splits(data, note)
-    parts = {role: _checked(read_pairs(getattr(data, role), data, role, note), role, data, note)
+    parts = {role: _checked(_cased(read_pairs(getattr(data, role), data, role, note), data), role, data, note)
              for role in ("train", "validation", "test") if getattr(data, role)}
     if data.max_pairs < 0:
         raise UserError(f"{at}max_pairs is {data.max_pairs}; give a number of pairs, or 0: all of them.")
@@ -199,6 +202,12 @@ def _columns(path: Path, data: PairsSection, reading: Reading) -> Iterator[tuple
                             f"{max(numbers)} was asked for ({data.section}target_column). Repair the line, or name "
                             f"another column.")
         yield f"{path}, line {number}", [cells[place - 1] for place in numbers]
+
+
+def _cased(pairs: TextPairs, data: PairsSection) -> TextPairs:
+    if not data.lowercase:
+        return pairs
+    return TextPairs(*([text.lower() for text in side] for side in (pairs.sources, pairs.targets)), pairs.places)
 
 
 def _checked(pairs: TextPairs, role: str, data: PairsSection, note: Note) -> TextPairs:
