@@ -26,6 +26,7 @@ from toolkit.experiments.seq2seq import (
     tokenizers_of,
     training_of,
     verdict_between,
+    write_alignments,
 )
 from toolkit.metrics.tabulate import table
 from toolkit.publishing.card import LiveCard
@@ -62,6 +63,7 @@ def compare_seq2seq(settings: CompareSeq2SeqConfig, accelerator) -> dict | None:
     told = [Verdict(name, f"{name} beside {of[name][0].reference}: {text}. "
                     + length_verdict(of[name], of[of[name][0].reference], metric))
             for name, text in verdicts.items()]
+    write_alignments(run, grid.rows)
     grid.write(told)
     summaries = {name: {key: summary(values(rows, key)) for key in METRICS} for name, rows in of.items()}
     return run.finish({"arms": summaries, "verdicts": [verdict.text for verdict in told],
