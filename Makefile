@@ -132,17 +132,11 @@ sample-forecasts: install  ## forecasts of a GPT that learned series as tokens: 
 finetune-text: install  ## text classification beside its baselines: CONFIG=recipes/configs/authorship.yaml
 	@$(LAUNCH) recipes/finetune_text.py $(RECIPE_ARGS)
 
-finetune-seq2seq: install  ## one text into another: translate, transliterate, normalise; without files dates → ISO
-	@$(LAUNCH) recipes/finetune_seq2seq.py $(RECIPE_ARGS)
-
-compare-seq2seq: install  ## what attention is worth, and from which length on: Transformer, GRU with and without it
-	@$(LAUNCH) recipes/compare_seq2seq.py $(RECIPE_ARGS)
-
 finetune-seq2seq: install  ## one text into another: translate, normalise; without files dates in words → ISO
 	@$(LAUNCH) recipes/finetune_seq2seq.py $(RECIPE_ARGS)
 
 compare-seq2seq: install  ## what attention is worth, from which length on: Transformer, GRU with and without
-	@$(LAUNCH) recipes/compare_seq2seq.py $(RECIPE_ARGS)
+	@$(LAUNCH) recipes/compare_seq2seq.py --config $(call quoted,$(or $(CONFIG),recipes/configs/compare-seq2seq.yaml)) $(ARGS)
 
 compare-text: install  ## what pretraining bought on one labelled set: arms, seeds, learning curve, verdicts
 	@$(LAUNCH) recipes/compare_text.py --config $(call quoted,$(or $(CONFIG),recipes/configs/compare-docstrings.yaml)) $(ARGS)

@@ -52,7 +52,8 @@ def test_the_keras_example_has_its_parameters():
 def test_presets_have_the_papers_sizes(name):
     published = TRANSFORMERS[name].published_parameters
     if published is None:
-        assert 7e6 < count_parameters(name) < 9e6
+        low, high = {"transformer-micro": (1e5, 3e5), "transformer-mini": (7e6, 9e6)}[name]
+        assert low < count_parameters(name) < high
     else:
         assert count_parameters(name) == pytest.approx(published, rel=0.035)
 

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 import toolkit
 from toolkit.data.pairs.pair_files import PairsSection
 from toolkit.errors import UserError
+from toolkit.experiments import seq2seq
 from toolkit.experiments.settings import CompareSeq2SeqConfig, FinetuneSeq2SeqConfig, Seq2SeqModelSection
 from toolkit.inference.predict import predict
 from toolkit.inference.settings import PredictConfig
@@ -85,14 +86,20 @@ def test_broken_off_and_resumed_is_unbroken(tmp_path, monkeypatch, architecture)
     assert small.records(tmp_path / "broken" / run) == small.records(tmp_path / "whole" / run)
 
 
-def test_arms_are_compared_by_length(tmp_path):
+def test_arms_are_compared_by_length(tmp_path, monkeypatch):
+    told, of = [], seq2seq.tokenizers_of
+    monkeypatch.setattr(seq2seq, "tokenizers_of", lambda *args: told.append(1) or of(*args))
     arms = {"attention": {"attention": "dot"}, "none": {"attention": "none"}}
     settings = settings_of(tmp_path, CompareSeq2SeqConfig, arms=arms, seeds=2)
     result = compare_seq2seq.compare_seq2seq(settings, Accelerator(cpu=True))
-    assert set(result["arms"]) == set(arms) and len(result["verdicts"]) == 1
+    found = result["sets"][""]
+    assert set(found["arms"]) == set(arms) and len(result["verdicts"]) == 1
+    assert found["arms"]["none"]["parameters"] < found["arms"]["attention"]["parameters"]
+    assert all(arm["tokens_per_second"]["n"] == 2 for arm in found["arms"].values())
     assert result["verdicts"][0].startswith("attention beside none: exact match ")
     rows = read_results(tmp_path / "run").rows
     assert all(sum(group["pairs"] for group in row.by_length) == row.test_examples == 5 for row in rows)
+    assert len(told) == 1, "tokenised again for another arm or seed"
     rows = pd.DataFrame([vars(row) for row in rows])
     assert rows["seed"].tolist() == [0, 1, 0, 1] and set(rows["reference"]) == {"none", ""}
 

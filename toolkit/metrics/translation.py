@@ -73,8 +73,8 @@ def bleu_interval(predictions: Sequence[str], references: Sequence[str], draws: 
     Koehn (2004), *Statistical significance tests for machine translation evaluation*: pairs drawn anew, with returning.
     """
     # sacrebleu tells these sums to its own tests of significance alone: both lengths, n-grams that match, all n-grams.
-    stats = np.asarray(BLEU()._extract_corpus_statistics(list(predictions), [list(references)]))
-    drawn = np.random.default_rng(seed).multinomial(len(stats), np.full(len(stats), 1 / len(stats)), draws) @ stats
+    counts = np.asarray(BLEU()._extract_corpus_statistics(list(predictions), [list(references)]))
+    drawn = np.random.default_rng(seed).multinomial(len(counts), np.full(len(counts), 1 / len(counts)), draws) @ counts
     found = [BLEU.compute_bleu(row[2:6], row[6:10], row[0], row[1], smooth_method="exp").score
              for row in drawn.tolist()]
     low, high = np.percentile(found, [2.5, 97.5])

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from toolkit import metrics
+from toolkit.data import counter
 from toolkit.data.batches import IGNORED
 from toolkit.data.pairs.batches import PairBatches
 from toolkit.data.pairs.text_pairs import TextPairs
@@ -107,10 +108,14 @@ def answers(model: PreTrainedModel, pairs: PairBatches, tokenizer: PreTrainedTok
     """What the model writes for every source, once each and in order, on every rank."""
     mine = pairs.by_length[accelerator.process_index::accelerator.num_processes]
     parts = []
-    with torch.inference_mode(), precision.autocast(), precision.uncompiled():
+    devices = [] if accelerator.device.type == "cpu" else [accelerator.device]
+    with (torch.inference_mode(), precision.autocast(), precision.uncompiled(),
+          torch.random.fork_rng(devices, enabled=decoding.temperature > 0)):
         for start in range(0, len(mine), batch_size):
             index = mine[start:start + batch_size]
             batch = to_device(as_tensors(pairs.rows(index)), accelerator.device)
+            if decoding.temperature:
+                torch.manual_seed(int(counter.key(decoding.seed, 0xD4A3, accelerator.process_index, start)))
             ids = decoded(model, batch["input_ids"], batch["attention_mask"], decoding)
             parts += zip(index.tolist(), tokenizer.batch_decode(ids, skip_special_tokens=True), strict=True)
     parts = gather_object(parts) if accelerator.num_processes > 1 else parts
@@ -122,12 +127,13 @@ def answers(model: PreTrainedModel, pairs: PairBatches, tokenizer: PreTrainedTok
 
 def decoded(model: PreTrainedModel, input_ids: torch.Tensor, attention_mask: torch.Tensor, decoding: DecodingConfig
             ) -> torch.Tensor:
-    """(B, n) target ids: greedily by transformers' `generate`, or by beams with the paper's penalty."""
+    """(B, n) target ids: greedily or drawn by transformers' `generate`, or by beams with the paper's penalty."""
     if decoding.num_beams > 1:
         return beam_search(model, input_ids, attention_mask, decoding.num_beams, decoding.max_new_tokens,
                            decoding.length_penalty)[0]
-    return model.generate(input_ids=input_ids, attention_mask=attention_mask, num_beams=1, do_sample=False,
-                          max_new_tokens=decoding.max_new_tokens)[:, 1:]
+    drawn = {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0} if decoding.temperature else {}
+    return model.generate(input_ids=input_ids, attention_mask=attention_mask, num_beams=1, do_sample=bool(drawn),
+                          max_new_tokens=decoding.max_new_tokens, **drawn)[:, 1:]
 
 
 def scores(predictions: Sequence[str], references: Sequence[str]) -> dict:
@@ -193,7 +199,8 @@ def train_seq2seq(make_model: Callable[[], PreTrainedModel], train: PairBatches,
                 "by_length": by_length(test.pairs, texts), "test_examples": len(texts),
                 "loss": sums["loss"] / sums["count"],
                 "parameters": sum(parameter.numel() for parameter in best.parameters() if parameter.requires_grad),
-                "decoding": asdict(config.decoding), "validation": on_validation}
+                "tokens_per_second": on_validation["tokens_per_second"], "decoding": asdict(config.decoding),
+                "validation": on_validation}
 
     return fit(lambda: Seq2Seq(make_model(), train, validation, config, tokenizers), config, impl, run, accelerator,
                seed, name, tested, keep_model)

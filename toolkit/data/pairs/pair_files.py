@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -15,6 +15,9 @@ from toolkit.data.tables.sources import Reading, file_kind, read_lines
 from toolkit.errors import UserError
 
 Note = Callable[[str], None]
+Parts = tuple[TextPairs, TextPairs, TextPairs]
+"""Train, validation and test."""
+BUILT_IN = {"dates": dates_and_numbers, "reversal": reversals}
 _PLAIN = (".txt", "")
 
 
@@ -47,7 +50,22 @@ class PairsSection:
     Of validation and test they stay, and count as they are."""
 
 
-def load_pairs(data: PairsSection, note: Note = lambda line: None) -> tuple[TextPairs, TextPairs, TextPairs]:
+@dataclass
+class ComparedPairsSection(PairsSection):
+    built_in: Literal["both", "dates", "reversal"] = "both"
+    """Where `train` is empty: dates and numbers in words → digits, letters → the same, reversed, or one after the
+    other."""
+
+
+def load_sets(data: PairsSection, note: Note = lambda line: None) -> dict[str, Parts]:
+    """Name → its pairs: built-in sets by their names, files without one."""
+    if data.train or data.validation or data.test:
+        return {"": load_pairs(data, note)}
+    names = list(BUILT_IN) if data.built_in == "both" else [data.built_in]
+    return {name: load_pairs(replace(data, built_in=name), note) for name in names}
+
+
+def load_pairs(data: PairsSection, note: Note = lambda line: None) -> Parts:
     """Train, validation and test. `note` is told what was decided on the way, and how often."""
     at = data.section
     if not data.train:
@@ -55,7 +73,7 @@ def load_pairs(data: PairsSection, note: Note = lambda line: None) -> tuple[Text
             role = "validation" if data.validation else "test"
             raise UserError(f"{at}train is empty, and {at}{role} is not. Give two aligned files, or one table, of "
                             f"sources and targets to learn from.")
-        make = {"dates": dates_and_numbers, "reversal": reversals}[data.built_in]
+        make = BUILT_IN[data.built_in]
         return make(20_000, "train"), make(1000, "validation"), make(1000, "test")
     if not 0 < data.validation_share < 0.5:
         raise UserError(f"{at}validation_share is {data.validation_share}; it must lie between 0 and 0.5.")
@@ -174,9 +192,13 @@ def _split_off(train: TextPairs, data: PairsSection, role: str, note: Note) -> t
 
 
 def _tell_of_shared(parts: dict[str, TextPairs], note: Note) -> None:
-    known = set(zip(parts["train"].sources, parts["train"].targets, strict=True))
+    """What stands in train too: it asks what was learned by heart."""
+    train = parts["train"]
+    sources, known = set(train.sources), set(zip(train.sources, train.targets, strict=True))
     for role in ("validation", "test"):
         pairs = parts[role]
-        shared = sum(pair in known for pair in zip(pairs.sources, pairs.targets, strict=True))
+        shared = sum(source in sources for source in pairs.sources)
         if shared:
-            note(f"{role}: {shared:,} of {len(pairs):,} pairs are in train too, and flatter the model")
+            whole = sum(pair in known for pair in zip(pairs.sources, pairs.targets, strict=True))
+            note(f"{role}: {shared:,} of {len(pairs):,} sources are in train too, {whole:,} of them with the same "
+                 f"target, and flatter the model")

@@ -28,6 +28,7 @@ class TransformerPreset:
 
 
 TRANSFORMERS: dict[str, TransformerPreset] = {
+    "transformer-micro": TransformerPreset(2, 4, 64, 128, 256, None, "a size for dates and letters, in seconds"),
     "transformer-tiny": TransformerPreset(4, 4, 128, 256, 10_000, 2_600_000,
                                           "Wu et al. 2021, Good for misconceived reasons, the model for Multi30k"),
     "transformer-mini": TransformerPreset(3, 8, 256, 1024, 10_000, None, "a size for some ten thousand pairs"),

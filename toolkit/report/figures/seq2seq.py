@@ -4,16 +4,17 @@
     save_figure(by_length_figure(read_results("runs/compare-seq2seq")), "by-length.png")
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from toolkit.metrics.intervals import Interval, mean_interval, paired_difference
-from toolkit.report.figures.canvas import INK, LINES, MARKERS, OKABE_ITO, PAPER, SOFT, entitle, new_figure, wrapped
+from toolkit.report.figures.canvas import INK, PAPER, SOFT, entitle, new_figure, style_of, wrapped
 from toolkit.report.figures.gains import FEWEST_SEEDS
 from toolkit.run.results import Results, Row
 from toolkit.run.schema import LengthGroup
@@ -70,29 +71,41 @@ def by_length_figure(results: Results, title: str = "") -> Figure | None:
     than three seeds the first with its interval over test pairs. Under it the gains of arms over their references. None
     where nothing was measured by length.
     """
-    arms = {arm: rows for (_, _, arm), rows in results.arms().items() if rows[0].by_length}
-    if not arms:
+    sets: dict[str, dict[str, list[Row]]] = {}
+    for (name, _, arm), rows in results.arms().items():
+        if rows[0].by_length:
+            sets.setdefault(name, {})[arm] = rows
+    if not sets:
         return None
-    pairs = [(arm, rows[0].reference) for arm, rows in arms.items() if rows[0].reference in arms]
-    figure, all_axes = new_figure(8.4, 5.6 if pairs else 3.9, 1 + bool(pairs), 1,
-                                  **({"height_ratios": (3, 1.9)} if pairs else {}))
+    has_gains = any(rows[0].reference in arms for arms in sets.values() for rows in arms.values())
+    figure, all_axes = new_figure(8.4 if len(sets) == 1 else 5.2 * len(sets), 5.6 if has_gains else 3.9, 1 + has_gains,
+                                  len(sets), **({"height_ratios": (3, 1.9)} if has_gains else {}))
     entitle(figure, title or f"{NAMES[results.metric].removesuffix(' (%)')} by length of the source")
-    places = {arm: number for number, arm in enumerate(arms)}
-    scale = 1 if results.metric == "bleu" else 100
-    for arm, rows in arms.items():
-        _line(all_axes[0, 0], [_score(rows, group, scale) for group in range(len(rows[0].by_length))], places[arm],
-              len(arms), in_picture(arm, 50))
-    for arm, reference in pairs:
-        found = [_gain(arms[arm], arms[reference], group, scale) for group in range(len(arms[arm][0].by_length))]
-        _line(all_axes[1, 0], [(each.mean, *_ends(each)) for each in found], places[arm], len(arms), "")
-    _dress(all_axes[:, 0], results, next(iter(arms.values()))[0], bool(pairs))
-    figure.legend(loc="outside lower left", ncols=2 if max(map(len, arms)) > 24 else 3, frameon=False, fontsize=8,
-                  labelcolor=INK, title=_legend(list(arms.values())), title_fontsize=8, alignment="left")
+    names = list(dict.fromkeys(arm for arms in sets.values() for arm in arms))
+    for column, (name, arms) in enumerate(sets.items()):
+        _draw(all_axes[:, column], arms, names, results.metric)
+        _dress(all_axes[:, column], results, next(iter(arms.values()))[0], has_gains)
+        all_axes[0, column].set_title(in_picture(name, 50), loc="left", fontsize=10)
+    handles = [Line2D([], [], label=in_picture(arm, 50), markersize=5, linewidth=1.4, **style_of(number))
+               for number, arm in enumerate(names)]
+    figure.legend(handles=handles, loc="outside lower left", ncols=2 if max(map(len, names)) > 24 else 3, frameon=False,
+                  fontsize=8, labelcolor=INK, title=_legend(results), title_fontsize=8, alignment="left")
     return figure
 
 
-def _legend(arms: Sequence[Sequence[Row]]) -> str:
-    seeds = {len({row.seed for row in rows}) for rows in arms}
+def _draw(all_axes: Sequence[Axes], arms: Mapping[str, list[Row]], names: Sequence[str], metric: str) -> None:
+    """Scores of one set, and below them gains; names: all arms', of which each has a colour."""
+    scale = 1 if metric == "bleu" else 100
+    for arm, rows in arms.items():
+        place, groups = names.index(arm), range(len(rows[0].by_length))
+        _line(all_axes[0], [_score(rows, group, scale) for group in groups], place, len(names))
+        if rows[0].reference in arms:
+            found = [_gain(rows, arms[rows[0].reference], group, scale) for group in groups]
+            _line(all_axes[1], [(each.mean, *_ends(each)) for each in found], place, len(names))
+
+
+def _legend(results: Results) -> str:
+    seeds = {len(rows) for rows in results.arms().values() if rows[0].by_length}
     if min(seeds) >= FEWEST_SEEDS:
         return f"mean of {min(seeds)} seeds, 95 % interval over seeds"
     return "the first seed, 95 % interval over test pairs"
@@ -115,14 +128,13 @@ def _ends(gain: Interval) -> tuple[float, float]:
     return (gain.mean - gain.ci95, gain.mean + gain.ci95) if gain.n >= FEWEST_SEEDS else (gain.mean, gain.mean)
 
 
-def _line(axes: Axes, points: Sequence[tuple[float, float, float]], number: int, count: int, label: str) -> None:
+def _line(axes: Axes, points: Sequence[tuple[float, float, float]], number: int, count: int) -> None:
     """Points of one arm beside those of the others, so that intervals do not cover each other."""
     at = np.arange(len(points)) + 0.36 * ((number + 0.5) / count - 0.5)
     means, lows, highs = (np.asarray(part) for part in zip(*points, strict=True))
-    colour = OKABE_ITO[number % len(OKABE_ITO)]
-    axes.vlines(at, lows, highs, color=colour, linewidth=1.3, alpha=0.8)
-    axes.plot(at, means, color=colour, linewidth=1.4, markersize=5, marker=MARKERS[number % len(MARKERS)],
-              linestyle=LINES[number // len(OKABE_ITO) % len(LINES)], label=label or "_nolegend_")
+    style = style_of(number)
+    axes.vlines(at, lows, highs, color=style["color"], linewidth=1.3, alpha=0.8)
+    axes.plot(at, means, linewidth=1.4, markersize=5, **style)
 
 
 def _dress(all_axes: Sequence[Axes], results: Results, row: Row, has_gains: bool) -> None:
