@@ -40,7 +40,7 @@ def text_alignment(model: str | Path | Writer, text: str, target: str = "") -> A
     with torch.inference_mode(), writer.precision.autocast():
         ids = batch["labels"] if target.strip() else decoded(writer.model, source, seen, writer.decoding)
         ids = ids[:, :1 + (ids[0] == end).nonzero()[0, 0]] if bool((ids == end).any()) else ids
-        longest = getattr(writer.model.config, "max_position_embeddings", None) or ids.shape[1]
+        longest = _positions(writer) or ids.shape[1]
         if ids.shape[1] > longest:
             raise UserError(f"target: has {ids.shape[1]:,} tokens, and {writer.name} has positions for {longest:,}. "
                             f"Shorten it.")
@@ -54,6 +54,12 @@ def text_alignment(model: str | Path | Writer, text: str, target: str = "") -> A
                          answers=(Answer("given" if target.strip() else "written", text_of or "nothing"),),
                          special=frozenset({len(read[0]) - 1}), readers=written[0],
                          unit="character" if read[2] and written[2] else "word")
+
+
+def _positions(writer: Writer) -> int | None:
+    """Of the decoder; None of recurrent ones, which have none."""
+    shape = writer.model.config.get_text_config(decoder=True)
+    return None if hasattr(shape, "cell") else getattr(shape, "max_position_embeddings", None)
 
 
 def _cross_attentions(writer: Writer, source: torch.Tensor, seen: torch.Tensor, before: torch.Tensor

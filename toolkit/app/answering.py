@@ -112,16 +112,16 @@ def _looked(asked: Asked, text: str, written: str) -> Markup:
     try:
         maps = text_alignment(asked.writer, text, written)
     except NoAttention:
-        return paragraph("It has no attention: all that it knew of the text while it wrote is the state in which reading "
-                         "ended.", soft=True)
+        return paragraph("It has no attention: all that it knew of the text while it wrote is the state in which "
+                         "reading ended.", soft=True)
     except UserError:  # read up to where it was cut, which a note tells
         return Markup("")
     if max(len(maps.labels), len(maps.readers)) > MOST_ALIGNED:
         return paragraph(f"Where it looked is drawn of texts of at most {MOST_ALIGNED} {maps.unit}s.", soft=True)
     figure = alignment_figure(maps.labels, maps.readers, maps.weights.mean((0, 1)))
-    return join([markup("<h2>Where it looked</h2>"), picture(
-        figure, "a row for what was written, a column for what was read", "A row for what was written, a column for "
-        "what was read: the mean of all heads and layers. The darker, the more it looked there; a dot marks where most.")])
+    told = ("A row for what was written, a column for what was read: the mean of all heads and layers. The darker, the "
+            "more it looked there; a dot marks where most.")
+    return join([markup("<h2>Where it looked</h2>"), picture(figure, told, told)])
 
 
 @_refusing

@@ -10,7 +10,7 @@ from toolkit.metrics.intervals import mean_interval
 from toolkit.metrics.translation import pair_chrf
 from toolkit.report.figures.gains import panels_of
 from toolkit.report.figures.seq2seq import NAMES, alignment_figure, by_length_figure, span
-from toolkit.report.page import Between, Measured, Section, join, paragraph, picture, table
+from toolkit.report.page import Between, Measured, Section, join, markup, paragraph, picture, table
 from toolkit.report.sections import pieces
 from toolkit.report.sections.evidence import Evidence
 from toolkit.run.results import Results, Row
@@ -27,7 +27,8 @@ def seq2seq_page(run: Evidence) -> tuple[str, list[Section]]:
     results = run.results
     if results is None:
         return "It has not ended yet.", [next_steps(run, [])]
-    kept = {row.arm: row.run for row in results.rows if row.run and (run.directory / row.run / "model").is_dir()}
+    kept = {(row.set, row.arm): row.run for row in results.rows
+            if row.run and (run.directory / row.run / "model").is_dir()}
     several = len(kept) > 1
     compared = [_comparison(results)] if any(row.reference for row in results.rows) else []
     fits = pieces.fits(run) if sum(bool(row.run) for row in results.rows) > 1 else []
@@ -35,7 +36,7 @@ def seq2seq_page(run: Evidence) -> tuple[str, list[Section]]:
     if not several:
         sections += [Section("How it learned", pieces.curves(run.part(place))) for place in kept.values()]
     sections += [*_alignments(run, kept), *(_side_by_side(run, kept) if several else []),
-                 *(section for arm, place in kept.items() for section in _answers(run, arm, place, several))]
+                 *(section for place in _best(results, kept) for section in _answers(run, place, kept[place], several))]
     return lead(results), [*sections, next_steps(run, list(kept.values()))]
 
 
@@ -77,9 +78,10 @@ def _verdicts(results: Results) -> Markup:
 
 def _scores(run: Evidence, results: Results) -> Section:
     """Every arm, every metric; which BLEU it is, and how targets were searched for."""
-    rows = [[arm, *(_cell(of, name) for name in ("bleu", "chrf", "exact_match", "character_error_rate", "loss")),
-             of[0].parameters or _NOTHING, len(of) if of[0].run else _NOTHING] for (_, _, arm), of in
-            _with_copy(run, results).arms().items()]
+    rows = []
+    for (name, _, arm), of in _with_copy(run, results).arms().items():
+        scores = [_cell(of, metric) for metric in ("bleu", "chrf", "exact_match", "character_error_rate", "loss")]
+        rows.append([_called(name, arm), *scores, of[0].parameters or _NOTHING, len(of) if of[0].run else _NOTHING])
     told = [paragraph(f"On {_count(results)} test pairs: mean over seeds, ± half of its 95 % interval over seeds where "
                       f"there are {pieces.SEVERAL} or more.", soft=True),
             table(["arm", "BLEU", "chrF", "exact match (%)", "character errors (%)", "nats a token", "parameters",
@@ -91,11 +93,12 @@ def _scores(run: Evidence, results: Results) -> Section:
 
 def _with_copy(run: Evidence, results: Results) -> Results:
     """With what copying the source gives, where that is known and no row yet."""
-    copied = run.result.get("copy")
-    if not copied or any(not row.run for row in results.rows):
-        return results
-    known = {name: value for name, value in copied.items() if isinstance(value, (int, float))}
-    return replace(results, rows=[*results.rows, Row(results.experiment, "copy of the source", 0, known)])
+    rows = list(results.rows)
+    for name, of_set in (run.result.get("sets") or {}).items():
+        known = {key: value for key, value in of_set["copy"].items() if isinstance(value, (int, float))}
+        last = max((place for place, row in enumerate(rows) if row.set == name), default=-1)
+        rows.insert(last + 1, Row(results.experiment, "copy of the source", 0, known, name))
+    return replace(results, rows=rows)
 
 
 def _count(results: Results) -> str:
@@ -126,35 +129,55 @@ def _lengths(results: Results) -> list[Section]:
     if figure is None:
         return []
     scale, name = (1, "BLEU") if results.metric == "bleu" else (100, NAMES[results.metric])
-    arms = {arm: rows for (_, _, arm), rows in results.arms().items() if rows[0].by_length}
     unit = "words" if results.metric == "bleu" else "characters"
-    groups, rows = next(iter(arms.values()))[0].by_length, []
-    for number, group in enumerate(groups):
-        cells = []
-        for of in arms.values():
-            found = mean_interval([scale * row.by_length[number]["value"] for row in of])
-            own = of[0].by_length[number]
-            cells.append(Measured(found.mean, found.ci95) if found.n >= pieces.SEVERAL else
-                         Between(found.mean, scale * own["low"], scale * own["high"], 1))
-        rows.append([span(group), group["pairs"], *cells])
+    tables = []
+    for name_of_set in dict.fromkeys(row.set for row in results.rows):
+        arms = {arm: rows for (of, _, arm), rows in results.arms().items() if of == name_of_set and rows[0].by_length}
+        rows = [[span(group), group["pairs"], *(_at_length(of, number, scale) for of in arms.values())]
+                for number, group in enumerate(next(iter(arms.values()))[0].by_length)]
+        tables.append(join([markup("<h3>{{ name }}</h3>", name=name_of_set) if name_of_set else "", table(
+            [f"{unit} of the source", "test pairs", *arms], rows)]))
     told = (f"{name}: mean ± half of its 95 % interval over seeds, or of fewer than {pieces.SEVERAL} seeds its "
             f"interval over test pairs.")
     return [Section("By length of the source", join([
-        picture(figure, f"{name} by length of the source, a line an arm"), paragraph(told, soft=True),
-        table([f"{unit} of the source", "test pairs", *arms], rows)]))]
+        picture(figure, f"{name} by length of the source, a line an arm"), paragraph(told, soft=True), *tables]))]
+
+
+def _at_length(rows: Sequence[Row], group: int, scale: float) -> Measured | Between:
+    found = mean_interval([scale * row.by_length[group]["value"] for row in rows])
+    own = rows[0].by_length[group]
+    return Measured(found.mean, found.ci95) if found.n >= pieces.SEVERAL else Between(
+        found.mean, scale * own["low"], scale * own["high"], 1)
 
 
 # --- what they write -----------------------------------------------------------------------------------------------
 
 
-def _alignments(run: Evidence, kept: dict[str, str]) -> list[Section]:
+Kept = dict[tuple[str, str], str]
+"""(set, arm) → the folder of its kept model."""
+
+
+def _called(name: str, arm: str) -> str:
+    """An arm, and of which set where they have names."""
+    return f"{name}: {arm}" if name else arm
+
+
+def _best(results: Results, kept: Kept) -> list[tuple[str, str]]:
+    """Of each set the arm that is ahead."""
+    means = {place: float(np.mean([row.metrics[results.metric] for row in results.arms()[place[0], "", place[1]]]))
+             for place in kept}
+    return [max((place for place in kept if place[0] == name), key=lambda place: means[place])
+            for name in dict.fromkeys(name for name, _ in kept)]
+
+
+def _alignments(run: Evidence, kept: Kept) -> list[Section]:
     """Of each model that looks back at the source, one example."""
     parts = []
-    for arm, place in kept.items():
+    for (name, arm), place in kept.items():
         found = run.part(place).read("alignments.json", list[SavedAlignment]) or []
         for each in found[:1]:
-            caption = (f"{arm}, first seed: the mean of its heads and layers. The darker, the more it looked there; "
-                       f"a dot marks where most. Wanted was “{each['target']}”.")
+            caption = (f"{_called(name, arm)}, first seed: the mean of its heads and layers. The darker, the more it "
+                       f"looked there; a dot marks where most. Wanted was “{each['target']}”.")
             parts.append(picture(alignment_figure(each["read"], each["written"], np.asarray(each["weights"])),
                                  f"Where {arm} looked in “{each['source']}” to write each part of its answer", caption))
     if not parts:
@@ -163,12 +186,13 @@ def _alignments(run: Evidence, kept: dict[str, str]) -> list[Section]:
     return [Section("Where it looked", join([told, *parts]))]
 
 
-def _read_answers(run: Evidence, place: str) -> list[dict]:
+def _read_answers(run: Evidence, place: str) -> list[WrittenAnswer]:
     return run.part(place).read("predictions.json", list[WrittenAnswer]) or []
 
 
-def _answers(run: Evidence, arm: str, place: str, several: bool) -> list[Section]:
+def _answers(run: Evidence, which: tuple[str, str], place: str, several: bool) -> list[Section]:
     """The worst answers, and some by chance, in a table that can be searched."""
+    arm = _called(*which)
     found = _read_answers(run, place)
     if not found:
         return []
@@ -188,10 +212,17 @@ def _answers(run: Evidence, arm: str, place: str, several: bool) -> list[Section
         ["shown", "source", "reference", "written", "chrF"], rows, filters=["shown"], decimals=1)]))]
 
 
-def _side_by_side(run: Evidence, kept: dict[str, str]) -> list[Section]:
-    """The same test pairs by all arms."""
-    found = {arm: _read_answers(run, place) for arm, place in kept.items()}
-    found = {arm: answers for arm, answers in found.items() if answers}
+def _side_by_side(run: Evidence, kept: Kept) -> list[Section]:
+    """The same test pairs by all arms of a set."""
+    found: dict[str, dict[str, list[WrittenAnswer]]] = {}
+    for (name, arm), place in kept.items():
+        if answers := _read_answers(run, place):
+            found.setdefault(name, {})[arm] = answers
+    return [section for name, arms in found.items() for section in _beside(name, arms)]
+
+
+def _beside(name: str, found: dict[str, list[WrittenAnswer]]) -> list[Section]:
+    """found: arm → its answers."""
     if len(found) < 2 or len({len(answers) for answers in found.values()}) > 1:
         return []
     first = next(iter(found.values()))
@@ -199,7 +230,7 @@ def _side_by_side(run: Evidence, kept: dict[str, str]) -> list[Section]:
     rows = [[first[number]["source"], first[number]["target"], *(answers[number]["prediction"] for answers in
                                                                found.values())] for number in drawn]
     told = f"{len(rows)} test pairs by chance, and what the first seed of each arm writes."
-    return [Section("Side by side", join([paragraph(told, soft=True), table(
+    return [Section(": ".join(filter(None, ["Side by side", name])), join([paragraph(told, soft=True), table(
         ["source", "reference", *found], rows, sortable=True)]))]
 
 
