@@ -31,6 +31,7 @@ from toolkit.experiments.seq2seq import (
     summary_of,
     training_of,
     verdict_between,
+    write_alignments,
 )
 from toolkit.metrics.tabulate import table
 from toolkit.publishing.card import LiveCard
@@ -60,6 +61,7 @@ def compare_seq2seq(settings: CompareSeq2SeqConfig, accelerator) -> dict | None:
         told += verdicts_of(name, of[name], metric)
         results[name] = {"arms": {arm: summary_of(rows) for arm, rows in of[name].items()},
                          "copy": scores(parts[2].sources, parts[2].targets), "test_examples": len(parts[2])}
+    write_alignments(run, grid.rows)
     grid.write(told)
     return run.finish({"sets": results, "verdicts": [verdict.text for verdict in told], "metric": metric,
                        "bleu_signature": next(iter(results.values()))["copy"]["bleu_signature"]})

@@ -17,7 +17,7 @@ if __name__ == "__main__":  # --help, and mistakes in options, before what takes
 
 from toolkit.data.pairs.pair_files import load_pairs
 from toolkit.experiments.grid import Cell, Grid
-from toolkit.experiments.seq2seq import SCORES, Arm, Tokenised, score_rows, summary_of, training_of
+from toolkit.experiments.seq2seq import SCORES, Arm, Tokenised, score_rows, summary_of, training_of, write_alignments
 from toolkit.metrics.tabulate import table
 from toolkit.publishing.card import LiveCard
 from toolkit.run.directory import Run
@@ -46,6 +46,7 @@ def finetune_seq2seq(settings: FinetuneSeq2SeqConfig, accelerator) -> dict | Non
         return grid.tell()
     copied = scores(parts[2].sources, parts[2].targets)
     grid.note(Cell("copy of the source", 0), copied)
+    write_alignments(run, grid.rows)
     grid.write()
     fits = [row for row in grid.rows if row.arm == settings.model.architecture]
     return run.finish({**summary_of(fits), "copy": copied, "metric": grid.metric,

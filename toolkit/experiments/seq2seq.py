@@ -7,6 +7,7 @@ from functools import partial
 from accelerate import Accelerator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from toolkit.analysis.alignment import NoAttention, text_alignment
 from toolkit.config import from_dict
 from toolkit.data.pairs.batches import PairBatches, TokenIds
 from toolkit.data.pairs.pair_files import PairParts
@@ -14,14 +15,17 @@ from toolkit.data.pairs.text_pairs import TextPairs
 from toolkit.errors import UserError
 from toolkit.experiments.results import summary, values
 from toolkit.experiments.settings import FinetuneSeq2SeqConfig, Seq2SeqModelSection
+from toolkit.inference.written_answers import open_writer
 from toolkit.metrics.intervals import paired_difference, verdict
 from toolkit.models.load import load_checkpoint_tokenizer, pretrained_config
 from toolkit.models.seq2seq.joined import new_joined
 from toolkit.models.seq2seq.recurrent import RecurrentForSeq2Seq, RecurrentSeq2SeqConfig
 from toolkit.models.seq2seq.transformer import new_transformer, transformer_config
 from toolkit.run.directory import Run
+from toolkit.run.files import read_json, write_json
 from toolkit.run.results import Row
-from toolkit.tasks.seq2seq import Seq2Seq, Seq2SeqTrainingConfig, train_seq2seq
+from toolkit.run.schema import WrittenAnswer
+from toolkit.tasks.seq2seq import Seq2Seq, Seq2SeqTrainingConfig, source_length, telling_metric, train_seq2seq
 from toolkit.tokenization.load import load_tokenizer, save_tokenizer
 from toolkit.tokenization.train import is_spec, read_spec, train_tokenizer
 from toolkit.training.dry_run import dry_run
@@ -277,6 +281,33 @@ def length_verdict(rows: Sequence[Row], reference: Sequence[Row], metric: str) -
         return f"At the longest sources it is not ahead by more than its interval{by}."
     where = "at every length" if first == 0 else f"from length {groups[first]['shortest']} on"
     return f"It is ahead by more than its interval {where}{by}."
+
+
+ALIGNED = 3
+"""Test pairs of which is kept where a model looked."""
+_SEEN_WHOLE = {"bleu": 12, "exact_match": 20}
+"""Words, or characters, of a source whose map is a picture that can be read."""
+
+
+def write_alignments(run: Run, rows: Sequence[Row]) -> None:
+    """Of each kept model with attention where it looked to write its answers to some test pairs: alignments.json."""
+    for row in rows:
+        part = run.part(row.run) if row.run else run
+        path = part.directory / "alignments.json"
+        if not run.is_main or not row.run or not part.model_dir.is_dir() or path.exists():
+            continue
+        writer = open_writer(part.model_dir)
+        answers = read_json(part.directory / "predictions.json", list[WrittenAnswer])
+        metric = telling_metric([answer["target"] for answer in answers])
+        answers = [answer for answer in answers if not writer.batches([answer["source"]], [""]).cut]
+        answers.sort(key=lambda answer: abs(source_length(answer["source"], metric) - _SEEN_WHOLE[metric]))
+        try:
+            maps = [text_alignment(writer, answer["source"]) for answer in answers[:ALIGNED]]
+        except NoAttention:
+            continue
+        write_json(path, [{"source": answer["source"], "target": answer["target"], "read": list(of.labels),
+                           "written": list(of.readers), "weights": of.weights.mean((0, 1)).round(4).tolist()}
+                          for answer, of in zip(answers, maps, strict=False)])
 
 
 _POINTS = {"bleu": 1.0, "exact_match": 100.0}

@@ -101,6 +101,13 @@ class Chrf(TextMetric):
         return {"chrf": self._chrf._compute_score_from_stats(state["counts"].tolist()).score}
 
 
+def pair_chrf(predictions: Sequence[str], references: Sequence[str]) -> np.ndarray:
+    """(n,) chrF of each pair by itself, in [0, 100]."""
+    chrf = CHRF()
+    return np.asarray([chrf.sentence_score(*pair).score for pair in zip(predictions, ([text] for text in references),
+                                                                        strict=True)])
+
+
 class ExactMatch(TextMetric):
     """Share of texts that are the reference, character by character. Result: {"exact_match": float in [0, 1]}."""
 

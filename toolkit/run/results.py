@@ -25,7 +25,7 @@ from toolkit.views import View, Viewed, counted
 FILE = "rows.json"
 SCHEMA = 1
 MEAN = "mean of all sets"
-SHARES = ("accuracy", "f1", "mlm_accuracy", "nsp_accuracy")
+SHARES = ("accuracy", "f1", "mlm_accuracy", "nsp_accuracy", "exact_match")
 """Metrics that are shares, and shown in percent."""
 
 Sizes = Literal["", "labels", "horizon"]

@@ -77,6 +77,25 @@ class Tracking(TypedDict):
     trackers: list[str]
 
 
+class WrittenAnswer(TypedDict):
+    """Of a test pair, in predictions.json of an encoder–decoder."""
+
+    source: str
+    target: str
+    prediction: str
+
+
+class SavedAlignment(TypedDict):
+    """In alignments.json: where an encoder–decoder looked, as the mean of its heads and layers."""
+
+    source: str
+    target: str
+    read: list[str]
+    written: list[str]
+    weights: list[list[float]]
+    """A row a written word or character, a column one that was read."""
+
+
 class LengthGroup(TypedDict):
     """Test pairs of like source length, and the score on them."""
 

@@ -32,7 +32,7 @@ from toolkit.training.impl.precision import Precision
 from toolkit.training.impl.settings import ImplConfig
 
 DESCRIPTIONS = (Description(
-    "seq2seq", lambda name, module, values: values.get("is_encoder_decoder", False), "translation",
+    "seq2seq", lambda name, module, values: values.get("is_encoder_decoder", False), "text2text-generation",
     lambda inside, size, start, figures: f"An encoder–decoder of {size} that turns one text into another"
     + (f", fine-tuned from {start}." if start else ", trained from scratch."),
     "cross-entropy of the next target token, smoothed (Vaswani et al. 2017, section 5.4)"),)
@@ -191,8 +191,9 @@ def train_seq2seq(make_model: Callable[[], PreTrainedModel], train: PairBatches,
                 for source, target, text in zip(test.pairs.sources, test.pairs.targets, texts, strict=True)])
         with torch.inference_mode():
             sums = reduce_sums(accelerator, teacher_forced(best, test, accelerator, config.batch_size))
-        return {**scores(texts, test.pairs.targets), "by_length": by_length(test.pairs, texts),
-                "test_examples": len(texts), "loss": sums["loss"] / sums["count"],
+        return {**scores(texts, test.pairs.targets), "bleu_interval": bleu_interval(texts, test.pairs.targets),
+                "by_length": by_length(test.pairs, texts), "test_examples": len(texts),
+                "loss": sums["loss"] / sums["count"],
                 "parameters": sum(parameter.numel() for parameter in best.parameters() if parameter.requires_grad),
                 "tokens_per_second": on_validation["tokens_per_second"], "decoding": asdict(config.decoding),
                 "validation": on_validation}

@@ -19,7 +19,8 @@ from toolkit.run.results import Results, Row
 
 SEVERAL = 3
 """From so many seeds on an interval over them says something."""
-PROPER = {"mse": "MSE", "mae": "MAE", "f1": "F1", "r2": "R²", "mase": "MASE", "roc_auc": "ROC-AUC", "pr_auc": "PR-AUC"}
+PROPER = {"mse": "MSE", "mae": "MAE", "f1": "F1", "r2": "R²", "mase": "MASE", "roc_auc": "ROC-AUC", "pr_auc": "PR-AUC",
+          "bleu": "BLEU", "chrf": "chrF"}
 
 
 def proper(metric: str) -> str:
@@ -29,7 +30,7 @@ def proper(metric: str) -> str:
 
 def is_share(metric: str) -> bool:
     """Whether it lies between 0 and 1 and is told in percent."""
-    return metric in ("accuracy", "f1", "mlm_accuracy", "nsp_accuracy", "coverage")
+    return metric in ("accuracy", "f1", "mlm_accuracy", "nsp_accuracy", "coverage", "exact_match")
 
 
 def verdicts(results: Results | None) -> str:
@@ -95,7 +96,7 @@ def gain_rows(panels: Sequence[GainPanel]) -> Markup:
     if not rows:
         return Markup("")
     first = panels[0]
-    unit = " (%)" if first.share else ""
+    unit = " (%)" if first.share and first.sign else ""
     return table([*(["set"] if several else []), "model", f"{first.hollow}{unit}", f"{first.filled}{unit}",
                   f"gain ({'points' if first.share else '%'}) ± 95 %", "verdict", "seeds"], rows,
                  decimals=1 if first.share else 4)
