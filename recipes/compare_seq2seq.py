@@ -39,6 +39,7 @@ from toolkit.run.directory import Run
 from toolkit.run.results import Row, Verdict
 from toolkit.tasks.seq2seq import scores, telling_metric
 from toolkit.training.impl.distributed import make_accelerator
+from toolkit.views import counted
 
 
 def compare_seq2seq(settings: CompareSeq2SeqConfig, accelerator) -> dict | None:
@@ -99,7 +100,8 @@ def main(argv: list[str]) -> None:
         return
     for name, found in result["sets"].items():
         title = f"{name}: " if name else ""
-        accelerator.print(f"\n{title}{found['test_examples']:,} test pairs, {settings.seeds} seeds")
+        accelerator.print(f"\n{title}{counted(found['test_examples'], 'test pair')}, "
+                          f"{counted(settings.seeds, 'seed')}")
         accelerator.print(table(score_rows(found["arms"], found["copy"]), SCORES))
     accelerator.print("\n" + "\n".join(result["verdicts"]))
     accelerator.print(f"BLEU: {result['bleu_signature']}")

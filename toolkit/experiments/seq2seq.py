@@ -24,7 +24,7 @@ from toolkit.models.seq2seq.transformer import new_transformer, transformer_conf
 from toolkit.run.directory import Run
 from toolkit.run.files import read_json, write_json
 from toolkit.run.results import Row
-from toolkit.run.schema import WrittenAnswer
+from toolkit.run.schema import LengthGroup, WrittenAnswer
 from toolkit.tasks.seq2seq import Seq2Seq, Seq2SeqTrainingConfig, source_length, telling_metric, train_seq2seq
 from toolkit.tokenization.load import load_tokenizer, save_tokenizer
 from toolkit.tokenization.train import is_spec, read_spec, train_tokenizer
@@ -270,8 +270,7 @@ def length_verdict(rows: Sequence[Row], reference: Sequence[Row], metric: str) -
     factor, groups = _POINTS[metric], rows[0].by_length
     gains = [paired_difference(*([factor * row.by_length[number]["value"] for row in those]
                                  for those in (rows, reference))) for number in range(len(groups))]
-    told = [f"{group['shortest']}–{group['longest']}: {gain.mean:+.1f}"
-            for group, gain in zip(groups, gains, strict=True)]
+    told = [f"{_span(group)}: {gain.mean:+.1f}" for group, gain in zip(groups, gains, strict=True)]
     by = "; by length of the source, " + ", ".join(told)
     if gains[0].n < 2:
         return f"Of one seed, no interval is known{by}."
@@ -308,6 +307,11 @@ def write_alignments(run: Run, rows: Sequence[Row]) -> None:
         write_json(path, [{"source": answer["source"], "target": answer["target"], "read": list(of.labels),
                            "written": list(of.readers), "weights": of.weights.mean((0, 1)).round(4).tolist()}
                           for answer, of in zip(answers, maps, strict=False)])
+
+
+def _span(group: LengthGroup) -> str:
+    shortest, longest = group["shortest"], group["longest"]
+    return f"{shortest}" if shortest == longest else f"{shortest}–{longest}"
 
 
 _POINTS = {"bleu": 1.0, "exact_match": 100.0}
