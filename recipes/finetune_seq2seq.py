@@ -23,6 +23,7 @@ from toolkit.publishing.card import LiveCard
 from toolkit.run.directory import Run
 from toolkit.tasks.seq2seq import scores, telling_metric
 from toolkit.training.impl.distributed import make_accelerator
+from toolkit.views import counted
 
 
 def finetune_seq2seq(settings: FinetuneSeq2SeqConfig, accelerator) -> dict | None:
@@ -60,8 +61,9 @@ def main(argv: list[str]) -> None:
     if settings.dry_run:
         return
     accelerator.print(table(score_rows({settings.model.architecture: result}, result["copy"]), SCORES))
-    accelerator.print(f"BLEU: {result['bleu_signature']}; {result['test_examples']:,} test pairs, decoded "
-                      f"{'greedily' if settings.training.decoding.num_beams == 1 else 'by beams'}")
+    decoding = settings.training.decoding
+    how = "drawn" if decoding.temperature else "decoded greedily" if decoding.num_beams == 1 else "decoded by beams"
+    accelerator.print(f"BLEU: {result['bleu_signature']}; {counted(result['test_examples'], 'test pair')}, {how}")
     accelerator.print(f"model and answers: {settings.output_dir}/seed-0")
 
 
