@@ -5,7 +5,7 @@
         train-tokenizer evaluate-tokenizers show-batch pretrain-bert pretrain-gpt finetune-text finetune-series \
         finetune-seq2seq compare-seq2seq forecast \
         compare-text compare-series transfer word-vectors ablation fibonacci nano-gpt shakespeare-char sweep bench bench-gpu \
-        bench-text bench-series bench-data forda-lab sample-forecasts card push \
+        bench-text bench-seq2seq bench-series bench-data forda-lab sample-forecasts card push \
         predict chat app attention runs compare-runs probe-bias report
 
 BIN := .venv/bin
@@ -133,11 +133,11 @@ sample-forecasts: install  ## forecasts of a GPT that learned series as tokens: 
 finetune-text: install  ## text classification beside its baselines: CONFIG=recipes/configs/authorship.yaml
 	@$(LAUNCH) recipes/finetune_text.py $(RECIPE_ARGS)
 
-finetune-seq2seq: install  ## one text into another: translate, transliterate, normalise; without files dates → ISO
+finetune-seq2seq: install  ## one text into another: translate, normalise; without files dates in words → ISO
 	@$(LAUNCH) recipes/finetune_seq2seq.py $(RECIPE_ARGS)
 
-compare-seq2seq: install  ## what attention is worth, and from which length on: Transformer, GRU with and without it
-	@$(LAUNCH) recipes/compare_seq2seq.py $(RECIPE_ARGS)
+compare-seq2seq: install  ## what attention is worth, from which length on: Transformer, GRU with and without
+	@$(LAUNCH) recipes/compare_seq2seq.py --config $(call quoted,$(or $(CONFIG),recipes/configs/compare-seq2seq.yaml)) $(ARGS)
 
 compare-text: install  ## what pretraining bought on one labelled set: arms, seeds, learning curve, verdicts
 	@$(LAUNCH) recipes/compare_text.py --config $(call quoted,$(or $(CONFIG),recipes/configs/compare-docstrings.yaml)) $(ARGS)
@@ -190,6 +190,9 @@ bench-gpu: install  ## the same on one GPU in under eight minutes, and nanoGPT's
 
 bench-text: install  ## our fine-tuning against transformers' Trainer, in turn; writes runs/bench-text/bench.json
 	@$(BIN)/python recipes/bench_text.py $(RECIPE_ARGS)
+
+bench-seq2seq: install  ## our encoder–decoders against transformers' Seq2SeqTrainer; writes runs/bench-seq2seq/bench.json
+	@$(BIN)/python recipes/bench_seq2seq.py $(RECIPE_ARGS)
 
 bench-series: install  ## our training on series against transformers' Trainer; writes runs/bench-series/bench.json
 	@$(BIN)/python recipes/bench_series.py $(RECIPE_ARGS)

@@ -2,6 +2,7 @@
 
     make app MODEL=runs/demo/text/bert-pretrained/seed-0      # a text → classes, and the words that mattered
     make app MODEL=runs/demo/bert                             # [MASK] → words
+    make app MODEL=runs/seq2seq/seed-0                        # one text into another, and where it looked
     make app MODEL=runs/demo/gpt                              # a prompt → continuations
     python recipes/app.py runs/etth1/nlinear/96/seed-0        # a table → what comes after its end, with its bands
 

@@ -1,9 +1,12 @@
-"""Every attention head's map and entropy, for a text or for a series in patches, as one HTML page.
+"""Every attention head's map and entropy, for a text or for a series in patches, as one HTML page. Of an
+encoder–decoder where it looks in the source to write each word of the target.
 
     make attention MODEL=runs/bert-5min TEXT="the captain went back to the river"
+    make attention MODEL=runs/seq2seq/seed-0 TEXT="the third of May 1999"
     make attention MODEL=runs/gunpoint/bert-pretrained/seed-0 SERIES=GunPoint_TEST.tsv ROW=3
 
-MODEL is a directory, a run's directory or a hub id: a BERT, a GPT-2, or a classifier of ours around one.
+MODEL is a directory, a run's directory or a hub id: a BERT, a GPT-2, a classifier of ours around one, or an
+encoder–decoder.
 """
 
 import re
@@ -26,6 +29,8 @@ class AttentionConfig:
     text: str = config.text()
     text_pair: str = config.text()
     """A second text, for a BERT that reads pairs."""
+    target: str = config.text()
+    """Of an encoder–decoder: what it is to have written. Empty: it writes itself."""
     series: str = ""
     """Instead of a text: a .ts, .tsv, .arff, .csv, .parquet or .npz file of series, which are scaled as those that the
     model learned."""
@@ -57,17 +62,24 @@ def main(argv: list[str]) -> None:
     settings = config.parse(AttentionConfig, argv, __doc__, ["model"])
     if bool(settings.text) == bool(settings.series):
         raise UserError("Give either --text TEXT or --series FILE, with --row NUMBER.")
-    from toolkit.analysis.attention import series_attention, text_attention  # --help waits for none
+    from toolkit.analysis.alignment import text_alignment  # --help waits for none
+    from toolkit.analysis.attention import series_attention, text_attention
     from toolkit.data.series.learned import Learned
     from toolkit.data.series.readers import read_values
     from toolkit.models.load import checkpoint_config, model_directory
     from toolkit.report.attention_page import write_attention_page
     from toolkit.report.ending import command, ending
 
-    if settings.text:
+    shape = checkpoint_config(model_directory(settings.model))
+    if settings.target and not shape.is_encoder_decoder:
+        raise UserError(f"target: only an encoder–decoder writes one, and {settings.model} is a {shape.model_type}. "
+                        f"Leave it out.")
+    if settings.text and shape.is_encoder_decoder:
+        maps = text_alignment(settings.model, settings.text, settings.target)
+    elif settings.text:
         maps = text_attention(settings.model, settings.text, settings.text_pair)
     else:
-        learned = Learned.of(checkpoint_config(model_directory(settings.model)), settings.model)
+        learned = Learned.of(shape, settings.model)
         data, _ = read_values(settings.series, "mask", note=tell, learned=learned)
         data = replace(data, learned=learned).normalised()
         if not 0 <= settings.row < len(data):

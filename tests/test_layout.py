@@ -43,7 +43,7 @@ MAY_IMPORT = {
     "models.text": "errors hub models",
     "models.series": "errors hub pretrained models models.small",
     "training.observers": "errors shown bars config run",
-    "training.impl": "errors config models",
+    "training.impl": "errors config models models.seq2seq",
     "training": "errors config pretrained run data models training.observers training.impl",
     "baselines": "errors metrics data data.tables data.text data.series models models.small",
     "tasks": "errors views config pretrained run metrics tokenization data data.tables data.text data.pairs "

@@ -370,7 +370,7 @@ def test_labels_outside_training_are_refused_in_the_file_that_has_them(tmp_path)
     ({"train": "a", "label_separator": ","}, r"data\.label_separator is given, but data\.task is classification"),
     ({"train": "a", "shots": 0}, r"data\.shots is 0"),
     ({"train": "a", "shots": 9, "task": "regression"}, r"data\.shots counts the examples of each class"),
-    ({"train": "python-docs", "test": "b"}, r"python-docs: texts with labels are read from"),
+    ({"train": "python-docs", "test": "b"}, r"python-docs: rows are read from"),
 ])
 def test_wrong_settings_are_named(section, message):
     with pytest.raises(UserError, match=message):

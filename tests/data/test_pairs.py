@@ -2,9 +2,15 @@
 
 import datetime
 import gzip
+import json
+import re
+import subprocess
+import sys
 
 import numpy as np
+import pandas as pd
 import pytest
+from hub import Hub
 
 from toolkit.data.batches import IGNORED
 from toolkit.data.pairs.batches import PairBatches, TokenIds
@@ -30,7 +36,7 @@ def aligned(tmp_path):
     return [wrote(tmp_path / "a.de.gz", SOURCES), wrote(tmp_path / "a.en", TARGETS)]
 
 
-@pytest.mark.parametrize("kind", ["aligned", "tsv", "csv", "jsonl", "txt"])
+@pytest.mark.parametrize("kind", ["aligned", "tsv", "csv", "jsonl", "jsonl.gz", "parquet", "languages", "txt"])
 def test_every_kind_of_file_gives_the_same_pairs(tmp_path, aligned, kind):
     if kind == "tsv":
         files = [wrote(tmp_path / "p.tsv", ["target\tsource"] + [f"{b}\t{a}" for a, b in zip(SOURCES, TARGETS,
@@ -41,11 +47,22 @@ def test_every_kind_of_file_gives_the_same_pairs(tmp_path, aligned, kind):
     elif kind == "jsonl":
         files = [wrote(tmp_path / "p.jsonl", [f'{{"source": "{a}", "target": "{b}"}}' for a, b in zip(
             SOURCES, TARGETS, strict=True)])]
+    elif kind == "jsonl.gz":
+        files = [wrote(tmp_path / "p.jsonl.gz", [f'{{"source": "{a}", "target": "{b}"}}' for a, b in zip(
+            SOURCES, TARGETS, strict=True)])]
+    elif kind == "parquet":
+        pd.DataFrame({"target": TARGETS, "source": SOURCES}).to_parquet(tmp_path / "p.parquet")
+        files = [str(tmp_path / "p.parquet")]
+    elif kind == "languages":  # as WMT's sets on the hub
+        pd.DataFrame({"translation": [{"de": a, "en": b} for a, b in zip(SOURCES, TARGETS, strict=True)]}).to_parquet(
+            tmp_path / "p.parquet")
+        files = [str(tmp_path / "p.parquet")]
     elif kind == "txt":  # as manythings.org writes them
         files = [wrote(tmp_path / "p.txt", [f"{a}\t{b}\tCC-BY" for a, b in zip(SOURCES, TARGETS, strict=True)])]
     else:
         files = aligned
-    pairs = read_pairs(files, PairsSection(train=files))
+    columns = {"source_column": "translation.de", "target_column": "translation.en"} if kind == "languages" else {}
+    pairs = read_pairs(files, PairsSection(train=files, **columns))
     assert (pairs.sources, pairs.targets) == (SOURCES, TARGETS) and "p." in pairs.places[0] or "a.de" in pairs.places[0]
 
 
@@ -67,7 +84,9 @@ def test_pairs_with_an_empty_side_are_left_out_and_told(tmp_path):
 
 
 @pytest.mark.parametrize(("lines", "words"), [
-    ((SOURCES, TARGETS[:-3]), "3 more"), ((SOURCES[:5] + [""] + SOURCES[6:], TARGETS[:-1]), "part at line 6"),
+    ((SOURCES, TARGETS[:-3]), "60 lines and .* 57: 3 more"),
+    ((SOURCES[:5] + [""] + SOURCES[6:], TARGETS[:-1]), "part at line 6, which is empty in one of them"),
+    ((SOURCES, []), "b: is empty"),
     ((SOURCES, SOURCES), "copy of its source"), ((["one"], ["eins"]), "1 pair"),
     ((["", ""], ["a", "b"]), "empty side")])
 def test_files_that_are_no_pairs_are_refused_in_a_line(tmp_path, lines, words):
@@ -85,6 +104,86 @@ def test_columns_that_are_not_there_are_refused(tmp_path):
         read_pairs([file] * 3, PairsSection())
     with pytest.raises(UserError, match="test is not"):
         load_pairs(PairsSection(test=[file]))
+    table = wrote(tmp_path / "p.csv", ["source,targt", "a,b"])
+    with pytest.raises(UserError, match=r"no column 'target' \(data.target_column\). Did you mean 'targt'\?"):
+        read_pairs([table], PairsSection(train=[table]))
+    with pytest.raises(UserError, match="source_column and target_column are both 'source'"):
+        read_pairs([table], PairsSection(train=[table], target_column="source"))
+    lines = wrote(tmp_path / "p.jsonl", ['{"translation": {"de": "a", "en": "b"}}'])
+    with pytest.raises(UserError, match="line 1: 'translation' holds de, en; expected a text for each of de and fr"):
+        read_pairs([lines], PairsSection(source_column="translation.de", target_column="translation.fr"))
+
+
+@pytest.mark.parametrize("lost", [1, 3])
+def test_where_lines_were_lost_is_seen_by_their_lengths(tmp_path, lost):
+    """Without an empty line; of either side."""
+    random = np.random.default_rng(0)
+    sources = ["x" * length for length in random.integers(5, 90, 400)]
+    targets = [text + "y" * int(more) for text, more in zip(sources, random.integers(0, 6, 400), strict=True)]
+    for sides in ((sources, targets[:150] + targets[150 + lost:]), (sources[:150] + sources[150 + lost:], targets)):
+        files = [wrote(tmp_path / name, side) for name, side in zip("ab", sides, strict=True)]
+        with pytest.raises(UserError, match=r"about line (\d+)\.") as refused:
+            load_pairs(PairsSection(train=files))
+        line = int(re.search(r"about line (\d+)", str(refused.value))[1])
+        assert abs(line - 151) <= 3, line
+
+
+@pytest.mark.parametrize(("row", "words"), [
+    ('{"source": NaN, "target": "x"}', "line 61: 'source' is nan, of type float, not text"),
+    ('{"source": "x", "target": 7}', "line 61: 'target' is 7, of type int, not text")])
+def test_numbers_are_no_text(tmp_path, row, words):
+    file = wrote(tmp_path / "p.jsonl", [f'{{"source": "{a}", "target": "{b}"}}' for a, b in zip(
+        SOURCES, TARGETS, strict=True)] + [row])
+    with pytest.raises(UserError, match=words):
+        read_pairs([file], PairsSection())
+
+
+def test_nan_in_a_csv_is_a_word(tmp_path):
+    file = wrote(tmp_path / "p.csv", ["source,target", "nan,NaN", "x,"])
+    assert read_pairs([file], PairsSection()).targets == ["NaN", ""]
+
+
+def test_what_stands_in_train_too_is_told(tmp_path, aligned):
+    """A source of the test that was learned with another target asks what was learned by heart, too."""
+    test = [wrote(tmp_path / "c", SOURCES[:5] + ["neu"]), wrote(tmp_path / "d", TARGETS[:3] + ["x", "y", "z"])]
+    told: list[str] = []
+    load_pairs(PairsSection(train=aligned, test=test), told.append)
+    assert "test: 5 of 6 sources are in train too, 3 of them with the same target, and flatter the model" in told
+    parts = load_pairs(PairsSection(train=aligned, max_pairs=20, test=test), told.append)
+    assert len(parts[0]) + len(parts[1]) == 20 and "train: the first 20 of 60 pairs (data.max_pairs)" in told
+
+
+READ_HUB = """
+import json, sys
+from toolkit.data.pairs.pair_files import PairsSection, load_pairs
+from toolkit.errors import UserError
+for options in json.load(sys.stdin):
+    told = []
+    try:
+        result = [[part.sources, part.targets] for part in load_pairs(PairsSection(**options), told.append)]
+    except UserError as error:
+        result = str(error)
+    print(json.dumps([result, told]))
+"""
+
+
+def test_a_data_set_on_the_hub_brings_its_splits(repository):
+    rows = ["".join(json.dumps({"translation": {"de": f"{name} {n}", "en": f"{n} {name}"}}) + "\n" for n in range(4))
+            for name in ("eins", "zwei", "drei")]
+    columns = {"source_column": "translation.de", "target_column": "translation.en"}
+    asked = [{"train": ["hub:own/pairs"], **columns}, {"train": ["hub:own/pairs"]}, {"train": ["hub:own/none"]}]
+    with Hub() as hub:
+        hub.add_dataset("own/pairs", {f"{name}.jsonl": text.encode() for name, text in zip(
+            ("train", "validation", "test"), rows, strict=True)})
+        done = subprocess.run([sys.executable, "-c", READ_HUB], input=json.dumps(asked), cwd=repository,
+                              env=hub.environment(), capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    (parts, told), (no_column, _), (nowhere, _) = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [part[0][0] for part in parts] == ["eins 0", "zwei 0", "drei 0"] and parts[2][1][3] == "3 drei"
+    assert told == ["validation: hub:own/pairs#validation, since data.validation is empty",
+                    "test: hub:own/pairs#test, since data.test is empty"]
+    assert no_column.startswith("hub:own/pairs#train, row 1: has no column 'source' (data.source_column).")
+    assert nowhere.startswith("hub:own/none: no such data set on the hub")
 
 
 # --- the grammar
@@ -124,9 +223,9 @@ def test_the_tests_dates_are_of_templates_that_training_never_shows():
 
 
 def test_reversals_are_of_every_length():
-    pairs = reversals(240, "train")
+    pairs = reversals(160, "train")
     assert all(a == b[::-1] for a, b in zip(pairs.sources, pairs.targets, strict=True))
-    assert np.bincount([len(text) for text in pairs.sources])[1:].tolist() == [10] * 24
+    assert np.bincount([len(text) for text in pairs.sources])[1:].tolist() == [10] * 16
 
 
 # --- batches
@@ -170,11 +269,30 @@ def test_what_is_too_long_is_cut_or_left_out_and_counted(tokenizer):
     pairs = TextPairs(["a" * 50, "b"], ["x", "y" * 50], ["1", "2"])
     learned = batches_of(tokenizer, pairs, (20, 20))
     assert (len(learned), learned.left_out, learned.cut) == (1, 1, 1)
+    assert list(learned.notes("train")) == [
+        "train: 1 of 1 sources have 20 tokens or more and are read up to there (data.max_source_length)",
+        "train: 1 pairs are left out, since their targets have 20 tokens or more (data.max_target_length)"]
     asked = batches_of(tokenizer, pairs, (20, 20), training=False)
     assert (len(asked), asked.left_out, asked.cut) == (2, 0, 1)
     assert asked.target_lengths.tolist() == [2, 51]
     with pytest.raises(UserError, match="max_target_length"):
         batches_of(tokenizer, TextPairs(["a"], ["y" * 50], ["1"]), (20, 20))
+
+
+def test_letters_that_the_tokenizer_never_saw_are_told(tokenizer):
+    asked = batches_of(tokenizer, TextPairs(["ein", "Ω"], ["ж", "one"], ["p, line 1", "p, line 2"]), training=False)
+    assert list(asked.notes("test")) == [
+        "test: 1 of 2 sources hold what their tokenizer does not know, the first at p, line 2: they are read without",
+        "test: 1 of 2 targets hold what their tokenizer does not know, the first at p, line 1: no answer can hold it"]
+
+
+def test_another_seed_draws_another_order_of_the_same_tokens(tokenizer):
+    pairs = TextPairs(SOURCES, TARGETS, SOURCES)
+    batches, fresh = batches_of(tokenizer, pairs), batches_of(tokenizer, pairs)
+    other = batches.drawn_by(5, 4)
+    assert other.sources is batches.sources and len(other.batch(0, range(4))["labels"]) == 4
+    assert not np.array_equal(other.buckets.examples(0), batches.buckets.examples(0)[:4])
+    np.testing.assert_array_equal(batches.buckets.examples(2), fresh.buckets.examples(2))
 
 
 def test_a_tokenizer_without_a_start_starts_with_what_it_has(tokenizer):

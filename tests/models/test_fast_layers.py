@@ -223,8 +223,8 @@ def test_dropout(dropouts, monkeypatch):
     """What transformers computes where its dropout takes the numbers that ours drew, in the same order."""
     name, settings = dropouts
     model = {"bert": bert, "gpt": gpt}[name](dropout=0.3, **settings).train()
-    drawn, keep = [], layers._keep
-    monkeypatch.setattr(layers, "_keep", lambda like, p: (drawn.append(keep(like, p)), drawn[-1])[1])
+    drawn, keep = [], layers.draw_kept
+    monkeypatch.setattr(layers, "draw_kept", lambda like, p: (drawn.append(keep(like, p)), drawn[-1])[1])
     inputs = {"input_ids": token_ids()}
     torch.manual_seed(11)
     found, found_gradients = output_and_gradients(in_bf16(model), True, inputs)
@@ -248,15 +248,15 @@ def test_what_dropout_draws():
     like = torch.zeros(300, 1001, dtype=torch.bfloat16)
     for dropout, dropped in ((0.3, 77 / 256), (0.1, 26 / 256), (0.999, 255 / 256), (0.001, 0.0)):
         torch.manual_seed(5)
-        keep = layers._keep(like, dropout).float()
+        keep = layers.draw_kept(like, dropout).float()
         torch.manual_seed(5)
-        assert torch.equal(keep, layers._keep(like, dropout).float()) and keep.shape == like.shape
-        assert not torch.equal(keep, layers._keep(like, dropout).float()) or not dropped
+        assert torch.equal(keep, layers.draw_kept(like, dropout).float()) and keep.shape == like.shape
+        assert not torch.equal(keep, layers.draw_kept(like, dropout).float()) or not dropped
         assert len(keep.unique()) == 1 + bool(dropped)
         shares = (keep == 0).float().view(-1)[:300_000].view(-1, 8).mean(0)  # of each byte of a draw
         assert (shares - dropped).abs().max() < 0.01, "5 standard deviations are 0.01"
         assert abs(float(keep.mean()) - 1) < (0.2 if dropout > 0.9 else 0.01)
-    assert layers._keep(like, 0.0) is None
+    assert layers.draw_kept(like, 0.0) is None
 
 
 @pytest.mark.parametrize("make", [bert, gpt])
@@ -291,7 +291,7 @@ def test_attention_weights_at_every_length(length):
 
 @pytest.mark.parametrize("size", [3, 4, 16])
 def test_heads_of_every_size(size):
-    shape = layers._Shape(5, 2, 1.0, 1e-5)
+    shape = layers.Shape(5, 2, 1.0, 1e-5)
     joint = torch.randn(5 * 7, 3 * 2 * size, generator=torch.Generator().manual_seed(1)).bfloat16()
     split = shape.split(joint, 3)
     assert split.shape == (3, 10, 7, size) and split.dtype == joint.dtype
@@ -353,13 +353,13 @@ def test_norms_of_bf16_are_exact():
     x, gradient = (torch.randn(4096, 256, generator=generator).bfloat16() for _ in range(2))
     gradient += 0.1
     weight, bias = 1 + 0.1 * torch.randn(256, generator=generator), 0.1 * torch.randn(256, generator=generator)
-    shape = layers._Shape(1, 1, 1.0, 1e-5)
+    shape = layers.Shape(1, 1, 1.0, 1e-5)
     exact = [tensor.double().requires_grad_() for tensor in (x, weight, bias)]
     y = torch.nn.functional.layer_norm(exact[0], (256,), exact[1], exact[2], 1e-5)
     expected = torch.autograd.grad(y, exact, gradient.double())
-    found, mean, deviation = layers._norm(x, weight, bias, shape)
+    found, mean, deviation = layers.norm(x, weight, bias, shape)
     assert relative(found.double(), y.detach()) < 0.004
-    d_x, d_weight, d_bias = layers._norm_backward(gradient, x, mean, deviation, weight, bias)
+    d_x, d_weight, d_bias = layers.norm_backward(gradient, x, mean, deviation, weight, bias)
     assert relative(d_x.double(), expected[0]) < 0.005
     assert relative(d_weight.double(), expected[1]) < 0.005 and relative(d_bias.double(), expected[2]) < 1e-5
 

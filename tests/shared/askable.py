@@ -1,5 +1,6 @@
 """A small model of every kind that the page in the browser asks, and tables for them; labels of strangers."""
 
+import copy
 import dataclasses
 from pathlib import Path
 
@@ -8,15 +9,20 @@ import pandas as pd
 import planted
 import torch
 
+from toolkit.data.pairs.batches import PairBatches, TokenIds
+from toolkit.data.pairs.text_pairs import TextPairs
 from toolkit.data.series.windows import ForecastDataSection, load_forecast_data, window_splits
 from toolkit.data.text.text_input import TextInput, save_with_input
 from toolkit.experiments.forecasts import Arm, new_model
 from toolkit.experiments.settings import ForecastRecipeConfig
+from toolkit.models.seq2seq.recurrent import RecurrentForSeq2Seq, RecurrentSeq2SeqConfig
+from toolkit.models.seq2seq.transformer import new_transformer, transformer_config
 from toolkit.models.series.patches import SeriesForClassification
 from toolkit.models.text.classifier import text_classifier
 from toolkit.run.directory import Run
 from toolkit.tasks.forecasting import fit_forecaster
-from toolkit.tasks.settings import ForecastConfig
+from toolkit.tasks.seq2seq import Seq2Seq
+from toolkit.tasks.settings import DecodingConfig, ForecastConfig, Seq2SeqTrainingConfig
 from toolkit.training.impl.distributed import make_accelerator
 from toolkit.training.impl.settings import ImplConfig
 
@@ -59,6 +65,24 @@ def forecaster(place: Path) -> str:
                    ForecastConfig(max_steps=20, eval_steps=0, batch_size=16), ImplConfig(dtype="fp32"),
                    Run(place / "run"), make_accelerator(), 0, "nlinear", keep_model=True)
     return str(place / "run/model")
+
+
+def writer(place: Path, tokenizer, attention: str | None = "additive", cell: str = "", own_target: bool = False,
+           num_beams: int = 1) -> str:
+    """An encoder–decoder, saved as finetune-seq2seq saves it: a Transformer, or recurrent where a cell is named."""
+    torch.manual_seed(2)
+    ids = TokenIds.of(tokenizer, "tokenizer")
+    tokens = {"pad_token_id": ids.pad, "eos_token_id": ids.end, "decoder_start_token_id": ids.start}
+    sizes = {"vocab_size": len(tokenizer), "decoder_vocab_size": len(tokenizer) if own_target else None,
+             "max_position_embeddings": 40}
+    model = RecurrentForSeq2Seq(RecurrentSeq2SeqConfig(
+        embedding_size=16, hidden_size=12, cell=cell, attention=attention, bidirectional=True, **sizes, **tokens)
+    ) if cell else new_transformer(transformer_config("transformer-tiny", **sizes, **tokens))
+    decoding = DecodingConfig(max_new_tokens=12, num_beams=num_beams)
+    batches = PairBatches(TextPairs(["the sea"], ["a sea"], [""]), tokenizer, tokenizer, (ids, ids), (40, 40), 1, 0)
+    target = copy.copy(tokenizer) if own_target else tokenizer
+    Seq2Seq(model, batches, batches, Seq2SeqTrainingConfig(decoding=decoding), (tokenizer, target)).save(model, place)
+    return str(place)
 
 
 def series_table(path: Path, count: int = 3) -> str:

@@ -250,6 +250,7 @@ def _at(where: str, at: int, act: int | Exception) -> None:
     evaluation `at` (from 0). `checkpoint`: with that of step `at` half written; `renamed`: in place, but older ones not
     yet removed. `model`: with the best model half written.
     """
+    from toolkit.data.pairs.batches import PairBatches
     from toolkit.data.stores.bert_batches import BertBatches
     from toolkit.data.stores.gpt_batches import GptBatches
     from toolkit.training import checkpoint
@@ -267,7 +268,7 @@ def _at(where: str, at: int, act: int | Exception) -> None:
         setattr(owner, name, patched)
 
     if where == "batch":
-        for owner in (BertBatches, GptBatches):
+        for owner in (BertBatches, GptBatches, PairBatches):
             before(owner, "batch", lambda self, step, rows: step == at)
     elif where in ("micro", "evaluate"):
         now = {"step": -1, "evaluation": -1, "computed": 0}

@@ -60,9 +60,9 @@ class AttentionMaps(Viewed):
     name: str
     """The model's."""
     labels: tuple[str, ...]
-    """(T,) what stands at each position."""
+    """(T,) what stands at each position that is read."""
     weights: np.ndarray
-    """float32 (layers, heads, T, T): reader by read; rows sum to 1."""
+    """float32 (layers, heads, T, T): reader by read; rows sum to 1. (layers, heads, R, T) where there are `readers`."""
     is_causal: bool
     """Whether position i reads positions 0 to i alone."""
     values: np.ndarray | None = None
@@ -77,14 +77,20 @@ class AttentionMaps(Viewed):
     """Positions of tokens that are no part of the text, such as [CLS]."""
     channels: tuple[str, ...] = ()
     """(C,) names of the series' channels."""
+    readers: tuple[str, ...] = ()
+    """(R,) of an encoder–decoder: the target's words, which read the source's."""
+    unit: str = "token"
+    """What a position holds: a token, a word or a character."""
 
     def _shown(self) -> View:
-        layers, heads, length, _ = self.weights.shape
+        layers, heads, _, length = self.weights.shape
         entropy = relative_entropy(self)
+        over = f"{len(self.readers)} × {length} {self.unit}s" if self.readers else (
+            f"{length} {'patches' if self.spans else 'tokens'}")
         rows = [(f"layer {layer + 1}", *(round(float(value), 2) for value in entropy[layer, :HEADS_SHOWN]))
                 for layer in range(layers)]
-        return View(f"attention of {self.name}: {layers} layers of {heads} heads over {length} "
-                    f"{'patches' if self.spans else 'tokens'}", {"read": " ".join(self.labels), **{
+        return View(f"attention of {self.name}: {layers} layers of {heads} heads over {over}",
+                    {"read": ("" if self.unit == "character" else " ").join(self.labels), **{
                         answer.what: answer.said for answer in self.answers}},
                     ("entropy", *(f"head {head + 1}" for head in range(min(heads, HEADS_SHOWN)))), rows,
                     "1: a head reads everything alike; 0: one other alone. write_attention_page shows every map.")
@@ -95,12 +101,13 @@ class AttentionMaps(Viewed):
     def _map_in_html(self) -> str:
         """The last layer's mean over heads, of the first tokens: who reads in rows, who is read in columns."""
         labels = [in_html(label) for label in self.labels[:TOKENS_SHOWN]]
-        mean = self.weights[-1].mean(0)[:len(labels), :len(labels)]
+        readers = [in_html(label) for label in (self.readers or self.labels)[:TOKENS_SHOWN]]
+        mean = self.weights[-1].mean(0)[:len(readers), :len(labels)]
         strongest = float(mean.max()) or 1.0
         head = "".join(f'<th scope="col">{label}</th>' for label in labels)
         rows = "".join(f'<tr><th scope="row">{label}</th>' + "".join(
             f'<td title="{value:.3f}" style="background:rgba(0,114,178,{value / strongest:.2f})">&nbsp;</td>'
-            for value in row) + "</tr>" for label, row in zip(labels, mean.tolist(), strict=True))
+            for value in row) + "</tr>" for label, row in zip(readers, mean.tolist(), strict=True))
         more = f", the first {TOKENS_SHOWN} of {len(self.labels)}" * (len(self.labels) > TOKENS_SHOWN)
         return (f'<div style="overflow-x:auto"><table><caption>Last layer, mean over heads{more}: rows read columns'
                 f'</caption><tr><td></td>{head}</tr>{rows}</table></div>')
@@ -265,9 +272,9 @@ def relative_entropy(maps: AttentionMaps) -> np.ndarray:
     A reader that sees one position alone, as the first of a GPT, has no choice and is left out; nan if all are so.
     """
     weights = maps.weights.astype(np.float64)
-    length = weights.shape[-1]
+    readers, length = weights.shape[-2:]
     entropy = -np.sum(weights * np.log(np.where(weights > 0, weights, 1)), -1)
-    seen = np.arange(1, length + 1) if maps.is_causal else np.full(length, length)
+    seen = np.arange(1, length + 1) if maps.is_causal else np.full(readers, length)
     return (entropy[..., seen > 1] / np.log(seen[seen > 1])).mean(-1) if length > 1 else np.full(weights.shape[:2],
                                                                                                 np.nan)
 

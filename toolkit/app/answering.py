@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
+from toolkit.analysis.alignment import NoAttention, text_alignment
 from toolkit.analysis.occlusion import words_left_out
 from toolkit.app.asked import Asked, checked_file, checked_text
 from toolkit.app.words import marked_words
@@ -22,6 +23,7 @@ from toolkit.inference.generation import fill_masks, generate
 from toolkit.inference.series_answers import series_and_answers
 from toolkit.inference.table_forecasts import panel_and_forecasts
 from toolkit.report.figures.forecasts import Forecaster, Forecasts, Window, fan_figure
+from toolkit.report.figures.seq2seq import alignment_figure
 from toolkit.report.figures.series import answers_figure
 from toolkit.report.forecast_run import banded
 from toolkit.report.page import join, markup, paragraph, picture, table
@@ -30,6 +32,8 @@ from toolkit.shown import lines_in_html
 MOST_ROWS, MOST_PICTURES = 200, 6
 """Of the table of answers, and of the series that are drawn."""
 MOST_NEW_TOKENS, MOST_TEXTS = 256, 4
+MOST_ALIGNED = 60
+"""Words, or characters, of a text and of its answer that are drawn as a map."""
 _CONTEXTS_SHOWN = 3
 """A forecast is drawn after so many times its own length, at least."""
 _BARS = """<table class="bars"><thead><tr><th>class</th><th class="number">probability</th>
@@ -92,6 +96,32 @@ def answer_prompt(asked: Asked, prompt: str, new_tokens: int = 60, temperature: 
                         '<p class="soft small">{{ count }} tokens, ended by: {{ why }}</p>',
                         prompt=Markup(lines_in_html(each.prompt)), text=Markup(lines_in_html(each.text)),
                         count=each.new_tokens, why=each.stopped) for each in found])
+
+
+@_refusing
+def answer_source(asked: Asked, text: str, num_beams: int = 1) -> Markup:
+    """What an encoder–decoder writes, and where it looked."""
+    text, notes = checked_text(text), []
+    written = asked.writer.write([text], num_beams=int(num_beams), note=notes.append)[0]
+    said = markup('<p class="answer-is" dir="auto">{{ written }}</p>', written=written or "(nothing)")
+    return join([said, _looked(asked, text, written), _notes(notes)])
+
+
+def _looked(asked: Asked, text: str, written: str) -> Markup:
+    """A map of what it wrote by what it read, where that is a picture and the model has attention."""
+    try:
+        maps = text_alignment(asked.writer, text, written)
+    except NoAttention:
+        return paragraph("It has no attention: all that it knew of the text while it wrote is the state in which "
+                         "reading ended.", soft=True)
+    except UserError:  # read up to where it was cut, which a note tells
+        return Markup("")
+    if max(len(maps.labels), len(maps.readers)) > MOST_ALIGNED:
+        return paragraph(f"Where it looked is drawn of texts of at most {MOST_ALIGNED} {maps.unit}s.", soft=True)
+    figure = alignment_figure(maps.labels, maps.readers, maps.weights.mean((0, 1)))
+    told = ("A row for what was written, a column for what was read: the mean of all heads and layers. The darker, the "
+            "more it looked there; a dot marks where most.")
+    return join([markup("<h2>Where it looked</h2>"), picture(figure, told, told)])
 
 
 @_refusing

@@ -9,6 +9,7 @@ from transformers import PreTrainedConfig
 from toolkit.errors import UserError
 from toolkit.inference.generation import LanguageModel, open_model
 from toolkit.inference.table_forecasts import is_forecaster
+from toolkit.inference.written_answers import Writer, open_writer
 from toolkit.models.load import checkpoint_config, model_directory
 from toolkit.models.registry import is_classifier, reads_text
 from toolkit.regular import regular
@@ -17,7 +18,7 @@ MOST_CHARACTERS = 20_000
 MOST_BYTES = 10_000_000
 FILES = {"series": (".csv", ".tsv", ".ts", ".arff", ".npy"), "forecast": (".csv", ".tsv")}
 """What is read of uploaded files: none of the kinds that may grow when they are unpacked."""
-Kind = Literal["text", "series", "forecast", "masked", "causal"]
+Kind = Literal["text", "series", "forecast", "masked", "causal", "written"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Asked:
     shape: PreTrainedConfig
     language: LanguageModel | None = None
     """Of a BERT or GPT: it, opened."""
+    writer: Writer | None = None
+    """Of an encoder–decoder: it, opened."""
 
     @property
     def reads_pairs(self) -> bool:
@@ -50,6 +53,8 @@ def open_asked(name: str) -> Asked:
     shape = checkpoint_config(directory)
     if is_forecaster(shape):
         return Asked(name, directory, "forecast", shape)
+    if shape.is_encoder_decoder:
+        return Asked(name, directory, "written", shape, writer=open_writer(directory))
     if is_classifier(shape):
         return Asked(name, directory, "text" if reads_text(shape.model_type) else "series", shape)
     language = open_model(name)

@@ -8,13 +8,22 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported: i
 import gradio as gr
 from markupsafe import Markup
 
-from toolkit.app.answering import MOST_NEW_TOKENS, MOST_TEXTS, answer_file, answer_masks, answer_prompt, answer_text
+from toolkit.app.answering import (
+    MOST_NEW_TOKENS,
+    MOST_TEXTS,
+    answer_file,
+    answer_masks,
+    answer_prompt,
+    answer_source,
+    answer_text,
+)
 from toolkit.app.asked import FILES, MOST_BYTES, MOST_CHARACTERS, Asked
 from toolkit.report.page import markup
 
 _WHAT = {"text": "Classes of a text, and the words that mattered.", "series": "Classes of the series in a table.",
          "forecast": "What comes after a table's end.", "masked": "Words for the blanks of a text.",
-         "causal": "Continuations of a text."}
+         "causal": "Continuations of a text.", "written": "One text into another, and where it looked."}
+MOST_BEAMS = 8
 _SECONDS_KEPT = 3600
 """Uploads are deleted after so long at the latest."""
 
@@ -34,6 +43,8 @@ def _knows(asked: Asked) -> str:
     if asked.kind == "forecast":
         return (f"It reads the last {asked.shape.context_length:,} rows of {', '.join(asked.shape.channel_names)}, and "
                 f"forecasts {asked.shape.horizon:,}.")
+    if asked.kind == "written":
+        return f"It reads up to {asked.writer.longest:,} tokens."
     if asked.kind in ("text", "series"):
         names = [asked.shape.id2label[index] for index in range(asked.shape.num_labels)]
         return "" if len(names) == 1 else f"It knows {', '.join(names[:12])}{', …' * (len(names) > 12)}."
@@ -64,6 +75,12 @@ def _causal_page(asked: Asked) -> None:
     _asks(asked, answer_prompt, inputs, "Continue")
 
 
+def _written_page(asked: Asked) -> None:
+    beams = gr.Slider(1, MOST_BEAMS, min(MOST_BEAMS, asked.writer.decoding.num_beams), step=1,
+                      label="Beams (1: greedy)")
+    _asks(asked, answer_source, [_box("Text", "A text as it was trained on"), beams], "Write")
+
+
 def _file_page(asked: Asked) -> None:
     kinds = list(FILES[asked.kind])
     inputs: list = [gr.File(label=f"A table: {', '.join(kinds)}, at most {MOST_BYTES / 1e6:.0f} MB", file_types=kinds,
@@ -76,7 +93,7 @@ def _file_page(asked: Asked) -> None:
 
 
 _PAGES: dict[str, Callable[[Asked], None]] = {"text": _text_page, "masked": _masked_page, "causal": _causal_page,
-                                              "series": _file_page, "forecast": _file_page}
+                                              "series": _file_page, "forecast": _file_page, "written": _written_page}
 
 
 def _box(label: str, placeholder: str) -> gr.Textbox:

@@ -163,9 +163,10 @@ class Grid:
                    and (value is None or isinstance(value, (int, float)) and not isinstance(value, bool))}
         if right is not None:
             metrics["accuracy"] = float(right.mean())
-        known = {key: result[key] for key in ("parameters", "trained_parameters") if key in result}
+        known = {key: result[key] for key in ("parameters", "trained_parameters", "by_length") if key in result}
         known["seconds"] = result.get("seconds", (result.get("validation") or {}).get("seconds"))
-        known["test_examples"] = result.get("test_windows", len(result.get("predictions", ())) or None)
+        known["test_examples"] = result.get("test_windows", result.get("test_examples")) or len(
+            result.get("predictions", ())) or None
         self.rows.append(Row(self.experiment, metrics=metrics, right=right, **vars(cell), **{**known, **more}))
 
     def title(self, cell: Cell) -> str:

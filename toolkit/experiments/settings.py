@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from toolkit.config import free
-from toolkit.data.pairs.pair_files import PairsSection
+from toolkit.data.pairs.pair_files import ComparedPairsSection, PairsSection
 from toolkit.data.series.augmentation import AugmentationConfig
 from toolkit.data.series.generators import LABELLED
 from toolkit.data.series.splits import SeriesDataSection
@@ -270,8 +270,8 @@ class FordaLabConfig:
 
 @dataclass
 class Seq2SeqModelSection:
-    architecture: Literal["transformer-tiny", "transformer-mini", "transformer-base", "transformer-big", "rnn", "lstm",
-                          "gru", "lstm-keras-702030", "bert-gpt"] = "transformer-mini"
+    architecture: Literal["transformer-micro", "transformer-tiny", "transformer-mini", "transformer-base",
+                          "transformer-big", "rnn", "lstm", "gru", "lstm-keras-702030", "bert-gpt"] = "transformer-mini"
     """A Transformer (Vaswani et al. 2017) of a size; recurrent cells; the shape of Keras's character example; or the
     models of `encoder` and `decoder`, joined (Rothe et al. 2020)."""
     dropout: float = 0.1
@@ -301,7 +301,7 @@ class FinetuneSeq2SeqConfig:
     data: PairsSection = field(default_factory=PairsSection)
     tokenizer: str = ""
     """A spec to train on both sides of the training pairs, or a trained tokenizer's directory or hub id. Empty:
-    tokenizers/bpe-8k.yaml, for built-in pairs tokenizers/characters.yaml."""
+    tokenizers/bpe-8k.yaml; for built-in dates tokenizers/words-and-digits.yaml, for letters characters.yaml there."""
     target_tokenizer: str = ""
     """One of the targets' own; empty: the same for both sides."""
     model: Seq2SeqModelSection = field(default_factory=Seq2SeqModelSection)
@@ -317,10 +317,11 @@ class FinetuneSeq2SeqConfig:
 @dataclass
 class CompareSeq2SeqConfig(FinetuneSeq2SeqConfig):
     output_dir: str = "runs/compare-seq2seq"
+    data: ComparedPairsSection = field(default_factory=ComparedPairsSection)
     arms: dict = field(default_factory=lambda: {
         "transformer": {"architecture": "transformer-tiny"},
         "gru, attention": {"architecture": "gru", "attention": "additive"},
         "gru, no attention": {"architecture": "gru", "attention": "none"}})
-    """Name → keys of `model` in which an arm differs. An arm without attention is compared with its like that has it, a
-    pretrained one with the same from random weights."""
+    """Name → keys of `model` in which an arm differs, and, under `training`, of training. An arm with attention is
+    compared with its like that has none, a pretrained one with the same from random weights."""
     seeds: int = 3

@@ -28,11 +28,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
     """What `forward` returns is never updated in place: torch 2.11 compiles such a tensor to one without a gradient."""
 
     @staticmethod
-    def forward(ctx, hidden, weight, bias, labels, dtype, needs_gradient):
+    def forward(ctx, hidden, weight, bias, labels, smoothing, dtype, needs_gradient):
         kind, vocabulary = hidden.device.type, len(weight)
         loss = hidden.new_zeros((), dtype=torch.float32)
         correct = torch.zeros((), dtype=torch.int64, device=hidden.device)
         d_hidden, d_weight, d_bias = [], None, None
+        # Smoothing asks for the mean logit of a row, which is that of the mean column: it takes no pass over logits.
+        mean_column = weight.float().mean(0) if smoothing else None
+        mean_offset = bias.float().mean() if smoothing and bias is not None else 0.0
         missing = -vocabulary % _COLUMNS.get(kind, 1)
         matrix, offset = weight.to(dtype), None if bias is None else bias.to(dtype)
         if missing:
@@ -51,17 +54,28 @@ class _LinearCrossEntropy(torch.autograd.Function):
             probability = logits.softmax(1)
             # log Σ exp = largest logit − log of its probability, which is never 0.
             largest, at_target = logits.amax(1), logits.gather(1, target)[:, 0]
-            loss = loss + ((largest - probability.amax(1).log() - at_target) * scored).sum()
+            wanted = at_target
+            if smoothing:
+                wanted = (1 - smoothing) * at_target + smoothing * (inputs.float() @ mean_column + mean_offset)
+            loss = loss + ((largest - probability.amax(1).log() - wanted) * scored).sum()
             if not needs_gradient:
                 correct = correct + ((logits.argmax(1) == target[:, 0]) & scored).sum()
                 continue
-            probability.scatter_add_(1, target, probability.new_full((1, 1), -1.0).expand_as(target))
+            probability.scatter_add_(1, target, probability.new_full((1, 1), smoothing - 1.0).expand_as(target))
             gradient, scored = probability.to(dtype), scored[:, None].to(dtype)
-            d_hidden.append((gradient @ matrix).mul_(scored).to(hidden.dtype))
-            part = (gradient.t() @ inputs.mul(scored))[:vocabulary].float()
+            part = gradient @ matrix
+            if smoothing:
+                part = part.sub_((smoothing * mean_column).to(dtype))
+            d_hidden.append(part.mul_(scored).to(hidden.dtype))
+            inputs = inputs.mul(scored)
+            part = (gradient.t() @ inputs)[:vocabulary].float()
+            if smoothing:
+                part.sub_(smoothing / vocabulary * inputs.float().sum(0))
             d_weight = part if d_weight is None else d_weight.add_(part)
             if bias is not None:
                 part = (scored.t() @ gradient)[0, :vocabulary].float()
+                if smoothing:
+                    part.sub_(smoothing / vocabulary * scored.float().sum())
                 d_bias = part if d_bias is None else d_bias.add_(part)
         if needs_gradient:
             d_hidden = torch.cat(d_hidden) if d_hidden else torch.zeros_like(hidden)
@@ -76,20 +90,22 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx, d_loss, _):
         d_hidden, d_weight, *d_bias = ctx.saved_tensors
         return (d_hidden * d_loss, d_weight * d_loss, *(part * d_loss for part in d_bias or ()),
-                *(() if d_bias else (None,)), None, None, None)
+                *(() if d_bias else (None,)), None, None, None, None)
 
 
 def linear_cross_entropy(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor,
-                         bias: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+                         bias: torch.Tensor | None = None, smoothing: float = 0.0
+                         ) -> tuple[torch.Tensor, torch.Tensor]:
     """hidden (n, width), weight (vocabulary, width), labels (n,), negative ones ignored → summed loss in nats, and
     how many labels were the likeliest (counted only when no gradient is wanted).
 
+    smoothing: the share of each label's probability that is spread evenly over the vocabulary (Szegedy et al. 2016).
     Products are in autocast's format where it is on; softmax and sums are fp32.
     """
     kind = hidden.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
     with torch.autocast(kind, enabled=False):
-        return _LinearCrossEntropy.apply(hidden, weight, bias, labels, dtype, torch.is_grad_enabled())
+        return _LinearCrossEntropy.apply(hidden, weight, bias, labels, smoothing, dtype, torch.is_grad_enabled())
 
 
 def classification_loss(config: PreTrainedConfig, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

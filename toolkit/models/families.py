@@ -102,7 +102,7 @@ FAMILIES: dict[str, Family] = {known.model_type: known for known in (
 
 LAYERS = tuple(known.layer for known in FAMILIES.values())
 _LISTS = "|".join(known.layers.rpartition(".")[2] for known in FAMILIES.values())
-_LAYER_NUMBER = re.compile(rf"\.(?:{_LISTS})\.(\d+)\.")
+_LAYER_NUMBER = re.compile(rf"\.(?:{_LISTS}|(?:encoder|decoder)\.layers)\.(\d+)\.")  # the latter: Marian's
 _EMBEDDINGS = tuple(f".{start}" for known in FAMILIES.values() for start in known.embeddings)
 _JOINT = tuple(f".{known.projections[0]}." for known in FAMILIES.values() if len(known.projections) == 1)
 

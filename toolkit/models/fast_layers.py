@@ -7,6 +7,7 @@ Modules, names of parameters and what is computed stay transformers': only `forw
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,11 +17,11 @@ from transformers.models.bert.modeling_bert import BertLayer
 from transformers.models.gpt2.modeling_gpt2 import GPT2Block
 
 aten = torch.ops.aten
-_MASKED = -1e30  # finite in bf16: a row that may attend to nothing is uniform, as in transformers, and not NaN
+MASKED = -1e30  # finite in bf16: a row that may attend to nothing is uniform, as in transformers, and not NaN
 
 
 @dataclass(frozen=True)
-class _Shape:
+class Shape:
     """What a layer's tensors do not say themselves."""
 
     batch: int
@@ -50,7 +51,7 @@ def _by_fours(x: torch.Tensor) -> torch.Tensor:
     return x.view(torch.int64) if x.element_size() == 2 and x.shape[-1] % 4 == 0 else x
 
 
-def _keep(like: torch.Tensor, dropout: float) -> torch.Tensor | None:
+def draw_kept(like: torch.Tensor, dropout: float) -> torch.Tensor | None:
     """What dropout multiplies `like` by: 0 for so many 256ths as are nearest to `dropout`, else what keeps the mean.
 
     A random byte decides on each: torch's own dropout draws a 64-bit number, and takes ten times as long.
@@ -62,7 +63,7 @@ def _keep(like: torch.Tensor, dropout: float) -> torch.Tensor | None:
     return drawn.view(like.shape).to(like.dtype).ge_(dropped).mul_(256 / (256 - dropped))
 
 
-def _dropped(x: torch.Tensor, keep: torch.Tensor | None) -> torch.Tensor:
+def drop(x: torch.Tensor, keep: torch.Tensor | None) -> torch.Tensor:
     return x if keep is None else x * keep
 
 
@@ -75,44 +76,55 @@ def _softmax(scores: torch.Tensor) -> torch.Tensor:
     return torch.softmax(scores, -1, dtype=torch.float32).to(scores.dtype)
 
 
-def _attend(joint: torch.Tensor, mask: torch.Tensor | None, shape: _Shape):
-    """Queries, keys and values side by side (B · T, 3 · width) → context (B · T, width), and what backward needs."""
-    split = shape.split(joint, 3)
-    query, key, value = split
+def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, shape: Shape):
+    """Each (B · heads, T, head size) → context in that shape, and what backward needs. `query` is scaled in place."""
     query.mul_(shape.scaling)
     scores = torch.bmm(query, key.transpose(1, 2))
     if mask is not None:
         scores.view(shape.batch, shape.heads, *scores.shape[1:]).add_(mask)
     weights = _softmax(scores)
-    keep = _keep(weights, shape.attention_dropout)
-    return shape.join(torch.bmm(_dropped(weights, keep), value)[None]), split, weights, keep
+    kept = draw_kept(weights, shape.attention_dropout)
+    return torch.bmm(drop(weights, kept), value), weights, kept
 
 
-def _attend_backward(d_context: torch.Tensor, split: torch.Tensor, weights: torch.Tensor, keep: torch.Tensor | None,
-                     shape: _Shape):
-    query, key, value = split
-    (d_context,) = shape.split(d_context, 1)
-    d_split = torch.empty_like(split)
-    torch.bmm(_dropped(weights, keep).transpose(1, 2), d_context, out=d_split[2])
-    d_weights = _dropped(torch.bmm(d_context, value.transpose(1, 2)), keep)
+def attend_backward(d_context: torch.Tensor, inputs: Sequence[torch.Tensor], weights: torch.Tensor,
+                    kept: torch.Tensor | None, shape: Shape, into: Sequence[torch.Tensor]) -> None:
+    """inputs: query, key and value as `attend` left them; into: where their gradients are written."""
+    query, key, value = inputs
+    d_query, d_key, d_value = into
+    torch.bmm(drop(weights, kept).transpose(1, 2), d_context, out=d_value)
+    d_weights = drop(torch.bmm(d_context, value.transpose(1, 2)), kept)
     d_scores = aten._softmax_backward_data(d_weights, weights, -1, weights.dtype)
-    torch.bmm(d_scores, key, out=d_split[0]).mul_(shape.scaling)  # `query` is scaled already
-    torch.bmm(d_scores.transpose(1, 2), query, out=d_split[1])
+    torch.bmm(d_scores, key, out=d_query).mul_(shape.scaling)  # `query` is scaled already
+    torch.bmm(d_scores.transpose(1, 2), query, out=d_key)
+
+
+def self_attend(joint: torch.Tensor, mask: torch.Tensor | None, shape: Shape):
+    """Queries, keys and values side by side (B · T, 3 · width) → context (B · T, width), and what backward needs."""
+    split = shape.split(joint, 3)
+    context, weights, kept = attend(*split, mask, shape)
+    return shape.join(context[None]), split, weights, kept
+
+
+def self_attend_backward(d_context: torch.Tensor, split: torch.Tensor, weights: torch.Tensor,
+                         kept: torch.Tensor | None, shape: Shape) -> torch.Tensor:
+    d_split = torch.empty_like(split)
+    attend_backward(shape.split(d_context, 1)[0], split, weights, kept, shape, d_split)
     return shape.join(d_split)
 
 
-def _norm(x, weight, bias, shape):
+def norm(x, weight, bias, shape):
     return torch.native_layer_norm(x, x.shape[-1:], weight, bias, shape.epsilon)
 
 
-def _norm_backward(gradient, x, mean, deviation, weight, bias):
+def norm_backward(gradient, x, mean, deviation, weight, bias):
     # In fp32: given bf16, torch's kernel sums the gradients of weight and bias in bf16, and is a tenth off.
     d_x, d_weight, d_bias = aten.native_layer_norm_backward(
         gradient.float(), x.float(), x.shape[-1:], mean.float(), deviation.float(), weight, bias, [True] * 3)
     return d_x.to(x.dtype), d_weight, d_bias
 
 
-def _linear_backward(inputs, gradient):
+def linear_backward(inputs, gradient):
     """Gradients of weight (outputs, inputs) and bias."""
     return torch.mm(gradient.t(), inputs).float(), gradient.sum(0).float()
 
@@ -152,33 +164,33 @@ class _PreNormLayer(torch.autograd.Function):
                 down_w, down_b):
         joint_w, joint_b, out_w, out_b, up_w, up_b, down_w, down_b = (
             parameter.to(x.dtype) for parameter in (joint_w, joint_b, out_w, out_b, up_w, up_b, down_w, down_b))
-        normed1, mean1, deviation1 = _norm(x, norm1_w, norm1_b, shape)
-        context, split, weights, keep = _attend(torch.addmm(joint_b, normed1, joint_w), mask, shape)
+        normed1, mean1, deviation1 = norm(x, norm1_w, norm1_b, shape)
+        context, split, weights, keep = self_attend(torch.addmm(joint_b, normed1, joint_w), mask, shape)
         attended = torch.addmm(out_b, context, out_w)
-        keep1 = _keep(attended, shape.hidden_dropout)
-        middle = _dropped(attended, keep1).add_(x)
-        normed2, mean2, deviation2 = _norm(middle, norm2_w, norm2_b, shape)
+        keep1 = draw_kept(attended, shape.hidden_dropout)
+        middle = drop(attended, keep1).add_(x)
+        normed2, mean2, deviation2 = norm(middle, norm2_w, norm2_b, shape)
         wide = torch.addmm(up_b, normed2, up_w)
         active, gate = _gelu(wide, shape.exact_gelu)
         y = torch.addmm(down_b, active, down_w)
-        keep2 = _keep(y, shape.hidden_dropout)
+        keep2 = draw_kept(y, shape.hidden_dropout)
         ctx.shape = shape
         ctx.save_for_backward(x, normed1, mean1, deviation1, split, weights, keep, context, keep1, middle, normed2,
                               mean2, deviation2, wide, gate, active, keep2, norm1_w, norm1_b, joint_w, out_w, norm2_w,
                               norm2_b, up_w, down_w)
-        return _dropped(y, keep2) + middle  # not in place: see toolkit/models/cross_entropy.py
+        return drop(y, keep2) + middle  # not in place: see toolkit/models/cross_entropy.py
 
     @staticmethod
     def backward(ctx, d_y):
         (x, normed1, mean1, deviation1, split, weights, keep, context, keep1, middle, normed2, mean2, deviation2, wide,
          gate, active, keep2, norm1_w, norm1_b, joint_w, out_w, norm2_w, norm2_b, up_w, down_w) = ctx.saved_tensors
-        d_down = _dropped(d_y, keep2)
+        d_down = drop(d_y, keep2)
         d_wide = _gelu_backward(torch.mm(d_down, down_w.t()), wide, gate)
-        d_middle, *d_norm2 = _norm_backward(torch.mm(d_wide, up_w.t()), middle, mean2, deviation2, norm2_w, norm2_b)
+        d_middle, *d_norm2 = norm_backward(torch.mm(d_wide, up_w.t()), middle, mean2, deviation2, norm2_w, norm2_b)
         d_middle.add_(d_y)
-        d_out = _dropped(d_middle, keep1)
-        d_joint = _attend_backward(torch.mm(d_out, out_w.t()), split, weights, keep, ctx.shape)
-        d_x, *d_norm1 = _norm_backward(torch.mm(d_joint, joint_w.t()), x, mean1, deviation1, norm1_w, norm1_b)
+        d_out = drop(d_middle, keep1)
+        d_joint = self_attend_backward(torch.mm(d_out, out_w.t()), split, weights, keep, ctx.shape)
+        d_x, *d_norm1 = norm_backward(torch.mm(d_joint, joint_w.t()), x, mean1, deviation1, norm1_w, norm1_b)
         d_x.add_(d_middle)
         return (d_x, None, None, *d_norm1, *_conv1d_backward(normed1, d_joint), *_conv1d_backward(context, d_out),
                 *d_norm2, *_conv1d_backward(normed2, d_wide), *_conv1d_backward(active, d_down))
@@ -194,17 +206,17 @@ class _PostNormLayer(torch.autograd.Function):
         joint_b = torch.cat((query_b, key_b, value_b)).to(x.dtype)
         out_w, out_b, up_w, up_b, down_w, down_b = (
             parameter.to(x.dtype) for parameter in (out_w, out_b, up_w, up_b, down_w, down_b))
-        context, split, weights, keep = _attend(torch.addmm(joint_b, x, joint_w.t()), mask, shape)
+        context, split, weights, keep = self_attend(torch.addmm(joint_b, x, joint_w.t()), mask, shape)
         attended = torch.addmm(out_b, context, out_w.t())
-        keep1 = _keep(attended, shape.hidden_dropout)
-        first = _dropped(attended, keep1).add_(x)
-        middle, mean1, deviation1 = _norm(first, norm1_w, norm1_b, shape)
+        keep1 = draw_kept(attended, shape.hidden_dropout)
+        first = drop(attended, keep1).add_(x)
+        middle, mean1, deviation1 = norm(first, norm1_w, norm1_b, shape)
         wide = torch.addmm(up_b, middle, up_w.t())
         active, _ = _gelu(wide, exact=True)
         projected = torch.addmm(down_b, active, down_w.t())
-        keep2 = _keep(projected, shape.hidden_dropout)
-        second = _dropped(projected, keep2).add_(middle)
-        y, mean2, deviation2 = _norm(second, norm2_w, norm2_b, shape)
+        keep2 = draw_kept(projected, shape.hidden_dropout)
+        second = drop(projected, keep2).add_(middle)
+        y, mean2, deviation2 = norm(second, norm2_w, norm2_b, shape)
         ctx.shape = shape
         ctx.save_for_backward(x, split, weights, keep, context, keep1, first, mean1, deviation1, middle, wide, active,
                               keep2, second, mean2, deviation2, joint_w, out_w, norm1_w, norm1_b, up_w, down_w, norm2_w,
@@ -215,24 +227,24 @@ class _PostNormLayer(torch.autograd.Function):
     def backward(ctx, d_y):
         (x, split, weights, keep, context, keep1, first, mean1, deviation1, middle, wide, active, keep2, second, mean2,
          deviation2, joint_w, out_w, norm1_w, norm1_b, up_w, down_w, norm2_w, norm2_b) = ctx.saved_tensors
-        d_second, *d_norm2 = _norm_backward(d_y, second, mean2, deviation2, norm2_w, norm2_b)
-        d_down = _dropped(d_second, keep2)
+        d_second, *d_norm2 = norm_backward(d_y, second, mean2, deviation2, norm2_w, norm2_b)
+        d_down = drop(d_second, keep2)
         d_wide = _gelu_backward(torch.mm(d_down, down_w), wide, None)
         d_middle = torch.mm(d_wide, up_w).add_(d_second)
-        d_first, *d_norm1 = _norm_backward(d_middle, first, mean1, deviation1, norm1_w, norm1_b)
-        d_out = _dropped(d_first, keep1)
-        d_joint = _attend_backward(torch.mm(d_out, out_w), split, weights, keep, ctx.shape)
+        d_first, *d_norm1 = norm_backward(d_middle, first, mean1, deviation1, norm1_w, norm1_b)
+        d_out = drop(d_first, keep1)
+        d_joint = self_attend_backward(torch.mm(d_out, out_w), split, weights, keep, ctx.shape)
         d_x = torch.mm(d_joint, joint_w).add_(d_first)
         (query_w, key_w, value_w), (query_b, key_b, value_b) = (
-            joint.chunk(3) for joint in _linear_backward(x, d_joint))
-        return (d_x, None, None, query_w, query_b, key_w, key_b, value_w, value_b, *_linear_backward(context, d_out),
-                *d_norm1, *_linear_backward(middle, d_wide), *_linear_backward(active, d_down), *d_norm2)
+            joint.chunk(3) for joint in linear_backward(x, d_joint))
+        return (d_x, None, None, query_w, query_b, key_w, key_b, value_w, value_b, *linear_backward(context, d_out),
+                *d_norm1, *linear_backward(middle, d_wide), *linear_backward(active, d_down), *d_norm2)
 
 
 def _run(function, hidden_states, attention_mask, shape, modules):
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else hidden_states.dtype
     if attention_mask is not None:
-        attention_mask = attention_mask.clamp(min=_MASKED).to(dtype)
+        attention_mask = attention_mask.clamp(min=MASKED).to(dtype)
     parameters = [parameter for module in modules for parameter in (module.weight, module.bias)]
     with torch.autocast("cpu", enabled=False):
         y = function.apply(hidden_states.to(dtype).flatten(0, 1), attention_mask, shape, *parameters)
@@ -248,11 +260,11 @@ class _FusedBertLayer(BertLayer):
 
     def forward(self, hidden_states, attention_mask=None, *args, **kwargs):
         attention = self.attention.self
-        if not _applies(self, kwargs):
+        if not applies(self, kwargs):
             return super().forward(hidden_states, attention_mask, *args, **kwargs)
-        shape = _Shape(len(hidden_states), attention.num_attention_heads, attention.scaling,
-                       self.output.LayerNorm.eps, attention_dropout=self.training * attention.dropout.p,
-                       hidden_dropout=self.training * self.output.dropout.p)
+        shape = Shape(len(hidden_states), attention.num_attention_heads, attention.scaling,
+                      self.output.LayerNorm.eps, attention_dropout=self.training * attention.dropout.p,
+                      hidden_dropout=self.training * self.output.dropout.p)
         return _run(_PostNormLayer, hidden_states, attention_mask, shape,
                     (attention.query, attention.key, attention.value, self.attention.output.dense,
                      self.attention.output.LayerNorm, self.intermediate.dense, self.output.dense,
@@ -269,12 +281,12 @@ class _FusedGPT2Block(GPT2Block):
 
     def forward(self, hidden_states, past_key_values=None, attention_mask=None, *args, **kwargs):
         attention = self.attn
-        if past_key_values is not None or not _applies(self, kwargs):
+        if past_key_values is not None or not applies(self, kwargs):
             return super().forward(hidden_states, past_key_values, attention_mask, *args, **kwargs)
-        shape = _Shape(len(hidden_states), attention.num_heads, attention.scaling, self.ln_1.eps,
-                       exact_gelu=attention.config.activation_function == "gelu",
-                       attention_dropout=self.training * attention.attn_dropout.p,
-                       hidden_dropout=self.training * attention.resid_dropout.p)
+        shape = Shape(len(hidden_states), attention.num_heads, attention.scaling, self.ln_1.eps,
+                      exact_gelu=attention.config.activation_function == "gelu",
+                      attention_dropout=self.training * attention.attn_dropout.p,
+                      hidden_dropout=self.training * attention.resid_dropout.p)
         return _run(_PreNormLayer, hidden_states, attention_mask, shape,
                     (self.ln_1, attention.c_attn, attention.c_proj, self.ln_2, self.mlp.c_fc, self.mlp.c_proj))
 
@@ -285,15 +297,15 @@ _FUSED = {BertLayer: _FusedBertLayer, GPT2Block: _FusedGPT2Block}
 
 class _Dropout(torch.nn.Dropout):
     def forward(self, x):
-        return _dropped(x, _keep(x, self.training * self.p))
+        return drop(x, draw_kept(x, self.training * self.p))
 
 
 class _Fp32LayerNorm(torch.nn.LayerNorm):
     def forward(self, hidden_states):
-        return super().forward(hidden_states.float())  # see _norm_backward
+        return super().forward(hidden_states.float())  # see norm_backward
 
 
-def _applies(layer, kwargs) -> bool:
+def applies(layer, kwargs) -> bool:
     """In fp32 to training alone: whoever evaluates may want to see inside, and autocast is no sign that nobody does."""
     return (torch.is_autocast_enabled("cpu") or layer.training) and kwargs.get("past_key_values") is None
 

@@ -122,9 +122,9 @@ def _is_number(facts: Facts) -> bool:
 
 _OF_FILES = ("train", "validation", "test", "path", "encoding", "decimal", "label_column", "label_columns",
              "label_separator", "text_column", "text_pair_column", "series_column", "time_column", "value_columns",
-             "target_columns", "validation_share", "missing", "sampling_rate")
+             "target_columns", "source_column", "target_column", "validation_share", "missing", "sampling_rate")
 """Settings that only files have."""
-_OF_NO_FILES = ("corpus_dir", "generator", "generated_rows", "train_per_class", "test_per_class")
+_OF_NO_FILES = ("built_in", "corpus_dir", "generator", "generated_rows", "train_per_class", "test_per_class")
 """Those of what is built in or generated."""
 _WITHOUT_COLUMNS = re.compile(r"\.(ts|arff|npz|npy)$|_(TRAIN|TEST)\.tsv$")
 """Files of series in which no column has a name."""
@@ -136,6 +136,8 @@ def _used(facts: Facts, section: dict) -> dict[str, Any]:
     """
     section = {"task": "classification", **section}
     files = [str(section.get(key) or "") for key in ("train", "path", "test") if section.get(key)]
+    if facts.is_pairs and isinstance(section.get("train"), list) and len(section["train"]) == 2:
+        section = {key: value for key, value in section.items() if key not in ("source_column", "target_column")}
     left_out = {"max_unknown", "corpus_dir", "section", *(_OF_NO_FILES if files else _OF_FILES)}
     if section.get("validation"):
         left_out.add("validation_share")
@@ -182,9 +184,12 @@ def _sentence(text: str) -> str:
 def task_name(facts: Facts) -> str:
     """What the labelled data are called."""
     section = facts.config.get("data") or {}
-    named = next((str(section[key]) for key in ("test", "train", "path") if section.get(key)), "")
+    named = next((section[key] for key in ("test", "train", "path") if section.get(key)), "")
     if named:
-        return without_place(named)
+        return " and ".join(without_place(str(file)) for file in (named if isinstance(named, list) else [named]))
+    if facts.is_pairs:
+        return {"reversal": "letters → the same from the last to the first (generated)"}.get(
+            section.get("built_in"), "dates and numbers in words → digits (generated)")
     whole = facts.home_result.get("data")
     if isinstance(whole, str):
         return without_place(whole) + " (generated)" * facts.is_public

@@ -28,7 +28,17 @@ from toolkit.run.results import (
     read_results,
     result_file,
 )
-from toolkit.run.schema import Emissions, Manifest, ModelConfig, RunConfig, Samples, TokenizerFile, checked
+from toolkit.run.schema import (
+    Emissions,
+    Manifest,
+    ModelConfig,
+    RunConfig,
+    Samples,
+    SavedAlignment,
+    TokenizerFile,
+    WrittenAnswer,
+    checked,
+)
 
 
 @dataclass(frozen=True)
@@ -197,8 +207,13 @@ class Facts:
         """Whether text is what it reads: a corpus, labelled texts, or at least through a tokenizer."""
         prepared, labelled = self.manifest.get("data") or {}, self.config.get("data") or {}
         by_set = isinstance(self.config.get("sets"), dict)  # labelled texts, each set a section of its own
-        return bool("corpus" in prepared and not self.series_sources or "text_column" in labelled or by_set
-                    or self.tokenizer)
+        return bool("corpus" in prepared and not self.series_sources or self.is_pairs or "text_column" in labelled
+                    or by_set or self.tokenizer)
+
+    @property
+    def is_pairs(self) -> bool:
+        """Whether it learned to turn one text into another."""
+        return "source_column" in (self.config.get("data") or {})
 
     @property
     def is_built_in(self) -> bool:
@@ -213,7 +228,7 @@ class Facts:
         if self.series_sources:
             return all(source.startswith("generator:") for source in self.series_sources)
         data = self.config.get("data") or {}
-        generated = {"generated_rows", "train_per_class"} & data.keys()
+        generated = {"generated_rows", "train_per_class", "built_in"} & data.keys()
         return self.is_built_in or bool(generated) and not any(
             data.get(key) for key in ("path", "train", "validation", "test"))
 
@@ -244,6 +259,16 @@ class Facts:
         return _json(self.directory / "samples.json", Samples) or {}
 
     @cached_property
+    def written(self) -> list[WrittenAnswer]:
+        """What an encoder–decoder wrote for its test set; [] of others."""
+        return _json(self.directory / "predictions.json", list[WrittenAnswer]) or [] if self.is_pairs else []
+
+    @cached_property
+    def alignments(self) -> list[SavedAlignment]:
+        """Where it looked to write some of them."""
+        return _json(self.directory / "alignments.json", list[SavedAlignment]) or []
+
+    @cached_property
     def beside(self) -> dict:
         """What a summary of several runs, beside this one, holds of it: other reference points."""
         found = (_json(self.home.parent / "summary.json") or {}).get(self.home.name)
@@ -253,7 +278,7 @@ class Facts:
     def kept(self) -> list[Path]:
         """The fits of an experiment whose models are kept; what a link leads to is not its own."""
         inside = self.directory.resolve()
-        return sorted(path.parent.parent for depth in ("*/*", "*/*/*")
+        return sorted(path.parent.parent for depth in (*(["*"] if self.is_pairs else []), "*/*", "*/*/*")
                       for path in self.directory.glob(f"{depth}/model/config.json")
                       if path.parent.resolve() == inside / path.parent.relative_to(self.directory))
 

@@ -12,7 +12,7 @@ from toolkit.publishing.card_samples import Samples
 from toolkit.report.sections.pieces import SEVERAL
 from toolkit.shown import on_one_line
 
-_WIDGETS = ("fill-mask", "text-generation", "text-classification")
+_WIDGETS = ("fill-mask", "text-generation", "text-classification", "translation", "text2text-generation")
 """Tasks that the hub has a box to try a model in for."""
 _SHARES = {"mlm_accuracy": ("mlm_count", "hidden words"), "nsp_accuracy": ("nsp_count", "pairs of texts"),
            "accuracy": ("count", "tokens")}
@@ -23,13 +23,14 @@ def data(facts: Facts, card: Any):
     """huggingface_hub.ModelCardData."""
     from huggingface_hub import ModelCardData
 
-    kind, task = card_text.kind(facts), _task(facts)
+    kind, languages = card_text.kind(facts), card_results.languages(facts, card)
+    task = _task(facts, languages)
     on_hub = re.fullmatch(r"[\w.-]+/[\w.-]+(@\S+)?", facts.base) and not Path(facts.base).exists()
     base = card.base_model or (facts.base.partition("@")[0] if on_hub and not facts.is_random else "")
     entries = {
-        "license": card.license, "language": card_results.languages(facts, card), "library_name": facts.model and (
+        "license": card.license, "language": languages, "library_name": facts.model and (
             "transformers" if facts.module is None and not facts.series_sources else "pretraining-toolkit"),
-        "pipeline_tag": task, "widget": _widget(facts, card),
+        "pipeline_tag": task, "widget": _widget(facts, card, task),
         "datasets": sorted({*card.datasets, *(_on_hub(source)["dataset_type"] for source in _sources(facts)
                                               if source.startswith("hub:"))}), "base_model": base,
         "tags": ["pretraining-toolkit", *{kind, facts.shape.get("model_type")} - {"other", "experiment", None},
@@ -46,19 +47,21 @@ def data(facts: Facts, card: Any):
     return ModelCardData(**{key: sorted(value) if key == "tags" else value for key, value in entries.items() if value})
 
 
-def _task(facts: Facts) -> str:
+def _task(facts: Facts, languages: list[str]) -> str:
     """As the hub calls it; "" where there is no model, or one of no task."""
     description = card_text.describe(facts)
+    if facts.is_pairs and description:  # between languages that are named, it translates
+        return "translation" if len(set(languages)) > 1 else description.pipeline_tag
     return "time-series-forecasting" if facts.series_sources and description else (
         description.pipeline_tag if description else "")
 
 
-def _widget(facts: Facts, card: Any) -> list[dict[str, str]]:
+def _widget(facts: Facts, card: Any, task: str) -> list[dict[str, str]]:
     """What to try it with: samples that are nobody's own; else, in English, what the code below asks."""
-    if _task(facts) not in _WIDGETS or not facts.tokenizer:
+    if task not in _WIDGETS or not facts.tokenizer:
         return []
     texts = Samples(facts).texts() if facts.is_public else []
-    if not texts and card_results.languages(facts, card) in ([], ["en"]):
+    if not texts and not facts.is_pairs and card_results.languages(facts, card) in ([], ["en"]):
         texts = [card_text.example(facts)]
     return [{"text": on_one_line(text)} for text in texts]
 
@@ -70,6 +73,7 @@ def _sources(facts: Facts) -> list[str]:
     corpus, labelled = facts.config.get("corpus") or {}, facts.config.get("data") or {}
     sources = [*(corpus.get("sources") or []), *(corpus.get("validation_sources") or []),
                *(labelled.get(split) for split in ("train", "validation", "test"))]
+    sources = [file for source in sources for file in (source if isinstance(source, list) else [source])]
     return [source for source in sources if source and isinstance(source, str)]
 
 
@@ -84,6 +88,9 @@ def _data_set(facts: Facts) -> dict[str, str]:
     """What it was measured on. Only ids on the hub have a slash, so that nothing else looks like one."""
     labelled = facts.config.get("data") or {}
     name = next((str(labelled[key]) for key in ("test", "train") if labelled.get(key)), "")
+    if facts.is_pairs:
+        files = labelled.get("test") or labelled.get("train") or []
+        name = str(files[0]) if len(files) == 1 else task_name(facts)
     sources = _sources(facts)
     if not name and len(sources) == 1:
         name = sources[0]
@@ -100,7 +107,7 @@ def _evaluations(facts: Facts, task: str) -> list:
     from huggingface_hub import EvalResult
 
     result = facts.result or {}
-    split = "test" if "predictions" in result or "mse" in result or "mase" in result else "validation"
+    split = "test" if {"predictions", "mse", "mase", "bleu"} & result.keys() else "validation"
     measured = _tested(facts, result) if split == "test" else _held_out(facts)
     return [EvalResult(task_type=task, **_data_set(facts), dataset_split=split, metric_type=key, metric_name=told,
                        metric_value=float(f"{value:.5g}"))
@@ -119,12 +126,24 @@ def _held_out(facts: Facts) -> list[tuple[str, Any, str]]:
 
 def _tested(facts: Facts, result: dict) -> list[tuple[str, Any, str]]:
     """The same of what was tuned: this model's figures; beside the one by which arms are compared the mean of all."""
-    rows = []
+    rows = _written(facts, result) if facts.is_pairs else []
     for key in ("accuracy", "f1", "r2", "mse", "mae", "mase"):
         cases = len(result["predictions"]) if key == "accuracy" and "predictions" in result else None
         rows.append((key, result.get(key), _told(key, f"seed {facts.seed}", _over_cases(
             result.get(key), cases, "test examples"), _over_seeds(facts, key))))
     return rows
+
+
+def _written(facts: Facts, result: dict) -> list[tuple[str, Any, str]]:
+    """Of an encoder–decoder, each with its interval over test pairs where one is known; BLEU with its signature."""
+    if not isinstance(result.get("bleu"), float):
+        return []
+    count, (low, high) = result.get("test_examples"), result.get("bleu_interval") or (None, None)
+    told = {"bleu": [f"sacrebleu {result.get('bleu_signature')}", f"95 % over {count:,} test pairs: {low:.1f} to "
+                     f"{high:.1f}" if count and low is not None else ""],
+            "exact_match": [_over_cases(result.get("exact_match"), count, "test pairs")]}
+    return [(key, result.get(key), _told(key, f"seed {facts.seed}", *told.get(key, []), _over_seeds(facts, key)))
+            for key in ("bleu", "chrf", "exact_match", "character_error_rate")]
 
 
 def _over_seeds(facts: Facts, key: str) -> str:

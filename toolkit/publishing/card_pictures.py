@@ -9,16 +9,19 @@ from toolkit.publishing.card_facts import Facts, restricted
 from toolkit.report.comparison_run import comparison_figures
 from toolkit.report.figures.canvas import save_figure
 from toolkit.report.figures.gains import GainPanel, gain_figure, panels_of
+from toolkit.report.figures.seq2seq import by_length_figure
 from toolkit.report.figures.training import loss_figure
 from toolkit.run.results import Results, over_sets
 
 GAINS, LEARNING_CURVES, SAMPLES, CURVES = "gains.png", "learning-curves.png", "samples.png", "curves.png"
+BY_LENGTH = "by-length.png"
 _BY_RECIPE = "plots/arms.png"
 """What the lab on attention draws of its arms."""
 FEWEST_POINTS = 5
 """Of a curve."""
 MOST_PANELS = 8
 _TOLD = {GAINS: "Did it help? Each seed with and without, and the gain with its interval",
+         BY_LENGTH: "Test scores by the length of the source",
          LEARNING_CURVES: "Test accuracy and gain by number of labels", CURVES: "Loss by step",
          _BY_RECIPE: "Each arm beside the whole model, a dot a seed"}
 
@@ -39,7 +42,7 @@ def of_results(facts: Facts) -> str:
     """What stands above the results, in Markdown."""
     if _is_lab(facts):
         return shown(facts, _BY_RECIPE)
-    return shown(facts, LEARNING_CURVES, GAINS)
+    return shown(facts, LEARNING_CURVES, GAINS, BY_LENGTH)
 
 
 def _is_lab(facts: Facts) -> bool:
@@ -51,6 +54,8 @@ def _results(facts: Facts) -> Iterator[tuple[str, Figure]]:
         return
     if facts.comparison and not facts.is_fit and facts.comparison.sizes == "labels":
         yield LEARNING_CURVES, comparison_figures(facts.directory)["learning-curves"]
+    if facts.is_pairs and facts.comparison and not facts.is_fit and (by_length := by_length_figure(facts.comparison)):
+        yield BY_LENGTH, by_length
     if panels := gain_panels(facts):
         yield GAINS, gain_figure(panels[:MOST_PANELS])
 

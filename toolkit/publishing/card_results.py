@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 from toolkit.metrics.intervals import Interval, mean_interval, proportion_interval
@@ -9,9 +10,9 @@ from toolkit.metrics.tabulate import table
 from toolkit.publishing import card_pictures
 from toolkit.publishing.card_facts import Facts
 from toolkit.publishing.card_text import NOT_STATED, kind, share
-from toolkit.report.figures.gains import proper
+from toolkit.report.figures.gains import POINTS, proper
 from toolkit.report.sampled_run import shown_source
-from toolkit.report.sections import comparison, forecasts, learned_words, pieces, pretraining
+from toolkit.report.sections import comparison, forecasts, learned_words, pieces, pretraining, seq2seq
 from toolkit.report.sections.pieces import SEVERAL, judged, with_minus
 from toolkit.run.results import MEAN, Results, Row, over_sets
 from toolkit.shown import as_code, in_markdown
@@ -34,6 +35,8 @@ def answer(facts: Facts) -> str:
     measured, concluded = facts.of_model, facts.home_result.get("verdict")
     if isinstance(concluded, list) and concluded and not facts.is_fit:  # of the lab on attention, in its own words
         return with_minus(str(concluded[0]))
+    if facts.is_pairs:
+        return with_minus(_of_this(facts, result) if facts.is_fit else seq2seq.lead(measured) if measured else "")
     told = [_of_this(facts, result)] if facts.is_fit else []
     if measured and measured.sizes == "horizon" and not facts.is_fit:
         told.append(_best_forecasts(measured))
@@ -69,6 +72,8 @@ def _of_this(facts: Facts, result: dict) -> str:
         low, high, _ = proportion_interval(round(result["accuracy"] * tested), tested)
         return (f"It {what} in {100 * result['accuracy']:.1f} % of {tested:,} test examples (95 %: {100 * low:.1f} to "
                 f"{100 * high:.1f}).")
+    if facts.is_pairs and isinstance(result.get("bleu"), float):
+        return _of_answers(facts, result)
     if isinstance(result.get("r2"), float):
         return f"On {tested:,} test examples its R² is {result['r2']:.3f}; 0 is that of answering the mean."
     if what == "forecast" and isinstance(result.get("mse"), float):
@@ -77,6 +82,18 @@ def _of_this(facts: Facts, result: dict) -> str:
         return f"{horizon} rows ahead its test MSE is {result['mse']:.3g}" + (
             f", the naive rule's {min(naive):.3g}." if naive else ".")
     return ""
+
+
+def _of_answers(facts: Facts, result: dict) -> str:
+    """How near the reference an encoder–decoder writes: by what says it of such references."""
+    count, copied = result["test_examples"], facts.home_result.get("copy") or {}
+    if facts.comparison and facts.comparison.metric == "bleu":
+        low, high = result["bleu_interval"]
+        beside = f"; copying the source gives {copied['bleu']:.1f}" if "bleu" in copied else ""
+        return f"It reaches {result['bleu']:.1f} BLEU on {count:,} test pairs (95 %: {low:.1f} to {high:.1f}{beside})."
+    low, high, _ = proportion_interval(round(result["exact_match"] * count), count)
+    return (f"It writes {100 * result['exact_match']:.1f} % of {count:,} test answers exactly as wanted (95 %: "
+            f"{100 * low:.1f} to {100 * high:.1f}).")
 
 
 def _naive(facts: Facts) -> dict[str, dict]:
@@ -139,6 +156,9 @@ def _own(facts: Facts) -> str:
                 f"{value:.3f} {name.removesuffix('_bits_per_byte').replace('_', ' ')}"
                 for name, value in facts.beside.items() if name.endswith("_bits_per_byte")))
         row("next token right", share(found["accuracy"], found["count"], "tokens"))
+    elif facts.is_pairs:
+        if isinstance(result.get("bleu"), float):
+            _of_written(facts, result, row)
     elif what in ("text", "series") and "accuracy" in result and "predictions" in result:
         several = (facts.model or {}).get("problem_type") == "multi_label_classification"
         row("accuracy on test" + ", all labels of an example right" * several,
@@ -185,6 +205,26 @@ def _own(facts: Facts) -> str:
     return f"{table(rows, markdown=True)}\n\n{step}{note}".strip()
 
 
+def _of_written(facts: Facts, result: dict, row: Callable[..., None]) -> None:
+    """An encoder–decoder's scores, beside those of copying the source; which BLEU it is."""
+    copied = facts.home_result.get("copy") or {}
+
+    def beside(key: str, scale: float, unit: str = "") -> str:
+        return f"{scale * copied[key]:.1f}{unit} by copying the source" if copied.get(key) is not None else ""
+
+    low, high = result.get("bleu_interval") or (None, None)
+    over = f" (95 % over test pairs: {low:.1f} – {high:.1f})" if low is not None else ""
+    row("BLEU", f"{result['bleu']:.1f}{over}", beside("bleu", 1))
+    row("chrF", f"{result['chrf']:.1f}", beside("chrf", 1))
+    row("exactly the reference", share(result["exact_match"], result["test_examples"], "test pairs"),
+        beside("exact_match", 100, " %"))
+    if result.get("character_error_rate") is not None:
+        row("character errors", f"{100 * result['character_error_rate']:.1f} % of the reference's characters",
+            beside("character_error_rate", 100, " %"))
+    row("loss", f"{result['loss']:.3f} nats a token, those before given")
+    row("BLEU's signature", as_code(result.get("bleu_signature") or NOT_STATED))
+
+
 def _arms(results: Results | None, only: str | None = None) -> str:
     """The arms of an experiment: mean and interval over seeds; verdicts. only: of one of its models, and baselines."""
     if results is None:
@@ -205,13 +245,16 @@ def _arms(results: Results | None, only: str | None = None) -> str:
 
 
 def _scores(results: Results) -> str:
-    arms = results.arms()
-    table_rows = [{"arm": in_markdown(arm), _name(results) + " %" * (not _is_error(results)): _cell(rows, results),
+    arms, written = results.arms(), all("bleu" in row.metrics for row in results.rows)
+    shown_metrics = [dataclasses.replace(results, metric=metric) for metric in (
+        ("bleu", "chrf", "exact_match", "character_error_rate") if written else (results.metric,))]
+    table_rows = [{"arm": in_markdown(arm), **{_name(of) + _unit(of, " %"): _cell(rows, of) for of in shown_metrics},
                    "seeds": str(len(rows))} for (_, _, arm), rows in arms.items()]
     shown = {arm for _, _, arm in arms}
     counts = {row.test_examples for row in results.rows if row.test_examples}
     examples = f", {counts.pop():,} test examples" if len(counts) == 1 else ""
-    what = f"Test {_name(results)} (less is better)" if _is_error(results) else f"Test {_name(results)} in percent"
+    unit = " (less is better)" if _is_error(results) else _unit(results, " in percent")
+    what = "Test scores" if written else f"Test {_name(results)}{unit}"
     return "\n".join([f"{what}, mean over seeds{_with(results)}{examples}:", "",
                       table(table_rows, markdown=True), "",
                       *(f"* {in_markdown(judged(verdict, results))}" for verdict in results.verdicts
@@ -228,17 +271,26 @@ def _name(results: Results) -> str:
     return proper(results.metric)
 
 
+def _unit(results: Results, percent: str) -> str:
+    """`percent` of shares, nothing of errors and of what has a scale of its own."""
+    return "" if _is_error(results) or results.metric in POINTS else percent
+
+
 def _is_error(results: Results) -> bool:
     return "loss" in results.metric or results.metric == "mse"
 
 
 def _cell(rows: list[Row], results: Results) -> str:
     """A score in percent, an error as it is."""
-    found = mean_interval([row.metrics[results.metric] for row in rows])
+    values = [row.metrics[results.metric] for row in rows]
+    if None in values:
+        return "–"
+    found = mean_interval(values)
     known = found.n >= SEVERAL and found.ci95 > 1e-9
     if _is_error(results):
         return f"{found.mean:.3g}" + (f" ± {found.ci95:.2g}" if known else "")
-    return with_minus(f"{100 * found.mean:.1f}" + (f" ± {100 * found.ci95:.1f}" if known else ""))
+    scale = 1 if results.metric in POINTS else 100
+    return with_minus(f"{scale * found.mean:.1f}" + (f" ± {scale * found.ci95:.1f}" if known else ""))
 
 
 def _curve(name: str, results: Results) -> str:
@@ -292,12 +344,15 @@ def limits(facts: Facts, card: Any) -> str:
                  "**What was not measured.** How yours differ from those held out; noise, gaps and changes made to "
                  "mislead it; how far its probabilities may be trusted."]
     else:
-        lines = [_language(facts, card), _bias(facts),
+        lines = [_language(facts, card), *([] if facts.is_pairs else [_bias(facts)]),
                  "**What was not measured.** What it says or does to people of different groups, regions, ages or "
                  "dialects, beyond the above; whether it repeats text it was trained on, names and addresses in it "
                  "included; whether what it says is true; abuse. " + (
                      "Its text may read well and mean nothing: it continues what is likely after such words, and means "
                      "nothing by it (Bender et al. 2021, *On the Dangers of Stochastic Parrots*)." if what == "gpt" else
+                     "It may leave out, add or turn round what the source says, and read well: check what matters. "
+                     "BLEU, chrF and exact match hold an answer against one reference, and know nothing of its meaning."
+                     if facts.is_pairs else
                      "It holds what goes together in its text, stereotypes included, and classifiers made from it "
                      "inherit that (Bender et al. 2021, *On the Dangers of Stochastic Parrots*)."),
                  "**What it is not for.** Decisions about people; text in languages or of kinds that are not named "

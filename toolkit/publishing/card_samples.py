@@ -12,10 +12,12 @@ from toolkit.publishing.card_pictures import SAMPLES
 from toolkit.publishing.card_text import kind
 from toolkit.report.figures.forecasts import forecasts_figure
 from toolkit.report.figures.mistakes import mistakes_figure
+from toolkit.report.figures.seq2seq import alignment_figure
 from toolkit.report.forecast_run import read_forecasts
 from toolkit.report.sections import series, text
 from toolkit.report.sections.classified import Classified, names_of
 from toolkit.report.sections.evidence import Evidence
+from toolkit.run.schema import WrittenAnswer
 from toolkit.shown import in_markdown, on_one_line
 
 THREE = 3
@@ -37,6 +39,8 @@ class Samples:
             return [fill["text"] for fill in (self.of.samples.get("fills") or ())[:THREE]]
         if self.kind == "gpt":
             return [each["prompt"] for each in (self.of.samples.get("continuations") or ())[:THREE]]
+        if self.kind == "seq2seq":
+            return [answer["source"] for answer in self._written()]
         found = self._classified() if self.kind == "text" else None
         return [found.texts[row] for row in _evenly(len(found.texts))] if found and not found.pairs else []
 
@@ -50,6 +54,12 @@ class Samples:
         if self.kind == "text" and (found := self._classified()):
             return "Three answers", _intro(found, "texts") + "\n" + "\n".join(
                 _answered(found, row) for row in _evenly(len(found.texts)))
+        if self.kind == "seq2seq" and self.of.written:
+            told = (f"To {THREE} of the {len(self.of.written):,} test pairs, evenly out of the file:\n\n"
+                    + "\n".join(map(_wrote, self._written())))
+            looked = ("\n\nWhere it looked in a source (columns) to write its answer (rows); the darker, the more:\n\n"
+                      f"![Where it looked]({SAMPLES})" if has_picture else "")
+            return "Three answers", told + looked
         if has_picture:
             picture = f"![{'Forecasts' if self.kind == 'forecast' else 'Errors'} on held-out series]({SAMPLES})"
             return ("Three forecasts", f"Of test windows, the first seed's:\n\n{picture}") if self.kind == (
@@ -60,6 +70,9 @@ class Samples:
     def figure(self) -> Figure | None:
         """Of forecasts three windows; of classified series the most confident errors."""
         of, results = self.of, self.of.comparison
+        if self.kind == "seq2seq":
+            return next((alignment_figure(each["read"], each["written"], np.asarray(each["weights"]))
+                         for each in of.alignments), None)
         if self.kind == "forecast" and results and results.sizes == "horizon":
             horizon = str(of.model["horizon"])
             try:
@@ -74,6 +87,9 @@ class Samples:
             mistakes = series.mistakes_of(found, shown)[:THREE]
             return mistakes_figure(mistakes) if mistakes else None
         return None
+
+    def _written(self) -> list[WrittenAnswer]:
+        return [self.of.written[row] for row in _evenly(len(self.of.written))] if self.of.written else []
 
     def _is_kept(self) -> bool:
         return self.of.part == f"{self.of.model_name}-pretrained/seed-0"
@@ -103,6 +119,12 @@ def _filled(fill: dict) -> str:
     guesses = ", ".join(f"“{in_markdown(token)}” {_percent(share)}" for token, share in fill["answers"][:THREE])
     truth = f"; there stood “{in_markdown(fill['truth'])}”" if fill.get("truth") else ""
     return f"* {_short(fill['text'])}  \n  → {guesses}{truth}"
+
+
+def _wrote(answer: WrittenAnswer) -> str:
+    right = answer["prediction"] == answer["target"]
+    beside = "which is the reference" if right else f"the reference is {_short(answer['target'])}"
+    return f"* {_short(answer['source'])}  \n  → **{_short(answer['prediction']) or '(nothing)'}**; {beside}"
 
 
 def _continued(each: dict) -> str:

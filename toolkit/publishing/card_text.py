@@ -51,6 +51,8 @@ def usage(facts: Facts, model: str) -> str:
             "text": ("text-classification", 'print(ask({"text": "A text.", "text_pair": "Another."}, truncation=True))'
                      if reading.get("pairs") else 'print(ask("A text to classify.", truncation=True))')}[what]
         return f'{known}from transformers import pipeline\n\nask = pipeline("{call[0]}", model="{model}")\n{call[1]}'
+    if what == "seq2seq" and facts.tokenizer:
+        return _writes(facts, model)
     module = facts.module or "transformers"
     name = facts.architecture
     load = f'from {module} import {name}\n\nmodel = {name}.from_pretrained("{model}").eval()'
@@ -76,6 +78,23 @@ def usage(facts: Facts, model: str) -> str:
     if what == "gpt":
         return f"import torch\n{load}\nprint(model(torch.zeros(1, 1, dtype=torch.long)).logits.shape)"
     return f"{load}\nprint(model)"
+
+
+def _writes(facts: Facts, model: str) -> str:
+    """As its test set was answered: by transformers alone where the search is greedy and the class is its own."""
+    asked = json.dumps(facts.written[0]["source"] if facts.written and facts.is_public else "A text.",
+                       ensure_ascii=False)
+    beams = (facts.model.get("decoding") or {}).get("num_beams", 1)
+    if facts.module is not None or beams > 1:
+        return f'from toolkit import translate\n\nprint(translate("{model}", [{asked}]))'
+    own = (facts.directory / "model/target_tokenizer").is_dir()
+    end = "eos_token_id" if (facts.tokenizer or {}).get("eos_token") else "sep_token_id"
+    writes = f'AutoTokenizer.from_pretrained("{model}", subfolder="target_tokenizer")' if own else "tokenizer"
+    return (f'import torch\nfrom transformers import AutoModelForSeq2SeqLM, AutoTokenizer\n\n'
+            f'tokenizer = AutoTokenizer.from_pretrained("{model}")\nwriter = {writes}\n'
+            f'model = AutoModelForSeq2SeqLM.from_pretrained("{model}").eval()\n'
+            f'ids = tokenizer({asked}, add_special_tokens=False)["input_ids"] + [tokenizer.{end}]\n'
+            f'print(writer.decode(model.generate(torch.tensor([ids]))[0], skip_special_tokens=True))')
 
 
 def example(facts: Facts) -> str:
@@ -133,6 +152,14 @@ def _compared(facts: Facts) -> str:
     if facts.comparison is None:
         return "A comparison of models on one task, over seeds."
     rows = facts.comparison.rows
+    if facts.is_pairs:
+        arms = {row.arm: row.run for row in rows}
+        seeds, fits = len({row.seed for row in rows}), [arm for arm, run in arms.items() if run]
+        over = f"over {seeds} seed{'s' * (seeds > 1)}"
+        if len(fits) == 1:
+            return f"An encoder–decoder ({in_markdown(fits[0])}) that turns one text into another, {over}."
+        return (f"A comparison of {len(fits)} encoder–decoders that turn one text into another, on the same pairs, "
+                f"{over}.")
     arms, sets = (len({getattr(row, key) for row in rows}) for key in ("arm", "set"))
     seeds = len({row.seed for row in rows})
     what = "forecasts" if facts.comparison.sizes == "horizon" else "models"

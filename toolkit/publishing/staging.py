@@ -34,7 +34,7 @@ The code of its class lies beside the weights, and transformers alone runs it wh
 """
 _OF_A_MODEL = re.compile(
     r"(config|generation_config|preprocessor_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab"
-    r"|series_bins)\.json|model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json|intervals\.json|vocab\.txt"
+    r"|series_bins|target_tokenizer/(tokenizer|tokenizer_config|special_tokens_map|added_tokens))\.json|model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json|intervals\.json|vocab\.txt"
     r"|merges\.txt|[\w.-]*\.model|chat_template\.(jinja|json)")
 """What of `model/` goes to the hub, by name: what transformers, and this toolkit, write and read. Nothing else."""
 _SHOWN = re.compile(r"!\[[^\]]*\]\(([^)\s]+)\)")
@@ -136,13 +136,14 @@ def stage_checkpoint(run: Path, checkpoint: Path, final: Staged) -> Staged:
         if hashlib.file_digest(file, "sha256").hexdigest() != known:
             raise UserError(f"{weights}: does not match its checksum. Delete {checkpoint}; the others are pushed then.")
     folder = run / FOLDER / f"step-{step}"
-    wanted = [name for name in final.files() if "/" not in name and name.endswith((".json", ".txt", ".model", ".jinja",
-                                                                                  ".py"))]
+    wanted = [name for name in final.files() if os.path.dirname(name) in ("", "target_tokenizer")
+              and name.endswith((".json", ".txt", ".model", ".jinja", ".py"))]
 
     def fill(temporary: Path) -> None:
         room_for(weights.stat().st_size, temporary)
         for name in wanted:
             if not name.endswith(".index.json"):
+                (temporary / name).parent.mkdir(exist_ok=True)
                 shutil.copyfile(final.folder / name, temporary / name)
         with safe_open(weights, "pt") as file:
             tied = file.metadata() or {}

@@ -22,19 +22,30 @@ _LEVELS = 65_535
 
 def write_attention_page(maps: AttentionMaps, path: str | Path) -> None:
     """The page: what was predicted, one map large with its labels, and all of them side by side."""
-    layers, heads, length, _ = maps.weights.shape
+    layers, heads, readers, length = maps.weights.shape
     if maps.weights.size > _MOST_WEIGHTS:
-        most = int((_MOST_WEIGHTS / (layers * heads)) ** 0.5)
-        raise UserError(f"text: {length} tokens in {layers * heads} heads make {maps.weights.size:,} weights, too many "
-                        f"for a page. Shorten it to {most} tokens.")
-    what = "patch" if maps.spans else "token"
-    reads = f"A {what} reads itself and those before it." if maps.is_causal else f"Every {what} reads all of them."
-    several = {"token": "tokens", "patch": "patches"}[what] if length > 1 else what
-    lead = f"{layers} layers × {heads} heads, {length} {several}. {reads}"
-    sections = [Section("What was predicted", predicted)] if (predicted := _predicted(maps)) else []
-    sections += [Section("One head", _one_head(maps, what)), Section("All heads", _all_heads(maps, what))]
+        most, longest = int((_MOST_WEIGHTS / (layers * heads)) ** 0.5), max(readers, length)
+        raise UserError(f"text: {longest} {maps.unit}s in {layers * heads} heads make {maps.weights.size:,} weights, "
+                        f"too many for a page. Shorten it to {most} {maps.unit}s.")
+    what = "patch" if maps.spans else maps.unit
+    if maps.readers:
+        sections = [Section("Where it looked", _one_head(maps, what))]
+        of = f", of {_count(layers, 'layer')} of {_count(heads, 'head')}" if layers * heads > 1 else ""
+        lead = f"Where it looked in the source to write each {what} of the target: its cross attention{of}."
+    else:
+        sections = [Section("What was predicted", predicted)] if (predicted := _predicted(maps)) else []
+        sections.append(Section("One head", _one_head(maps, what)))
+        reads = f"A {what} reads itself and those before it." if maps.is_causal else f"Every {what} reads all of them."
+        several = {"token": "tokens", "patch": "patches"}[what] if length > 1 else what
+        lead = f"{layers} layers × {heads} heads, {length} {several}. {reads}"
+    if not maps.readers or layers * heads > 1:
+        sections.append(Section("All heads", _all_heads(maps, what)))
     style, script = ((TEMPLATES / f"attention.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
     write_atomic(path, page(f"Attention of {maps.name}", sections, lead, style, script))
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _predicted(maps: AttentionMaps) -> Markup:
@@ -59,10 +70,13 @@ def _answer(answer: Answer) -> Markup:
 
 
 def _opening(maps: AttentionMaps) -> dict:
-    """Where the page opens: the last layer, mean over its heads, and the position that an answer was read from; where
-    none was, the one that the others read most, of those that are part of the text.
+    """Where the page opens. Of a text itself: the last layer, mean over its heads, and the position that an answer was
+    read from; where none was, the one that the others read most, of those that are part of the text.
     """
-    layers, heads, length, _ = maps.weights.shape
+    layers, heads, *_ = maps.weights.shape
+    if maps.readers:  # the first word; a mean of all is an alignment where single heads are not
+        whole = {"layer": "mean" if layers > 1 else 0, "head": "mean" if heads > 1 else 0}
+        return {**whole, "reader": 0, "read": int(maps.weights.mean((0, 1))[0].argmax())}
     mean = maps.weights[-1].mean(0)
     places = [answer.place for answer in maps.answers if answer.place is not None]
     read = (mean.sum(0) - np.diagonal(mean)) / np.maximum(1, (mean > 0).sum(0))
@@ -74,10 +88,12 @@ def _opening(maps: AttentionMaps) -> dict:
 
 def _one_head(maps: AttentionMaps, what: str) -> Markup:
     layers, heads, *_ = maps.weights.shape
-    data = {"labels": [on_one_line(label) for label in maps.labels], "what": what, "spans": maps.spans,
+    data = {"labels": [on_one_line(label) for label in maps.labels],
+            "readers": [on_one_line(label) for label in maps.readers], "what": what, "spans": maps.spans,
             "opens": _opening(maps), "top": float(maps.weights.max()),
             "weights": [[_base64(head) for head in layer] for layer in maps.weights]}
     return Markup(render("attention.html", layers=layers, heads=heads, what=what, labels=maps.labels,
+                         readers=maps.readers, given=any(each.what == "given" for each in maps.answers),
                          spans=bool(maps.spans), special=maps.special, **(_curve(maps) if maps.spans else {}),
                          data=Markup(in_script(json.dumps(data, ensure_ascii=False)))))
 
@@ -120,10 +136,11 @@ def _short(value: float) -> str:
 
 def _all_heads(maps: AttentionMaps, what: str) -> Markup:
     """A row a layer: every head's map with its entropy, then their mean."""
-    heads, length = maps.weights.shape[1:3]
+    heads, readers, length = maps.weights.shape[1:]
     entropy = relative_entropy(maps)
     if heads > 1:
         mean = replace(maps, weights=maps.weights.mean(1, keepdims=True))
         entropy = np.concatenate([entropy, relative_entropy(mean)], 1)
-    return Markup(render("attention_heads.html", what=what, heads=heads, length=length, entropy=entropy.tolist(),
+    return Markup(render("attention_heads.html", what=what, heads=heads, readers=readers, length=length,
+                         entropy=entropy.tolist(),
                          top=f"{maps.weights.max():.2f}", size=132 if heads < 5 else 92 if heads < 9 else 58))

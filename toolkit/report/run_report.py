@@ -18,6 +18,7 @@ from toolkit.report.sections.from_card import card_sections
 from toolkit.report.sections.learned_words import sorting_page, tokenizers_page, word_vectors_page
 from toolkit.report.sections.pieces import attention
 from toolkit.report.sections.pretraining import pretraining_page
+from toolkit.report.sections.seq2seq import seq2seq_page
 from toolkit.report.sections.series import series_page
 from toolkit.report.sections.text import text_page
 from toolkit.run.files import disk_errors
@@ -30,8 +31,9 @@ Build = Callable[[Evidence], tuple[str, list[Section]]]
 _BY_KEY: tuple[tuple[str, Build], ...] = (
     ("masking", pretraining_page), ("block_size", pretraining_page), ("horizons", forecasts_page),
     ("num_samples", sampled_forecasts_page), ("methods", word_vectors_page), ("second_sources", tokenizers_page),
-    ("keras_seeds", comparison_page), ("archive", comparison_page), ("numbers", comparison_page),
-    ("quick", comparison_page), ("arms", comparison_page), ("patch_length", series_page), ("models", text_page))
+    ("target_tokenizer", seq2seq_page), ("keras_seeds", comparison_page), ("archive", comparison_page),
+    ("numbers", comparison_page), ("quick", comparison_page), ("arms", comparison_page), ("patch_length", series_page),
+    ("models", text_page))
 """A key that, of those left, only this kind of configuration has → what its page is made of."""
 
 

@@ -19,13 +19,13 @@ import numpy as np
 from toolkit.config import read_yaml
 from toolkit.errors import UserError
 from toolkit.run.files import read_json, write_json
-from toolkit.run.schema import SavedResults, SavedRow, SavedVerdict, checked
+from toolkit.run.schema import LengthGroup, SavedResults, SavedRow, SavedVerdict, checked
 from toolkit.views import View, Viewed, counted
 
 FILE = "rows.json"
 SCHEMA = 1
 MEAN = "mean of all sets"
-SHARES = ("accuracy", "f1", "mlm_accuracy", "nsp_accuracy")
+SHARES = ("accuracy", "f1", "mlm_accuracy", "nsp_accuracy", "exact_match")
 """Metrics that are shares, and shown in percent."""
 
 Sizes = Literal["", "labels", "horizon"]
@@ -57,6 +57,8 @@ class Row:
     test_examples: int | None = None
     run: str = ""
     """Its folder within the experiment's; "" where it has none."""
+    by_length: list[LengthGroup] = field(default_factory=list)
+    """Of sequence to sequence: the experiment's metric on test pairs of like source length."""
     right: np.ndarray | None = field(default=None, compare=False, repr=False)
     """(test examples,) bool: those it answered rightly. Known while the experiment runs; not in the file."""
 
@@ -142,7 +144,7 @@ def models_of(directory: str | Path) -> list[str]:
 def write_results(directory: str | Path, results: Results) -> None:
     """The experiment's rows as `rows.json`, whole or not at all."""
     rows = [{key: value for key, value in vars(row).items()
-             if key not in ("experiment", "right") and value not in ("", None)} for row in results.rows]
+             if key not in ("experiment", "right") and value not in ("", None, [])} for row in results.rows]
     write_json(Path(directory) / FILE, {
         "schema": SCHEMA, "experiment": results.experiment, "metric": results.metric, "sizes": results.sizes,
         "rows": rows, "verdicts": [vars(verdict) for verdict in results.verdicts]})

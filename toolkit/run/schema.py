@@ -77,6 +77,37 @@ class Tracking(TypedDict):
     trackers: list[str]
 
 
+class WrittenAnswer(TypedDict):
+    """Of a test pair, in predictions.json of an encoder–decoder."""
+
+    source: str
+    target: str
+    prediction: str
+
+
+class SavedAlignment(TypedDict):
+    """In alignments.json: where an encoder–decoder looked, as the mean of its heads and layers."""
+
+    source: str
+    target: str
+    read: list[str]
+    written: list[str]
+    weights: list[list[float]]
+    """A row a written word or character, a column one that was read."""
+
+
+class LengthGroup(TypedDict):
+    """Test pairs of like source length, and the score on them."""
+
+    shortest: int
+    longest: int
+    pairs: int
+    value: float
+    low: float
+    """The ends of its 95 % interval over test pairs."""
+    high: float
+
+
 class SavedRow(TypedDict, total=False):
     """`Row` in rows.json."""
 
@@ -93,6 +124,7 @@ class SavedRow(TypedDict, total=False):
     seconds: float | None
     test_examples: int | None
     run: str
+    by_length: list[LengthGroup]
 
 
 class SavedVerdict(TypedDict):

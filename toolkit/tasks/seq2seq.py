@@ -3,21 +3,26 @@
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from toolkit import metrics
+from toolkit.data import counter
 from toolkit.data.batches import IGNORED
 from toolkit.data.pairs.batches import PairBatches
+from toolkit.data.pairs.text_pairs import TextPairs
 from toolkit.errors import UserError
+from toolkit.metrics.intervals import proportion_interval
+from toolkit.metrics.translation import bleu_interval
 from toolkit.models.seq2seq.beam_search import beam_search
 from toolkit.run.directory import Run
 from toolkit.run.files import write_json
+from toolkit.run.schema import LengthGroup
 from toolkit.tasks.base import Description, fit
 from toolkit.tasks.settings import DecodingConfig, Seq2SeqTrainingConfig
 from toolkit.tokenization.load import save_tokenizer
@@ -27,7 +32,7 @@ from toolkit.training.impl.precision import Precision
 from toolkit.training.impl.settings import ImplConfig
 
 DESCRIPTIONS = (Description(
-    "seq2seq", lambda name, module, values: values.get("is_encoder_decoder", False), "translation",
+    "seq2seq", lambda name, module, values: values.get("is_encoder_decoder", False), "text2text-generation",
     lambda inside, size, start, figures: f"An encoder–decoder of {size} that turns one text into another"
     + (f", fine-tuned from {start}." if start else ", trained from scratch."),
     "cross-entropy of the next target token, smoothed (Vaswani et al. 2017, section 5.4)"),)
@@ -52,9 +57,7 @@ class Seq2Seq:
 
     def losses(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         labels, inputs = batch["labels"], {key: value for key, value in batch.items() if key != "labels"}
-        logits = model(**inputs, use_cache=False).logits.float()
-        return {"seq2seq": F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum",
-                                           label_smoothing=self.config.label_smoothing)}
+        return {"seq2seq": model(**inputs, scored_labels=labels, label_smoothing=self.config.label_smoothing)["loss"]}
 
     def evaluate(self, model: PreTrainedModel, accelerator: Accelerator, precision: Precision) -> dict[str, float]:
         """Loss without smoothing, and the share of right tokens, where the target before is given."""
@@ -89,11 +92,10 @@ def teacher_forced(model: PreTrainedModel, pairs: PairBatches, accelerator: Acce
     for start in range(0, len(mine), batch_size):
         batch = to_device(as_tensors(pairs.rows(mine[start:start + batch_size])), accelerator.device)
         labels = batch.pop("labels")
-        logits = model(**batch, use_cache=False).logits.float()
-        scored = labels != IGNORED
-        sums["loss"] += float(F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum"))
-        sums["right"] += float(((logits.argmax(-1) == labels) & scored).sum())
-        sums["count"] += float(scored.sum())
+        found = model(**batch, scored_labels=labels)
+        sums["loss"] += float(found["loss"])
+        sums["right"] += float(found["correct"])
+        sums["count"] += float((labels != IGNORED).sum())
     return sums
 
 
@@ -102,10 +104,14 @@ def answers(model: PreTrainedModel, pairs: PairBatches, tokenizer: PreTrainedTok
     """What the model writes for every source, once each and in order, on every rank."""
     mine = pairs.by_length[accelerator.process_index::accelerator.num_processes]
     parts = []
-    with torch.inference_mode(), precision.autocast(), precision.uncompiled():
+    devices = [] if accelerator.device.type == "cpu" else [accelerator.device]
+    with (torch.inference_mode(), precision.autocast(), precision.uncompiled(),
+          torch.random.fork_rng(devices, enabled=decoding.temperature > 0)):
         for start in range(0, len(mine), batch_size):
             index = mine[start:start + batch_size]
             batch = to_device(as_tensors(pairs.rows(index)), accelerator.device)
+            if decoding.temperature:
+                torch.manual_seed(int(counter.key(decoding.seed, 0xD4A3, accelerator.process_index, start)))
             ids = decoded(model, batch["input_ids"], batch["attention_mask"], decoding)
             parts += zip(index.tolist(), tokenizer.batch_decode(ids, skip_special_tokens=True), strict=True)
     parts = gather_object(parts) if accelerator.num_processes > 1 else parts
@@ -117,12 +123,13 @@ def answers(model: PreTrainedModel, pairs: PairBatches, tokenizer: PreTrainedTok
 
 def decoded(model: PreTrainedModel, input_ids: torch.Tensor, attention_mask: torch.Tensor, decoding: DecodingConfig
             ) -> torch.Tensor:
-    """(B, n) target ids: greedily by transformers' `generate`, or by beams with the paper's penalty."""
+    """(B, n) target ids: greedily or drawn by transformers' `generate`, or by beams with the paper's penalty."""
     if decoding.num_beams > 1:
         return beam_search(model, input_ids, attention_mask, decoding.num_beams, decoding.max_new_tokens,
                            decoding.length_penalty)[0]
-    return model.generate(input_ids=input_ids, attention_mask=attention_mask, num_beams=1, do_sample=False,
-                          max_new_tokens=decoding.max_new_tokens)[:, 1:]
+    drawn = {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0} if decoding.temperature else {}
+    return model.generate(input_ids=input_ids, attention_mask=attention_mask, num_beams=1, do_sample=bool(drawn),
+                          max_new_tokens=decoding.max_new_tokens, **drawn)[:, 1:]
 
 
 def scores(predictions: Sequence[str], references: Sequence[str]) -> dict:
@@ -130,6 +137,41 @@ def scores(predictions: Sequence[str], references: Sequence[str]) -> dict:
     given = {"predictions": list(predictions), "references": list(references)}
     return {key: value for name in ("bleu", "chrf", "exact_match", "character_error_rate")
             for key, value in metrics.load(name).compute(**given).items()}
+
+
+BY_LENGTH = 5
+"""Groups of test pairs, about as many of each, by the length of the source."""
+
+
+def telling_metric(references: Sequence[str]) -> Literal["bleu", "exact_match"]:
+    """What says how good answers are: BLEU counts runs of four words; where most references have none, as dates and
+    letters, a pair is right or wrong.
+    """
+    return "bleu" if np.median([len(text.split()) for text in references]) >= 4 else "exact_match"
+
+
+def source_length(source: str, metric: str) -> int:
+    """In words, where those are what is counted, else in characters."""
+    return len(source.split()) if metric == "bleu" else len(source)
+
+
+def by_length(pairs: TextPairs, predictions: Sequence[str]) -> list[LengthGroup]:
+    """Where a bottleneck would show: the telling metric on groups of pairs, from the shortest sources to the longest.
+    Sources of one length are in one group.
+    """
+    metric = telling_metric(pairs.targets)
+    lengths = np.asarray([source_length(source, metric) for source in pairs.sources])
+    edges = np.unique(np.sort(lengths)[np.arange(1, BY_LENGTH) * len(lengths) // BY_LENGTH])
+    group_of, found = np.searchsorted(edges, lengths, side="right"), []
+    for number in np.unique(group_of):
+        rows = np.flatnonzero(group_of == number)
+        given = [predictions[i] for i in rows], [pairs.targets[i] for i in rows]
+        value = metrics.load(metric).compute(predictions=given[0], references=given[1])[metric]
+        low, high = bleu_interval(*given) if metric == "bleu" else proportion_interval(
+            round(value * len(rows)), len(rows))[:2]
+        found.append({"shortest": int(lengths[rows].min()), "longest": int(lengths[rows].max()), "pairs": len(rows),
+                      "value": value, "low": low, "high": high})
+    return found
 
 
 def train_seq2seq(make_model: Callable[[], PreTrainedModel], train: PairBatches, validation: PairBatches,
@@ -149,9 +191,12 @@ def train_seq2seq(make_model: Callable[[], PreTrainedModel], train: PairBatches,
                 for source, target, text in zip(test.pairs.sources, test.pairs.targets, texts, strict=True)])
         with torch.inference_mode():
             sums = reduce_sums(accelerator, teacher_forced(best, test, accelerator, config.batch_size))
-        return {**scores(texts, test.pairs.targets), "loss": sums["loss"] / sums["count"],
+        return {**scores(texts, test.pairs.targets), "bleu_interval": bleu_interval(texts, test.pairs.targets),
+                "by_length": by_length(test.pairs, texts), "test_examples": len(texts),
+                "loss": sums["loss"] / sums["count"],
                 "parameters": sum(parameter.numel() for parameter in best.parameters() if parameter.requires_grad),
-                "decoding": asdict(config.decoding), "validation": on_validation}
+                "tokens_per_second": on_validation["tokens_per_second"], "decoding": asdict(config.decoding),
+                "validation": on_validation}
 
     return fit(lambda: Seq2Seq(make_model(), train, validation, config, tokenizers), config, impl, run, accelerator,
                seed, name, tested, keep_model)

@@ -1,11 +1,13 @@
 """Settings of the tasks; importing them takes no torch."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
 from toolkit.config import free
 from toolkit.data.stores.settings import MaskingConfig, SeriesCorpusConfig
 from toolkit.data.text.corpus import CorpusConfig
+from toolkit.errors import UserError
 from toolkit.models.settings import InitialValues, ObjectiveConfig
 from toolkit.run.model_card import CardConfig
 from toolkit.training.impl.settings import ImplConfig
@@ -197,8 +199,29 @@ class DecodingConfig:
     """1: greedy. The paper takes 4."""
     length_penalty: float = 0.6
     """α of ((5 + n) / 6)^α, by which log probabilities are divided (Vaswani et al. 2017, section 6.1); 0: none."""
+    temperature: float = 0.0
+    """0: the likeliest. Above, answers are drawn (of one beam): at 1 from the model's probabilities, below from sharper
+    ones, above from flatter ones, …"""
+    top_p: float = 1.0
+    """… among the likeliest tokens that together have this share (Holtzman et al. 2020), …"""
+    seed: int = 0
+    """… by this seed: the same texts in batches of the same size are answered the same."""
     max_new_tokens: int = 128
     """Of the longest answer."""
+
+    def check_values(self, section: str = "decoding.") -> None:
+        """UserError for a value that makes no sense."""
+        for name in ("num_beams", "max_new_tokens"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{section}{name} is {getattr(self, name)}; it must be at least 1.")
+        if not 0 <= self.length_penalty < math.inf or not 0 <= self.temperature < math.inf:
+            raise UserError(f"{section}length_penalty is {self.length_penalty}, temperature {self.temperature}; give "
+                            f"numbers from 0 on.")
+        if not 0 < self.top_p <= 1:
+            raise UserError(f"{section}top_p is {self.top_p}; give a share above 0, up to 1.")
+        if self.temperature and self.num_beams > 1:
+            raise UserError(f"{section}num_beams is {self.num_beams}, temperature {self.temperature}: beams look for "
+                            f"the likeliest answer, a temperature draws one. Set num_beams to 1, or temperature to 0.")
 
 
 @dataclass
@@ -214,3 +237,7 @@ class Seq2SeqTrainingConfig(TrainingConfig):
     metric_for_best_model: Literal["accuracy", "loss"] = "accuracy"
     """What is best on validation: how many tokens are right when those before are given, or the loss."""
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
+
+    def check_values(self, section: str = "training.") -> None:
+        super().check_values(section)
+        self.decoding.check_values(f"{section}decoding.")

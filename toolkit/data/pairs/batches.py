@@ -1,6 +1,7 @@
 """Pairs become batches: both sides tokenised once, pairs of like length together, padded to the longest of them."""
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,7 +45,8 @@ class PairBatches:
     """Tokenised pairs; `batch(step, rows)` draws rows of a global batch, each epoch in a fresh order.
 
     `source_lengths`, `target_lengths` (n,): tokens, the end among them; `cut`: sources that were longer than the limit;
-    `left_out`: pairs whose targets were, of training.
+    `left_out`: pairs whose targets were, of training; `unknown` (sources, targets): which hold what the side's
+    tokenizer does not know.
     """
 
     def __init__(self, pairs: TextPairs, source: PreTrainedTokenizerBase, target: PreTrainedTokenizerBase,
@@ -52,7 +54,7 @@ class PairBatches:
                  is_training: bool = False):
         """ids: of source and target; limits: tokens of the longest of each, the end among them."""
         self.source_ids, self.target_ids = ids
-        self.max_source_length = limits[0]
+        self.max_source_length, self.limits = limits[0], limits
         sources = tokenised(pairs.sources, source)
         targets = tokenised(pairs.targets, target)
         self.left_out = 0
@@ -63,15 +65,44 @@ class PairBatches:
             self.left_out = len(pairs) - len(kept)
             pairs, sources, targets = pairs.select(kept), [sources[i] for i in kept], [targets[i] for i in kept]
         self.pairs = pairs
+        self.unknown = tuple([] if tokenizer.unk_token_id is None else
+                             [i for i, tokens in enumerate(side) if tokenizer.unk_token_id in tokens]
+                             for side, tokenizer in ((sources, source), (targets, target)))
         self.cut = sum(len(tokens) >= limits[0] for tokens in sources)
         self.sources = [np.append(tokens[:limits[0] - 1], self.source_ids.end) for tokens in sources]
         self.targets = [np.append(tokens, self.target_ids.end) for tokens in targets]
         self.source_lengths, self.target_lengths = (np.asarray([len(tokens) for tokens in side], np.int64)
                                                     for side in (self.sources, self.targets))
         self.by_length = np.lexsort((self.target_lengths, self.source_lengths))
-        # Both sides are padded; attention and logits grow with the target's.
-        self.buckets = LengthBuckets(self.target_lengths * (1 + int(self.source_lengths.max())) + self.source_lengths,
-                                     batch_size, seed)
+        self.buckets = self._buckets(batch_size, seed)
+
+    def _buckets(self, batch_size: int, seed: int) -> LengthBuckets:
+        """Both sides are padded, and logits grow with the target's: targets of a length together, their sources rising
+        and falling by turns, so that those of a batch across two lengths are of like length, too.
+        """
+        longest = int(self.source_lengths.max())
+        turned = np.where(self.target_lengths % 2, self.source_lengths, longest - self.source_lengths)
+        return LengthBuckets(self.target_lengths * (1 + longest) + turned, batch_size, seed)
+
+    def drawn_by(self, seed: int, batch_size: int) -> "PairBatches":
+        """The same tokens in batches of another order and size."""
+        other = copy.copy(self)
+        other.buckets = self._buckets(batch_size, seed)
+        return other
+
+    def notes(self, role: str) -> Iterator[str]:
+        """What was cut, left out or is unknown, a line each; role: what they are, such as `train`."""
+        if self.cut:
+            yield (f"{role}: {self.cut:,} of {len(self):,} sources have {self.limits[0]:,} tokens or more and are read "
+                   f"up to there (data.max_source_length)")
+        if self.left_out:
+            yield (f"{role}: {self.left_out:,} pairs are left out, since their targets have {self.limits[1]:,} tokens "
+                   f"or more (data.max_target_length)")
+        for side, rows, cost in zip(("sources", "targets"), self.unknown,
+                                    ("they are read without", "no answer can hold it"), strict=True):
+            if rows:
+                yield (f"{role}: {len(rows):,} of {len(self):,} {side} hold what their tokenizer does not know, the "
+                       f"first at {self.pairs.places[rows[0]]}: {cost}")
 
     def __len__(self) -> int:
         return len(self.sources)

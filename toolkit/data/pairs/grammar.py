@@ -97,7 +97,7 @@ def dates_and_numbers(count: int, split: str, seed: int = 0) -> TextPairs:
     return TextPairs(sources, targets, [f"grammar, {split}, {number}" for number in range(1, count + 1)])
 
 
-def reversals(count: int, split: str, longest: int = 24, seed: int = 0) -> TextPairs:
+def reversals(count: int, split: str, longest: int = 16, seed: int = 0) -> TextPairs:
     """Letters and the same from the last to the first, of 1 to `longest` letters, as many of each length.
 
     What was read in a state must be let go in the other order: the state alone cannot hold many letters.

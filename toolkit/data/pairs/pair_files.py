@@ -1,8 +1,7 @@
 """Pairs of texts from two aligned files, or from the rows of a table, a folder of tables or a data set on the hub."""
 
-import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -10,11 +9,14 @@ import numpy as np
 
 from toolkit.data.pairs.grammar import dates_and_numbers, reversals
 from toolkit.data.pairs.text_pairs import TextPairs
-from toolkit.data.tables.rows import read_rows
+from toolkit.data.tables.rows import SPLITS, hub_splits, read_rows
 from toolkit.data.tables.sources import Reading, file_kind, read_lines
 from toolkit.errors import UserError
 
 Note = Callable[[str], None]
+PairParts = tuple[TextPairs, TextPairs, TextPairs]
+"""Train, validation and test."""
+BUILT_IN = {"dates": dates_and_numbers, "reversal": reversals}
 _PLAIN = (".txt", "")
 
 
@@ -27,7 +29,10 @@ class PairsSection:
     """Where `train` is empty: dates and numbers in words → digits, or letters → the same, reversed."""
     train: list[str] = field(default_factory=list)
     """Two files of as many lines, sources first, plain, .gz or .zst; or one .tsv, .csv, .jsonl or .parquet, a glob or
-    folder of them, a .txt whose columns a tab parts, or a hub data set, hub:owner/name[:configuration][#split]."""
+    folder of them, a .txt whose columns a tab parts, or a hub data set, hub:owner/name[:configuration][#split], which
+    gives its own validation and test splits too."""
+    max_pairs: int = 0
+    """The first so many of train; 0: all of them."""
     validation: list[str] = field(default_factory=list)
     """Empty: validation_share of the training pairs."""
     test: list[str] = field(default_factory=list)
@@ -35,11 +40,15 @@ class PairsSection:
     validation_share: float = 0.05
     """Share of the training pairs, spread over them, that becomes validation, and test, where no file is given."""
     source_column: str = "source"
-    """Of a table; of a .txt without names the number of the column, 1 where nothing is said."""
+    """Of a table; `translation.de` where a column holds texts by language; of a .txt without names the number of the
+    column, 1 where nothing is said."""
     target_column: str = "target"
     """The same; 2 where nothing is said."""
     encoding: str = ""
     """Of text files that are not UTF-8 and have no byte-order mark: latin-1, cp1252, …"""
+    lowercase: bool = False
+    """Lower-case both sides of all pairs, the targets that answers are held against among them: scores are then of
+    lower-cased text, as many published ones."""
     max_source_length: int = 128
     """Longer sources are cut to this many tokens, which is told; pairs are not dropped."""
     max_target_length: int = 128
@@ -47,7 +56,22 @@ class PairsSection:
     Of validation and test they stay, and count as they are."""
 
 
-def load_pairs(data: PairsSection, note: Note = lambda line: None) -> tuple[TextPairs, TextPairs, TextPairs]:
+@dataclass
+class ComparedPairsSection(PairsSection):
+    built_in: Literal["both", "dates", "reversal"] = "both"
+    """Where `train` is empty: dates and numbers in words → digits, letters → the same, reversed, or one after the
+    other."""
+
+
+def load_sets(data: PairsSection, note: Note = lambda line: None) -> dict[str, PairParts]:
+    """Name → its pairs: built-in sets by their names, files without one."""
+    if data.train or data.validation or data.test:
+        return {"": load_pairs(data, note)}
+    names = list(BUILT_IN) if data.built_in == "both" else [data.built_in]
+    return {name: load_pairs(replace(data, built_in=name), note) for name in names}
+
+
+def load_pairs(data: PairsSection, note: Note = lambda line: None) -> PairParts:
     """Train, validation and test. `note` is told what was decided on the way, and how often."""
     at = data.section
     if not data.train:
@@ -55,17 +79,35 @@ def load_pairs(data: PairsSection, note: Note = lambda line: None) -> tuple[Text
             role = "validation" if data.validation else "test"
             raise UserError(f"{at}train is empty, and {at}{role} is not. Give two aligned files, or one table, of "
                             f"sources and targets to learn from.")
-        make = {"dates": dates_and_numbers, "reversal": reversals}[data.built_in]
+        make = BUILT_IN[data.built_in]
         return make(20_000, "train"), make(1000, "validation"), make(1000, "test")
     if not 0 < data.validation_share < 0.5:
         raise UserError(f"{at}validation_share is {data.validation_share}; it must lie between 0 and 0.5.")
-    parts = {role: _checked(read_pairs(getattr(data, role), data, role, note), role, data, note)
+    data = _with_own_splits(data, note)
+    parts = {role: _checked(_cased(read_pairs(getattr(data, role), data, role, note), data), role, data, note)
              for role in ("train", "validation", "test") if getattr(data, role)}
+    if data.max_pairs < 0:
+        raise UserError(f"{at}max_pairs is {data.max_pairs}; give a number of pairs, or 0: all of them.")
+    if 0 < data.max_pairs < len(parts["train"]):
+        note(f"train: the first {data.max_pairs:,} of {len(parts['train']):,} pairs ({at}max_pairs)")
+        parts["train"] = parts["train"].select(range(data.max_pairs))
     for role in ("validation", "test"):
         if role not in parts:
             parts["train"], parts[role] = _split_off(parts["train"], data, role, note)
     _tell_of_shared(parts, note)
     return parts["train"], parts["validation"], parts["test"]
+
+
+def _with_own_splits(data: PairsSection, note: Note) -> PairsSection:
+    """A data set on the hub that is named for training gives its own other splits too."""
+    name = data.train[0].partition("#")[0]
+    splits = hub_splits(name) if name.startswith("hub:") else {}
+    for role in ("validation", "test"):
+        own = next((f"{name}#{split}" for split in SPLITS[role] if split in splits), "")
+        if own and not getattr(data, role) and own not in (*data.train, *data.validation, *data.test):
+            data = replace(data, **{role: [own]})
+            note(f"{role}: {own}, since {data.section}{role} is empty")
+    return data
 
 
 def read_pairs(files: list[str], data: PairsSection, role: str = "train", note: Note = lambda line: None) -> TextPairs:
@@ -79,19 +121,36 @@ def read_pairs(files: list[str], data: PairsSection, role: str = "train", note: 
     if file_kind(Path(files[0])) in _PLAIN and not files[0].startswith("hub:") and not Path(files[0]).is_dir():
         rows = _columns(Path(files[0]), data, reading)
     else:
-        keys = {data.source_column: "source_column", data.target_column: "target_column"}
-        if len(keys) == 1:
-            raise UserError(f"{data.section}source_column and target_column are both '{data.source_column}'. A pair "
-                            f"has two columns.")
-        rows = read_rows(files[0], role, keys, data.section, reading)
+        rows = _table(files[0], role, data, reading)
     places, sides = [], ([], [])
     for place, row in rows:
         places.append(place)
         for cell, side, column in zip(row, sides, (data.source_column, data.target_column), strict=True):
             if cell is not None and not isinstance(cell, str):
-                raise UserError(f"{place}: '{column}' is {type(cell).__name__}, not text. Name another column.")
+                raise UserError(f"{place}: '{column}' is {cell!r:.40}, of type {type(cell).__name__}, not text. Write "
+                                f"it as text, or name another column.")
             side.append(" ".join((cell or "").split()))
     return TextPairs(*sides, places)
+
+
+def _table(file: str, role: str, data: PairsSection, reading: Reading) -> Iterator[tuple[str, list]]:
+    """Both cells of every row: of two columns, or of one that holds texts by language, as on the hub:
+    `translation.de` and `translation.en`.
+    """
+    names = data.source_column, data.target_column
+    if names[0] == names[1]:
+        raise UserError(f"{data.section}source_column and target_column are both '{names[0]}'. A pair has two columns.")
+    heads, inner = zip(*(name.partition(".")[::2] for name in names), strict=True)
+    if heads[0] != heads[1] or not all(inner):
+        yield from read_rows(file, role, dict(zip(names, ("source_column", "target_column"), strict=True)),
+                             data.section, reading)
+        return
+    for place, (cell,) in read_rows(file, role, {heads[0]: "source_column"}, data.section, reading):
+        if not isinstance(cell, dict) or any(key not in cell for key in inner):
+            keys = f"holds {', '.join(map(str, cell))}" if isinstance(cell, dict) else f"is {type(cell).__name__}"
+            raise UserError(f"{place}: '{heads[0]}' {keys}; expected a text for each of {inner[0]} and {inner[1]} "
+                            f"({data.section}source_column, {data.section}target_column).")
+        yield place, [cell[key] for key in inner]
 
 
 def _aligned(source: Path, target: Path, reading: Reading) -> TextPairs:
@@ -101,19 +160,27 @@ def _aligned(source: Path, target: Path, reading: Reading) -> TextPairs:
         sides.append([" ".join(line.split()) for _, line in read_lines(path, reading)])
     longer = len(sides[0]) - len(sides[1])
     if longer:
-        seam = _first_odd(*sides)
-        hint = f" They seem to part at line {seam}." if seam else ""
-        raise UserError(f"{source} has {len(sides[0]):,} lines and {target} {len(sides[1]):,}: {abs(longer):,} "
-                        f"{'fewer' if longer < 0 else 'more'}.{hint} Line n of one must belong to line n of the other.")
+        than = "fewer" if longer < 0 else "more"
+        raise UserError(f"{source} has {len(sides[0]):,} lines and {target} {len(sides[1]):,}: {abs(longer):,} {than}. "
+                        f"{_seam(*sides)} Line n of one must belong to line n of the other.")
     return TextPairs(*sides, [f"{source}, line {number}" for number in range(1, 1 + len(sides[0]))])
 
 
-def _first_odd(sources: list[str], targets: list[str]) -> int | None:
-    """The first line at which one side is empty and the other is not: where a line was lost, most often."""
-    for number, (source, target) in enumerate(itertools.zip_longest(sources, targets, fillvalue=""), 1):
+def _seam(sources: list[str], targets: list[str]) -> str:
+    """The line at which lines were lost, most likely: the first that is empty on one side alone; else that up to which
+    lines fit in length as they stand, and behind which they do when the longer side is moved up.
+    """
+    for number, (source, target) in enumerate(zip(sources, targets, strict=False), 1):
         if bool(source) != bool(target):
-            return number
-    return None
+            return f"They seem to part at line {number:,}, which is empty in one of them."
+    longer, shorter = (np.log1p([len(line) for line in side]) for side in
+                       sorted((sources, targets), key=len, reverse=True))
+    lost = len(longer) - len(shorter)
+    usual = longer.mean() - shorter.mean()
+    as_they_stand, moved = (np.abs(longer[start:start + len(shorter)] - shorter - usual) for start in (0, lost))
+    misfit = np.append(0, np.cumsum(as_they_stand)) + np.append(np.cumsum(moved[::-1])[::-1], 0)
+    line = len(misfit) - int(misfit[::-1].argmin())  # of places that fit as well the last: lines are lost at ends
+    return f"By the lengths of their lines they part about line {line:,}."
 
 
 def _columns(path: Path, data: PairsSection, reading: Reading) -> Iterator[tuple[str, list[str]]]:
@@ -135,6 +202,12 @@ def _columns(path: Path, data: PairsSection, reading: Reading) -> Iterator[tuple
                             f"{max(numbers)} was asked for ({data.section}target_column). Repair the line, or name "
                             f"another column.")
         yield f"{path}, line {number}", [cells[place - 1] for place in numbers]
+
+
+def _cased(pairs: TextPairs, data: PairsSection) -> TextPairs:
+    if not data.lowercase:
+        return pairs
+    return TextPairs(*([text.lower() for text in side] for side in (pairs.sources, pairs.targets)), pairs.places)
 
 
 def _checked(pairs: TextPairs, role: str, data: PairsSection, note: Note) -> TextPairs:
@@ -174,9 +247,13 @@ def _split_off(train: TextPairs, data: PairsSection, role: str, note: Note) -> t
 
 
 def _tell_of_shared(parts: dict[str, TextPairs], note: Note) -> None:
-    known = set(zip(parts["train"].sources, parts["train"].targets, strict=True))
+    """What stands in train too: it asks what was learned by heart."""
+    train = parts["train"]
+    sources, known = set(train.sources), set(zip(train.sources, train.targets, strict=True))
     for role in ("validation", "test"):
         pairs = parts[role]
-        shared = sum(pair in known for pair in zip(pairs.sources, pairs.targets, strict=True))
+        shared = sum(source in sources for source in pairs.sources)
         if shared:
-            note(f"{role}: {shared:,} of {len(pairs):,} pairs are in train too, and flatter the model")
+            whole = sum(pair in known for pair in zip(pairs.sources, pairs.targets, strict=True))
+            note(f"{role}: {shared:,} of {len(pairs):,} sources are in train too, {whole:,} of them with the same "
+                 f"target, and flatter the model")

@@ -63,7 +63,7 @@ def _records(source: str, role: str, keys: dict[str, str], section: str, reading
         elif kind == ".parquet":
             yield from _parquet_rows(part.path, keys, wanted)
         else:
-            raise UserError(f"{part.path or source}: texts with labels are read from .tsv, .csv, .jsonl or .parquet "
+            raise UserError(f"{part.path or source}: rows are read from .tsv, .csv, .jsonl or .parquet "
                             f"files and from data sets on the hub ({option}).")
 
 

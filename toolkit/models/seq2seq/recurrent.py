@@ -20,6 +20,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import ModelOutput, Seq2SeqLMOutput
 from transformers.utils.generic import can_return_tuple
 
+from toolkit.models.cross_entropy import linear_cross_entropy
 from toolkit.models.small.attention_scores import SCORES, Score, attention_weights
 from toolkit.models.small.recurrent_layer import (
     CELLS,
@@ -204,7 +205,8 @@ class OneHot(nn.Module):
 class RecurrentForSeq2Seq(RecurrentPreTrainedModel, GenerationMixin):
     """A recurrent encoder–decoder with an output layer.
 
-    Computed in the format of its weights, fp32 whatever the run's is: rounding would add up over the steps.
+    Computed in the format of its weights, fp32 whatever the run's is: rounding would add up over the steps. The output
+    layer of a loss, behind all steps, is in the run's.
     """
 
     _tied_weights_keys = {"decoder.embed_tokens.weight": "encoder.embed_tokens.weight",
@@ -243,11 +245,14 @@ class RecurrentForSeq2Seq(RecurrentPreTrainedModel, GenerationMixin):
     def forward(self, input_ids: torch.Tensor | None = None, attention_mask: torch.Tensor | None = None,
                 decoder_input_ids: torch.Tensor | None = None, encoder_outputs: RecurrentEncoderOutput | None = None,
                 past_key_values: RecurrentState | None = None, labels: torch.Tensor | None = None,
-                use_cache: bool | None = None, **_: Any) -> Seq2SeqLMOutput:
+                use_cache: bool | None = None, scored_labels: torch.Tensor | None = None, label_smoothing: float = 0.0,
+                **_: Any) -> Seq2SeqLMOutput | dict[str, torch.Tensor]:
         """input_ids, attention_mask (B, S); decoder_input_ids (B, T): the target moved right by one, which is made of
         `labels` (B, T) where it is missing → logits (B, T, V), and the mean loss of labels that are not −100.
 
         cross_attentions: one tensor (B, 1, T, S) where there is attention. past_key_values: the state to go on from.
+        Given scored_labels (B, T) it returns, in the place of all that, the summed `loss` in nats and `correct`, how
+        many were the likeliest (counted without gradients alone).
         """
         if decoder_input_ids is None:
             decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
@@ -261,7 +266,13 @@ class RecurrentForSeq2Seq(RecurrentPreTrainedModel, GenerationMixin):
             read, weights = self._look(queries, states, seen)
             if self.readout is not None:
                 read = torch.tanh(self.readout(self.dropout(read)))
-            logits = self.output(self.dropout(read))
+            read = self.dropout(read)
+        if scored_labels is not None:
+            loss, correct = linear_cross_entropy(read.flatten(0, 1), self.output.weight, scored_labels.flatten(),
+                                                 self.output.bias, label_smoothing)
+            return {"loss": loss, "correct": correct}
+        with torch.autocast(decoder_input_ids.device.type, enabled=False):
+            logits = self.output(read)
         loss = None
         if labels is not None:
             loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten())

@@ -8,10 +8,12 @@ cosines, where the paper alternates them: the same up to an order of dimensions,
 from dataclasses import dataclass
 
 import torch
+import transformers
 from torch import nn
-from transformers import MarianConfig, MarianMTModel
+from transformers import MarianConfig
 
 from toolkit.errors import UserError, did_you_mean
+from toolkit.models.cross_entropy import linear_cross_entropy
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,30 @@ class TransformerPreset:
 
 
 TRANSFORMERS: dict[str, TransformerPreset] = {
+    "transformer-micro": TransformerPreset(2, 4, 64, 128, 256, None, "a size for dates and letters, in seconds"),
     "transformer-tiny": TransformerPreset(4, 4, 128, 256, 10_000, 2_600_000,
                                           "Wu et al. 2021, Good for misconceived reasons, the model for Multi30k"),
     "transformer-mini": TransformerPreset(3, 8, 256, 1024, 10_000, None, "a size for some ten thousand pairs"),
     "transformer-base": TransformerPreset(6, 8, 512, 2048, 37_000, 65_000_000, "Vaswani et al. 2017, table 3"),
     "transformer-big": TransformerPreset(6, 16, 1024, 4096, 37_000, 213_000_000, "Vaswani et al. 2017, table 3"),
 }
+
+
+class MarianMTModel(transformers.MarianMTModel):
+    """transformers' own, in name and in checkpoints. Given `scored_labels` it returns the summed loss, not logits."""
+
+    def forward(self, *args, scored_labels: torch.Tensor | None = None, label_smoothing: float = 0.0, **kwargs):
+        """scored_labels (B, T): the token after each of decoder_input_ids, −100 where none is to be predicted.
+
+        Returns `loss`, the sum in nats, and `correct`, how many were the likeliest (counted without gradients alone).
+        Without scored_labels, transformers' own forward.
+        """
+        if scored_labels is None:
+            return super().forward(*args, **kwargs)
+        hidden = self.model(*args, use_cache=False, **kwargs).last_hidden_state
+        loss, correct = linear_cross_entropy(hidden.flatten(0, 1), self.lm_head.weight, scored_labels.flatten(),
+                                             self.final_logits_bias[0], label_smoothing)
+        return {"loss": loss, "correct": correct}
 
 
 def transformer_config(name: str, vocab_size: int | None = None, decoder_vocab_size: int | None = None,

@@ -6,7 +6,7 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -30,10 +30,13 @@ from toolkit.report.figures.canvas import (
 from toolkit.run.results import Row
 from toolkit.shown import in_picture
 
-SHARES = ("accuracy", "f1", "f1_macro", "precision", "recall", "roc_auc", "pr_auc", "coverage", "r2")
+SHARES = ("accuracy", "f1", "f1_macro", "precision", "recall", "roc_auc", "pr_auc", "coverage", "r2", "exact_match")
 """In percent, and gains in points; all but R² are between 0 and 1."""
+POINTS = {"bleu": "BLEU", "chrf": "chrF"}
+"""Between 0 and 100 by their own scale, and gains in points of it."""
 LESS_IS_BETTER = ("mse", "mae", "rmse", "mase", "loss", "quantile_loss", "perplexity", "bits_per_byte", "brier_score")
-PROPER = {"mse": "MSE", "mae": "MAE", "f1": "F1", "r2": "R²", "mase": "MASE", "roc_auc": "ROC-AUC", "pr_auc": "PR-AUC"}
+PROPER = {"mse": "MSE", "mae": "MAE", "f1": "F1", "r2": "R²", "mase": "MASE", "roc_auc": "ROC-AUC", "pr_auc": "PR-AUC",
+          "bleu": "BLEU", "chrf": "chrF"}
 FEWEST_SEEDS = 3
 """From which on an interval is drawn: of two seeds it is known so little that it says nothing (t = 12.7)."""
 
@@ -67,6 +70,8 @@ class GainPanel:
     """What the axis of values is called; default: the metric, on test."""
     dot: str = "seed"
     """What there is a value of; or "set"."""
+    sign: str = "%"
+    """Behind a share; "" of `POINTS`, whose values are given here as shares."""
 
 
 def proper(metric: str) -> str:
@@ -126,13 +131,16 @@ def panels_of(rows: Sequence[Row], metric: str = "accuracy", sizes: str = "") ->
     panels: dict[tuple[str, str], dict[str, list[Row]]] = {}
     for row in rows:
         if row.metrics.get(metric) is not None:
+            if metric in POINTS:
+                row = replace(row, metrics={metric: row.metrics[metric] / 100})
             panels.setdefault((row.set, row.size), {}).setdefault(row.arm, []).append(row)
     found = []
     for (name, size), arms in panels.items():
         of_size = f"{size} labels" if sizes == "labels" else f"{sizes} {size}".strip()
         gains, baselines = _split(arms, metric)
-        found.append(GainPanel(", ".join(filter(None, [name, of_size if size else ""])), gains, baselines, metric,
-                               metric in SHARES, metric not in LESS_IS_BETTER, *_starts(arms)))
+        found.append(GainPanel(", ".join(filter(None, [name, of_size if size else ""])), gains, baselines,
+                               POINTS.get(metric, metric.replace("_", " ")), metric in SHARES or metric in POINTS,
+                               metric not in LESS_IS_BETTER, *_starts(arms), sign="" if metric in POINTS else "%"))
     return found
 
 
@@ -262,7 +270,8 @@ def _draw_values(axes: Axes, panel: GainPanel, places: tuple[list[float], list[f
     axes.set_ylim(*_ends(places))
     axes.tick_params(axis="y", length=0)
     axes.set_title(wrapped(panel.title, 60), loc="left", fontsize=10)
-    axes.set_xlabel(panel.axis or f"test {proper(panel.metric)}{' (%)' if panel.share else ''}")
+    unit = " (%)" if panel.share and panel.sign else ""
+    axes.set_xlabel(panel.axis or f"test {proper(panel.metric)}{unit}")
     axes.grid(axis="x", color=SOFT, alpha=0.2, linewidth=0.6)
 
 
@@ -272,6 +281,9 @@ def _limit(axes: Axes, panel: GainPanel) -> None:
     """
     values = [value for row in panel.rows for value in (*row.random, *row.pretrained)] or list(panel.baselines.values())
     low, high = min(values), max(values)
+    if panel.share and not panel.sign:
+        axes.set_xlim(0, min(100, 115 * max([high, *panel.baselines.values()]) or 1))
+        return
     if panel.share:
         axes.set_xlim(min(0, 105 * low), 100)  # below 0 are only figures such as R²
         return
@@ -331,11 +343,11 @@ def _row_in_words(row: Gain, panel: GainPanel) -> str:
     values = mean_interval([(100 if panel.share else 1) * value for value in (*row.pretrained, *row.random)])
     if values.n < FEWEST_SEEDS:
         return f"{_number(np.mean([*row.pretrained, *row.random]), panel)}, {_count(values.n, panel.dot)}"
-    return f"{values} %" if panel.share else str(values)
+    return f"{values} {panel.sign}".strip() if panel.share else str(values)
 
 
 def _number(value: float, panel: GainPanel) -> str:
-    return f"{100 * value:.1f} %" if panel.share else f"{value:.4g}"
+    return f"{100 * value:.1f} {panel.sign}".strip() if panel.share else f"{value:.4g}"
 
 
 def _legend(figure: Figure, panels: Sequence[GainPanel]) -> None:

@@ -73,6 +73,9 @@ def _of_kind(keys: set[str], last: Mapping[str, float], known: dict[str, float])
         return [Curve("numbers", "MSE (labels of variance 1)", "loss", "eval_loss", {"always the mean": 1.0}),
                 Curve("share of the variance explained", "R²", validation="eval_r2",
                       references={"always the mean": 0.0})]
+    if "seq2seq_loss" in keys:
+        return [Curve("next target token", "loss (nats a token)", "loss", "eval_loss"),
+                Curve("right tokens, those before given", "tokens (%)", validation="eval_accuracy", share=True)]
     if "eval_accuracy" in keys and "lm_loss" not in keys:
         scores = [Curve(name, f"{shown} (%)", validation=key, share=True)
                   for key, name, shown in (("eval_accuracy", "accuracy", "accuracy"), ("eval_f1", "F1", "F1"))

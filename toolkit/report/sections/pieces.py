@@ -28,7 +28,7 @@ SEVERAL = 3
 
 def is_share(metric: str) -> bool:
     """Whether it lies between 0 and 1 and is told in percent."""
-    return metric in ("accuracy", "f1", "mlm_accuracy", "nsp_accuracy", "coverage")
+    return metric in ("accuracy", "f1", "mlm_accuracy", "nsp_accuracy", "coverage", "exact_match")
 
 
 def verdicts(results: Results | None) -> str:
@@ -101,7 +101,7 @@ def gain_rows(panels: Sequence[GainPanel]) -> Markup:
     if not rows:
         return Markup("")
     first = panels[0]
-    unit = " (%)" if first.share else ""
+    unit = " (%)" if first.share and first.sign else ""
     return table([*(["set"] if several else []), "model", f"{first.hollow}{unit}", f"{first.filled}{unit}",
                   f"gain ({'points' if first.share else '%'}) ± 95 %", "verdict", "seeds"], rows,
                  decimals=1 if first.share else 4)

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from toolkit.errors import UserError
 from toolkit.models.cross_entropy import let_logits_fill
 from toolkit.models.fast_layers import use_fused_layers
+from toolkit.models.seq2seq.fast_marian import use_fused_marian_layers
 from toolkit.training.impl.settings import ImplConfig
 
 
@@ -44,6 +45,7 @@ class Precision:
         model.set_attn_implementation(self.attention)
         if self.layers == "fused":
             use_fused_layers(model)
+            use_fused_marian_layers(model)
         if self.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         if self.compile:
