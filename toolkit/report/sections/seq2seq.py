@@ -176,8 +176,8 @@ def _alignments(run: Evidence, kept: Kept) -> list[Section]:
     for (name, arm), place in kept.items():
         found = run.part(place).read("alignments.json", list[SavedAlignment]) or []
         for each in found[:1]:
-            caption = (f"{_called(name, arm)}, first seed: the mean of its heads and layers. The darker, the more it "
-                       f"looked there; a dot marks where most. Wanted was “{each['target']}”.")
+            caption = (f"{_called(name, arm)}, first seed: the mean of its heads and layers. The stronger the colour, "
+                       f"the more it looked there; a dot marks where most. Wanted was “{each['target']}”.")
             parts.append(picture(alignment_figure(each["read"], each["written"], np.asarray(each["weights"])),
                                  f"Where {arm} looked in “{each['source']}” to write each part of its answer", caption))
     if not parts:
