@@ -82,7 +82,8 @@ def settled(browser) -> None:
 
 
 @pytest.mark.parametrize(("kind", "given"), [("text", TEXT), ("masked", "the [MASK] of the sea"),
-                                             ("causal", "the sea"), ("written", TEXT), ("series", ""), ("forecast", "")])
+                                             ("causal", "the sea"), ("written", TEXT), ("series", ""),
+                                             ("forecast", "")])
 def test_every_page_holds(browser, pages, tmp_path, kind, given):
     """Wide and narrow, light and dark, with its answer: no complaint, nothing from elsewhere, texts stand out."""
     file = "" if given else str(tmp_path / "new.csv")

@@ -18,11 +18,7 @@ import toolkit
 from toolkit.data.pairs.pair_files import PairsSection
 from toolkit.errors import UserError
 from toolkit.experiments import seq2seq
-from toolkit.experiments.settings import (
-    CompareSeq2SeqConfig,
-    FinetuneSeq2SeqConfig,
-    Seq2SeqModelSection,
-)
+from toolkit.experiments.settings import CompareSeq2SeqConfig, FinetuneSeq2SeqConfig, Seq2SeqModelSection
 from toolkit.inference.predict import predict
 from toolkit.inference.settings import PredictConfig
 from toolkit.publishing.card import regenerate
@@ -72,8 +68,8 @@ def test_a_run_answers_its_test_set_and_files_alike(tmp_path):
 
 
 def test_what_is_said_of_a_run(tmp_path, monkeypatch):
-    """Its page, its card and what would be pushed: scores with their signature, answers, where it looked; the code of the
-    card writes what `translate` writes; the target's tokenizer goes along.
+    """Its page, its card and what would be pushed: scores with their signature, answers, where it looked; the code of
+    the card writes what `translate` writes; the target's tokenizer goes along.
     """
     monkeypatch.chdir(tmp_path)
     training = Seq2SeqTrainingConfig(max_steps=6, max_minutes=None, batch_size=8, eval_steps=3, save_steps=0,

@@ -11,11 +11,7 @@ import torch
 
 from toolkit.data.pairs.batches import PairBatches, TokenIds
 from toolkit.data.pairs.text_pairs import TextPairs
-from toolkit.data.series.windows import (
-    ForecastDataSection,
-    load_forecast_data,
-    window_splits,
-)
+from toolkit.data.series.windows import ForecastDataSection, load_forecast_data, window_splits
 from toolkit.data.text.text_input import TextInput, save_with_input
 from toolkit.experiments.forecasts import Arm, new_model
 from toolkit.experiments.settings import ForecastRecipeConfig

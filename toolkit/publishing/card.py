@@ -14,13 +14,7 @@ from pathlib import Path
 
 from toolkit.config import from_dict
 from toolkit.errors import UserError
-from toolkit.publishing import (
-    card_data,
-    card_metadata,
-    card_pictures,
-    card_results,
-    card_text,
-)
+from toolkit.publishing import card_data, card_metadata, card_pictures, card_results, card_text
 from toolkit.publishing.card_facts import Facts
 from toolkit.publishing.card_samples import Samples
 from toolkit.regular import regular

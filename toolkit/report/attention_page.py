@@ -10,15 +10,7 @@ from markupsafe import Markup
 
 from toolkit.analysis.attention import Answer, AttentionMaps, relative_entropy
 from toolkit.errors import UserError
-from toolkit.report.page import (
-    TEMPLATES,
-    Section,
-    join,
-    markup,
-    page,
-    paragraph,
-    render,
-)
+from toolkit.report.page import TEMPLATES, Section, join, markup, page, paragraph, render
 from toolkit.report.thinning import kept_points
 from toolkit.run.files import write_atomic
 from toolkit.shown import in_script, on_one_line

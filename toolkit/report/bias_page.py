@@ -6,25 +6,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from toolkit.analysis.bias import CONTROL, in_order, verdict
-from toolkit.report.figures.canvas import (
-    BASELINE,
-    INK,
-    OKABE_ITO,
-    PAPER,
-    SOFT,
-    new_figure,
-)
-from toolkit.report.page import (
-    Between,
-    Measured,
-    Section,
-    join,
-    markup,
-    paragraph,
-    picture,
-    table,
-    write_page,
-)
+from toolkit.report.figures.canvas import BASELINE, INK, OKABE_ITO, PAPER, SOFT, new_figure
+from toolkit.report.page import Between, Measured, Section, join, markup, paragraph, picture, table, write_page
 from toolkit.shown import in_picture
 
 _MOST_ROWS = 40  # of a picture; all are in the table

@@ -10,15 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from toolkit.report.figures.canvas import SOFT, new_figure, save_figure, style_of
-from toolkit.report.page import (
-    TEMPLATES,
-    Section,
-    join,
-    markup,
-    page,
-    paragraph,
-    render,
-)
+from toolkit.report.page import TEMPLATES, Section, join, markup, page, paragraph, render
 from toolkit.report.run_comparison import (
     Line,
     commands,

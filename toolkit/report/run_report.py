@@ -15,11 +15,7 @@ from toolkit.report.sections.demonstration import demonstration_page
 from toolkit.report.sections.evidence import Evidence
 from toolkit.report.sections.forecasts import forecasts_page, sampled_forecasts_page
 from toolkit.report.sections.from_card import card_sections
-from toolkit.report.sections.learned_words import (
-    sorting_page,
-    tokenizers_page,
-    word_vectors_page,
-)
+from toolkit.report.sections.learned_words import sorting_page, tokenizers_page, word_vectors_page
 from toolkit.report.sections.pieces import attention
 from toolkit.report.sections.pretraining import pretraining_page
 from toolkit.report.sections.seq2seq import seq2seq_page

@@ -17,13 +17,7 @@ from toolkit.errors import UserError
 from toolkit.run.binary import tensor_shapes
 from toolkit.run.directory import read_metrics
 from toolkit.run.files import LOCK_FILE, read_json
-from toolkit.run.results import (
-    Results,
-    kept_evaluation,
-    of_kept_model,
-    read_results,
-    result_file,
-)
+from toolkit.run.results import Results, kept_evaluation, of_kept_model, read_results, result_file
 from toolkit.run.schema import Manifest
 from toolkit.views import View, Viewed, shown
 

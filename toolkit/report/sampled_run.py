@@ -7,13 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from toolkit.errors import UserError
-from toolkit.report.figures.forecasts import (
-    WINDOWS,
-    Forecaster,
-    Forecasts,
-    Window,
-    forecasts_figure,
-)
+from toolkit.report.figures.forecasts import WINDOWS, Forecaster, Forecasts, Window, forecasts_figure
 from toolkit.report.forecast_run import ROWS, banded
 from toolkit.run.binary import read_npz
 from toolkit.run.files import read_json

@@ -16,15 +16,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 
 from toolkit import metrics
 from toolkit.metrics.intervals import proportion_interval
-from toolkit.report.figures.canvas import (
-    INK,
-    LINES,
-    OKABE_ITO,
-    PRETRAINED,
-    SOFT,
-    new_figure,
-    style_of,
-)
+from toolkit.report.figures.canvas import INK, LINES, OKABE_ITO, PRETRAINED, SOFT, new_figure, style_of
 from toolkit.run.files import write_atomic
 from toolkit.shown import in_picture
 

@@ -16,16 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from toolkit.report.figures.canvas import (
-    INK,
-    LINES,
-    OKABE_ITO,
-    PRETRAINED,
-    RANDOM,
-    SOFT,
-    entitle,
-    new_figure,
-)
+from toolkit.report.figures.canvas import INK, LINES, OKABE_ITO, PRETRAINED, RANDOM, SOFT, entitle, new_figure
 from toolkit.shown import in_picture
 
 ROLES = {"pretrained": (PRETRAINED, "-"), "random start": (RANDOM, LINES[1]), "model": (PRETRAINED, "-"),

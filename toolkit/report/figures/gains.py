@@ -14,13 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from toolkit.metrics.intervals import (
-    Interval,
-    judgement,
-    mean_interval,
-    paired_difference,
-    signed,
-)
+from toolkit.metrics.intervals import Interval, judgement, mean_interval, paired_difference, signed
 from toolkit.report.figures.canvas import (
     BASELINE,
     INK,

@@ -13,16 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from toolkit.metrics.intervals import Interval, mean_interval, paired_difference
-from toolkit.report.figures.canvas import (
-    INK,
-    LINES,
-    MARKERS,
-    OKABE_ITO,
-    PAPER,
-    SOFT,
-    entitle,
-    new_figure,
-)
+from toolkit.report.figures.canvas import INK, LINES, MARKERS, OKABE_ITO, PAPER, SOFT, entitle, new_figure
 from toolkit.report.figures.gains import FEWEST_SEEDS, reach_of
 from toolkit.run.results import Row, over_sets
 from toolkit.shown import in_picture

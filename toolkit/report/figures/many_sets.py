@@ -10,21 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
-from toolkit.metrics.critical_difference import (
-    cliques,
-    mean_ranks,
-    pairwise_p_values,
-    smallest_p_value,
-)
+from toolkit.metrics.critical_difference import cliques, mean_ranks, pairwise_p_values, smallest_p_value
 from toolkit.metrics.intervals import Interval, judgement, paired_difference, signed
-from toolkit.report.figures.canvas import (
-    INK,
-    PRETRAINED,
-    SOFT,
-    entitle,
-    new_figure,
-    wrapped,
-)
+from toolkit.report.figures.canvas import INK, PRETRAINED, SOFT, entitle, new_figure, wrapped
 from toolkit.shown import in_picture
 
 Scores = Mapping[str, Mapping[str, float]]

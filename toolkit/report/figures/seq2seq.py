@@ -14,15 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from toolkit.metrics.intervals import Interval, mean_interval, paired_difference
-from toolkit.report.figures.canvas import (
-    INK,
-    PAPER,
-    SOFT,
-    entitle,
-    new_figure,
-    style_of,
-    wrapped,
-)
+from toolkit.report.figures.canvas import INK, PAPER, SOFT, entitle, new_figure, style_of, wrapped
 from toolkit.report.figures.gains import FEWEST_SEEDS
 from toolkit.run.results import Results, Row
 from toolkit.run.schema import LengthGroup

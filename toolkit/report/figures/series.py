@@ -8,17 +8,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from toolkit.data.series.dataset import SeriesDataset
-from toolkit.report.figures.canvas import (
-    INK,
-    LINES,
-    PAPER,
-    PRETRAINED,
-    RANDOM,
-    SOFT,
-    entitle,
-    new_figure,
-    style_of,
-)
+from toolkit.report.figures.canvas import INK, LINES, PAPER, PRETRAINED, RANDOM, SOFT, entitle, new_figure, style_of
 from toolkit.shown import in_picture
 
 MOST_CLASSES = 12

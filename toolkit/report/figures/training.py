@@ -14,14 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
-from toolkit.report.figures.canvas import (
-    INK,
-    OKABE_ITO,
-    SOFT,
-    entitle,
-    new_figure,
-    style_of,
-)
+from toolkit.report.figures.canvas import INK, OKABE_ITO, SOFT, entitle, new_figure, style_of
 from toolkit.run.results import kept_evaluation
 from toolkit.shown import in_picture
 

@@ -18,15 +18,7 @@ from toolkit.report.figures.classification import (
     numbers_figure,
     ranking_figure,
 )
-from toolkit.report.page import (
-    Between,
-    Section,
-    join,
-    number,
-    paragraph,
-    picture,
-    table,
-)
+from toolkit.report.page import Between, Section, join, number, paragraph, picture, table
 
 MOST_ERRORS = 300
 """In the table of a page."""

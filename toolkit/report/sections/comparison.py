@@ -5,11 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from toolkit.report.comparison_run import (
-    ahead_panel,
-    comparison_figures,
-    many_sets_figures,
-)
+from toolkit.report.comparison_run import ahead_panel, comparison_figures, many_sets_figures
 from toolkit.report.figures.gains import GainPanel, panels_of
 from toolkit.report.figures.series import next_values_figure
 from toolkit.report.figures.sweeps import sweep_panels

@@ -12,13 +12,7 @@ from toolkit.errors import UserError
 from toolkit.run.directory import name_of, read_metrics
 from toolkit.run.files import read_json
 from toolkit.run.provenance import without_machine_paths
-from toolkit.run.results import (
-    Results,
-    models_of,
-    of_kept_model,
-    read_results,
-    result_file,
-)
+from toolkit.run.results import Results, models_of, of_kept_model, read_results, result_file
 from toolkit.run.schema import Manifest, RunConfig, checked
 
 

@@ -4,15 +4,7 @@ from collections.abc import Mapping
 
 from toolkit.metrics.intervals import mean_interval
 from toolkit.report.forecast_run import NAIVE, forecast_figures
-from toolkit.report.page import (
-    Between,
-    Measured,
-    Section,
-    join,
-    paragraph,
-    picture,
-    table,
-)
+from toolkit.report.page import Between, Measured, Section, join, paragraph, picture, table
 from toolkit.report.sampled_run import sampled_figures
 from toolkit.report.sections import pieces
 from toolkit.report.sections.evidence import Evidence

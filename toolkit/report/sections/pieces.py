@@ -11,16 +11,7 @@ from toolkit.metrics.intervals import mean_interval
 from toolkit.report.figures.gains import GainPanel, gain_figure, gain_table, panels_of
 from toolkit.report.figures.series import shuffle_figure
 from toolkit.report.figures.training import curves_of, fits_figure, loss_figure
-from toolkit.report.page import (
-    Between,
-    Measured,
-    Section,
-    join,
-    markup,
-    paragraph,
-    picture,
-    table,
-)
+from toolkit.report.page import Between, Measured, Section, join, markup, paragraph, picture, table
 from toolkit.report.sections.evidence import Evidence
 from toolkit.run.directory import name_of
 from toolkit.run.provenance import without_machine_paths

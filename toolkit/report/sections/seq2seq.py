@@ -9,23 +9,9 @@ from markupsafe import Markup
 from toolkit.metrics.intervals import mean_interval
 from toolkit.metrics.translation import pair_chrf
 from toolkit.report.figures.gains import panels_of
-from toolkit.report.figures.seq2seq import (
-    NAMES,
-    alignment_figure,
-    by_length_figure,
-    span,
-)
+from toolkit.report.figures.seq2seq import NAMES, alignment_figure, by_length_figure, span
 from toolkit.report.figures.training import curves_of, fits_figure
-from toolkit.report.page import (
-    Between,
-    Measured,
-    Section,
-    join,
-    markup,
-    paragraph,
-    picture,
-    table,
-)
+from toolkit.report.page import Between, Measured, Section, join, markup, paragraph, picture, table
 from toolkit.report.sections import pieces
 from toolkit.report.sections.evidence import Evidence
 from toolkit.run.results import Results, Row
