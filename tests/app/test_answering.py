@@ -10,13 +10,14 @@ import pytest
 from checkpoints import checkpoints  # noqa: F401 - a fixture
 
 from toolkit.app import asked as limits
-from toolkit.app.answering import answer_file, answer_masks, answer_prompt, answer_text
+from toolkit.app.answering import answer_file, answer_masks, answer_prompt, answer_source, answer_text
 from toolkit.app.asked import MOST_CHARACTERS, open_asked
 from toolkit.errors import UserError
 from toolkit.inference.generation import fill_masks, generate
 from toolkit.inference.predict import predict
 from toolkit.inference.settings import PredictConfig
 from toolkit.inference.text_answers import answer_texts
+from toolkit.inference.written_answers import translate
 from toolkit.shown import on_one_line
 
 TEXT = "the sea and the river were not made for this captain"
@@ -30,6 +31,8 @@ def models(checkpoints, wordpiece, tmp_path_factory):  # noqa: F811
             "text": askable.classifier(place / "text", checkpoints["bert"], wordpiece),
             "pairs": askable.classifier(place / "pairs", checkpoints["bert"], wordpiece, True),
             "series": askable.series_classifier(place / "series", checkpoints["bert"]),
+            "written": askable.writer(place / "written", wordpiece, cell="gru"),
+            "no attention": askable.writer(place / "none", wordpiece, None, "gru"),
             "forecast": askable.forecaster(place / "forecast")}
     return {kind: open_asked(path) for kind, path in made.items()}
 
@@ -47,7 +50,23 @@ def cells(page: str) -> list[list[str]]:
 def test_every_kind_is_known(models):
     assert {kind: asked.kind for kind, asked in models.items()} == {
         "masked": "masked", "causal": "causal", "text": "text", "pairs": "text", "series": "series",
-        "forecast": "forecast"}
+        "forecast": "forecast", "written": "written", "no attention": "written"}
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_what_is_written_is_that_of_predict(models, beams):
+    page = answer_source(models["written"], TEXT, beams)
+    written = translate(models["written"].directory, [TEXT], num_beams=beams)[0]
+    assert f'answer-is" dir="auto">{written or "(nothing)"}<' in unescape(page)
+    assert "Where it looked" in page and "<svg" in page and "‹end›" in page
+
+
+def test_a_text_with_no_map_says_why(models):
+    page = answer_source(models["no attention"], TEXT)
+    assert "It has no attention" in page and "<svg" not in page
+    page = answer_source(models["written"], TEXT + " sea" * 60)
+    assert "1 of 1 texts have 40 tokens or more and are read up to there" in page and "<svg" not in page
+    assert 'class="refusal"' in answer_source(models["written"], " ")
 
 
 def test_classes_are_those_of_predict_and_labels_are_text(models):

@@ -38,6 +38,7 @@ def pages(checkpoints, wordpiece, tmp_path_factory):  # noqa: F811
     place, served = tmp_path_factory.mktemp("pages"), {}
     makers = {"masked": lambda: checkpoints["bert"], "causal": lambda: checkpoints["gpt"],
               "text": lambda: askable.classifier(place / "text", checkpoints["bert"], wordpiece),
+              "written": lambda: askable.writer(place / "written", wordpiece, cell="gru"),
               "series": lambda: askable.series_classifier(place / "series", checkpoints["bert"]),
               "forecast": lambda: askable.forecaster(place / "forecast")}
 
@@ -81,7 +82,8 @@ def settled(browser) -> None:
 
 
 @pytest.mark.parametrize(("kind", "given"), [("text", TEXT), ("masked", "the [MASK] of the sea"),
-                                             ("causal", "the sea"), ("series", ""), ("forecast", "")])
+                                             ("causal", "the sea"), ("written", TEXT), ("series", ""),
+                                             ("forecast", "")])
 def test_every_page_holds(browser, pages, tmp_path, kind, given):
     """Wide and narrow, light and dark, with its answer: no complaint, nothing from elsewhere, texts stand out."""
     file = "" if given else str(tmp_path / "new.csv")

@@ -29,12 +29,22 @@ def series_maps(channels: int = 1, **more) -> AttentionMaps:
                          channels=(*planted.PLANTED, *"abcdefghijk")[:channels], **more)
 
 
+def crossed_maps(layers: int = 2, heads: int = 3) -> AttentionMaps:
+    """Five words written of eight that were read."""
+    drawn = np.random.default_rng(2).random((layers, heads, 5, 8)).astype(np.float32) ** 4
+    return AttentionMaps("runs/c", (*planted.PLANTED, "漢字", "حسن", *"abcdefgh")[:7] + ("‹end›",),
+                         drawn / drawn.sum(-1, keepdims=True), False, answers=(Answer("written", "x"),),
+                         special=frozenset({7}), readers=(planted.PLANTED[0], "der", "Hund", "läuft", "‹end›"),
+                         unit="word")
+
+
 CLASS = Answer("class", planted.PLANTED[0], ((planted.PLANTED[0], 0.7), (planted.PLANTED[1], 0.3)))
 PAGES = {
     "text": lambda: text_maps(answers=(CLASS,)), "one head of one token": lambda: text_maps(1, 1, 1),
     "gpt": lambda: text_maps(9, causal=True, answers=(Answer("next token", "a", (("a", 0.2),), 8),)),
     "long": lambda: text_maps(160, 4, 4), "one long word": lambda: AttentionMaps(
         "c", ("x" * 300, "y"), weights(1, 1, 2), False),
+    "crossed": crossed_maps, "crossed, one head": lambda: crossed_maps(1, 1),
     "series": lambda: series_maps(answers=(CLASS,)),
     "forecast": lambda: series_maps(3, forecast=np.zeros((3, 8), np.float32)), "many channels": lambda: series_maps(9)}
 
@@ -130,3 +140,41 @@ def test_tokens_wrap_and_a_patch_is_marked_on_the_series(browser, tmp_path):
     read = "return ['x', 'width'].map(name => document.querySelector(arguments[0]).getAttribute(name))"
     band, patch = (browser.run(read, each) for each in (".reader", ".patch.on"))
     assert band == patch and told(browser).startswith(f"“{maps.labels[3]}” (patch 4) reads")
+
+
+def test_a_target_reads_its_source(browser, tmp_path):
+    """Choosing on one side shades the other; the mean over layers and heads first; by keys, too."""
+    maps = crossed_maps()
+    write_attention_page(maps, tmp_path / "page.html")
+    browser.open(tmp_path / "page.html")
+    mean = maps.weights.mean((0, 1))
+
+    def says_so(map_, row: int, column: int) -> str:
+        return (f"“{maps.readers[row]}” (word {row + 1}) reads “{maps.labels[column]}” (word {column + 1}) with "
+                f"{map_[row, column]:.4f}.")
+
+    assert browser.text("#section-1") == "Mean over layers, mean over heads"
+    assert told(browser).startswith(says_so(mean, 0, mean[0].argmax()))
+    pixels = browser.run("""const image = document.querySelector('#map image').getAttribute('href')
+        return new Promise(done => { const read = new Image(); read.onload = () => done([read.width, read.height])
+        read.src = image })""")
+    assert pixels == [8, 5]
+    shares = "return [...document.querySelectorAll(arguments[0])].map(each => +each.style.getPropertyValue('--share'))"
+    browser.run("document.querySelectorAll('#readers span')[3].dispatchEvent(new MouseEvent('mouseenter'))")
+    assert told(browser).startswith(says_so(mean, 3, mean[3].argmax()))
+    np.testing.assert_allclose(browser.run(shares, "#tokens span"), np.sqrt(mean[3] / mean.max()), atol=2e-3)
+    assert not any(browser.run(shares, "#readers span"))
+    browser.run("document.querySelectorAll('#tokens span')[5].focus()")
+    assert f"“{maps.labels[5]}” (word 6) is read most by: “{maps.readers[mean[:, 5].argmax()]}”" in told(browser)
+    np.testing.assert_allclose(browser.run(shares, "#readers span"), np.sqrt(mean[:, 5] / mean.max()), atol=2e-3)
+    browser.arrow("Right")
+    assert f"“{maps.labels[6]}” (word 7) is read most by" in told(browser)
+    browser.run("""for (const [list, value] of [['layer', '1'], ['head', '2']]) {
+        document.getElementById(list).value = value
+        document.getElementById(list).dispatchEvent(new Event('change')) }""")
+    assert browser.text("#section-1") == "Layer 2, head 3"
+    browser.run("document.getElementById('map').focus()")
+    for _ in range(9):
+        browser.arrow("Down")
+        browser.arrow("Right")
+    assert told(browser).startswith(says_so(maps.weights[1, 2], 4, 7)), "the frame stays inside"

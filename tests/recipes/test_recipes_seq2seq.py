@@ -1,5 +1,11 @@
 """Sequence to sequence from the recipe to the file of answers: the default, arms, resuming, a joined BERT and GPT."""
 
+import io
+import re
+import shutil
+from contextlib import redirect_stdout
+from pathlib import Path
+
 import compare_seq2seq
 import finetune_seq2seq
 import pandas as pd
@@ -7,6 +13,7 @@ import pytest
 import small
 import torch
 from accelerate import Accelerator
+from huggingface_hub import ModelCard
 from transformers import AutoModelForSeq2SeqLM
 
 import toolkit
@@ -20,10 +27,14 @@ from toolkit.experiments.seq2seq import arms_of, training_of
 from toolkit.experiments.settings import CompareSeq2SeqConfig, FinetuneSeq2SeqConfig, Seq2SeqModelSection
 from toolkit.inference.predict import predict
 from toolkit.inference.settings import PredictConfig
+from toolkit.publishing.card import regenerate
+from toolkit.publishing.staging import stage
+from toolkit.report.run_report import write_report
 from toolkit.run.directory import Run
 from toolkit.run.files import read_json
+from toolkit.run.model_card import CardConfig
 from toolkit.run.results import read_results
-from toolkit.tasks.seq2seq import Seq2Seq, answers
+from toolkit.tasks.seq2seq import Seq2Seq, answers, scores
 from toolkit.tasks.settings import DecodingConfig, Seq2SeqTrainingConfig
 from toolkit.tokenization.load import load_tokenizer
 from toolkit.training.impl.precision import exact
@@ -63,6 +74,40 @@ def test_a_run_answers_its_test_set_and_files_alike(tmp_path):
     table = predict(PredictConfig(str(model), str(file)))
     assert list(table) == ["prediction", "text", "input_prediction"]
     assert table["prediction"].tolist() == [row["prediction"] for row in answers]
+
+
+def test_what_is_said_of_a_run(tmp_path, monkeypatch):
+    """Its page, its card and what would be pushed: scores with their signature, answers, where it looked; the code of
+    the card writes what `translate` writes; the target's tokenizer goes along.
+    """
+    monkeypatch.chdir(tmp_path)
+    training = Seq2SeqTrainingConfig(max_steps=6, max_minutes=None, batch_size=8, eval_steps=3, save_steps=0,
+                                     decoding=DecodingConfig(max_new_tokens=12))
+    spec = shutil.copy(small.ROOT / "tokenizers/characters.yaml", "letters.yaml")
+    settings = settings_of(Path(), training=training, model=Seq2SeqModelSection("transformer-tiny"), tokenizer=spec,
+                           target_tokenizer=spec, card=CardConfig(language=["de", "en"]), output_dir="run")
+    finetune_seq2seq.finetune_seq2seq(settings, Accelerator(cpu=True))
+    page = write_report("run").read_text(encoding="utf-8")
+    for said in ("Scores on the test set", "By length of the source", "Where it looked", "What it writes",
+                 "nrefs:1|case:mixed", "copy of the source", "make predict MODEL=run/seed-0", "‹end›"):
+        assert said in page, said
+    regenerate("run/seed-0")
+    card = ModelCard.load("run/seed-0/README.md")
+    assert card.data.pipeline_tag == "translation" and "widget" not in card.data.to_dict()  # texts of somebody's own
+    found = {result.metric_type: result for result in card.data.eval_results}
+    answers = read_json(tmp_path / "run/seed-0/predictions.json", list)
+    whole = scores([row["prediction"] for row in answers], [row["target"] for row in answers])
+    assert found["chrf"].metric_value == pytest.approx(whole["chrf"], rel=1e-3)
+    assert "nrefs:1|case:mixed" in found["bleu"].metric_name and "95 % over 5 test pairs" in found["bleu"].metric_name
+    assert "## Three answers" in card.content and "by copying the source" in card.content
+    code = re.search(r"```python\n(.*?)```", card.content, re.DOTALL)[1].replace("A text.", answers[0]["source"])
+    staged = stage(Path("run/seed-0"), "you/writer", "main")
+    assert "target_tokenizer/tokenizer.json" in staged.files() and "alignments.json" not in staged.files()
+    assert "Three answers" not in (staged.folder / "README.md").read_text(encoding="utf-8")
+    printed = io.StringIO()
+    with redirect_stdout(printed):
+        exec(code.replace('"./model"', repr(str(staged.folder))), {})
+    assert printed.getvalue().strip() == answers[0]["prediction"]
 
 
 class Broken(Exception):

@@ -119,8 +119,8 @@ def _looked(asked: Asked, text: str, written: str) -> Markup:
     if max(len(maps.labels), len(maps.readers)) > MOST_ALIGNED:
         return paragraph(f"Where it looked is drawn of texts of at most {MOST_ALIGNED} {maps.unit}s.", soft=True)
     figure = alignment_figure(maps.labels, maps.readers, maps.weights.mean((0, 1)))
-    told = ("A row for what was written, a column for what was read: the mean of all heads and layers. The darker, the "
-            "more it looked there; a dot marks where most.")
+    told = ("A row for what was written, a column for what was read: the mean of all heads and layers. The stronger "
+            "the colour, the more it looked there; a dot marks where most.")
     return join([markup("<h2>Where it looked</h2>"), picture(figure, told, told)])
 
 

@@ -76,9 +76,9 @@ def _causal_page(asked: Asked) -> None:
 
 
 def _written_page(asked: Asked) -> None:
-    beams = gr.Slider(1, MOST_BEAMS, min(MOST_BEAMS, asked.writer.decoding.num_beams), step=1,
-                      label="Beams (1: greedy)")
-    _asks(asked, answer_source, [_box("Text", "A text as it was trained on"), beams], "Write")
+    as_tested = min(MOST_BEAMS, asked.writer.decoding.num_beams)
+    _asks(asked, answer_source, [_box("Text", "A text as it was trained on"),
+                                 gr.Slider(1, MOST_BEAMS, as_tested, step=1, label="Beams (1: greedy)")], "Write")
 
 
 def _file_page(asked: Asked) -> None:

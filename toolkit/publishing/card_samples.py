@@ -57,7 +57,7 @@ class Samples:
         if self.kind == "seq2seq" and self.of.written:
             told = (f"To {THREE} of the {len(self.of.written):,} test pairs, evenly out of the file:\n\n"
                     + "\n".join(map(_wrote, self._written())))
-            looked = ("\n\nWhere it looked in a source (columns) to write its answer (rows); the darker, the more:\n\n"
+            looked = ("\n\nWhere it looked in a source (columns) to write its answer (rows); a dot where most:\n\n"
                       f"![Where it looked]({SAMPLES})" if has_picture else "")
             return "Three answers", told + looked
         if has_picture:

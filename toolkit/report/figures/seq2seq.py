@@ -29,9 +29,8 @@ NAMES = {"bleu": "BLEU", "exact_match": "Exact match (%)"}
 
 
 def alignment_figure(source: Sequence[str], target: Sequence[str], weights: np.ndarray, title: str = "") -> Figure:
-    """weights (T, S): a row a word of the target, a column a word of the source; the more was looked at, the darker.
-
-    In the middle of a square stands the largest weight of its row.
+    """weights (T, S): a row a word of the target, a column a word of the source; the more was looked at, the
+    stronger the colour. A dot marks the largest weight of a row.
     """
     weights = np.asarray(weights, float)
     if weights.shape != (len(target), len(source)):

@@ -10,6 +10,7 @@ from toolkit.metrics.intervals import mean_interval
 from toolkit.metrics.translation import pair_chrf
 from toolkit.report.figures.gains import panels_of
 from toolkit.report.figures.seq2seq import NAMES, alignment_figure, by_length_figure, span
+from toolkit.report.figures.training import curves_of, fits_figure
 from toolkit.report.page import Between, Measured, Section, join, markup, paragraph, picture, table
 from toolkit.report.sections import pieces
 from toolkit.report.sections.evidence import Evidence
@@ -31,7 +32,7 @@ def seq2seq_page(run: Evidence) -> tuple[str, list[Section]]:
             if row.run and (run.directory / row.run / "model").is_dir()}
     several = len(kept) > 1
     compared = [_comparison(results)] if any(row.reference for row in results.rows) else []
-    fits = pieces.fits(run) if sum(bool(row.run) for row in results.rows) > 1 else []
+    fits = _fits(run, results) if sum(bool(row.run) for row in results.rows) > 1 else []
     sections = [*compared, _scores(run, results), *_lengths(results), *fits]
     if not several:
         sections += [Section("How it learned", pieces.curves(run.part(place))) for place in kept.values()]
@@ -61,6 +62,23 @@ def lead(results: Results) -> str:
     beside = "" if copied is None else (f" Copying the source gives {copied}"
                                         f"{'' if results.metric == 'bleu' else ' %'}.")
     return f"{' '.join(said)}{beside}"
+
+
+def _fits(run: Evidence, results: Results) -> list[Section]:
+    """Every arm on each set, a line a seed: on validation, or in training where that was evaluated once alone."""
+    sets: dict[str, dict[str, list[list[dict]]]] = {}
+    for row in results.rows:
+        if row.run and (records := run.part(row.run).records):
+            sets.setdefault(row.set, {}).setdefault(row.arm, []).append(records)
+    parts = []
+    for name, fits in sets.items():
+        first = next(iter(fits.values()))[0]
+        curves = curves_of(first)
+        if sum("eval_loss" in record for record in first) < 2:
+            curves = [replace(curve, validation="") for curve in curves if curve.train]
+        if figure := fits_figure(fits, curves, name):
+            parts.append(picture(figure, "A line a seed and a thick one for their mean, a colour an arm"))
+    return [Section("How all arms learned", join(parts))] if parts else []
 
 
 def _comparison(results: Results) -> Section:
@@ -176,8 +194,8 @@ def _alignments(run: Evidence, kept: Kept) -> list[Section]:
     for (name, arm), place in kept.items():
         found = run.part(place).read("alignments.json", list[SavedAlignment]) or []
         for each in found[:1]:
-            caption = (f"{_called(name, arm)}, first seed: the mean of its heads and layers. The darker, the more it "
-                       f"looked there; a dot marks where most. Wanted was “{each['target']}”.")
+            caption = (f"{_called(name, arm)}, first seed: the mean of its heads and layers. The stronger the colour, "
+                       f"the more it looked there; a dot marks where most. Wanted was “{each['target']}”.")
             parts.append(picture(alignment_figure(each["read"], each["written"], np.asarray(each["weights"])),
                                  f"Where {arm} looked in “{each['source']}” to write each part of its answer", caption))
     if not parts:

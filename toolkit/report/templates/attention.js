@@ -149,6 +149,7 @@
       each.setAttribute('aria-selected', chosen)
       each.tabIndex = chosen ? 0 : -1
     })
+    if (layer === 'mean' && cells.length) cells[0].tabIndex = 0  // none is of all layers; Tab still reaches them
     point(state.reader, state.read)
   }
   const drawAll = () => {
