@@ -1,4 +1,4 @@
-"""Marian's layers as few large operations, against transformers' own; the losses of encoder–decoders, against logits."""
+"""Marian's layers as few large operations, against transformers'; the losses of encoder–decoders, against logits."""
 
 import copy
 
@@ -103,15 +103,15 @@ def test_in_fp32_they_are_transformers_to_rounding(monkeypatch):
         assert (found_gradients[name] - gradient).norm() < 1e-5 * gradient.norm() + 1e-6 * scale, name
 
 
-def test_in_bf16_they_are_as_exact_as_bf16_is():
-    """Against transformers in fp32: off by at most 2.5 times what transformers is under autocast, which keeps the sums
-    behind attention in fp32, or by 0.02.
+def test_in_bf16_they_are_no_less_exact():
+    """Against transformers in fp32: off by at most 1.5 times what transformers is under autocast, or by 0.02. Without
+    `exact_sums` queries and keys of attention to the source were off by four times as much.
     """
     model = marian()
     exact, gradients = states_and_gradients(model, False)
     theirs, their_gradients = states_and_gradients(model, True)
     found, found_gradients = states_and_gradients(fused(model), True)
-    assert relative(found, exact) <= max(2.5 * relative(theirs, exact), 0.02)
+    assert relative(found, exact) <= max(1.5 * relative(theirs, exact), 0.02)
     scale = max(float(gradient.norm()) for gradient in gradients.values())
     for name, gradient in gradients.items():
         mine, other = found_gradients[name], their_gradients[name]
@@ -119,7 +119,7 @@ def test_in_bf16_they_are_as_exact_as_bf16_is():
         if name.endswith("k_proj.bias"):  # softmax cancels a bias of keys: its gradient is rounding
             assert mine.norm() < 1e-3 * scale
             continue
-        assert relative(mine, gradient) <= max(2.5 * relative(other, gradient), 0.02), name
+        assert relative(mine, gradient) <= max(1.5 * relative(other, gradient), 0.02), name
 
 
 @pytest.mark.parametrize("settings", [{"dropout": 0.3}, {"dropout": 0.3, "attention_dropout": 0.2},
