@@ -79,9 +79,9 @@ def _softmax(scores: torch.Tensor) -> torch.Tensor:
 
 
 def _softmax_backward(d_weights: torch.Tensor, weights: torch.Tensor, exact_sums: bool) -> torch.Tensor:
-    """w (d − Σ w d); with exact_sums w (d − Σ w d / Σ w). What is common to all d of a row should cancel. Weights in bf16
-    sum to 1 only to a thousandth, so that the first leaves a rest: gradients of queries and keys of attention to another
-    text were a sixth off, four times as much as transformers' under autocast.
+    """w (d − Σ w d); with exact_sums w (d − Σ w d / Σ w). What is common to all d of a row should cancel. Weights in
+    bf16 sum to 1 only to a thousandth, so that the first leaves a rest: gradients of queries and keys of attention to
+    another text were a sixth off, four times as much as transformers' under autocast.
     """
     if not exact_sums or weights.dtype == torch.float32:
         return aten._softmax_backward_data(d_weights, weights, -1, weights.dtype)
