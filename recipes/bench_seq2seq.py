@@ -4,10 +4,10 @@
 
 The Transformer of the size transformer-mini under transformers' own MarianMTModel, dropout and label smoothing 0.1.
 Pairs are made up, as long as captions: sources and targets of 5 to 40 tokens, 14 on average. Seq2SeqTrainer as it
-comes, with pairs of like length together (`group_by_length`), and the latter in bf16; ours as it comes. Where the processor
-emulates bf16, Trainer's is left out. Every run is a process of its own; the first quarter of it is not counted: both
-sides sort by length within a quarter. Writes runs/bench-seq2seq/bench.json: tokens of sources and targets a second,
-padding not counted, and ratios of runs of the same round.
+comes, with pairs of like length together (`group_by_length`), and the latter in bf16; ours as it comes. Where the
+processor emulates bf16, Trainer's is left out. Every run is a process of its own; the first quarter of it is not
+counted: both sides sort by length within a quarter. Writes runs/bench-seq2seq/bench.json: tokens of sources and targets
+a second, padding not counted, and ratios of runs of the same round.
 """
 
 from dataclasses import dataclass

@@ -12,6 +12,7 @@ from small import full_labels
 from torch.testing import assert_close
 
 from toolkit.data.batches import IGNORED
+from toolkit.models import cross_entropy
 from toolkit.models.cross_entropy import linear_cross_entropy
 from toolkit.models.text.bert import BertForPreTraining
 from toolkit.models.text.gpt import GPT2LMHeadModel
@@ -212,8 +213,10 @@ def test_classes_keep_transformers_names():
 
 
 @pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("rows", [5, 512, 1300])
-def test_the_loss_taken_in_pieces_is_the_loss(with_bias, rows):
+def test_the_loss_taken_in_pieces_is_the_loss(with_bias, smoothing, rows, monkeypatch):
+    monkeypatch.setitem(cross_entropy._LOGITS_AT_ONCE, "cpu", 500 * 30)
     torch.manual_seed(0)
     hidden, weight, bias = (torch.randn(*shape, dtype=torch.float64, requires_grad=True)
                             for shape in ((rows, 8), (30, 8), (30,)))
@@ -221,9 +224,9 @@ def test_the_loss_taken_in_pieces_is_the_loss(with_bias, rows):
     labels[::3] = -100
     if not with_bias:
         bias = None
-    loss, _ = linear_cross_entropy(hidden, weight, labels, bias)
+    loss, _ = linear_cross_entropy(hidden, weight, labels, bias, smoothing)
     wanted = torch.nn.functional.cross_entropy(torch.nn.functional.linear(hidden, weight, bias), labels,
-                                               ignore_index=-100, reduction="sum")
+                                               ignore_index=-100, reduction="sum", label_smoothing=smoothing)
     torch.testing.assert_close(loss, wanted, rtol=1e-5, atol=1e-4, check_dtype=False)
     inputs = [hidden, weight] + [bias] * with_bias
     gradients = [torch.autograd.grad(3 * value, inputs) for value in (loss, wanted)]

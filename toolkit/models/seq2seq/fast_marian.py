@@ -129,7 +129,8 @@ def _of_attention(attention: MarianAttention, after: nn.LayerNorm) -> list[torch
 def _shape(layer: nn.Module, rows: int) -> Shape:
     attention = layer.self_attn
     return Shape(rows, attention.num_heads, attention.scaling, layer.final_layer_norm.eps,
-                 attention_dropout=layer.training * attention.dropout, hidden_dropout=layer.training * layer.dropout)
+                 attention_dropout=layer.training * attention.dropout, hidden_dropout=layer.training * layer.dropout,
+                 exact_sums=True)
 
 
 def _format(x: torch.Tensor) -> torch.dtype:
