@@ -95,6 +95,9 @@ def _check_what_all_have(path: str | Path, config: object) -> None:
             raise UserError(f"{path}: {key} in its config.json is {str(value)[:100]!r}, not "
                             f"{'true or false' if isinstance(default, bool) else 'a whole number'}. Fetch the model "
                             f"again.")
+    if (chunk := getattr(config, "chunk_size_feed_forward", 0)) not in (0, 1):
+        raise UserError(f"{path}: chunk_size_feed_forward in its config.json is {str(chunk)[:100]}: only lengths that "
+                        f"it divides could be read. Set it to 0, which computes the same.")
 
 
 def _unloadable(path: str | Path, error: Exception) -> UserError:
