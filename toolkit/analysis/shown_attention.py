@@ -13,15 +13,15 @@ from toolkit.data.text.examples import LabelledText
 from toolkit.tasks.base import write_arrays
 
 FILE = "attention.npz"
-MOST = 32
-"""Tokens or patches of a map: so many names can be read beside it."""
+MOST_TOKENS, MOST = 20, 32
+"""Of a text, and of patches too: so many names can be read beside a small map."""
 
 
 def keep_text_map(fit: Path, test: LabelledText, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
-    """Of the first test text with something in it, or as much of its beginning as has MOST tokens."""
+    """Of the first test text with something in it, or as much of its beginning as has MOST_TOKENS."""
     first = next((place for place, text in enumerate(test.texts) if text.strip()), None)
     if first is not None:
-        most = min(MOST, max_length) // (2 if test.pairs else 1)
+        most = min(MOST_TOKENS, max_length) // (2 if test.pairs else 1)
         texts = [_beginning(given[first], tokenizer, most) for given in (test.texts, test.pairs) if given]
         _keep(fit, lambda: text_attention(fit, *texts), texts[0])
 
