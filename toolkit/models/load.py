@@ -1,5 +1,6 @@
 """Checkpoints from a directory, a run or the hub: their configuration, their tokenizer, their weights."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,9 @@ def _check_what_all_have(path: str | Path, config: object) -> None:
             raise UserError(f"{path}: {key} in its config.json is {str(value)[:100]!r}, not "
                             f"{'true or false' if isinstance(default, bool) else 'a whole number'}. Fetch the model "
                             f"again.")
+    if broken := [key for key, value in getattr(config, "__dict__", {}).items()
+                  if isinstance(value, float) and not math.isfinite(value)]:
+        raise UserError(f"{path}: {broken[0]} in its config.json is no finite number. Fetch the model again.")
     if (chunk := getattr(config, "chunk_size_feed_forward", 0)) not in (0, 1):
         raise UserError(f"{path}: chunk_size_feed_forward in its config.json is {str(chunk)[:100]}: only lengths that "
                         f"it divides could be read. Set it to 0, which computes the same.")
