@@ -86,7 +86,9 @@ def test_on_a_terminal_and_in_a_pipe(columns, tmp_path):
     command = [sys.executable, str(small.ROOT / "recipes/list_runs.py"), str(small.ROOT / "tests/fixtures/old")]
     environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
     piped = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
-    assert "old/" not in piped and "compare-series/generated/cylinder-bell-funnel " in piped and "…" not in piped
+    listed, _, below = piped.partition("\n\n")
+    assert below.splitlines()[-1].startswith("next: make report RUN=")
+    assert "old/" not in listed and "compare-series/generated/cylinder-bell-funnel " in piped and "…" not in piped
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     with subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=environment) as process:
@@ -96,7 +98,8 @@ def test_on_a_terminal_and_in_a_pipe(columns, tmp_path):
             said += part
     lines = said.decode().replace("\r\n", "\n").splitlines()
     assert process.returncode == 0 and "\x1b" not in said.decode()
-    assert max(map(len, lines[:-1])) <= columns and len(lines) == len(piped.splitlines())
+    listing = lines[:lines.index("")]
+    assert max(map(len, listing)) <= columns and len(listing) == len(listed.splitlines())
 
 
 def _read(descriptor: int) -> bytes:
