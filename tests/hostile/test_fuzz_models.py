@@ -106,12 +106,12 @@ def test_how_a_classifier_reads_texts(tmp_path, change, said):
 @pytest.mark.parametrize(("key", "value", "said"), [
     ("chunk_size_feed_forward", {"a": 1}, "chunk_size_feed_forward in its config.json is .* not a whole number"),
     ("chunk_size_feed_forward", 10**30, "Set it to 0, which computes the same"),
-    ("hidden_dropout_prob", float("nan"), "hidden_dropout_prob in its config.json is no finite number")])
-def test_what_no_class_checks_of_its_backbone(tmp_path, key, value, said):
+    ("dropout", float("nan"), "dropout in its config.json is no finite number")])
+def test_what_no_class_checks_itself(tmp_path, key, value, said):
     texts(tmp_path)
     path = tmp_path / "model/config.json"
     values = json.loads(path.read_text())
-    values["backbone_config"][key] = value
+    (values["backbone_config"] if key in values["backbone_config"] else values)[key] = value
     path.write_text(json.dumps(values))
     with pytest.raises(UserError, match=said) as caught:
         answers(tmp_path)
