@@ -195,7 +195,7 @@ def test_a_long_series_of_many_channels_makes_a_small_page(tmp_path):
 def test_the_recipe_writes_the_page_of_a_text_or_a_row(runs, series_models, tmp_path, capsys, monkeypatch):  # noqa: F811
     monkeypatch.chdir(tmp_path)
     recipe.main([str(runs / "gpt"), "--text", TEXT])
-    page = Path(capsys.readouterr().out.strip())
+    page = Path(re.search(r"^page: +(.+)$", capsys.readouterr().out, re.MULTILINE)[1])
     assert page.parent == Path("runs/attention") and str(runs) not in page.read_text(encoding="utf-8")
     data = cylinder_bell_funnel(2, seed=0)
     lines = ["\t".join([str(label + 1), *(f"{value:.6f}" for value in 5 + 3 * row[0])])

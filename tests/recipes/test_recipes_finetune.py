@@ -278,9 +278,11 @@ def test_every_config_that_ships_is_valid():
              "shakespeare": "shakespeare_char.ShakespeareCharConfig", "sweep": "sweep.SweepConfig",
              "tokenizer": "train_tokenizer.TrainTokenizerConfig",
              "multi30k": "finetune_seq2seq.FinetuneSeq2SeqConfig",
+             **dict.fromkeys(("compare-seq2seq", "compare-multi30k", "compare-fra-eng", "compare-bert-gpt"),
+                             "compare_seq2seq.CompareSeq2SeqConfig"),
              "evaluate": "evaluate_tokenizers.EvaluateTokenizersConfig"}
     files = sorted((small.ROOT / "recipes/configs").rglob("*.yaml"))
     assert len(files) >= 8
     for file in files:
-        module, name = kinds[file.stem.split("-")[0]].split(".")
+        module, name = (kinds.get(file.stem) or kinds[file.stem.split("-")[0]]).split(".")
         config.from_dict(getattr(__import__(module), name), config.read_yaml(file), str(file))

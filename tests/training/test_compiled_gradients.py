@@ -18,6 +18,8 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from toolkit.data.batches import IGNORED
 from toolkit.models import cross_entropy as loss
 from toolkit.models import fast_layers as layers
+from toolkit.models.seq2seq.fast_marian import use_fused_marian_layers
+from toolkit.models.seq2seq.transformer import new_transformer, transformer_config
 from toolkit.models.series.patches import (
     SeriesConfig,
     SeriesForClassification,
@@ -287,6 +289,18 @@ def our_functions() -> list[type[torch.autograd.Function]]:
             and value.__module__ == module.__name__]
 
 
+def marian(dropout: float) -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
+    """With fused layers, and pairs of which sources end in padding."""
+    ids = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 2}
+    config = transformer_config("transformer-tiny", 50, max_position_embeddings=16, dropout=dropout, **ids)
+    model = new_transformer(config)
+    use_fused_marian_layers(model)
+    source, before = torch.randint(3, 50, (2, 4, 9), generator=torch.Generator().manual_seed(0))
+    seen = (torch.arange(9)[None] < torch.tensor([9, 7, 5, 9])[:, None]).long()
+    return model, {"input_ids": source * seen, "attention_mask": seen, "decoder_input_ids": before,
+                   "use_cache": False}
+
+
 @pytest.mark.usefixtures("in_pieces", "padded")
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
@@ -311,4 +325,9 @@ def test_nothing_that_a_function_returns_was_updated_in_place(monkeypatch, dtype
             precision = choose(ImplConfig(dtype=dtype, compile=False), torch.device("cpu"))
             with precision.autocast(), torch.set_grad_enabled(training):
                 model.train(training)(**batch)
+    model, batch = marian(dropout)
+    for training in (True, False):
+        precision = choose(ImplConfig(dtype=dtype, compile=False), torch.device("cpu"))
+        with precision.autocast(), torch.set_grad_enabled(training):
+            model.train(training)(**batch)
     assert versions == {function: {0} for function in our_functions()} and len(versions) >= 3

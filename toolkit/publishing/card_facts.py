@@ -199,8 +199,9 @@ class Facts:
 
     @property
     def sorts(self) -> bool:
-        """Whether it is the GPT of `make nano-gpt`, whose task has no settings."""
-        return bool(self.config) and self.config.keys() <= {"output_dir", "training", "seed", "impl"}
+        """Whether it is the GPT of `make nano-gpt`, whose task has no settings, and that has told what it sorts."""
+        return ("held_out_exact" in (self.result or {})
+                and bool(self.config) and self.config.keys() <= {"output_dir", "training", "seed", "impl"})
 
     @property
     def is_text(self) -> bool:

@@ -26,7 +26,7 @@ def answer(facts: Facts) -> str:
     what, result = kind(facts), facts.result or {}
     if result and (found := next((answer for key, answer in _OF_NO_TASK.items() if key in facts.config), None)):
         return found(result)
-    if result and facts.sorts:
+    if facts.sorts:
         return learned_words.sorting_answer(result)
     if what in ("bert", "gpt") and facts.evaluation:
         learned = pretraining.answer({**facts.evaluation, **result}, what == "bert", bool(facts.series_sources))

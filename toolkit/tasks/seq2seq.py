@@ -18,7 +18,6 @@ from toolkit.data.pairs.batches import PairBatches
 from toolkit.data.pairs.text_pairs import TextPairs
 from toolkit.errors import UserError
 from toolkit.metrics.intervals import proportion_interval
-from toolkit.metrics.translation import bleu_interval
 from toolkit.models.seq2seq.beam_search import beam_search
 from toolkit.run.directory import Run
 from toolkit.run.files import write_json
@@ -159,6 +158,8 @@ def by_length(pairs: TextPairs, predictions: Sequence[str]) -> list[LengthGroup]
     """Where a bottleneck would show: the telling metric on groups of pairs, from the shortest sources to the longest.
     Sources of one length are in one group.
     """
+    from toolkit.metrics.translation import bleu_interval  # its libraries are not needed to write, as a Space does
+
     metric = telling_metric(pairs.targets)
     lengths = np.asarray([source_length(source, metric) for source in pairs.sources])
     edges = np.unique(np.sort(lengths)[np.arange(1, BY_LENGTH) * len(lengths) // BY_LENGTH])
@@ -182,6 +183,8 @@ def train_seq2seq(make_model: Callable[[], PreTrainedModel], train: PairBatches,
 
     Returns, and leaves in result.json, the scores; the answers go to predictions.json. A finished run is not repeated.
     """
+    from toolkit.metrics.translation import bleu_interval
+
     def tested(learning: Seq2Seq, best: PreTrainedModel, on_validation: dict[str, float], precision: Precision) -> dict:
         best.eval()
         texts = answers(best, test, tokenizers[1], config.decoding, accelerator, precision)
