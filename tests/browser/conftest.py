@@ -24,6 +24,8 @@ class Browser:
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia",
                                     {"features": [{"name": "prefers-color-scheme", "value": scheme},
                                                   {"name": "prefers-reduced-motion", "value": "reduce"}]})
+        # A window that is not in front passes no focus on, and which one is differs from machine to machine.
+        self.driver.execute_cdp_cmd("Emulation.setFocusEmulationEnabled", {"enabled": True})
         self.driver.get_log("browser")  # what pages before this one said
         self.driver.get(page if isinstance(page, str) else page.resolve().as_uri())
         self.run("document.querySelectorAll('details').forEach(each => { each.open = true })")
