@@ -81,6 +81,8 @@ def _check_scale(shape: PreTrainedConfig, model: str) -> None:
     """UserError unless what the configuration says of channels and of what is known ahead fits together."""
     channels, series = getattr(shape, "channel_names", None) or [], getattr(shape, "series_names", None)
     ahead, calendar = getattr(shape, "future_columns", []), getattr(shape, "calendar_columns", [])
+    if len(set(map(str, channels))) < len(channels):
+        raise UserError(f"{model}: channel_names in its config.json names a channel twice. Fetch the model again.")
     expected = (len(channels),) if series is None else (len(series), len(channels))
     try:
         if not hasattr(shape, "frequency") and getattr(shape, "calendar_columns", None):

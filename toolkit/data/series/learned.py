@@ -41,15 +41,23 @@ class Learned:
                             f"(data.normalisation: train), which it does not hold. Train it again, and it will.")
         channels = getattr(config, "num_channels", 1)
         for name in ("channel_means", "channel_deviations"):
-            if found["normalisation"] == "train" and np.shape(found[name]) != (channels,):
-                raise UserError(f"{model}: {name} in its config.json should be {channels:,} numbers, one a channel. "
-                                f"Fetch the model again.")
+            if found["normalisation"] == "train" and not _are_finite(found[name], channels):
+                raise UserError(f"{model}: {name} in its config.json should be {channels:,} finite numbers, one a "
+                                f"channel. Fetch the model again.")
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in found.items()})
 
     def as_config(self) -> dict:
         """What a model's configuration is to say."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()
                 if value is not None}
+
+
+def _are_finite(values: object, count: int) -> bool:
+    try:
+        numbers = np.asarray(values, np.float64)
+    except (OverflowError, TypeError, ValueError):
+        return False
+    return numbers.shape == (count,) and bool(np.isfinite(numbers).all())
 
 
 def as_channels(path: Path, columns: Sequence[str], learned: Sequence[str], note: Note) -> list[str]:

@@ -356,9 +356,11 @@ class _Preparation:
             (self.directory / name).unlink(missing_ok=True)
 
     def _identity(self, state: dict) -> str:
-        """What the finished parts, and the one that was begun, were."""
-        parts = self.parts[:state["parts"] + bool(state["documents"])]
-        return hashlib.sha256("\n".join(part.identity for *_, part in parts).encode()).hexdigest()
+        """What the finished parts, and the one that was begun, were, and what is said of them: a note that was damaged,
+        or of parts that have changed, is none.
+        """
+        parts = [part.identity for *_, part in self.parts[:state["parts"] + bool(state["documents"])]]
+        return hashlib.sha256(json.dumps([parts, state], sort_keys=True).encode()).hexdigest()
 
     def _could_be(self, state: dict) -> bool:
         """Whether these parts of these sources, and these counts, are what a preparation of ours can have noted."""

@@ -97,6 +97,8 @@ class SeriesConfig(PreTrainedConfig):
         for name in ("num_channels", "patch_length", "context_length", "horizon"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if isinstance(self.patch_length, bool) or isinstance(self.patch_stride, bool):
+            raise ValueError("patch_length and patch_stride must be whole numbers, not true or false")
         if self.patch_stride is None:
             self.patch_stride = self.patch_length if self.embedding == "convolution" else (self.patch_length + 1) // 2
         if not 1 <= self.patch_stride <= self.patch_length:

@@ -268,7 +268,7 @@ def _draw_values(axes: Axes, panel: GainPanel, places: tuple[list[float], list[f
     for label in axes.get_yticklabels()[len(places[0]):]:
         label.set(color=SOFT, fontsize=8)
     axes.set_ylim(*_ends(places))
-    axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="y", length=0, pad=9)  # a dot at the very end covers no name
     axes.set_title(wrapped(panel.title, 60), loc="left", fontsize=10)
     unit = " (%)" if panel.share and panel.sign else ""
     axes.set_xlabel(panel.axis or f"test {proper(panel.metric)}{unit}")
