@@ -94,11 +94,9 @@ class SeriesConfig(PreTrainedConfig):
     series_length: int | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
-        for name in ("num_channels", "patch_length", "context_length", "horizon"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if isinstance(self.patch_length, bool) or isinstance(self.patch_stride, bool):
-            raise ValueError("patch_length and patch_stride must be whole numbers, not true or false")
+        for name in ("num_channels", "patch_length", "patch_stride", "context_length", "horizon"):
+            if (value := getattr(self, name)) is not None and (value < 1 or value is True):
+                raise ValueError(f"{name} must be at least 1, not {value}")
         if self.patch_stride is None:
             self.patch_stride = self.patch_length if self.embedding == "convolution" else (self.patch_length + 1) // 2
         if not 1 <= self.patch_stride <= self.patch_length:
