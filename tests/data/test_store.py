@@ -227,6 +227,12 @@ def test_shards_and_processes_do_not_show_in_the_bytes(
     assert not list(tmp_path.glob("*building"))
 
 
+def test_what_a_build_takes_is_not_asked_of_a_document_without_text(
+        documents, wordpiece, bert_store, make_store, small_shards, tmp_path):
+    cut = make_store([Document("empty", "s", ""), *documents], wordpiece, tmp_path / "cut")
+    assert contents(cut.directory)["ids.bin"] == contents(bert_store.directory)["ids.bin"]
+
+
 def test_a_document_longer_than_what_is_tokenised_at_once(documents, byte_level_bpe, make_store, monkeypatch, tmp_path):
     long = Document("long", "s", "\n\n".join(document.text for document in documents))
     whole = make_store([long, *documents[:2]], byte_level_bpe, tmp_path / "whole", append_id=0)

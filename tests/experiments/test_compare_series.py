@@ -86,6 +86,16 @@ def test_the_table_holds_every_arm(finished):
     assert "dead_branches" in random
 
 
+def test_one_set_is_judged_over_its_seeds_and_several_over_sets():
+    def entries(*accuracies: float) -> dict:
+        return {"values": list(accuracies), "mean": sum(accuracies) / len(accuracies)}
+
+    one = {"random": {"a": entries(0.5, 0.5, 0.6)}, "text": {"a": entries(0.7, 0.71, 0.81)}}
+    assert series.summarise(one)["text"]["verdict"] == "text over random +20.7 ± 1.4 points: real"
+    two = {arm: {**by_set, "b": entries(0.5, 0.5, 0.5)} for arm, by_set in one.items()}
+    assert series.summarise(two)["text"]["verdict"].endswith("mean of 2 sets, +10.33 points on 2 sets: no verdict, run more sets")
+
+
 def test_the_card_of_a_set_knows_that_it_has_ended(finished):
     text = (finished[0] / "runs/tiny/Sines/README.md").read_text(encoding="utf-8")
     assert "has not ended" not in text

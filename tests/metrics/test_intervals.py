@@ -61,6 +61,12 @@ def test_one_seed_has_a_mean_and_no_interval():
     assert mean_interval([1, 2, 3]).as_dict()["sd"] == 1.0
 
 
+def test_two_values_get_no_verdict_however_far_from_zero():
+    told = verdict(mean_interval([81.5, 81.6]), of="set")
+    assert told == "pretraining +81.55 points on 2 sets: no verdict, run more sets"
+    assert verdict(mean_interval([81.5, 81.6, 81.5])).endswith(": real")
+
+
 @pytest.mark.parametrize("values", [[], [1.0, math.nan], [1.0, math.inf], [[1.0, 2.0]], 3.0])
 def test_bad_values_are_refused(values):
     with pytest.raises(ValueError, match="finite numbers, one per seed"):

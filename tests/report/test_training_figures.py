@@ -81,6 +81,15 @@ def test_a_reference_far_off_is_told_and_does_not_squash_the_curves():
     assert {"near 2.5", "above: far 40, farther 50"} <= {*texts(figure)} and figure.axes[0].get_ylim()[1] < 3
 
 
+@pytest.mark.parametrize(("losses", "side"), [((0.72, 0.694), "left"), ((0.694, 0.4), "right")])
+def test_the_name_of_a_reference_covers_no_dot(losses, side):
+    records = [{"step": step, "loss": 0.69 + 0.03 * (step % 20 == 0)} for step in range(5, 125, 5)]
+    records += [{"step": step, "eval_loss": loss} for step, loss in zip((10, 120), losses, strict=True)]
+    figure = loss_figure(records, [Curve("a loss", "nats", "loss", "eval_loss", {"guessing": 0.693})])
+    (name,) = [text for text in figure.findobj(Text) if text.get_text().startswith("guessing")]
+    assert name.get_ha() == side
+
+
 def test_bits_per_byte_stand_at_the_right_of_a_gpt():
     records = read_metrics(OLD / "gpt/metrics.jsonl")
     figure = loss_figure(records)

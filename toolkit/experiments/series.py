@@ -256,12 +256,12 @@ def entry(fits: Sequence[dict], data: LabelledSet) -> dict:
     return found
 
 
-def verdict_on_set(arm: str, entries: dict[str, dict]) -> str | None:
-    """On one set, over seeds; None where the arm has no reference there."""
+def verdict_on_set(arm: str, entries: dict[str, dict], told: str = "") -> str | None:
+    """On one set, over seeds; None where the arm has no reference there. told: what is judged; default: the arm."""
     if REFERENCE.get(arm) not in entries:
         return None
     return verdict(paired_difference(*([100 * value for value in entries[name]["values"]]
-                                       for name in (arm, REFERENCE[arm]))), arm)
+                                       for name in (arm, REFERENCE[arm]))), told or arm)
 
 
 def summarise(results: dict[str, dict[str, dict]]) -> dict:
@@ -280,8 +280,11 @@ def summarise(results: dict[str, dict[str, dict]]) -> dict:
             continue
         gains = {name: 100 * (found["mean"] - results[other][name]["mean"]) for name, found in by_set.items()}
         over_sets = mean_interval(list(gains.values()))
-        summary[arm] |= {"reference": other, "gain_points": over_sets.as_dict(), "gains": gains,
-                         "verdict": verdict(over_sets, f"{arm} over {other}, mean of {len(gains)} sets,"),
-                         "by_set": {name: verdict_on_set(arm, {one: results[one][name] for one in (arm, other)})
-                                    for name in by_set}}
+        pairs = {name: {one: results[one][name] for one in (arm, other)} for name in by_set}
+        if len(gains) == 1:  # over seeds, then
+            told = verdict_on_set(arm, *pairs.values(), told=f"{arm} over {other}")
+        else:
+            told = verdict(over_sets, f"{arm} over {other}, mean of {len(gains)} sets,", of="set")
+        summary[arm] |= {"reference": other, "gain_points": over_sets.as_dict(), "gains": gains, "verdict": told,
+                         "by_set": {name: verdict_on_set(arm, pair) for name, pair in pairs.items()}}
     return summary

@@ -120,18 +120,24 @@ def paired_bootstrap(values: Sequence[float], reference: Sequence[float], draws:
     return float(difference.mean()), float(low), float(high)
 
 
-def verdict(difference: Interval, what: str = "pretraining", unit: str = "points") -> str:
+FEWEST = 3
+"""Values that an interval takes: that of two is known so badly that it says nothing."""
+
+
+def verdict(difference: Interval, what: str = "pretraining", unit: str = "points", of: str = "seed") -> str:
     """One sentence: does `what` help? `difference` is in `unit`, positive when `what` is better.
 
-    "real" and "hurts" mean that zero lies outside the 95 % interval. One seed gets no verdict.
+    "real" and "hurts" mean that zero lies outside the 95 % interval. Of fewer than three values there is no verdict.
+    of: what there is a value of.
     """
-    if math.isnan(difference.ci95):
-        return f"{what} {difference.mean:+.4g} {unit} on one seed: no verdict, run more seeds"
+    if difference.n < FEWEST:
+        several = f"one {of}" if difference.n == 1 else f"{difference.n} {of}s"
+        return f"{what} {difference.mean:+.4g} {unit} on {several}: no verdict, run more {of}s"
     return f"{what} {signed(difference)} {unit}: {judgement(difference)}"
 
 
 def judgement(difference: Interval) -> str:
-    """The last words of a verdict, on a difference of two seeds or more."""
+    """The last words of a verdict, on a difference of so many values that there is one."""
     if not _excludes_zero(difference):
         return "not distinguishable from zero"
     return "real" if difference.mean > 0 else "hurts"

@@ -4,12 +4,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-from toolkit.metrics.intervals import mean_interval, proportion_interval
+from toolkit.metrics.intervals import FEWEST, mean_interval, proportion_interval
 from toolkit.publishing import card_results, card_text
 from toolkit.publishing.card_data import task_name, without_place
 from toolkit.publishing.card_facts import Facts
 from toolkit.publishing.card_samples import Samples
-from toolkit.report.sections.pieces import SEVERAL
 from toolkit.shown import on_one_line
 
 _WIDGETS = ("fill-mask", "text-generation", "text-classification", "translation", "text2text-generation")
@@ -155,7 +154,7 @@ def _over_seeds(facts: Facts, key: str) -> str:
     found = mean_interval([row.metrics[key] for row in results.arms()[mine.set, mine.size, mine.arm]])
     if found.n < 2:
         return ""
-    half = "" if found.n < SEVERAL else f" ± {found.ci95:.3g} (95 %, Student's t)"
+    half = "" if found.n < FEWEST else f" ± {found.ci95:.3g} (95 %, Student's t)"
     return f"mean of {found.n} seeds {found.mean:.4g}{half}"
 
 

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from toolkit.metrics.intervals import Interval, mean_interval, proportion_interval
+from toolkit.metrics.intervals import FEWEST, Interval, mean_interval, proportion_interval
 from toolkit.metrics.tabulate import table
 from toolkit.publishing import card_pictures
 from toolkit.publishing.card_facts import Facts
@@ -13,7 +13,7 @@ from toolkit.publishing.card_text import NOT_STATED, kind, share
 from toolkit.report.figures.gains import POINTS, proper
 from toolkit.report.sampled_run import shown_source
 from toolkit.report.sections import comparison, forecasts, learned_words, pieces, pretraining, seq2seq
-from toolkit.report.sections.pieces import SEVERAL, judged, with_minus
+from toolkit.report.sections.pieces import judged, with_minus
 from toolkit.run.results import MEAN, Results, Row, over_sets
 from toolkit.shown import as_code, in_markdown
 
@@ -263,8 +263,8 @@ def _scores(results: Results) -> str:
 
 def _with(results: Results) -> str:
     """Whether an interval stands beside means."""
-    several = len({row.seed for row in results.rows}) >= SEVERAL
-    return " with its 95 % interval" if several else f" (an interval takes {SEVERAL} or more)"
+    several = len({row.seed for row in results.rows}) >= FEWEST
+    return " with its 95 % interval" if several else f" (an interval takes {FEWEST} or more)"
 
 
 def _name(results: Results) -> str:
@@ -286,7 +286,7 @@ def _cell(rows: list[Row], results: Results) -> str:
     if None in values:
         return "–"
     found = mean_interval(values)
-    known = found.n >= SEVERAL and found.ci95 > 1e-9
+    known = found.n >= FEWEST and found.ci95 > 1e-9
     if _is_error(results):
         return f"{found.mean:.3g}" + (f" ± {found.ci95:.2g}" if known else "")
     scale = 1 if results.metric in POINTS else 100
@@ -316,7 +316,7 @@ def _forecasts(results: Results) -> str:
     digits = max(3, 2 - math.floor(math.log10(min(entry.mean for entry in found.values()) or 1.0)))  # three that count
 
     def cell(entry: Interval) -> str:
-        return f"{entry.mean:.{digits}f}" + (f" ± {entry.ci95:.{digits}f}" if entry.n >= SEVERAL and (
+        return f"{entry.mean:.{digits}f}" + (f" ± {entry.ci95:.{digits}f}" if entry.n >= FEWEST and (
             entry.ci95 > 0) else "")
 
     arms = dict.fromkeys(arm for arm, _ in found)

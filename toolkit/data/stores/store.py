@@ -171,6 +171,8 @@ def _announce(plan: dict, backend: Tokenizer, directory: Path, todo: list[int], 
         return
     with open(plan["text"], "rb") as file:
         sample = prepared_document(file.readline(), f"{plan['text']}, line 1").text[:GROUP_CHARACTERS]
+    if not sample:
+        return  # a document without text tells nothing of the others
     began = time.perf_counter()
     units = sentences(sample, plan["language"])
     with one_thread():

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from toolkit.metrics.intervals import Interval, judgement, mean_interval, paired_difference, signed
+from toolkit.metrics.intervals import FEWEST, Interval, judgement, mean_interval, paired_difference, signed
 from toolkit.report.figures.canvas import (
     BASELINE,
     INK,
@@ -37,8 +37,6 @@ POINTS = {"bleu": "BLEU", "chrf": "chrF"}
 LESS_IS_BETTER = ("mse", "mae", "rmse", "mase", "loss", "quantile_loss", "perplexity", "bits_per_byte", "brier_score")
 PROPER = {"mse": "MSE", "mae": "MAE", "f1": "F1", "r2": "R²", "mase": "MASE", "roc_auc": "ROC-AUC", "pr_auc": "PR-AUC",
           "bleu": "BLEU", "chrf": "chrF"}
-FEWEST_SEEDS = 3
-"""From which on an interval is drawn: of two seeds it is known so little that it says nothing (t = 12.7)."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,7 @@ def gain_of(row: Gain, panel: GainPanel) -> Interval | None:
 
 def said(gain: Interval, dot: str = "seed") -> str:
     """A gain and the verdict on it, or how many seeds it lacks."""
-    if gain.n < FEWEST_SEEDS:
+    if gain.n < FEWEST:
         return f"{gain.mean:+.1f}  {_too_few(gain.n, dot)}"
     return f"{signed(gain)}  {judgement(gain)}"
 
@@ -116,7 +114,7 @@ def gain_table(panels: Sequence[GainPanel]) -> list[dict]:
                      "pretrained": scale * float(np.mean(row.pretrained)) if len(row.pretrained) else None,
                      "gain": None, "half_width": None, "unit": "points" if panel.share else "%", "verdict": ""}
             if gain:
-                known = gain.n >= FEWEST_SEEDS
+                known = gain.n >= FEWEST
                 entry |= {"gain": gain.mean, "half_width": gain.ci95 if known else None, "verdict": judgement(gain)
                           if known else _too_few(gain.n, panel.dot)}
             found.append(entry)
@@ -183,7 +181,7 @@ def _count(number: int, dot: str) -> str:
 
 
 def _too_few(number: int, dot: str) -> str:
-    return f"{_count(number, dot)}: run {FEWEST_SEEDS} or more"
+    return f"{_count(number, dot)}: run {FEWEST} or more"
 
 
 # --- drawn ---------------------------------------------------------------------------------------------------------
@@ -296,7 +294,7 @@ def _limit(axes: Axes, panel: GainPanel) -> None:
 def reach_of(gains: Sequence[Interval | None]) -> float:
     """How far the axis of gains goes to either side: every mean, and every interval that leaves out zero, is whole."""
     means = [abs(gain.mean) for gain in gains if gain]
-    ends = [abs(gain.mean) + gain.ci95 for gain in gains if gain and gain.n >= FEWEST_SEEDS]
+    ends = [abs(gain.mean) + gain.ci95 for gain in gains if gain and gain.n >= FEWEST]
     most = max(means, default=0.0)
     whole = [end for end in ends if end <= 4 * most or not most]  # of what is longer, an arrow says so
     return 1.08 * max([most, *whole]) or 1.0
@@ -309,7 +307,7 @@ def _draw_gains(axes: Axes, panel: GainPanel, places: tuple[list[float], list[fl
         gain = gain_of(row, panel)
         if gain is None:
             continue
-        known = gain.n >= FEWEST_SEEDS
+        known = gain.n >= FEWEST
         if known:
             for end, marker in ((gain.mean - gain.ci95, "<"), (gain.mean + gain.ci95, ">")):
                 cut = abs(end) > reach
@@ -341,7 +339,7 @@ def _row_in_words(row: Gain, panel: GainPanel) -> str:
     if gain := gain_of(row, panel):
         return said(gain, panel.dot)
     values = mean_interval([(100 if panel.share else 1) * value for value in (*row.pretrained, *row.random)])
-    if values.n < FEWEST_SEEDS:
+    if values.n < FEWEST:
         return f"{_number(np.mean([*row.pretrained, *row.random]), panel)}, {_count(values.n, panel.dot)}"
     return f"{values} {panel.sign}".strip() if panel.share else str(values)
 
@@ -362,7 +360,7 @@ def _legend(figure: Figure, panels: Sequence[GainPanel]) -> None:
         entries["mean"] = Line2D([], [], color=INK, marker="|", linestyle="", markersize=11, markeredgewidth=1.6)
     if any(panel.baselines for panel in panels):
         entries["baseline"] = Line2D([], [], color=BASELINE, linestyle=LINES[1], marker="D", markersize=4.5)
-    if any(gain and gain.n >= FEWEST_SEEDS for gain in gains):
+    if any(gain and gain.n >= FEWEST for gain in gains):
         interval = Line2D([], [], color=PRETRAINED, linewidth=1.8, marker="|", markersize=8)
         entries[f"gain, 95 % interval over {panels[0].dot}s"] = interval
     figure.legend(entries.values(), [in_picture(name) for name in entries], loc="outside lower left", ncols=6,

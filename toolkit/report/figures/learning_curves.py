@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
-from toolkit.metrics.intervals import Interval, mean_interval, paired_difference
+from toolkit.metrics.intervals import FEWEST, Interval, mean_interval, paired_difference
 from toolkit.report.figures.canvas import INK, LINES, MARKERS, OKABE_ITO, PAPER, SOFT, entitle, new_figure
-from toolkit.report.figures.gains import FEWEST_SEEDS, reach_of
+from toolkit.report.figures.gains import reach_of
 from toolkit.run.results import Row, over_sets
 from toolkit.shown import in_picture
 
@@ -47,29 +47,30 @@ def learning_curves_figure(rows: Sequence[Row], title: str = "Test accuracy by n
     columns = min(2, len(sets))
     bands = -(-len(sets) // columns)
     tall = max(3.2, 0.8 + 0.17 * len(arms))
-    figure, all_axes = new_figure(8.4 if columns == 1 else 13, bands * (tall + 2.1) + 0.9, 2 * bands, columns,
-                                  height_ratios=(tall, 1.9) * bands)
+    gained = {name: _gains([row for row in rows if row.set == name], metric) for name in sets}
+    deep = 1 + any(gained.values())  # panels a band
+    figure, all_axes = new_figure(8.4 if columns == 1 else 13, bands * (tall + (2.1 if deep == 2 else 0.6)) + 0.9,
+                                  deep * bands, columns, height_ratios=(tall, 1.9)[:deep] * bands)
     figure.get_layout_engine().set(h_pad=0.11)
     entitle(figure, title)
     for axes in all_axes.flat:
         axes.set_visible(False)
-    reach = _reach([gain for name in sets for by_size in _gains([row for row in rows if row.set == name], metric
-                                                                ).values() for gain in by_size.values()])
+    reach = _reach([gain for arms in gained.values() for by_size in arms.values() for gain in by_size.values()])
     for number, name in enumerate(sets):
         band, column = divmod(number, columns)
         of_set = [row for row in rows if row.set == name]
         places = _places(of_set, (all_labels or {}).get(name))
-        above, below = all_axes[2 * band, column], all_axes[2 * band + 1, column]
+        above = all_axes[deep * band, column]
         _draw_curves(above, of_set, metric, places, styles)
         above.set_title(in_picture(name), loc="left", fontsize=10)
-        gains = _gains(of_set, metric)
-        if gains:
-            _draw_gains(below, gains, places, styles, reach)
-        _label_axis(below if gains else above, places, (all_labels or {}).get(name))
-        if gains:
+        lowest = above
+        if gained[name]:
+            lowest = all_axes[deep * band + 1, column]
+            _draw_gains(lowest, gained[name], places, styles, reach)
             _label_axis(above, places, None)
             above.tick_params(labelbottom=False)
             above.set_xlabel("")
+        _label_axis(lowest, places, (all_labels or {}).get(name))
     _legend(figure, rows, metric)
     return figure
 
@@ -137,7 +138,7 @@ def _dots(axes: Axes, points: Mapping[float, Interval], style: _Style, joined: b
     places, means = list(points), [found.mean for found in points.values()]
     axes.plot(places, means, color=style.color, linestyle=style.linestyle if joined else "", linewidth=1.3,
               marker=style.marker, markersize=5.5, markerfacecolor=PAPER if style.hollow else style.color, zorder=3)
-    known = [(place, found) for place, found in points.items() if found.n >= FEWEST_SEEDS]
+    known = [(place, found) for place, found in points.items() if found.n >= FEWEST]
     for place, found in known:
         axes.plot([place, place], [found.mean - found.ci95, found.mean + found.ci95], color=style.color, linewidth=0.9,
                   zorder=2)
@@ -197,7 +198,7 @@ def _reach(gains: Sequence[Interval]) -> tuple[float, float]:
     """As far as in the gain picture, but no further down than there is anything."""
     most = reach_of(gains)
     ends = [end for gain in gains for end in ((gain.mean - gain.ci95, gain.mean + gain.ci95)
-                                              if gain.n >= FEWEST_SEEDS else (gain.mean,))]
+                                              if gain.n >= FEWEST else (gain.mean,))]
     low, high = min([0.0, *ends]), max([0.0, *ends])
     room = 0.08 * (high - low or 1)
     return max(-most, low - room), min(most, high + room)
@@ -214,7 +215,7 @@ def _draw_gains(axes: Axes, gains: Mapping[str, Mapping[str, Interval]], places:
         _dots(axes, points, styles[arm], joined=False)
         for place, gain in points.items():
             for end, marker in ((gain.mean - gain.ci95, "v"), (gain.mean + gain.ci95, "^")):
-                if gain.n >= FEWEST_SEEDS and not reach[0] <= end <= reach[1]:
+                if gain.n >= FEWEST and not reach[0] <= end <= reach[1]:
                     axes.plot([place], [min(max(end, reach[0]), reach[1])], marker=marker, markersize=4.5,
                               color=styles[arm].color, clip_on=False)
     axes.set_xscale("log")
@@ -239,9 +240,9 @@ def _legend(figure: Figure, rows: Sequence[Row], metric: str) -> None:
     entries = {"pretrained": Line2D([], [], linestyle=SOLID, **line),
                "random start": Line2D([], [], linestyle=DASHED, markerfacecolor=PAPER, **line),
                "needs no pretraining": Line2D([], [], linestyle=DOTTED, color=SOFT, marker="D", markersize=4.5)}
-    told = ("bars: 95 % interval over seeds" if seeds >= FEWEST_SEEDS else
-            f"{seeds} seed{'s' * (seeds != 1)}: run {FEWEST_SEEDS} or more for intervals")
-    entries[told] = Line2D([], [], color=INK, linestyle="", marker="|", markersize=9) if seeds >= FEWEST_SEEDS else \
+    told = ("bars: 95 % interval over seeds" if seeds >= FEWEST else
+            f"{seeds} seed{'s' * (seeds != 1)}: run {FEWEST} or more for intervals")
+    entries[told] = Line2D([], [], color=INK, linestyle="", marker="|", markersize=9) if seeds >= FEWEST else \
         Line2D([], [], linestyle="")
     figure.legend(entries.values(), list(entries), loc="outside lower left", ncols=4, frameon=False, fontsize=8,
                   labelcolor=INK)

@@ -13,9 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from toolkit.metrics.intervals import Interval, mean_interval, paired_difference
+from toolkit.metrics.intervals import FEWEST, Interval, mean_interval, paired_difference
 from toolkit.report.figures.canvas import INK, PAPER, SOFT, entitle, new_figure, style_of, wrapped
-from toolkit.report.figures.gains import FEWEST_SEEDS
 from toolkit.run.results import Results, Row
 from toolkit.run.schema import LengthGroup
 from toolkit.shown import in_picture
@@ -105,7 +104,7 @@ def _draw(all_axes: Sequence[Axes], arms: Mapping[str, list[Row]], names: Sequen
 
 def _legend(results: Results) -> str:
     seeds = {len(rows) for rows in results.arms().values() if rows[0].by_length}
-    if min(seeds) >= FEWEST_SEEDS:
+    if min(seeds) >= FEWEST:
         return f"mean of {min(seeds)} seeds, 95 % interval over seeds"
     return "the first seed, 95 % interval over test pairs"
 
@@ -113,7 +112,7 @@ def _legend(results: Results) -> str:
 def _score(rows: Sequence[Row], group: int, scale: float) -> tuple[float, float, float]:
     """Mean and both ends of its interval."""
     found = [row.by_length[group] for row in rows]
-    if len(found) < FEWEST_SEEDS:
+    if len(found) < FEWEST:
         return tuple(scale * found[0][key] for key in ("value", "low", "high"))
     interval = mean_interval([scale * each["value"] for each in found])
     return interval.mean, max(0, interval.mean - interval.ci95), min(100, interval.mean + interval.ci95)
@@ -124,7 +123,7 @@ def _gain(rows: Sequence[Row], reference: Sequence[Row], group: int, scale: floa
 
 
 def _ends(gain: Interval) -> tuple[float, float]:
-    return (gain.mean - gain.ci95, gain.mean + gain.ci95) if gain.n >= FEWEST_SEEDS else (gain.mean, gain.mean)
+    return (gain.mean - gain.ci95, gain.mean + gain.ci95) if gain.n >= FEWEST else (gain.mean, gain.mean)
 
 
 def _line(axes: Axes, points: Sequence[tuple[float, float, float]], number: int, count: int) -> None:

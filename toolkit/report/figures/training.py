@@ -182,7 +182,8 @@ def _refer(axes: Axes, curve: Curve, lines: Sequence[tuple[np.ndarray, np.ndarra
     """
     scale = 100 if curve.share else 1
     steps, values = (np.concatenate([line[part] for line in lines]) for part in (0, 1))
-    share = (steps - steps.min()) / (np.ptp(steps) or 1)
+    share, at = ((each - steps.min()) / (np.ptp(steps) or 1) for each in (steps, lines[-1][0]))
+    of_last = lines[-1][1]  # of validation, which is drawn with dots
     room = np.ptp(values) or abs(values[0]) or 1.0
     beyond = {"above": [], "below": []}
     for name, value in curve.references.items():
@@ -191,7 +192,8 @@ def _refer(axes: Axes, curve: Curve, lines: Sequence[tuple[np.ndarray, np.ndarra
             beyond["above" if value > values.max() else "below"].append(told)
             continue
         near = [np.abs(values[chosen] - value).min(initial=np.inf) for chosen in (share < 0.4, share > 0.6)]
-        at_left = near[0] > near[1]
+        dots = [np.abs(of_last[chosen] - value).min(initial=np.inf) < 0.1 * room for chosen in (at < 0.4, at > 0.6)]
+        at_left = near[0] > near[1] if dots[0] == dots[1] else dots[1]  # a crossed line is read more easily than a dot
         axes.axhline(scale * value, color=SOFT, linestyle=(0, (5, 2)), linewidth=1, zorder=1)
         axes.annotate(told, (0.01 if at_left else 0.99, scale * value), xycoords=("axes fraction", "data"),
                       xytext=(0, 2), textcoords="offset points", ha="left" if at_left else "right", va="bottom",

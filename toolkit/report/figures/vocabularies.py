@@ -26,7 +26,8 @@ def vocabularies_figure(rows: Sequence[dict], title: str = "") -> Figure:
                             if row["tokenizer"] == name and row["text"] == text)
             axes.plot(*zip(*points, strict=True), markersize=5, linewidth=1.4, **styles[name])
         axes.set_xscale("log", base=2)
-        ticks = [2**power for power in range(int(sizes.min()), 1 + int(np.ceil(sizes.max())), 2)]
+        lowest, highest = int(sizes.min()), int(np.ceil(sizes.max()))
+        ticks = [2**power for power in range(lowest, highest + 1, 2 if highest - lowest > 5 else 1)]
         axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_title(f"{in_picture(text)} text", loc="left", fontsize=10)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from toolkit.metrics.intervals import mean_interval
+from toolkit.metrics.intervals import FEWEST, mean_interval
 from toolkit.report.figures.gains import proper
 from toolkit.report.forecast_run import NAIVE, forecast_figures
 from toolkit.report.page import Between, Measured, Section, join, paragraph, picture, table
@@ -62,7 +62,7 @@ def arms(entries: Mapping[str, Mapping[str, ForecastEntry]], horizon: str) -> ob
         for key in ("mse", "mae", "mase", "quantile_loss"):
             values = entry.get(f"{key}_values")
             found = mean_interval(values) if values else None
-            cells.append(found and Measured(found.mean, found.ci95 if found.n >= pieces.SEVERAL else None, 4))
+            cells.append(found and Measured(found.mean, found.ci95 if found.n >= FEWEST else None, 4))
         rows.append([arm, *cells, 100 * entry["coverage"], entry["seeds"], entry["parameters"]])
     first = next(by_horizon[horizon] for by_horizon in entries.values() if horizon in by_horizon)
     nominal = first["nominal_coverage"]

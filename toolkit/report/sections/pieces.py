@@ -10,7 +10,7 @@ import numpy as np
 from markupsafe import Markup
 
 from toolkit.errors import UserError
-from toolkit.metrics.intervals import mean_interval
+from toolkit.metrics.intervals import FEWEST, mean_interval
 from toolkit.report.figures.classification import attention_figure
 from toolkit.report.figures.gains import GainPanel, gain_figure, gain_table, panels_of, proper
 from toolkit.report.figures.series import shuffle_figure
@@ -22,9 +22,6 @@ from toolkit.run.directory import name_of
 from toolkit.run.provenance import without_machine_paths
 from toolkit.run.results import Results, Row, Verdict
 
-SEVERAL = 3
-"""From so many seeds on an interval over them says something."""
-
 
 def is_share(metric: str) -> bool:
     """Whether it lies between 0 and 1 and is told in percent."""
@@ -33,15 +30,22 @@ def is_share(metric: str) -> bool:
 
 def verdicts(results: Results | None) -> str:
     """Those of an experiment, the first few; "" where nothing was compared."""
-    told = list(dict.fromkeys(judged(verdict, results) for verdict in results.verdicts)) if results else []
+    told = list(dict.fromkeys(_of_whom(verdict, results) for verdict in results.verdicts)) if results else []
     return "; ".join(text.rstrip(".") for text in told[:3]) + ("." if told else "")
+
+
+def _of_whom(verdict: Verdict, results: Results) -> str:
+    """With the arm, and the size, where several are judged and the sentence does not name them."""
+    sized = f", {verdict.size} {results.sizes}".rstrip() if verdict.size else ""
+    alone = len(results.verdicts) == 1 or verdict.arm in verdict.text
+    return judged(verdict, results) if alone else f"{verdict.arm}{sized}: {judged(verdict, results)}"
 
 
 def judged(verdict: Verdict, results: Results) -> str:
     """A verdict, and that it is of too few seeds."""
     seeds = len({row.seed for row in results.rows if row.arm == verdict.arm})
-    few = f" ({seeds} seeds: run {SEVERAL} or more)" if 1 < seeds < SEVERAL else ""
-    return with_minus(verdict.text) + few
+    few = 1 < seeds < FEWEST and "no verdict" not in verdict.text  # earlier versions judged two
+    return with_minus(verdict.text) + f" ({seeds} seeds: run {FEWEST} or more)" * few
 
 
 def with_minus(text: str) -> str:
@@ -121,7 +125,7 @@ def arms_section(results: Results) -> Section:
     examples = f" on {' / '.join(f'{count:,}' for count in counts[:4])} test examples" if counts else ""
     unit = " in percent" if is_share(results.metric) else ""
     told = (f"Test {proper(results.metric)}{unit}{examples}: mean over seeds, ± half of its 95 % interval over seeds "
-            f"where there are {SEVERAL} or more.")
+            f"where there are {FEWEST} or more.")
     return Section("All arms", join([paragraph(told, soft=True), table(
         ["arm", *heads, "seeds"], rows, sortable=len(rows) > 6)]))
 
@@ -134,9 +138,9 @@ def measured(rows: Sequence[Row] | None, metric: str) -> Measured | Between | No
     scale = 100 if is_share(metric) else 1
     found = mean_interval([scale * value for value in values])
     if scale == 1 and 0 < abs(found.mean) < 0.01:
-        half = f" ± {found.ci95:.2g}" if found.n >= SEVERAL else ""
+        half = f" ± {found.ci95:.2g}" if found.n >= FEWEST else ""
         return Between(found.mean, text=f"{found.mean:.3g}{half}")
-    return Measured(found.mean, found.ci95 if found.n >= SEVERAL else None, 1 if scale == 100 else 4)
+    return Measured(found.mean, found.ci95 if found.n >= FEWEST else None, 1 if scale == 100 else 4)
 
 
 def curves(run: Evidence) -> Markup:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 from markupsafe import Markup
 
-from toolkit.metrics.intervals import mean_interval
+from toolkit.metrics.intervals import FEWEST, mean_interval
 from toolkit.metrics.translation import pair_chrf
 from toolkit.report.figures.gains import panels_of
 from toolkit.report.figures.seq2seq import NAMES, alignment_figure, by_length_figure, span
@@ -49,7 +49,7 @@ def lead(results: Results) -> str:
     told = []
     for (_, _, arm), rows in results.arms().items():
         found = mean_interval([row.metrics[results.metric] * (1 if results.metric == "bleu" else 100) for row in rows])
-        half = f" ± {found.ci95:.1f}" if found.n >= pieces.SEVERAL else ""
+        half = f" ± {found.ci95:.1f}" if found.n >= FEWEST else ""
         told.append((arm, rows, f"{found.mean:.1f}{half}"))
     fits = [each for each in told if each[1][0].run]
     copied = next((value for arm, rows, value in told if not rows[0].run), None)
@@ -101,7 +101,7 @@ def _scores(run: Evidence, results: Results) -> Section:
         scores = [_cell(of, metric) for metric in ("bleu", "chrf", "exact_match", "character_error_rate", "loss")]
         rows.append([_called(name, arm), *scores, of[0].parameters or _NOTHING, len(of) if of[0].run else _NOTHING])
     told = [paragraph(f"On {_count(results)} test pairs: mean over seeds, ± half of its 95 % interval over seeds where "
-                      f"there are {pieces.SEVERAL} or more.", soft=True),
+                      f"there are {FEWEST} or more.", soft=True),
             table(["arm", "BLEU", "chrF", "exact match (%)", "character errors (%)", "nats a token", "parameters",
                    "seeds"], rows, decimals=2)]
     if signature := run.result.get("bleu_signature"):
@@ -137,7 +137,7 @@ def _cell(rows: Sequence[Row], metric: str) -> Measured | Between:
         return _NOTHING
     share = metric in ("exact_match", "character_error_rate")
     found = mean_interval([100 * value if share else value for value in values])
-    return Measured(found.mean, found.ci95 if found.n >= pieces.SEVERAL else None,
+    return Measured(found.mean, found.ci95 if found.n >= FEWEST else None,
                     2 if metric == "loss" else 1)
 
 
@@ -155,7 +155,7 @@ def _lengths(results: Results) -> list[Section]:
                 for number, group in enumerate(next(iter(arms.values()))[0].by_length)]
         tables.append(join([markup("<h3>{{ name }}</h3>", name=name_of_set) if name_of_set else "", table(
             [f"{unit} of the source", "test pairs", *arms], rows)]))
-    told = (f"{name}: mean ± half of its 95 % interval over seeds, or of fewer than {pieces.SEVERAL} seeds its "
+    told = (f"{name}: mean ± half of its 95 % interval over seeds, or of fewer than {FEWEST} seeds its "
             f"interval over test pairs.")
     return [Section("By length of the source", join([
         picture(figure, f"{name} by length of the source, a line an arm"), paragraph(told, soft=True), *tables]))]
@@ -164,7 +164,7 @@ def _lengths(results: Results) -> list[Section]:
 def _at_length(rows: Sequence[Row], group: int, scale: float) -> Measured | Between:
     found = mean_interval([scale * row.by_length[group]["value"] for row in rows])
     own = rows[0].by_length[group]
-    return Measured(found.mean, found.ci95) if found.n >= pieces.SEVERAL else Between(
+    return Measured(found.mean, found.ci95) if found.n >= FEWEST else Between(
         found.mean, scale * own["low"], scale * own["high"], 1)
 
 
@@ -256,7 +256,7 @@ def next_steps(run: Evidence, kept: Sequence[str]) -> Section:
     recipe = "compare-seq2seq" if "arms" in run.config else "finetune-seq2seq"
     seeds = len({row.seed for row in run.results.rows}) if run.results else 0
     few = [("An interval worth having takes three seeds or more.", f"make {recipe} CONFIG={run.path('config.yaml')} "
-            f'ARGS="--seeds 5 --output_dir {run.place}-5-seeds"')] if seeds < pieces.SEVERAL else []
+            f'ARGS="--seeds 5 --output_dir {run.place}-5-seeds"')] if seeds < FEWEST else []
     models = [run.path(place) for place in kept[:1]]
     steps = [step for model in models for step in (
         ("Ask it about texts of yours (a file with a column text).", f"make predict MODEL={model} FILE=texts.csv"),

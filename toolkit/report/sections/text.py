@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from toolkit.metrics.intervals import FEWEST
 from toolkit.report.page import Section, grouped, join, paragraph
 from toolkit.report.sections import pieces
 from toolkit.report.sections.classified import Classified, answers_sections
@@ -49,7 +50,7 @@ def next_steps(run: Evidence, kept: Sequence[str]) -> Section:
     seeds = len({row.seed for row in run.results.rows}) if run.results else 0
     few = [("An interval worth having takes three seeds or more.",
             f"make finetune-text CONFIG={run.path('config.yaml')} "
-            f'ARGS="--seeds 5 --output_dir {run.place}-5-seeds"')] if seeds < pieces.SEVERAL else []
+            f'ARGS="--seeds 5 --output_dir {run.place}-5-seeds"')] if seeds < FEWEST else []
     steps = [step for model in models[:1] for step in (
         ("Ask it about texts of yours (a file with a column text).", f"make predict MODEL={model} FILE=texts.csv"),
         ("See what its heads look at.", f'make attention MODEL={model} TEXT="a text of yours"'))]
