@@ -133,6 +133,8 @@ def test_tokens_wrap_and_a_patch_is_marked_on_the_series(browser, tmp_path):
     browser.open(tmp_path / "page.html", 400)
     tops = browser.run("return [...document.querySelectorAll('#tokens span')].map(each => each.offsetTop)")
     assert len(set(tops)) > 10
+    ticks = browser.run("return [...document.querySelectorAll('#ticks span')].map(each => each.textContent)")
+    assert len(set(ticks)) == 5, "small weights take more digits"
     maps = series_maps()
     write_attention_page(maps, tmp_path / "page.html")
     browser.open(tmp_path / "page.html")

@@ -118,7 +118,7 @@
     const most = [...shares.keys()].sort((a, b) => shares[b] - shares[a]).slice(0, 4)
     told.textContent = `${say(reader, 'reads')} reads ${say(read, 'read')} with ${weights[reader * n + read].toFixed(4)}. ` +
       (reads ? 'It reads most: ' : `${say(read, 'read')} is read most by: `) +
-      most.map(k => `${quoted(k, other)} ${shares[k].toFixed(2)}`).join(', ') + '.'
+      most.map(k => `${quoted(k, other)} ${shares[k].toFixed(top < .1 ? 4 : 2)}`).join(', ') + '.'
   }
   // A reader, or in the other direction what is read: the heaviest weight with it.
   function choose(k) {
@@ -136,7 +136,7 @@
     picture.setAttribute('href', large.toDataURL())
     byId('ticks').replaceChildren(...[0, .25, .5, .75, 1].map(share => {
       const tick = document.createElement('span')
-      tick.textContent = (share * share * top).toFixed(share && share < 1 || top < 1 ? 2 : 0)
+      tick.textContent = (share * share * top).toFixed(top < .1 ? 4 : share && share < 1 || top < 1 ? 2 : 0)
       return tick
     }))
     layerList.value = layer
