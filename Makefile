@@ -16,7 +16,7 @@ CONFIG ?=
 STEP ?= 0
 ARGS ?=
 # A $ in what the user gives is no variable, and nothing in it ends a word, or the command.
-LITERAL := BASE CONFIG DIR FILE FORDA MODEL NANOGPT PAIRS REPO ROW RUN SERIES STEP TEXT
+LITERAL := BASE CONFIG DIR FILE FORDA MODEL NANOGPT PAIRS REPO ROW RUN SERIES STEP TARGET TEXT
 define newline
 
 
@@ -221,7 +221,8 @@ app: install  ## ask a model in the browser, on this machine alone: MODEL=runs/d
 
 attention: install  ## a page of every head's map and entropy: MODEL=… TEXT="…", or SERIES=file ROW=3
 	@$(BIN)/python recipes/attention.py $(call option,,$(MODEL)) $(if $(TEXT),--text=$(call quoted,$(TEXT))) \
-	  $(call option,--series,$(SERIES)) $(call option,--row,$(ROW)) $(ARGS)
+	  $(if $(TARGET),--target=$(call quoted,$(TARGET))) $(call option,--series,$(SERIES)) $(call option,--row,$(ROW)) \
+	  $(ARGS)
 
 probe-bias: install  ## which of two sentences a model finds likelier: MODEL=runs/bert-5min, your own PAIRS=pairs.csv
 	@$(BIN)/python recipes/probe_bias.py $(call option,,$(MODEL)) $(call option,--pairs,$(PAIRS)) $(ARGS)

@@ -76,6 +76,7 @@ def test_every_value_arrives_letter_by_letter(checkout, target, name):
 def test_a_text_arrives_whatever_it_begins_with(checkout, value):
     assert f"--text={value}" in made(checkout, "attention", "MODEL=m", f"TEXT={value}")
     assert f"--text={value}" in made(checkout, "attention", "MODEL=m", TEXT=value), "of the environment"
+    assert f"--target={value}" in made(checkout, "attention", "MODEL=m", "TEXT=a", f"TARGET={value}")
 
 
 def test_what_is_not_given_is_no_word(checkout):
@@ -138,5 +139,5 @@ def test_no_target_is_forgotten():
     rules = re.findall(r"^([a-z0-9-]+):.*\n((?:\t.*\n)+)", text, re.MULTILINE)
     used = {target: {name for name in literal if re.search(rf"\$\({name}\)", body)} | (
         {"CONFIG"} if "RECIPE_ARGS" in body or "SERIES_CONFIG" in body else set()) for target, body in rules}
-    assert {target: names - {"TEXT"} for target, names in used.items() if names} == {
+    assert {target: names - {"TEXT", "TARGET"} for target, names in used.items() if names} == {
         target: set(names) for target, names in TAKES.items()}

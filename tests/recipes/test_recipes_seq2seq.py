@@ -216,6 +216,17 @@ def test_built_in_sets_have_tokenizers_of_their_own(tmp_path, monkeypatch):
     assert "7" in tokenizers[0] and "7" not in tokenizers[1]
 
 
+def test_few_pairs_get_as_many_tokens_as_they_give(tmp_path, capsys):
+    """Where nobody chose a tokenizer; one that was named is as large as it says, or refused."""
+    settings = settings_of(tmp_path, tokenizer="", dry_run=True)
+    finetune_seq2seq.finetune_seq2seq(settings, Accelerator(cpu=True))
+    given = re.search(r"the pairs give (\d+) tokens, fewer than tokenizers/bpe-8k.yaml has", capsys.readouterr().out)
+    assert given and 30 < int(given[1]) < 300
+    chosen = settings_of(tmp_path, tokenizer="tokenizers/bpe-8k.yaml", dry_run=True)
+    with pytest.raises(UserError, match=f"vocab_size is 8192, but the corpus gives only {given[1]} entries"):
+        finetune_seq2seq.finetune_seq2seq(chosen, Accelerator(cpu=True))
+
+
 def test_bert_and_gpt_are_joined_beside_random_weights(tmp_path, checkpoints):
     model = Seq2SeqModelSection("bert-gpt", encoder=checkpoints["bert"], decoder=checkpoints["gpt"])
     arms = {"pretrained": {"pretrained": True}, "random": {"pretrained": False}}

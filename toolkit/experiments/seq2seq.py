@@ -27,7 +27,7 @@ from toolkit.run.results import Row
 from toolkit.run.schema import LengthGroup, WrittenAnswer
 from toolkit.tasks.seq2seq import Seq2Seq, Seq2SeqTrainingConfig, source_length, telling_metric, train_seq2seq
 from toolkit.tokenization.load import load_tokenizer, save_tokenizer
-from toolkit.tokenization.train import is_spec, read_spec, train_tokenizer
+from toolkit.tokenization.train import VocabularyTooLarge, is_spec, read_spec, train_tokenizer
 from toolkit.training.dry_run import dry_run
 from toolkit.training.impl.distributed import main_process_first
 from toolkit.training.impl.settings import ImplConfig
@@ -94,8 +94,8 @@ def tokenizers_of(settings: FinetuneSeq2SeqConfig, train: TextPairs, model: Seq2
     own = [train.sources] if settings.target_tokenizer else [train.sources + train.targets]
     if settings.target_tokenizer:
         own.append(train.targets)
-    made = [_tokenizer(of, texts, run, f"tokenizer-{place}", note) for place, (of, texts) in enumerate(zip(
-        [name, settings.target_tokenizer][:len(own)], own, strict=True))]
+    made = [_tokenizer(of, texts, run, f"tokenizer-{place}", note, chosen=bool(place or settings.tokenizer))
+            for place, (of, texts) in enumerate(zip([name, settings.target_tokenizer][:len(own)], own, strict=True))]
     source, target = made[0], made[-1]
     _tell_of_lost_capitals(target, train.targets, note)
     return Sides(source, target, (TokenIds.of(source, name), TokenIds.of(target, settings.target_tokenizer or name)))
@@ -113,13 +113,21 @@ def _tell_of_lost_capitals(tokenizer: PreTrainedTokenizerBase, targets: list[str
              "With data.lowercase true both are lower-cased")
 
 
-def _tokenizer(name: str, texts: list[str], run: Run, folder: str, note: Callable[[str], None]
+def _tokenizer(name: str, texts: list[str], run: Run, folder: str, note: Callable[[str], None], chosen: bool
                ) -> PreTrainedTokenizerBase:
+    """chosen: by the user; a spec that was not is made as large as the texts allow."""
     if not is_spec(name):
         return load_tokenizer(name)
     directory = run.directory / folder
     if not (directory / "tokenizer.json").exists():
-        made = train_tokenizer(read_spec(name), texts, name, False, texts[:1000], note)
+        train = partial(train_tokenizer, texts=texts, where=name, progress=False, sample=texts[:1000], note=note)
+        try:
+            made = train(read_spec(name))
+        except VocabularyTooLarge as error:
+            if chosen:
+                raise
+            note(f"the pairs give {error.found:,} tokens, fewer than {name} has: that many are taken")
+            made = train(replace(read_spec(name), vocab_size=error.found))
         if not run.is_main:  # a dry run keeps nothing; in others the main process was here first
             return made
         save_tokenizer(made, directory)

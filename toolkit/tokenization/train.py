@@ -124,7 +124,11 @@ def special_tokens(spec: TokenizerSpec) -> dict[str, str]:
 
 
 class VocabularyTooLarge(UserError):
-    """The corpus cannot give as many entries as the spec asks for."""
+    """The corpus cannot give as many entries as the spec asks for, but `found`."""
+
+    def __init__(self, message: str, found: int):
+        super().__init__(message)
+        self.found = found
 
 
 class TrainingSample:
@@ -172,7 +176,7 @@ def train_tokenizer(spec: TokenizerSpec, texts: Iterable[str], where: str = "spe
         found = len(tokenizer.get_vocab())
         raise VocabularyTooLarge(
             f"{where}: vocab_size is {spec.vocab_size}, but the corpus gives only {found} entries with min_frequency "
-            f"{spec.min_frequency}. Set vocab_size to {found} or less, or give more text.")
+            f"{spec.min_frequency}. Set vocab_size to {found} or less, or give more text.", found)
     names = ["input_ids", "attention_mask"]
     if spec.special_tokens == "bert":
         ids = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
