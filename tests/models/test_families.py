@@ -15,6 +15,8 @@ from toolkit.errors import UserError
 from toolkit.models import registry
 from toolkit.models.families import FAMILIES, family, is_embedding, layer_number, maps_side_by_side, new_backbone
 from toolkit.models.text.classifier import TextConfig
+from toolkit.training.optim import make_optimizers
+from toolkit.training.settings import TrainingConfig
 
 CONFIGS = {"bert": small.bert_config, "gpt2": small.gpt_config}
 ARCHITECTURES = {"bert", "gpt", "gpt2", "BERT", "GPT", "GPT-2"}
@@ -103,6 +105,19 @@ def test_parameters_are_placed_by_their_names(name, model):
         CONFIGS[name](50)).parameters()))
     joint = {key for key in names if maps_side_by_side(key) == 3}
     assert len(joint) == (4 if name == "gpt2" else 0)  # weight and bias of two layers
+
+
+def test_keys_and_values_of_another_models_states_are_two_maps():
+    """A GPT that reads an encoder: Muon orthogonalises each map, and forgets none."""
+    config = CONFIGS["gpt2"](50)
+    config.add_cross_attention = True
+    model = GPT2LMHeadModel(config)
+    shapes = {key: tuple(value.shape) for key, value in model.named_parameters() if maps_side_by_side(key) == 2
+              and value.ndim == 2}
+    assert set(shapes.values()) == {(config.n_embd, 2 * config.n_embd)} and len(shapes) == 2
+    _, muon = make_optimizers(model, TrainingConfig(max_steps=1, optimizer="muon"))
+    taken = sum(len(group["params"]) for group in muon.param_groups)
+    assert taken == sum(value.ndim == 2 and layer_number(key) is not None for key, value in model.named_parameters())
 
 
 def test_another_architecture_is_refused_in_one_line():

@@ -128,8 +128,12 @@ def is_embedding(parameter: str) -> bool:
 
 
 def maps_side_by_side(parameter: str) -> int:
-    """How many linear maps a parameter holds: 3 where queries, keys and values are one matrix, else 1."""
-    return 3 if any(part in parameter for part in _JOINT) else 1
+    """How many linear maps a parameter holds: 3 where queries, keys and values are one matrix, 2 where keys and values
+    of another model's states are, else 1.
+    """
+    if not any(part in parameter for part in _JOINT):
+        return 1
+    return 2 if ".crossattention." in parameter else 3
 
 
 class BackboneModel(PreTrainedModel):

@@ -65,8 +65,8 @@ def make_optimizers(model: torch.nn.Module, config: OptimConfig,
     if hidden:
         matrices = [(name, parameter) for name, parameter in named if id(parameter) in hidden]
         optimizers.append(Muon(
-            [group for maps in (1, 3) for group in groups([(n, p) for n, p in matrices if maps_side_by_side(n) == maps],
-                                                          config.muon_learning_rate, maps=maps)],
+            [group for maps in (1, 2, 3) for group in groups(
+                [(n, p) for n, p in matrices if maps_side_by_side(n) == maps], config.muon_learning_rate, maps=maps)],
             lr=config.muon_learning_rate, momentum=config.muon_momentum, weight_decay=config.weight_decay,
             adjust_lr_fn="match_rms_adamw", product_dtype=product_dtype))
     for optimizer in optimizers:
