@@ -133,6 +133,19 @@ def test_a_manifest_that_promises_nothing_is_not_trusted(tmp_path, content):
     assert found == tmp_path / "step-00000004" and len(reasons) == 1
 
 
+def test_a_link_is_passed_over_by_name_and_never_removed(tmp_path):
+    """What it leads to may be another run's: neither is learned from it, nor is it tidied away."""
+    write(tmp_path / "other", [8])
+    write(tmp_path / "own", [4])
+    link = tmp_path / "own/step-00000008"
+    link.symlink_to(tmp_path / "other/step-00000008")
+    found, reasons = checkpoint.newest_valid(tmp_path / "own")
+    assert found == tmp_path / "own/step-00000004" and reasons == [
+        f"{link}: it is a link, and may be another run's; put the folder itself there to go on from it"]
+    write(tmp_path / "own", [6])
+    assert checkpoint.newest_valid(tmp_path / "other") == (tmp_path / "other/step-00000008", [])
+
+
 def test_all_damaged(tmp_path):
     write(tmp_path, [4, 8])
     for step in (4, 8):

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import statistics
 import subprocess
@@ -135,9 +136,10 @@ def resume_seconds(root: Path, early: int, late: int, rounds: int) -> dict[int, 
         def batch(step: int, rows: range):
             if step == stop_at:
                 raise Seeking
+            stub.drawn.append(step)
             return draw(step, rows)
 
-        stub.batch = batch
+        stub.batch, stub.drawn = batch, []
         return stub
 
     settings = TrainingConfig(max_steps=late + 2, batch_size=2, logging_steps=1000, save_steps=early,
@@ -149,13 +151,15 @@ def resume_seconds(root: Path, early: int, late: int, rounds: int) -> dict[int, 
         for step in (early, late):
             directory = root / f"stub-{step}-{number}"
             (directory / "checkpoints").mkdir(parents=True)
-            os.symlink(root / f"stub/checkpoints/step-{step:08}", directory / f"checkpoints/step-{step:08}")
+            name = f"checkpoints/step-{step:08}"
+            shutil.copytree(root / "stub" / name, directory / name, copy_function=os.link)
             os.symlink(root / "stub/metrics.jsonl", directory / "metrics.jsonl")
             stub = task(step + 1)
             began = time.perf_counter()
             with pytest.raises(Seeking):
                 small.train(stub, directory, settings)
             found[step].append(time.perf_counter() - began)
+            assert set(stub.drawn) <= {step - 1, step}, "it went on from the checkpoint"
     return {step: statistics.median(seconds) for step, seconds in found.items()}
 
 

@@ -72,7 +72,7 @@ def newest_valid(directory: Path) -> tuple[Path | None, list[str]]:
     over.
     """
     passed_over = []
-    for path in _newest_first(directory):
+    for path in sorted(directory.glob("step-*"), reverse=True):
         problem = _problem(path)
         if problem is None:
             return path, passed_over
@@ -227,11 +227,13 @@ def _map(change: Callable, value):
 
 
 def _newest_first(directory: Path) -> list[Path]:
-    """Links are none of them: what they lead to is another's."""
+    """Those that may be removed. Links are none of them: what they lead to is another's."""
     return sorted((path for path in directory.glob("step-*") if not path.is_symlink()), reverse=True)
 
 
 def _problem(path: Path) -> str | None:
+    if path.is_symlink():
+        return "it is a link, and may be another run's; put the folder itself there to go on from it"
     try:
         manifest = read_json(path / "manifest.json", dict[str, str])
         if absent := _FILES - set(manifest):
