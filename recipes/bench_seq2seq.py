@@ -136,9 +136,9 @@ class Timed(Seq2Seq):
 
 def run_ours(model, tokenizer, batches: PairBatches, steps: int, contestant: str) -> dict:
     settings = Seq2SeqTrainingConfig(
-        max_steps=steps, max_minutes=None, batch_size=BATCH, learning_rate=LEARNING_RATE, weight_decay=0.0,
-        adam_beta2=0.999, lr_scheduler_type="constant", warmup_ratio=0.0, logging_steps=steps, eval_steps=0,
-        save_steps=0, label_smoothing=SMOOTHING)
+        max_steps=steps, max_minutes=None, batch_size=BATCH, optimizer="adamw", learning_rate=LEARNING_RATE,
+        weight_decay=0.0, adam_beta2=0.999, lr_scheduler_type="constant", warmup_ratio=0.0, logging_steps=steps,
+        eval_steps=0, save_steps=0, label_smoothing=SMOOTHING)
     few = PairBatches(batches.pairs.select(range(BATCH)), tokenizer, tokenizer, (batches.source_ids,) * 2,
                       (LONGEST, LONGEST + 1), BATCH, seed=0)
     task = Timed(model, batches, few, settings, (tokenizer, tokenizer))

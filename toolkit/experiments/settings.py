@@ -271,7 +271,7 @@ class FordaLabConfig:
 @dataclass
 class Seq2SeqModelSection:
     architecture: Literal["transformer-micro", "transformer-tiny", "transformer-mini", "transformer-base",
-                          "transformer-big", "rnn", "lstm", "gru", "lstm-keras-702030", "bert-gpt"] = "transformer-mini"
+                          "transformer-big", "rnn", "lstm", "gru", "lstm-keras-702030", "bert-gpt"] = "transformer-tiny"
     """A Transformer (Vaswani et al. 2017) of a size; recurrent cells; the shape of Keras's character example; or the
     models of `encoder` and `decoder`, joined (Rothe et al. 2020)."""
     dropout: float = 0.1
