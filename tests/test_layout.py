@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "data.tables": "bars errors regular data",
     "data.text": "views bars errors regular run tokenization data data.tables",
     "data.pairs": "errors config regular run data data.tables data.text",
+    "data.tags": "views errors metrics data data.tables data.text",
     "data.series": "views errors regular run data data.tables",
     "data.stores": "views bars errors run tokenization data data.tables data.text data.series",
     "models": "bars errors regular hub pretrained run tokenization data data.tables data.text data.series data.stores",
@@ -46,7 +47,7 @@ MAY_IMPORT = {
     "training.impl": "errors config models models.seq2seq",
     "training": "errors config pretrained run data models training.observers training.impl",
     "baselines": "errors metrics data data.tables data.text data.series models models.small",
-    "tasks": "errors views config pretrained run metrics tokenization data data.tables data.text data.pairs "
+    "tasks": "errors views config pretrained run metrics tokenization data data.tables data.text data.pairs data.tags "
              "data.series data.stores models models.small models.text models.series training training.impl "
              "training.observers models.seq2seq",
     "inference": "errors shown views regular config hub pretrained run tokenization data data.tables data.text "

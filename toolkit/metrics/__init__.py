@@ -61,6 +61,7 @@ _METRICS = {
     "chrf": ("translation", "Chrf"),
     "exact_match": ("translation", "ExactMatch"),
     "character_error_rate": ("translation", "CharacterErrorRate"),
+    "span_f1": ("tagging", "SpanF1"),
     "mse": ("forecasting", "MSE"),
     "mae": ("forecasting", "MAE"),
     "msle": ("forecasting", "MSLE"),
@@ -75,7 +76,7 @@ _MODULES = {"OfflineMetric": "base", "seasonal_naive_error": "forecasting"} | {
 __all__ = ["F1", "MAE", "MASE", "MSE", "MSLE", "SMAPE", "Accuracy", "BalancedAccuracy", "BitsPerByte", "Bleu",
            "BrierScore", "CharacterErrorRate", "Chrf", "ConfusionMatrix", "Coverage", "ExactMatch",
            "ExpectedCalibrationError", "Fbeta", "LogLoss", "MaskedAccuracy", "MatthewsCorrelation", "OfflineMetric",
-           "Perplexity", "PrAuc", "Precision", "QuantileLoss", "Recall", "RocAuc", "Specificity", "load",
+           "Perplexity", "PrAuc", "Precision", "QuantileLoss", "Recall", "RocAuc", "SpanF1", "Specificity", "load",
            "seasonal_naive_error"]
 
 

@@ -156,6 +156,7 @@ def _used(facts: Facts, section: dict) -> dict[str, Any]:
         left_out.add("long_texts")  # a text that is longer is cut first
     if section.get("scale") == "all" and len((facts.manifest.get("data") or {}).get("series") or ()) < 2:
         left_out.add("scale")
+    left_out |= {key for key, value in section.items() if value is False or (key.startswith("max_") and value == 0)}
     return {key: value for key, value in section.items() if key not in left_out and value not in ("", None, [], {})
             and isinstance(value, (str, int, float, list))}
 
@@ -163,6 +164,8 @@ def _used(facts: Facts, section: dict) -> dict[str, Any]:
 def _value(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(as_code(without_place(str(each))) for each in value)
+    if isinstance(value, bool):
+        return as_code(str(value).lower())
     return as_code(without_place(value)) if isinstance(value, str) else as_code(f"{value:,}")
 
 

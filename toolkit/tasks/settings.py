@@ -165,6 +165,31 @@ class FineTuningConfig(TrainingConfig):
 
 
 @dataclass
+class TaggingConfig(TrainingConfig):
+    COMMON = (*TrainingConfig.COMMON, "tuning")
+
+    max_steps: int | None = 1000
+    """The budget in optimiser steps. For another kind of budget in a file set this to null; on the command line the
+    other one takes its place."""
+    batch_size: int = 32
+    """Sentences of the global batch, of like length."""
+    weight_decay: float = 0.05
+    warmup_ratio: float = 0.1
+    eval_steps: int = 100
+    """Evaluate every so many steps, and keep the model that is best on validation: by F1 of spans, or where tags mark
+    none by accuracy; 0: only at the end."""
+    save_steps: int = 0
+    """Checkpoint every so many steps; 0: only when interrupted."""
+    tuning: Literal["full", "head", "lora"] = "full"
+    """What is trained: everything; the head alone, on a frozen encoder; or the head and low-rank changes of the
+    attention's maps (Hu et al. 2021), merged into the model that is saved."""
+    lora_rank: int = 8
+    constrained: bool = True
+    """Answer with the likeliest tags of the whole sentence in which each span begins with B- (Viterbi 1967); false: the
+    likeliest tag of each word by itself."""
+
+
+@dataclass
 class ThresholdConfig:
     aim: Literal["none", "f-beta", "recall", "precision", "cost"] = "none"
     """For two classes: the best F-beta; as few false alarms as a recall of `at_least` allows; as much recall as a

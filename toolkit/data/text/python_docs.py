@@ -145,6 +145,11 @@ def _source_files(package: str, root: Path) -> list[tuple[str, str, str]]:
     return sorted(found, key=lambda source: source[1])
 
 
+def source_files(package: str) -> list[tuple[str, str, str]]:
+    """(path, module, package) of every source file of an installed package worth reading, by module names."""
+    return _source_files(package, _package_root(package))
+
+
 def _fingerprint(paragraph: str) -> bytes:
     """Equal for paragraphs that differ in names and numbers only, as those of copied modules do."""
     words = " ".join(re.findall(r"\b[a-z]+\b", paragraph))
