@@ -133,7 +133,8 @@ def test_a_checkpoint_that_is_a_link_is_neither_read_nor_removed(tmp_path):
     own.mkdir(parents=True)
     (own / "step-00000009").symlink_to(victim / "step-00000009")
     (own / ".step-00000001.abc").symlink_to(victim)
-    assert checkpoint.newest_valid(own) == (None, [])
+    found, passed_over = checkpoint.newest_valid(own)
+    assert found is None and len(passed_over) == 1 and "it is a link" in passed_over[0]
     checkpoint.save(own, 2, ({}, []), {}, keep=1)
     assert checkpoint.newest_valid(own)[0] == own / "step-00000002" and checkpoint.newest_valid(victim)[0]
 
