@@ -15,6 +15,8 @@ from toolkit.data.series.dataset import SeriesBatches, SeriesDataset
 from toolkit.data.series.windows import WindowBatches, standardised
 from toolkit.data.stores.bert_batches import MaskingConfig
 from toolkit.data.stores.prepare import PreparedData
+from toolkit.data.tags.batches import TagBatches
+from toolkit.data.tags.tagged import TaggedSentences, joined
 from toolkit.data.text.batches import TextBatches
 from toolkit.data.text.examples import LabelledText
 from toolkit.inference.conversation import Conversation
@@ -33,6 +35,12 @@ HOSTILE = "<script>alert(1)</script>\x1b[31m\u202e"
 def texts(count: int, classes: int = 40) -> LabelledText:
     return LabelledText([HOSTILE + "a long text " * 50] * count, np.arange(count) % classes,
                         tuple(f"{HOSTILE}{number}" for number in range(classes)))
+
+
+def tagged_batches(tokenizer) -> TagBatches:
+    text, offsets = joined([HOSTILE, "a", "word"])
+    sentences = TaggedSentences([text] * 9, [offsets] * 9, [[HOSTILE, "O", "O"]] * 9, [HOSTILE] * 9)
+    return TagBatches(sentences, tokenizer, ["O", HOSTILE], 128, 4, 0)
 
 
 def series(count: int = 30, name: str = HOSTILE) -> SeriesDataset:
@@ -63,8 +71,8 @@ def objects(wordpiece, byte_level_bpe, bert_store, checkpoints, tmp_path_factory
                          np.full((6, 16, 300, 300), 1 / 300, np.float32), False)
     gpt = open_model(checkpoints["gpt"])
     return [texts(4000), Parts(texts(4000), texts(10), texts(90)), Parts(series(), series(), series()),
-            TextBatches(texts(40), wordpiece, 32, 8, 0), series(), SeriesBatches(series(), 8, 0), forecast,
-            WindowBatches(forecast, "train", 20, 10), bert_store, prepared,
+            TextBatches(texts(40), wordpiece, 32, 8, 0), tagged_batches(wordpiece), series(),
+            SeriesBatches(series(), 8, 0), forecast, WindowBatches(forecast, "train", 20, 10), bert_store, prepared,
             BertPretraining(model, prepared, MaskingConfig(max_seq_length=32), 8, 0, 8), run, run.result(), results(),
             maps, gpt,
             RunFacts(Path(HOSTILE), HOSTILE * 90, HOSTILE, "damaged", HOSTILE * 900, figures={HOSTILE: 1.5}),
