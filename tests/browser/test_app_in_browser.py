@@ -141,13 +141,18 @@ def test_tables_get_classes_and_a_forecast_its_fan(browser, pages, tmp_path):
     assert "80 % band" in browser.text(".picture")
 
 
+def listening_to_ctrl_c() -> None:
+    """What runs in the background of a shell, tests too, passes on that it ignores it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def test_the_recipe_serves_this_machine_alone_and_keeps_no_upload(checkpoints, tmp_path):  # noqa: F811
     port = free_port()
     environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(small.ROOT), "GRADIO_SHARE": "True",
                    "GRADIO_SERVER_NAME": "0.0.0.0"}
     started = subprocess.Popen([sys.executable, "recipes/app.py", checkpoints["bert"], "--port", str(port)],
                                cwd=small.ROOT, env=environment, text=True, stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT)
+                               stderr=subprocess.STDOUT, preexec_fn=listening_to_ctrl_c)
     try:
         def head() -> str:
             with socket.socket() as asked:
