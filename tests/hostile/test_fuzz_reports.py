@@ -105,7 +105,7 @@ def lying_in(run: Path) -> list[list[Path]]:
     return list(found.values())
 
 
-@pytest.mark.parametrize("tries", [3, mutation.at_length(60)])
+@pytest.mark.parametrize("tries", [3, mutation.at_length(20)])
 @pytest.mark.parametrize("run", RUNS)
 def test_a_page_or_a_line(tmp_path, monkeypatch, run, tries):
     if tries < 10:  # the letters of pictures take most of the time
