@@ -1,6 +1,9 @@
 """Train, validation and test of labelled examples, as one."""
 
 from collections import Counter, namedtuple
+from collections.abc import Hashable, Sequence
+
+import numpy as np
 
 from toolkit.views import View, Viewed, counted
 
@@ -25,3 +28,13 @@ def class_counts(part) -> str:
         counts = Counter(labels.tolist()).most_common(8)
         return ", ".join(f"{names[label]} {count:,}" for label, count in counts) + ", …" * (len(names) > 8)
     return counted(len(names), "label") if labels.ndim == 2 else "numbers"
+
+
+def held_out(keys: Sequence[Hashable], share: float, before: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Places that stay, and those that are held out: a share evenly spread over `keys`, begun `before` places earlier,
+    and whatever has the key of one of them.
+    """
+    every = max(2, round(1 / share))
+    held = set(keys[every - 1 - before::every])
+    out = np.asarray([place for place, key in enumerate(keys) if key in held], np.int64)
+    return np.setdiff1d(np.arange(len(keys)), out), out

@@ -120,14 +120,15 @@ def _tokenizer(name: str, texts: list[str], run: Run, folder: str, note: Callabl
         return load_tokenizer(name)
     directory = run.directory / folder
     if not (directory / "tokenizer.json").exists():
+        spec = read_spec(name)
         train = partial(train_tokenizer, texts=texts, where=name, progress=False, sample=texts[:1000], note=note)
         try:
-            made = train(read_spec(name))
+            made = train(spec)
         except VocabularyTooLarge as error:
             if chosen:
                 raise
             note(f"the pairs give {error.found:,} tokens, fewer than {name} has: that many are taken")
-            made = train(replace(read_spec(name), vocab_size=error.found))
+            made = train(replace(spec, vocab_size=error.found))
         if not run.is_main:  # a dry run keeps nothing; in others the main process was here first
             return made
         save_tokenizer(made, directory)

@@ -9,7 +9,8 @@ import numpy as np
 
 from toolkit.data.pairs.grammar import dates_and_numbers, reversals
 from toolkit.data.pairs.text_pairs import TextPairs
-from toolkit.data.tables.rows import SPLITS, hub_splits, read_rows
+from toolkit.data.parts import held_out
+from toolkit.data.tables.rows import read_rows, with_own_splits
 from toolkit.data.tables.sources import Reading, file_kind, read_lines
 from toolkit.errors import UserError
 
@@ -83,7 +84,7 @@ def load_pairs(data: PairsSection, note: Note = lambda line: None) -> PairParts:
         return make(20_000, "train"), make(1000, "validation"), make(1000, "test")
     if not 0 < data.validation_share < 0.5:
         raise UserError(f"{at}validation_share is {data.validation_share}; it must lie between 0 and 0.5.")
-    data = _with_own_splits(data, note)
+    data = with_own_splits(data, note)
     parts = {role: _checked(_cased(read_pairs(getattr(data, role), data, role, note), data), role, data, note)
              for role in ("train", "validation", "test") if getattr(data, role)}
     if data.max_pairs < 0:
@@ -96,18 +97,6 @@ def load_pairs(data: PairsSection, note: Note = lambda line: None) -> PairParts:
             parts["train"], parts[role] = _split_off(parts["train"], data, role, note)
     _tell_of_shared(parts, note)
     return parts["train"], parts["validation"], parts["test"]
-
-
-def _with_own_splits(data: PairsSection, note: Note) -> PairsSection:
-    """A data set on the hub that is named for training gives its own other splits too."""
-    name = data.train[0].partition("#")[0]
-    splits = hub_splits(name) if name.startswith("hub:") else {}
-    for role in ("validation", "test"):
-        own = next((f"{name}#{split}" for split in SPLITS[role] if split in splits), "")
-        if own and not getattr(data, role) and own not in (*data.train, *data.validation, *data.test):
-            data = replace(data, **{role: [own]})
-            note(f"{role}: {own}, since {data.section}{role} is empty")
-    return data
 
 
 def read_pairs(files: list[str], data: PairsSection, role: str = "train", note: Note = lambda line: None) -> TextPairs:
@@ -235,11 +224,8 @@ def _checked(pairs: TextPairs, role: str, data: PairsSection, note: Note) -> Tex
 
 def _split_off(train: TextPairs, data: PairsSection, role: str, note: Note) -> tuple[TextPairs, TextPairs]:
     """Pairs evenly spread over the file; whoever has a source that is held out is held out too."""
-    every = max(2, round(1 / data.validation_share))
-    held = set(train.sources[every - 1 - (role == "test")::every])
-    out = [i for i, source in enumerate(train.sources) if source in held]
-    kept = np.setdiff1d(np.arange(len(train)), out)
-    if not out or len(kept) < 1:
+    kept, out = held_out(train.sources, data.validation_share, int(role == "test"))
+    if not len(out) or not len(kept):
         raise UserError(f"{' '.join(data.train)}: has too few pairs ({len(train)}) to split {role} off. Give "
                         f"{data.section}{role}, or more pairs.")
     note(f"{role}: {len(out):,} of {len(train):,} training pairs, evenly spread, since {data.section}{role} is empty")

@@ -4,8 +4,10 @@ import contextlib
 import functools
 import gc
 import zlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from toolkit.bars import libraries_silent
 from toolkit.data.tables.sources import (
@@ -22,6 +24,7 @@ from toolkit.data.tables.sources import (
 from toolkit.errors import UserError, did_you_mean
 from toolkit.regular import regular
 
+Section = TypeVar("Section")
 SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 
 
@@ -140,6 +143,20 @@ def hub_splits(name: str) -> dict:
         if builder.hash != commit:  # without a network, datasets gives whatever revision it has
             raise ConnectionError(f"revision {builder.hash} is at hand, not {commit}")
         return dict(builder.as_streaming_dataset())
+
+
+def with_own_splits(data: Section, note: Callable[[str], None]) -> Section:
+    """A data set on the hub that is named for training gives its own other splits too; data: a configuration with lists
+    `train`, `validation` and `test`, and its `section`.
+    """
+    name = data.train[0].partition("#")[0]
+    splits = hub_splits(name) if name.startswith("hub:") else {}
+    for role in ("validation", "test"):
+        own = next((f"{name}#{split}" for split in SPLITS[role] if split in splits), "")
+        if own and not getattr(data, role) and own not in (*data.train, *data.validation, *data.test):
+            data = replace(data, **{role: [own]})
+            note(f"{role}: {own}, since {data.section}{role} is empty")
+    return data
 
 
 def _hub_rows(source: str, role: str, keys: dict[str, str], option: str, wanted: list[str] | None

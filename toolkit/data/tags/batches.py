@@ -45,6 +45,7 @@ class TagBatches(Viewed):
     def __init__(self, sentences: TaggedSentences, tokenizer: PreTrainedTokenizerBase, tags: Sequence[str],
                  max_length: int, batch_size: int, seed: int, labelled: Labelled = "first"):
         self.sentences, self.tags, self.max_length, self.labelled = sentences, list(tags), max_length, labelled
+        self._known = {tag: number for number, tag in enumerate(self.tags)}
         self.before, self.behind, self.pad = *special_tokens(tokenizer), pad_id(tokenizer)
         room = max_length - len(self.before) - len(self.behind)
         if room < 8:
@@ -108,26 +109,31 @@ class TagBatches(Viewed):
         return batch
 
     def _label(self, labels: np.ndarray, window: Window) -> None:
-        tags, known = self.sentences.tags[window.sentence], {tag: number for number, tag in enumerate(self.tags)}
-        at = len(self.before)
-        for place in range(window.first, window.last):
-            size = len(self.pieces[window.sentence][place])
-            if window.answer_first <= place < window.answer_last and tags[place] in known:
-                own = known[tags[place]]
+        tags = self.sentences.tags[window.sentence]
+        for place, at, size in self._answered(window):
+            if tags[place] in self._known:
+                own = self._known[tags[place]]
                 if self.labelled == "all":  # a word that begins a span goes on with its inside
-                    labels[at:at + size] = known.get(f"I-{tags[place][2:]}", own) if tags[place][:2] == "B-" else own
-                labels[at + size - 1 if self.labelled == "last" else at] = own
-            at += size
+                    labels[at:at + size] = (self._known.get(f"I-{tags[place][2:]}", own) if tags[place][:2] == "B-"
+                                            else own)
+                labels[self._carrier(at, size)] = own
 
     def answering(self, number: int) -> list[tuple[int, int]]:
         """(position, word of its sentence) of each word that a window answers."""
-        window, at, found = self.windows[number], len(self.before), []
+        return [(self._carrier(at, size), place) for place, at, size in self._answered(self.windows[number])]
+
+    def _carrier(self, at: int, size: int) -> int:
+        """Position of the piece by which a word is answered."""
+        return at + size - 1 if self.labelled == "last" else at
+
+    def _answered(self, window: Window) -> Iterator[tuple[int, int, int]]:
+        """(word of its sentence, position of its first piece, pieces) of each word that a window answers."""
+        at = len(self.before)
         for place in range(window.first, window.last):
             size = len(self.pieces[window.sentence][place])
             if window.answer_first <= place < window.answer_last:
-                found.append((at + size - 1 if self.labelled == "last" else at, place))
+                yield place, at, size
             at += size
-        return found
 
 
 def special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:

@@ -2,12 +2,10 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
-from toolkit.data.tables.rows import SPLITS, hub_splits, whole_rows
+from toolkit.data.parts import held_out
+from toolkit.data.tables.rows import whole_rows, with_own_splits
 from toolkit.data.tables.sources import Reading, file_kind, list_parts, read_lines
 from toolkit.data.tags.conll import read_conll
 from toolkit.data.tags.python_source import python_lines
@@ -41,7 +39,7 @@ def load_tags(data: TagsSection, note: Note = lambda line: None) -> TagParts:
         raise UserError(f"{at}validation_share is {data.validation_share}; it must lie between 0 and 0.5.")
     if data.max_sentences < 0:
         raise UserError(f"{at}max_sentences is {data.max_sentences}; give a number of sentences, or 0: all of them.")
-    data = _with_own_splits(data, note)
+    data = with_own_splits(data, note)
     parts = {role: _checked(read_tagged(getattr(data, role), data, role, note), role, data)
              for role in ("train", "validation", "test") if getattr(data, role)}
     parts = _in_one_scheme(parts, data, note)
@@ -182,18 +180,6 @@ def _column(record: dict, given: str, names: tuple[str, ...], key: str, place: s
 # --- all parts together --------------------------------------------------------------------------------------------
 
 
-def _with_own_splits(data: TagsSection, note: Note) -> TagsSection:
-    """A data set on the hub that is named for training gives its own other splits too."""
-    name = data.train[0].partition("#")[0]
-    splits = hub_splits(name) if name.startswith("hub:") else {}
-    for role in ("validation", "test"):
-        own = next((f"{name}#{split}" for split in SPLITS[role] if split in splits), "")
-        if own and not getattr(data, role) and own not in (*data.train, *data.validation, *data.test):
-            data = replace(data, **{role: [own]})
-            note(f"{role}: {own}, since {data.section}{role} is empty")
-    return data
-
-
 def _checked(sentences: TaggedSentences, role: str, data: TagsSection) -> TaggedSentences:
     kept = [number for number, words in enumerate(sentences.words) if words]
     if not kept:
@@ -231,11 +217,8 @@ def _first_broken(sentences: TaggedSentences) -> str:
 def _split_off(train: TaggedSentences, data: TagsSection, role: str, note: Note
                ) -> tuple[TaggedSentences, TaggedSentences]:
     """Sentences evenly spread over the file; whoever has the same words as one that is held out is held out too."""
-    every = max(2, round(1 / data.validation_share))
-    held = {tuple(words) for words in train.words[every - 1 - (role == "test")::every]}
-    out = [number for number, words in enumerate(train.words) if tuple(words) in held]
-    kept = np.setdiff1d(np.arange(len(train)), out)
-    if not out or not len(kept):
+    kept, out = held_out([tuple(words) for words in train.words], data.validation_share, int(role == "test"))
+    if not len(out) or not len(kept):
         raise UserError(f"{' '.join(data.train)}: has too few sentences ({len(train)}) to split {role} off. Give "
                         f"{data.section}{role}, or more sentences.")
     note(f"{role}: {len(out):,} of {len(train):,} training sentences, evenly spread, since {data.section}{role} is "
